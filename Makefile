@@ -1,0 +1,71 @@
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lab lint bench browser
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+DEMO := outputs/demo
+
+help: ## list these commands
+	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: $(VENV)/.installed ## make .venv and install what requirements.txt pins
+
+$(PYTHON):
+	@for python in python3 python3.11 python3.12 python3.13 python3.14; do \
+		if $$python -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+			echo "Making $(VENV) with $$($$python --version)"; \
+			exec $$python -m venv $(VENV); \
+		fi; \
+	done; \
+	echo "Python 3.11 or newer with its venv module is needed. On Debian or Ubuntu: apt-get install python3 python3-venv" >&2; \
+	exit 1
+
+# uv installs the same pins in a tenth of the time; where it cannot be had or cannot reach an index, pip does it.
+# The .pth file makes mask_lib importable from any folder without building a package.
+$(VENV)/.installed: requirements.txt | $(PYTHON)
+	@if $(PYTHON) -m uv --version >/dev/null 2>&1 || $(PYTHON) -m pip install --quiet uv; then \
+		$(PYTHON) -m uv pip install --python $(PYTHON) -r requirements.txt || $(PYTHON) -m pip install -r requirements.txt; \
+	else \
+		$(PYTHON) -m pip install -r requirements.txt; \
+	fi
+	@$(PYTHON) -c 'import pathlib, sysconfig; pathlib.Path(sysconfig.get_path("purelib"), "mask_workbench.pth").write_text(str(pathlib.Path.cwd()) + "\n")'
+	@touch $@
+
+demo: setup ## paint a sample set and run the whole chain on it, from photos to a scored submission
+	$(PYTHON) -m mask_lib.sample data/sample
+	$(PYTHON) -m snakemake --cores all --configfile notebooks/params/demo.yml
+	@echo
+	@echo "Submission: $(DEMO)/submissions/submission.csv"
+	@echo "Scores:     $$(ls $(DEMO)/runs/*/scores.json | xargs)"
+	@echo "Reports:    $$(ls $(DEMO)/reports/*.html | xargs)"
+	@$(PYTHON) -m mask_lib.sample score data/sample $(DEMO)/submissions/submission.csv
+
+test: setup browser ## run every test; the coverage of mask_lib must be 90% or more
+	$(PYTHON) -m pytest --cov=mask_lib --cov-report=term --cov-fail-under=90
+
+browser:
+	@if $(PYTHON) tests/browser.py >/dev/null; then exit 0; fi; \
+	install='apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium'; \
+	export DEBIAN_FRONTEND=noninteractive; \
+	if ! command -v apt-get >/dev/null; then \
+		echo "No Chromium here and no apt-get to install it with: the browser tests cannot run."; \
+	elif [ "$$(id -u)" = 0 ]; then \
+		bash -c "$$install" || echo "Chromium could not be installed: the browser tests cannot run."; \
+	elif sudo -n true 2>/dev/null; then \
+		sudo -n --preserve-env=DEBIAN_FRONTEND bash -c "$$install" || echo "Chromium could not be installed: the browser tests cannot run."; \
+	else \
+		echo "No Chromium here and no right to install it: the browser tests cannot run. By hand: sudo apt-get install chromium"; \
+	fi
+
+lab: setup ## open JupyterLab on the notebooks; LAB_OPTIONS adds options, such as --no-browser
+	$(PYTHON) -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks $(LAB_OPTIONS)
+
+lint: setup ## check style, and the notebooks for outputs, stray parameters and code that belongs in mask_lib
+	$(PYTHON) -m ruff check mask_lib tests benchmarks notebooks
+	$(PYTHON) -m ruff format --check mask_lib tests benchmarks notebooks
+	$(PYTHON) -m pytest -n 0 tests/test_notebooks_hygiene.py tests/test_reading_order.py
+
+bench: setup ## run the benchmarks one after another
+	@for script in benchmarks/*.py; do echo "== $$script"; $(PYTHON) "$$script"; done

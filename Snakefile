@@ -1,0 +1,170 @@
+"""The chain from a folder of photos to a submission: snakemake --cores all --configfile notebooks/params/NAME.yml
+
+Each step is a notebook, run by mask_lib.headless with what the configuration says of its parameters.
+A step runs again when its parameters, the cells of its notebook or its input files change; outputs
+saved in a notebook by Jupyter do not count. `--config epochs=3` changes one value for once.
+
+On a machine with several GPUs: `--resources gpu=4 --set-threads train_03_one_model=8`, so that runs go
+side by side. On a cluster: `--executor slurm --jobs 8`, with `--set-threads` and `--set-resources` as its
+nodes ask (`train_03_one_model:gpu=0` for a node without a GPU).
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from mask_lib import files, headless
+from snakemake.exceptions import WorkflowError
+
+
+workdir: workflow.basedir
+
+
+if not config:
+    raise WorkflowError("An experiment's values are missing; name a file: --configfile notebooks/params/demo.yml")
+config = json.loads(json.dumps(config))  # plain dicts, as the type checks expect
+
+
+def relative(path):
+    """A path as the chain names it: relative inside the project, absolute outside."""
+    return files.shown_path(files.project_path(path))
+
+
+def source(notebook):
+    """The notebook of a step."""
+    return relative(Path(workflow.basedir, "notebooks", f"{notebook}.ipynb"))
+
+
+def settings(notebook, run=None, **chain):
+    """What a step runs with where that differs from its notebook's defaults.
+
+    chain: values that the chain knows better than the notebook; the configuration still goes first.
+    """
+    try:
+        declared = headless.notebook_parameters(source(notebook))
+        values = {name: value for name, value in chain.items() if name in declared} | config
+        return headless.choose(source(notebook), values, {"run": run} if run else {}, where="configuration")
+    except ValueError as error:
+        raise WorkflowError(str(error))
+
+
+def setting(notebook, name):
+    """One value that a step runs with."""
+    return (headless.notebook_parameters(source(notebook)) | settings(notebook))[name]
+
+
+def all_cores():
+    """Every core for one step at a time, so that runs do not fight over them."""
+    try:
+        return workflow.cores
+    except WorkflowError:  # --summary, --unlock and such need no --cores, for they run nothing
+        return 1
+
+
+try:
+    RUNS = headless.planned_runs(config)
+except ValueError as error:
+    raise WorkflowError(str(error))
+PYTHON = sys.executable
+OUTPUT = relative(setting("00_prepare_data", "output_dir"))
+DATA = files.project_path(setting("00_prepare_data", "data_dir"))
+# The photos are too many to follow one by one: the tables that list them stand for them.
+LISTS = [relative(DATA / path) for path in ("train/train.csv", "eval/info.csv") if (DATA / path).exists()]
+FOLDS = range(setting("00_prepare_data", "fold_count"))
+TABLES = [f"{OUTPUT}/tables/photos.csv", *(f"{OUTPUT}/tables/split.stratified.{fold}.csv" for fold in FOLDS)]
+TRAIN = {run: settings(notebook, run, when_changed="restart") for run, notebook in RUNS.items()}
+INFER = {run: settings("06_inference", run) for run in RUNS}
+ENSEMBLE = settings(
+    "07_ensemble",
+    test_filenames=[f"{OUTPUT}/inferences/{run}.test.csv" for run in RUNS],
+    test_val_filenames=[f"{OUTPUT}/inferences/{run}.test_val.csv" for run in RUNS],
+)
+HEADLESS = (
+    "{PYTHON:q} -m mask_lib.headless {input.notebook:q} {output.notebook:q}"
+    " --report {output.report:q} --values {params.settings:q}"
+)
+
+
+rule all:
+    input:
+        f"{OUTPUT}/submissions/submission.csv",
+
+
+rule prepare:
+    input:
+        LISTS,
+        notebook=ancient(source("00_prepare_data")),
+    output:
+        TABLES,
+        f"{OUTPUT}/tables/problems.csv",
+        notebook=f"{OUTPUT}/notebooks/00_prepare_data.ipynb",
+        report=f"{OUTPUT}/reports/00_prepare_data.html",
+    params:
+        settings=json.dumps(settings("00_prepare_data")),
+        cells=headless.source_digest(source("00_prepare_data")),
+    threads: all_cores()
+    shell:
+        HEADLESS
+
+
+# A rule for each notebook that trains: which one a run takes is part of its output's name. Checkpoints are
+# no outputs, because Snakemake deletes those before a step runs again, and training resumes from them.
+for notebook in sorted(set(RUNS.values())):
+
+    rule:
+        name:
+            f"train_{notebook}"
+        input:
+            TABLES,
+            notebook=ancient(source(notebook)),
+        output:
+            scores=f"{OUTPUT}/runs/{{run}}/scores.json",
+            notebook=f"{OUTPUT}/notebooks/{notebook}.{{run}}.ipynb",
+            report=f"{OUTPUT}/reports/{notebook}.{{run}}.html",
+        wildcard_constraints:
+            run="|".join(run for run in RUNS if RUNS[run] == notebook),
+        params:
+            settings=lambda wildcards: json.dumps(TRAIN[wildcards.run]),
+            cells=headless.source_digest(source(notebook)),
+        threads: all_cores()
+        resources:
+            gpu=1,
+        shell:
+            HEADLESS
+
+
+rule infer:
+    input:
+        TABLES,
+        scores=f"{OUTPUT}/runs/{{run}}/scores.json",
+        notebook=ancient(source("06_inference")),
+    output:
+        test=f"{OUTPUT}/inferences/{{run}}.test.csv",
+        test_val=f"{OUTPUT}/inferences/{{run}}.test_val.csv",
+        notebook=f"{OUTPUT}/notebooks/06_inference.{{run}}.ipynb",
+        report=f"{OUTPUT}/reports/06_inference.{{run}}.html",
+    wildcard_constraints:
+        run="|".join(RUNS),
+    params:
+        settings=lambda wildcards: json.dumps(INFER[wildcards.run]),
+        cells=headless.source_digest(source("06_inference")),
+    threads: all_cores()
+    resources:
+        gpu=1,
+    shell:
+        HEADLESS
+
+
+rule ensemble:
+    input:
+        [relative(path) for name in ("test_filenames", "test_val_filenames") for path in ENSEMBLE.get(name, [])],
+        notebook=ancient(source("07_ensemble")),
+    output:
+        submission=f"{OUTPUT}/submissions/submission.csv",
+        notebook=f"{OUTPUT}/notebooks/07_ensemble.ipynb",
+        report=f"{OUTPUT}/reports/07_ensemble.html",
+    params:
+        settings=json.dumps(ENSEMBLE),
+        cells=headless.source_digest(source("07_ensemble")),
+    shell:
+        HEADLESS

@@ -1,0 +1,113 @@
+"""Augmentation of a whole batch at once, on the device it lies on, with parameters of its own for each photo."""
+
+import dataclasses
+import math
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from mask_lib.config import Augmentation
+
+
+@dataclasses.dataclass(frozen=True)
+class Strength:
+    """How far a preset goes; each photo draws uniformly within these bounds."""
+
+    flip: float = 0.0  # probability of a horizontal flip
+    degrees: float = 0.0
+    scale: float = 0.0  # ± share of the size
+    shift: float = 0.0  # ± share of width and height
+    brightness: float = 0.0  # ± factor
+    contrast: float = 0.0  # ± factor
+    saturation: float = 0.0  # ± factor
+    erase: float = 0.0  # probability of one grey rectangle of 2-15 % of the photo
+
+
+# Faces are upright and nearly centred: a vertical flip or a quarter turn would show the network
+# what it never meets.
+PRESETS: dict[Augmentation, Strength] = {
+    "none": Strength(),
+    "flip": Strength(flip=0.5),
+    "faces": Strength(
+        flip=0.5, degrees=12, scale=0.15, shift=0.06, brightness=0.25, contrast=0.25, saturation=0.25, erase=0.25
+    ),
+}
+
+
+def augment(photos: torch.Tensor, preset: Augmentation, generator: torch.Generator) -> torch.Tensor:
+    """(B, C, H, W) uint8 photos → (B, C, H, W) float32 in [0, 1], augmented, on the same device.
+
+    All random numbers come from `generator`, a CPU one: the same seed gives the same parameters on
+    any device.
+    """
+    strength = PRESETS[preset]
+    batch = photos.float() / 255
+    if strength == PRESETS["none"]:
+        return batch
+    if strength == PRESETS["flip"]:
+        flipped = draw(len(batch), generator, 0, 1).to(batch.device) < strength.flip
+        return torch.where(flipped.view(-1, 1, 1, 1), batch.flip(3), batch)
+    batch = warp(batch, affine(batch, strength, generator))
+    batch = recolour(batch, strength, generator)
+    return erase(batch, strength.erase, generator)
+
+
+def draw(count: int, generator: torch.Generator, low: float, high: float) -> torch.Tensor:
+    """(count,) float32 on the CPU, uniform in [low, high)."""
+    return torch.rand(count, generator=generator) * (high - low) + low
+
+
+def affine(batch: torch.Tensor, strength: Strength, generator: torch.Generator) -> torch.Tensor:
+    """(B, 2, 3) float32 matrices, output to input coordinates in [-1, 1], as `affine_grid` takes them."""
+    count, (height, width) = len(batch), batch.shape[2:]
+    turn = torch.deg2rad(draw(count, generator, -strength.degrees, strength.degrees))
+    zoom = torch.exp(draw(count, generator, -1, 1) * math.log1p(strength.scale))
+    mirror = torch.where(draw(count, generator, 0, 1) < strength.flip, -1.0, 1.0)
+    right, down = draw(count, generator, -2, 2) * strength.shift, draw(count, generator, -2, 2) * strength.shift
+    cos, sin, aspect = torch.cos(turn) / zoom, torch.sin(turn) / zoom, width / height
+    # The coordinates run from -1 to 1 along both sides, so a turn of a photo that is not square must
+    # be squeezed by the aspect, or it would shear.
+    rows = [mirror * cos, -mirror * sin / aspect, right, sin * aspect, cos, down]
+    return torch.stack(rows, dim=1).view(count, 2, 3)
+
+
+def warp(batch: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
+    """(B, C, H, W) float32 resampled by (B, 2, 3) matrices; the edge is mirrored, never black."""
+    grid = functional.affine_grid(matrices.to(batch.device), list(batch.shape), align_corners=False)
+    return functional.grid_sample(batch, grid, padding_mode="reflection", align_corners=False)
+
+
+def recolour(batch: torch.Tensor, strength: Strength, generator: torch.Generator) -> torch.Tensor:
+    """Brightness, contrast and saturation of (B, C, H, W) float32 in [0, 1], clipped to it again."""
+    count = len(batch)
+    bright, contrast, colour = (
+        (1 + draw(count, generator, -bound, bound)).view(-1, 1, 1, 1).to(batch.device)
+        for bound in (strength.brightness, strength.contrast, strength.saturation)
+    )
+    middle = batch.mean(dim=(1, 2, 3), keepdim=True)
+    batch = (batch - middle) * contrast + middle * bright
+    if batch.shape[1] == 3:
+        grey = batch.mean(dim=1, keepdim=True)
+        batch = grey + (batch - grey) * colour
+    return batch.clamp(0, 1)
+
+
+def erase(batch: torch.Tensor, probability: float, generator: torch.Generator) -> torch.Tensor:
+    """Grey out one rectangle in a share of the photos (random erasing, Zhong et al. 2020)."""
+    count, (height, width) = len(batch), batch.shape[2:]
+    chosen = draw(count, generator, 0, 1) < probability
+    area, log_aspect = draw(count, generator, 0.02, 0.15), draw(count, generator, -1, 1) * math.log(2)
+    tall, wide = torch.sqrt(area) * torch.exp(log_aspect / 2), torch.sqrt(area) * torch.exp(-log_aspect / 2)
+    top, left = draw(count, generator, 0, 1) * (1 - tall), draw(count, generator, 0, 1) * (1 - wide)
+    rows, columns = (torch.arange(height) + 0.5) / height, (torch.arange(width) + 0.5) / width
+    in_rows = (rows >= top[:, None]) & (rows < (top + tall)[:, None]) & chosen[:, None]  # (B, H)
+    in_columns = (columns >= left[:, None]) & (columns < (left + wide)[:, None])  # (B, W)
+    mask = (in_rows[:, None, :, None] & in_columns[:, None, None, :]).to(batch.device)  # (B, 1, H, W)
+    return torch.where(mask, 0.5, batch)
+
+
+def preview(photos: torch.Tensor, preset: Augmentation, seed: int = 0) -> np.ndarray:
+    """(B, C, H, W) uint8 photos → (B, H, W, C) uint8 as a network would meet them, for a look at the preset."""
+    batch = augment(photos, preset, torch.Generator().manual_seed(seed))
+    return (batch * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()

@@ -1,0 +1,148 @@
+"""What a run is: one frozen, checked dataclass, saved as JSON beside every result it led to."""
+
+import dataclasses
+import re
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+Resize = Literal["stretch", "crop", "pad"]
+Optimizer = Literal["sgd", "adamw"]
+Schedule = Literal["constant", "cosine", "one_cycle", "step"]
+Augmentation = Literal["none", "flip", "faces"]
+Balance = Literal["none", "sqrt", "full"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+CheckpointChoice = Literal["best", "last"]
+WhenChanged = Literal["refuse", "restart"]
+
+NUMBER_AS_TEXT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
+SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+NOT_PART_OF_RESULT = frozenset({"run", "folds"})  # another name, or more folds, leave each fold's result as it is
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Every setting that changes what a training run gives. The defaults are the seed recipe's.
+
+    Built from a notebook's parameters by `Run.from_parameters`, which checks types; building it in
+    any way checks the ranges.
+    """
+
+    run: str = "one_model"  # names the folder under runs/
+    architecture: str = "tf_efficientnet_lite0"  # any timm name
+    weights: str = "imagenet"  # imagenet, none, or the path of a .safetensors file
+    image_width: int = 224  # pixels
+    image_height: int = 224  # pixels
+    resize: Resize = "stretch"
+    folds: tuple[int, ...] = ()  # empty: all of them
+    epochs: int = 2
+    batch_size: int = 16  # photos
+    optimizer: Optimizer = "sgd"
+    learning_rate: float = 0.001  # the peak, where the schedule has one
+    momentum: float = 0.9  # of SGD; AdamW's first beta
+    weight_decay: float = 0.0
+    head_learning_rate_scale: float = 1.0  # the new last layer learns this many times faster
+    schedule: Schedule = "constant"
+    warmup_epochs: float = 0.0
+    label_smoothing: float = 0.0
+    class_balance: Balance = "none"  # weights of the classes in the loss: none, 1/sqrt(count), 1/count
+    attribute_loss: float = 0.0  # weight of the losses of mask, gender and age beside the 18-way one
+    augmentation: Augmentation = "flip"
+    dropout: float = 0.0
+    precision: Precision = "auto"  # auto: bfloat16 or float16 on a GPU, float32 on a CPU
+    compile_network: bool = False  # worth it on a GPU for runs of many minutes
+    checkpoint_choice: CheckpointChoice = "best"  # by macro F1 on the validation fold
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("image_width", "image_height", "epochs", "batch_size"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
+        _require(
+            self.head_learning_rate_scale > 0, "head_learning_rate_scale", self.head_learning_rate_scale, "above 0"
+        )
+        for name in ("momentum", "label_smoothing", "dropout"):
+            _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "at least 0 and below 1")
+        for name in ("weight_decay", "attribute_loss", "warmup_epochs", "seed"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or above")
+        _require(
+            self.warmup_epochs <= self.epochs, "warmup_epochs", self.warmup_epochs, f"at most epochs ({self.epochs})"
+        )
+        safe = SAFE_NAME.fullmatch(self.run) is not None
+        _require(safe, "run", self.run, "a name of letters, digits, '_', '-' and '.', since it becomes a folder")
+        _require(all(fold >= 0 for fold in self.folds), "folds", self.folds, "a list of fold numbers from 0")
+        _require(len(set(self.folds)) == len(self.folds), "folds", self.folds, "without repeats")
+
+    @classmethod
+    def from_parameters(cls, parameters: Mapping[str, Any]) -> Self:
+        """A run from a mapping that holds its fields among others, such as a notebook's `globals()`.
+
+        Raises ValueError that names the field and what to write, for a missing one, a wrong type or
+        a value out of range. Unknown names are `mask_lib.headless`'s to refuse: a notebook's
+        namespace is full of names that are no settings.
+        """
+        kinds = typing.get_type_hints(cls)
+        missing = [name for name in kinds if name not in parameters]
+        if missing:
+            raise ValueError(f"the parameters cell lacks {', '.join(missing)}")
+        return cls(**{name: checked(name, parameters[name], kind) for name, kind in kinds.items()})
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> Self:
+        """A run from exactly its settings, as `config.json` holds them; unknown names are errors."""
+        unknown = set(settings) - {field.name for field in dataclasses.fields(cls)}
+        if unknown:
+            raise ValueError(f"unknown settings: {', '.join(sorted(unknown))}")
+        return cls.from_parameters({**cls().settings(), **settings})
+
+    def settings(self) -> dict[str, Any]:
+        """Every field as plain JSON data."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
+
+
+def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What differs between two runs' settings in a way that changes results: `epochs: 2 → 4`."""
+    names = [name for name in {**old, **new} if name not in NOT_PART_OF_RESULT]
+    return [f"{name}: {old.get(name)} → {new.get(name)}" for name in names if old.get(name) != new.get(name)]
+
+
+def checked(name: str, value: Any, kind: Any) -> Any:
+    """`value` as `kind`, a field's annotated type, or a ValueError that says what to write instead."""
+    origin, choices = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        _require(value in choices, name, value, f"one of {', '.join(map(str, choices))}")
+        return value
+    if origin is tuple:
+        _require(isinstance(value, list | tuple), name, value, "a list, such as [0, 1]")
+        return tuple(checked(f"{name}[{place}]", item, choices[0]) for place, item in enumerate(value))
+    if origin is types.UnionType:
+        return value if value is None else checked(name, value, choices[0])
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    fits = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+    if not fits:
+        raise ValueError(f"{name} = {value!r} is {_kind_of(value)}, not {_WORDS[kind]}{_advice(value, kind)}")
+    return value
+
+
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", list: "a list"}
+
+
+def _kind_of(value: Any) -> str:
+    return _WORDS.get(type(value), type(value).__name__)
+
+
+def _advice(value: Any, kind: type) -> str:
+    if kind in (int, float) and isinstance(value, str) and NUMBER_AS_TEXT.fullmatch(value):
+        mantissa, _, exponent = value.lower().partition("e")
+        mantissa = mantissa if "." in mantissa else f"{mantissa}.0"
+        return f": YAML reads it as text without a decimal point; write {mantissa}e{exponent}"
+    if kind is str:
+        return f": put it in quotes, '{value}'"
+    return ""
+
+
+def _require(holds: bool, name: str, value: Any, wanted: str) -> None:
+    if not holds:
+        raise ValueError(f"{name} = {value!r}: it must be {wanted}")

@@ -1,0 +1,73 @@
+"""Where the arithmetic happens: the device, its precision, and photos brought to it in batches."""
+
+import contextlib
+import resource
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from mask_lib.config import Precision
+from mask_lib.store import Store
+
+SHARE_FOR_PHOTOS = 0.5  # of a GPU's free memory, that photos may fill
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def pick_device() -> torch.device:
+    """The first GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def device_name(device: torch.device) -> str:
+    """What a table of results should call the device."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+
+
+def dtype_for(precision: Precision, device: torch.device) -> torch.dtype:
+    """The type that matrix products run in; `auto` asks the device: bfloat16, float16 on older GPUs."""
+    if precision != "auto":
+        return DTYPES[precision]
+    if device.type != "cuda":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager:
+    """Mixed precision in `dtype`; float32 switches it off."""
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """The most memory this process has used so far: the GPU's where there is one, else the machine's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+class DevicePhotos:
+    """A store's photos, given out as batches on a device.
+
+    On a GPU they all go there once if they fill less than half of its free memory; otherwise each
+    batch is read from the memory map. No loader workers, so nothing to hang in a notebook.
+    """
+
+    def __init__(self, store: Store, device: torch.device):
+        self.device, self.images = device, store.images
+        self.resident = torch.from_numpy(np.array(store.images)).to(device) if self._fits() else None
+
+    def _fits(self) -> bool:
+        if self.device.type != "cuda" or not len(self.images):
+            return False
+        return self.images.nbytes < SHARE_FOR_PHOTOS * torch.cuda.mem_get_info(self.device)[0]
+
+    def batch(self, rows: Sequence[int] | np.ndarray) -> torch.Tensor:
+        """(B, C, H, W) uint8 of the store's `rows`, laid out channels last."""
+        rows = np.asarray(rows, dtype=np.int64)
+        if self.resident is not None:
+            photos = self.resident[torch.from_numpy(rows).to(self.device)]
+        else:
+            photos = torch.from_numpy(self.images[rows])
+            if self.device.type == "cuda":
+                photos = photos.pin_memory().to(self.device, non_blocking=True)
+        return photos.permute(0, 3, 1, 2)

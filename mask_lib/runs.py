@@ -1,0 +1,147 @@
+"""A whole run: all its folds with one network, its settings and its scores in one folder."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from mask_lib import config, devices, features, files, folds, models, scores, store, training
+
+
+@dataclasses.dataclass(frozen=True)
+class RunResult:
+    """What a run left: tables joined over its folds."""
+
+    folder: Path
+    history: pd.DataFrame  # fold, epoch, train_loss, val_loss, val_macro_f1, …
+    out_of_fold: pd.DataFrame  # path, person, label, p00 … p17
+
+    def truth_and_prediction(self) -> tuple[np.ndarray, np.ndarray]:
+        """(N,) int64 labels and the likeliest class of each out-of-fold photo."""
+        return scores.from_probabilities(self.out_of_fold)
+
+
+def folder_of(output_dir: Path, run: str) -> Path:
+    """Where a run keeps everything."""
+    return Path(output_dir) / "runs" / run
+
+
+def train_run(
+    run: config.Run,
+    splits: dict[int, pd.DataFrame],
+    photos: store.Store,
+    output_dir: Path,
+    *,
+    when_changed: config.WhenChanged = "refuse",
+    checkpoint_seconds: float = 300,
+    on_epoch: Callable[[dict[str, float]], None] = lambda row: None,
+) -> RunResult:
+    """Train every fold asked for, from where it was left; finished folds are read, not trained.
+
+    The network is built, and compiled if asked, once: each fold loads its own first weights.
+    Raises ValueError for a fold without a split, ChangedSettingsError as `training.train_fold` does.
+    """
+    chosen = run.folds or tuple(splits)
+    unknown = set(chosen) - set(splits)
+    if unknown:
+        raise ValueError(f"folds = {list(run.folds)}: 00_prepare_data made only {sorted(splits)}")
+    device, folder = devices.pick_device(), folder_of(output_dir, run.run)
+    network = models.build(run.architecture, dropout=run.dropout).to(device, memory_format=torch.channels_last)
+    forward = torch.compile(network) if run.compile_network else network
+    steps = {fold: step_count(run, splits[fold]) for fold in chosen}
+    tables = []
+    with files.progress(total=sum(steps.values()), what=f"train {run.run}", unit="step") as bar:
+        for fold in chosen:
+            before = sum(steps[earlier] for earlier in chosen[: chosen.index(fold)])
+            tables.append(
+                training.train_fold(
+                    run,
+                    fold,
+                    splits[fold],
+                    photos,
+                    folder / f"fold{fold}",
+                    network,
+                    forward,
+                    device,
+                    when_changed=when_changed,
+                    checkpoint_seconds=checkpoint_seconds,
+                    on_step=lambda done, before=before: bar.update(before + done - bar.n),
+                    on_epoch=on_epoch,
+                )
+            )
+            bar.update(before + steps[fold] - bar.n)
+    files.write_json({**run.settings(), "device": devices.device_name(device)}, folder / "config.json")
+    person_of = splits[chosen[0]].set_index("path")["person"]
+    out_of_fold = pd.concat(tables, ignore_index=True)
+    out_of_fold.insert(1, "person", out_of_fold["path"].map(person_of))
+    histories = [pd.read_csv(folder / f"fold{fold}" / "history.csv") for fold in chosen]
+    return RunResult(folder, pd.concat(histories, ignore_index=True), out_of_fold)
+
+
+def step_count(run: config.Run, split: pd.DataFrame) -> int:
+    """How many updates a fold's training takes in all."""
+    train_count = int((split["split"] == folds.TRAIN).sum())
+    return run.epochs * len(training.batches(train_count, run.batch_size, seed=0, fold=0, epoch=0))
+
+
+def intervals(out_of_fold: pd.DataFrame) -> pd.DataFrame:
+    """Scores of a table with `person, label, p00 … p17`: index metric, columns value, low, high."""
+    truth, predicted = scores.from_probabilities(out_of_fold)
+    return scores.bootstrap(truth, predicted, out_of_fold["person"].to_numpy())
+
+
+def fold_scores(result: RunResult) -> pd.DataFrame:
+    """One row a fold: its macro F1, accuracy and attributes' accuracies on its own val photos."""
+    fold_of = result.history.groupby("fold")
+    rows = []
+    for fold in fold_of.groups:
+        table = pd.read_csv(result.folder / f"fold{fold}" / "oof.csv")
+        rows.append({"fold": fold, **scores.summarise(*scores.from_probabilities(table))})
+    return pd.DataFrame(rows).set_index("fold")
+
+
+def write_scores(result: RunResult, baseline: pd.DataFrame | None = None) -> dict[str, Any]:
+    """Write the run's `scores.json`, last of all its files, and return what it holds.
+
+    baseline: scores of something simpler on the same folds, as `intervals` gives them.
+    """
+    by_fold, history = fold_scores(result), result.history
+    found = {
+        "out_of_fold": intervals(result.out_of_fold).to_dict("index"),
+        "folds": by_fold.reset_index().to_dict("records"),
+        "mean": by_fold.mean().to_dict(),
+        "deviation": by_fold.std(ddof=1).fillna(0).to_dict(),
+        "training_seconds": float(history["seconds"].sum()),
+        "photos_per_second": float(history["photos_per_second"].median()),
+        "peak_memory_bytes": devices.peak_memory_bytes(devices.pick_device()),
+    }
+    if baseline is not None:
+        found["baseline"] = baseline.to_dict("index")
+    files.write_json(found, result.folder / "scores.json")
+    return found
+
+
+def baseline(photos: store.Store, result: RunResult, splits: dict[int, pd.DataFrame], folder: Path) -> pd.DataFrame:
+    """Scores, as `intervals` gives them, of a logistic regression on frozen features, on the run's own folds."""
+    trained = {int(fold): splits[int(fold)] for fold in result.history["fold"].unique()}
+    table = features.logistic_out_of_fold(features.backbone_features(photos, folder), photos, trained)
+    return intervals(table.assign(person=table["path"].map(result.out_of_fold.set_index("path")["person"])))
+
+
+def named_intervals(result: RunResult, baseline: pd.DataFrame | None) -> dict[str, pd.DataFrame]:
+    """The run's scores and the baseline's, where there is one, by name, for a plot side by side."""
+    beside = {} if baseline is None else {"logistic regression on frozen features": baseline}
+    return {result.folder.name: intervals(result.out_of_fold), **beside}
+
+
+def verdict(found: dict[str, Any]) -> str:
+    """One sentence on whether the run beats its baseline, from what `write_scores` returned."""
+    if "baseline" not in found:
+        return "It was compared with nothing simpler."
+    ours, theirs = (scores.Score(**found[name]["macro_f1"]) for name in ("out_of_fold", "baseline"))
+    won = "It beats" if ours.value > theirs.value else "It does not beat"
+    return f"{won} the logistic regression on frozen features, {theirs}."

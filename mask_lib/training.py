@@ -1,0 +1,248 @@
+"""The training loop: one fold of one run, resumable at every step to the same bits.
+
+All randomness of a step is a function of (seed, fold, epoch, step); a checkpoint therefore needs no
+generator's state, only the weights, the optimizer and the place reached.
+"""
+
+import dataclasses
+import math
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from mask_lib import augment, config, devices, files, folds, inference, losses, models, scores, store
+
+HISTORY_TIMES = ("seconds", "photos_per_second")  # what differs between two equal runs
+OnStep = Callable[[int], None]  # steps of this fold finished so far
+
+
+class ChangedSettingsError(ValueError):
+    """A run's folder holds results of other settings or other photos."""
+
+
+@dataclasses.dataclass
+class Place:
+    """How far a fold's training has come; goes into the checkpoint as JSON."""
+
+    epoch: int = 0  # epochs finished
+    step: int = 0  # steps finished of the next one
+    loss_sum: float = 0.0  # over those steps, each times its photos
+    seconds: float = 0.0  # spent on those steps
+    best_macro_f1: float = -1.0
+    history: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    scaler: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def step_seed(seed: int, fold: int, epoch: int, step: int) -> int:
+    """A seed below 2^63 for one step, unrelated to that of any other."""
+    return int(np.random.SeedSequence([seed, fold, epoch, step]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def batches(count: int, batch_size: int, seed: int, fold: int, epoch: int) -> list[np.ndarray]:
+    """An epoch's batches: positions 0 … count-1, shuffled, each exactly once, of nearly equal sizes.
+
+    Nearly equal, since one last batch of a single photo would upset batch normalisation.
+    """
+    order = np.random.default_rng([seed, fold, epoch]).permutation(count)
+    return np.array_split(order, math.ceil(count / batch_size))
+
+
+def learning_rate_factor(run: config.Run, progress: float) -> float:
+    """The share of the peak learning rate at `progress`, in epochs since the start."""
+    if progress < run.warmup_epochs:
+        return (progress + 1e-3) / (run.warmup_epochs + 1e-3)
+    share = (progress - run.warmup_epochs) / max(run.epochs - run.warmup_epochs, 1e-9)
+    if run.schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * share))
+    if run.schedule == "one_cycle":  # up over three tenths, down to nearly nothing (Smith & Topin 2018)
+        rising = share < 0.3
+        return 0.04 + 0.96 * share / 0.3 if rising else 0.5 * (1 + math.cos(math.pi * (share - 0.3) / 0.7)) + 1e-4
+    if run.schedule == "step":
+        return 0.1 ** int(share * 3)
+    return 1.0
+
+
+class FoldTraining:
+    """One fold of one run: network, optimizer, photos and the place reached."""
+
+    def __init__(self, run: config.Run, fold: int, split: pd.DataFrame, photos: store.Store, device: torch.device):
+        self.run, self.fold, self.device = run, fold, device
+        self.data = files.digest([photos.content, split.values.tolist()])
+        self.rows = {part: photos.rows(list(table["path"])) for part, table in split.groupby("split")}
+        self.labels = {part: table["label"].to_numpy(np.int64) for part, table in split.groupby("split")}
+        self.photos = devices.DevicePhotos(photos, device)
+        self.dtype = devices.dtype_for(run.precision, device)
+        frame = photos.frame
+        self.preprocessing = models.preprocessing(run.architecture, frame.width, frame.height, frame.resize)
+        self.weights = losses.class_weights(self.labels[folds.TRAIN], run.class_balance).to(device)
+        self.place = Place()
+
+    def start(self, network: nn.Module, forward: nn.Module) -> None:
+        """Take a network with its initial weights; `forward` is the same one, compiled or not."""
+        self.network, self.forward = network, forward
+        groups = models.parameter_groups(
+            network, self.run.learning_rate, self.run.head_learning_rate_scale, self.run.weight_decay
+        )
+        if self.run.optimizer == "sgd":
+            self.optimizer: torch.optim.Optimizer = torch.optim.SGD(groups, lr=0.0, momentum=self.run.momentum)
+        else:
+            self.optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(self.run.momentum, 0.999))
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+
+    def manifest(self) -> dict[str, Any]:
+        """What a checkpoint says of itself."""
+        return {
+            "run": self.run.settings(),
+            "fold": self.fold,
+            "data": self.data,
+            "preprocessing": dataclasses.asdict(self.preprocessing),
+            "place": dataclasses.asdict(self.place),
+        }
+
+    def save(self, path: Path, with_optimizer: bool) -> None:
+        """Write a checkpoint; with the optimizer's state training can go on from it."""
+        self.place.scaler = self.scaler.state_dict()
+        state = self.optimizer.state_dict() if with_optimizer else None
+        models.write_checkpoint(path, self.network.state_dict(), self.manifest(), state)
+
+    def resume(self, path: Path) -> None:
+        """Go on from a checkpoint. Raises ChangedSettingsError that lists what is not as it was."""
+        state, manifest = models.read_checkpoint(path)
+        differences = config.changed(manifest["run"], self.run.settings())
+        if manifest["data"] != self.data:
+            differences.append("the photos, their labels or the split")
+        if differences:
+            raise ChangedSettingsError(
+                f"{files.shown_path(path.parent.parent)} was trained with other settings ({'; '.join(differences)}). "
+                "Give the new run another name, or set when_changed: restart to put the old one aside and begin anew."
+            )
+        self.network.load_state_dict(state)
+        self.place = Place(**manifest["place"])
+        optimizer = self.optimizer.state_dict()
+        self.optimizer.load_state_dict({**optimizer, "state": models.read_optimizer_state(path)})
+        self.scaler.load_state_dict(self.place.scaler)
+
+    def train_step(self, batch: np.ndarray, epoch: int, step: int, step_count: int) -> torch.Tensor:
+        """One update on the photos at positions `batch`; returns their summed loss, a float64 scalar."""
+        seed = step_seed(self.run.seed, self.fold, epoch, step)
+        torch.manual_seed(seed)  # dropout and the like
+        factor = learning_rate_factor(self.run, epoch + step / step_count)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * factor
+        pixels = self.photos.batch(self.rows[folds.TRAIN][batch])
+        augmented = augment.augment(pixels, self.run.augmentation, torch.Generator().manual_seed(seed))
+        target = torch.from_numpy(self.labels[folds.TRAIN][batch]).to(self.device)
+        with devices.autocast(self.device, self.dtype):
+            logits = self.forward(self.preprocessing.prepared(augmented))
+        loss = losses.loss_of(logits.float(), target, self.run, self.weights)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return loss.detach().double() * len(batch)
+
+    def train_epoch(self, checkpoint: Path, checkpoint_seconds: float, on_step: OnStep) -> None:
+        """The rest of the epoch that `place` stands in, with a checkpoint now and then."""
+        place, count = self.place, len(self.rows[folds.TRAIN])
+        todo = batches(count, self.run.batch_size, self.run.seed, self.fold, place.epoch)
+        self.forward.train()
+        loss_sum = torch.tensor(place.loss_sum, dtype=torch.float64, device=self.device)
+        started, saved = time.perf_counter() - place.seconds, time.perf_counter()
+        for step in range(place.step, len(todo)):
+            loss_sum += self.train_step(todo[step], place.epoch, step, len(todo))
+            place.step = step + 1
+            if time.perf_counter() - saved >= checkpoint_seconds and place.step < len(todo):
+                place.loss_sum, place.seconds = loss_sum.item(), time.perf_counter() - started
+                self.save(checkpoint, with_optimizer=True)
+                saved = time.perf_counter()
+            on_step(place.epoch * len(todo) + place.step)
+        place.loss_sum, place.seconds = loss_sum.item(), time.perf_counter() - started
+        if not math.isfinite(place.loss_sum):
+            raise FloatingPointError(
+                f"fold {self.fold}, epoch {place.epoch}: the loss is {place.loss_sum}; lower learning_rate "
+                f"({self.run.learning_rate}) or set precision: float32"
+            )
+
+    def finish_epoch(self, checkpoint_folder: Path) -> None:
+        """Validate, write history and checkpoints, move on to the next epoch."""
+        place, count = self.place, len(self.rows[folds.TRAIN])
+        probabilities, truth = self.predict(folds.VAL), self.labels[folds.VAL]
+        found = scores.summarise(truth, probabilities.argmax(axis=1))
+        of_truth = probabilities[np.arange(len(truth)), truth]
+        row = {"fold": self.fold, "epoch": place.epoch + 1, "train_loss": place.loss_sum / count}
+        row |= {"val_loss": float(-np.log(np.maximum(of_truth, 1e-12)).mean(dtype=np.float64))}
+        row |= {f"val_{name}": float(value) for name, value in found.items()}
+        row |= {"learning_rate": self.optimizer.param_groups[0]["lr"]}
+        row |= {"seconds": place.seconds, "photos_per_second": count / max(place.seconds, 1e-9)}
+        place.history.append(row)
+        improved = found["macro_f1"] > place.best_macro_f1
+        place.best_macro_f1 = max(place.best_macro_f1, float(found["macro_f1"]))
+        place.epoch, place.step, place.loss_sum, place.seconds = place.epoch + 1, 0, 0.0, 0.0
+        if improved:
+            self.save(checkpoint_folder / "best.safetensors", with_optimizer=False)
+        self.save(checkpoint_folder / "last.safetensors", with_optimizer=True)
+        files.write_csv(pd.DataFrame(place.history), checkpoint_folder.parent / "history.csv")
+
+    def predict(self, part: str) -> np.ndarray:
+        """(N, 18) float32 probabilities of one part of the split."""
+        return inference.predict(self.network, self.photos, self.rows[part], self.preprocessing, self.dtype)
+
+
+def train_fold(
+    run: config.Run,
+    fold: int,
+    split: pd.DataFrame,
+    photos: store.Store,
+    folder: Path,
+    network: nn.Module,
+    forward: nn.Module,
+    device: torch.device,
+    when_changed: config.WhenChanged = "refuse",
+    checkpoint_seconds: float = 300,
+    on_step: OnStep = lambda done: None,
+    on_epoch: Callable[[dict[str, float]], None] = lambda row: None,
+) -> pd.DataFrame:
+    """Train one fold in `folder`, from where it was left; returns its out-of-fold table.
+
+    Columns `path, label, p00 … p17` for the fold's val photos. Writes `history.csv`, `oof.csv` and
+    `checkpoint/{last,best}.safetensors`. Raises ChangedSettingsError if the folder holds a run of
+    other settings and `when_changed` is refuse; restart puts that folder aside.
+    """
+    training = FoldTraining(run, fold, split, photos, device)
+    training.start(network, forward)
+    last = folder / "checkpoint" / "last.safetensors"
+    network.load_state_dict(models.initial_state(run.architecture, run.weights, step_seed(run.seed, fold, 0, 0)))
+    if last.exists():
+        try:
+            training.resume(last)
+        except ChangedSettingsError:
+            if when_changed == "refuse":
+                raise
+            put_aside(folder)
+    finished = training.place.epoch == run.epochs and (folder / "oof.csv").exists()
+    if finished:
+        return pd.read_csv(folder / "oof.csv")
+    while training.place.epoch < run.epochs:
+        training.train_epoch(last, checkpoint_seconds, on_step)
+        training.finish_epoch(last.parent)
+        on_epoch(training.place.history[-1])
+    chosen = last.with_name(f"{run.checkpoint_choice}.safetensors")
+    network.load_state_dict(models.read_checkpoint(chosen)[0])
+    validated = split.loc[split["split"] == folds.VAL, ["path", "label"]]
+    out_of_fold = inference.probability_table(validated, training.predict(folds.VAL))
+    files.write_csv(out_of_fold, folder / "oof.csv")
+    return out_of_fold
+
+
+def put_aside(folder: Path) -> Path:
+    """Rename a fold's folder to `replaced.<name>`, in place of an earlier one of that name."""
+    aside = folder.with_name(f"replaced.{folder.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    return folder.rename(aside)

@@ -1,0 +1,9 @@
+"""What several test files share: a calm machine, and a tiny set in the official layout."""
+
+import os
+
+# Before torch starts its threads: two test processes with two threads each would fight over two cores,
+# and OpenMP's waiting threads make that many times slower than one thread.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["MPLBACKEND"] = "Agg"
+os.environ["WANDB_MODE"] = "offline"

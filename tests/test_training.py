@@ -1,0 +1,184 @@
+"""The loop learns, resumes to the same bits from a kill at any step, and refuses what would mix runs."""
+
+import math
+import signal
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import toys
+from safetensors.torch import load_file
+
+from mask_lib import augment, config, models, runs, training
+
+STEPS = 2 * 2 * 2  # epochs x folds x steps an epoch
+
+
+def results(output):
+    """Weights, optimizer, history and out-of-fold tables of all folds, without what only tells the time."""
+    found = {}
+    for fold in sorted((output / "runs" / "toy").glob("fold*")):
+        for name in ("last", "best"):
+            tensors = load_file(fold / "checkpoint" / f"{name}.safetensors")
+            found |= {f"{fold.name}/{name}/{key}": value.numpy().tobytes() for key, value in tensors.items()}
+        history = pd.read_csv(fold / "history.csv").drop(columns=list(training.HISTORY_TIMES))
+        found[f"{fold.name}/history"] = history.to_csv(index=False)
+        found[f"{fold.name}/oof"] = (fold / "oof.csv").read_bytes()
+    return found
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    toys.write_photos(folder, toys.table())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def unbroken(data, tmp_path_factory):
+    output = tmp_path_factory.mktemp("unbroken")
+    assert toys.exit_code(data, output) == 0
+    return results(output)
+
+
+def test_the_kill_test_covers_every_step(unbroken):
+    run = config.Run(**toys.SETTINGS)
+    assert sum(runs.step_count(run, split) for split in toys.splits(toys.table()).values()) == STEPS
+    assert any(name.startswith("fold1/last/optimizer/") for name in unbroken)
+
+
+@pytest.mark.parametrize("kill_at", range(1, STEPS + 1))
+@pytest.mark.parametrize("seconds", [0, 1e9], ids=["checkpoint each step", "checkpoint each epoch"])
+def test_a_kill_after_any_step_changes_no_bit(data, unbroken, tmp_path, kill_at, seconds):
+    assert toys.exit_code(data, tmp_path, kill_at, seconds=seconds) == -signal.SIGKILL
+    assert toys.exit_code(data, tmp_path, seconds=seconds) == 0
+    assert results(tmp_path) == unbroken
+
+
+@pytest.mark.parametrize("kill_at", [1, 2, 3, STEPS])
+def test_a_kill_while_a_checkpoint_is_written_changes_no_bit(data, unbroken, tmp_path, kill_at):
+    assert toys.exit_code(data, tmp_path, kill_at, in_write=True) == -signal.SIGKILL
+    assert toys.exit_code(data, tmp_path) == 0
+    assert results(tmp_path) == unbroken
+
+
+def test_training_again_reads_what_is_there_and_trains_nothing(data, tmp_path, monkeypatch):
+    first = toys.train(data, tmp_path)
+    monkeypatch.setattr(training.FoldTraining, "train_step", None)  # calling it would raise
+    again = toys.train(data, tmp_path)
+    pd.testing.assert_frame_equal(first.out_of_fold, again.out_of_fold)
+    pd.testing.assert_frame_equal(first.history, again.history)
+
+
+def test_more_folds_can_be_added_to_a_run(data, tmp_path):
+    toys.train(data, tmp_path, folds=(0,))
+    before = (tmp_path / "runs" / "toy" / "fold0" / "oof.csv").read_bytes()
+    result = toys.train(data, tmp_path, folds=(0, 1))
+    assert set(result.history["fold"]) == {0, 1}
+    assert (tmp_path / "runs" / "toy" / "fold0" / "oof.csv").read_bytes() == before
+
+
+def test_changed_settings_refuse_to_resume_and_are_named(data, tmp_path):
+    toys.train(data, tmp_path, folds=(0,))
+    with pytest.raises(training.ChangedSettingsError, match=r"learning_rate: 0\.05 → 0\.01.*when_changed: restart"):
+        toys.train(data, tmp_path, folds=(0,), learning_rate=0.01)
+
+
+def test_changed_photos_refuse_to_resume(data, tmp_path):
+    toys.prepare(tmp_path / "data", tmp_path)
+    toys.train(tmp_path / "data", tmp_path, folds=(0,))
+    photo = tmp_path / "data" / "train" / "images" / "000" / "mask1.png"
+    toys.Image.fromarray(np.zeros(toys.FRAME.shape, np.uint8)).save(photo)
+    with pytest.raises(training.ChangedSettingsError, match="the photos, their labels or the split"):
+        toys.train(tmp_path / "data", tmp_path, folds=(0,))
+
+
+def test_restart_puts_the_old_fold_aside_and_trains_anew(data, tmp_path):
+    toys.train(data, tmp_path, folds=(0,))
+    old = (tmp_path / "runs" / "toy" / "fold0" / "oof.csv").read_bytes()
+    toys.train(data, tmp_path, when_changed="restart", folds=(0,), learning_rate=0.01)
+    assert (tmp_path / "runs" / "toy" / "replaced.fold0" / "oof.csv").read_bytes() == old
+    assert (tmp_path / "runs" / "toy" / "fold0" / "oof.csv").read_bytes() != old
+
+
+def test_a_toy_is_learned(data, tmp_path):
+    result = toys.train(data, tmp_path, epochs=15, augmentation="none", dropout=0.0)
+    truth, predicted = result.truth_and_prediction()
+    assert (truth == predicted).mean() > 0.9
+    first, last = (result.history[result.history["epoch"] == epoch]["train_loss"].mean() for epoch in (1, 15))
+    assert last < 0.6 * first
+
+
+def test_out_of_fold_rows_are_the_validation_photos_each_once(data, tmp_path):
+    table = toys.train(data, tmp_path).out_of_fold
+    expected = [path for split in toys.splits(toys.table()).values() for path in split["path"][split["split"] == "val"]]
+    assert sorted(table["path"]) == sorted(expected)
+
+
+def test_the_best_checkpoint_is_that_of_the_highest_macro_f1(data, tmp_path):
+    toys.train(data, tmp_path, folds=(0,), epochs=6, learning_rate=0.2)
+    manifest = models.read_manifest(tmp_path / "runs" / "toy" / "fold0" / "checkpoint" / "best.safetensors")
+    history = pd.read_csv(tmp_path / "runs" / "toy" / "fold0" / "history.csv")
+    assert manifest["place"]["epoch"] == history["epoch"][history["val_macro_f1"].idxmax()]
+
+
+def test_validation_sees_photos_as_they_are(data, tmp_path, monkeypatch):
+    """The contest's own baseline augments its validation photos; ours must give the same answer twice."""
+    calls = []
+    plain = augment.augment
+    monkeypatch.setattr(augment, "augment", lambda photos, *rest: calls.append(len(photos)) or plain(photos, *rest))
+    toys.train(data, tmp_path, folds=(0,), epochs=1)
+    split = toys.splits(toys.table())[0]
+    assert sum(calls) == (split["split"] == "train").sum()
+
+
+def test_an_epoch_meets_every_photo_once_in_batches_of_nearly_one_size():
+    batches = training.batches(103, 16, seed=0, fold=1, epoch=2)
+    assert sorted(np.concatenate(batches)) == list(range(103))
+    assert {len(batch) for batch in batches} == {14, 15}
+
+
+def test_order_and_seeds_differ_between_epochs_folds_and_steps():
+    orders = {tuple(np.concatenate(training.batches(50, 8, *place))) for place in [(0, 0, 0), (0, 0, 1), (0, 1, 0)]}
+    assert len(orders) == 3
+    seeds = {training.step_seed(*place) for place in [(0, 0, 0, 0), (0, 0, 0, 1), (0, 0, 1, 0), (0, 1, 0, 0), (1, 0, 0, 0)]}
+    assert len(seeds) == 5
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "one_cycle", "step"])
+def test_schedules_start_warm_peak_at_one_and_stay_positive(schedule):
+    run = config.Run(epochs=10, schedule=schedule, warmup_epochs=1.0)
+    factors = [training.learning_rate_factor(run, progress) for progress in np.linspace(0, 9.99, 400)]
+    assert factors[0] < 0.01
+    assert max(factors) == pytest.approx(1.0, abs=0.01)
+    assert min(factors) > 0
+    if schedule != "constant":
+        assert factors[-1] < 0.02
+
+
+def test_a_loss_that_is_no_number_stops_training_with_advice(data, tmp_path):
+    with pytest.raises(FloatingPointError, match="lower learning_rate"):
+        toys.train(data, tmp_path, folds=(0,), learning_rate=1e30, schedule="constant", warmup_epochs=0.0)
+
+
+def test_adamw_resumes_as_well(data, tmp_path):
+    whole = toys.train(data, tmp_path / "whole", folds=(0,), optimizer="adamw", learning_rate=0.01)
+    stopping = pytest.MonkeyPatch()
+    steps = iter(range(3))
+    train_step = training.FoldTraining.train_step
+    stopping.setattr(
+        training.FoldTraining, "train_step", lambda self, *rest: (next(steps), train_step(self, *rest))[1]
+    )
+    with pytest.raises(StopIteration):
+        toys.train(data, tmp_path / "broken", 0, folds=(0,), optimizer="adamw", learning_rate=0.01)
+    stopping.undo()
+    resumed = toys.train(data, tmp_path / "broken", 0, folds=(0,), optimizer="adamw", learning_rate=0.01)
+    pd.testing.assert_frame_equal(whole.out_of_fold, resumed.out_of_fold, check_exact=True)
+
+
+def test_half_precision_trains_too(data, tmp_path):
+    result = toys.train(data, tmp_path, folds=(0,), precision="bfloat16")
+    assert result.history["train_loss"].map(math.isfinite).all()
+    state, _ = models.read_checkpoint(tmp_path / "runs" / "toy" / "fold0" / "checkpoint" / "best.safetensors")
+    assert all(value.dtype in (torch.float32, torch.int64) for value in state.values())

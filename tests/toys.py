@@ -1,0 +1,124 @@
+"""A toy set that a tiny network learns in seconds, and toy runs on it in processes that can be killed."""
+
+import itertools
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+
+from mask_lib import config, files, folds, models, runs, store, training
+
+CLASSES = (0, 4, 8, 9, 13, 17)
+FRAME = store.Frame(width=16, height=24)
+PEOPLE = 15
+SETTINGS = {
+    "run": "toy",
+    "architecture": "test_resnet",
+    "weights": "none",
+    "image_width": FRAME.width,
+    "image_height": FRAME.height,
+    "folds": (0, 1),
+    "epochs": 2,
+    "batch_size": 6,
+    "learning_rate": 0.05,
+    "label_smoothing": 0.1,
+    "attribute_loss": 0.5,
+    "schedule": "cosine",
+    "warmup_epochs": 0.5,
+    "augmentation": "faces",
+    "dropout": 0.3,
+}
+
+
+def table(people: int = PEOPLE) -> pd.DataFrame:
+    """Two photos a person, columns path, person, label; the classes take turns."""
+    rows = [
+        (f"{person:03d}/{name}.png", f"{person:03d}", CLASSES[person % len(CLASSES)])
+        for person, name in itertools.product(range(people), ("mask1", "normal"))
+    ]
+    return pd.DataFrame(rows, columns=["path", "person", "label"])
+
+
+def paint(label: int, generator: np.random.Generator) -> np.ndarray:
+    """(H, W, 3) uint8 noise with a colour and a bright half that tell its class."""
+    photo = generator.integers(0, 60, FRAME.shape)
+    number = CLASSES.index(label)
+    photo[:, :, number % 3] += 120
+    photo[: FRAME.height // 2] += 70 * (number // 3)
+    return photo.astype(np.uint8)
+
+
+def write_photos(data: Path, photos: pd.DataFrame, split: str = "train") -> None:
+    """Paint every photo of a table under `<data>/<split>/images`."""
+    generator = np.random.default_rng(0)
+    for path, label in zip(photos["path"], photos["label"], strict=True):
+        target = data / split / "images" / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(paint(label, generator)).save(target)
+
+
+def splits(photos: pd.DataFrame) -> dict[int, pd.DataFrame]:
+    """Two folds and a fifth of the people apart."""
+    return folds.make_splits(photos, fold_count=2, test_val_share=0.2, seed=0)
+
+
+def prepare(data: Path, output: Path) -> None:
+    """What 00_prepare_data leaves: painted photos, the photo table, the splits."""
+    photos = table()
+    write_photos(data, photos)
+    evaluated = pd.DataFrame({"path": [f"{number:040x}.png" for number in range(12)], "label": CLASSES * 2})
+    write_photos(data, evaluated, "eval")
+    files.write_csv(pd.DataFrame({"ImageID": evaluated["path"], "ans": 0}), data / "eval" / "info.csv")
+    everything = pd.concat([photos.assign(split="train"), evaluated.assign(label=pd.NA, split="eval")])
+    everything = everything.assign(mask="", gender="", age=pd.NA).astype({"label": "Int64"})
+    files.write_csv(
+        everything[["path", "person", "mask", "gender", "age", "label", "split"]], output / "tables" / "photos.csv"
+    )
+    folds.write_splits(splits(photos), output)
+
+
+def train(data: Path, output: Path, checkpoint_seconds: float = 300, when_changed: str = "refuse", **changes):
+    """Train the toy run under `output`, with changed settings, on the photos of `data`."""
+    photos = table()
+    opened = store.open_store(data / "store", data / "train" / "images", list(photos["path"]), FRAME)
+    run = config.Run(**{**SETTINGS, **changes})
+    return runs.train_run(
+        run, splits(photos), opened, output, when_changed=when_changed, checkpoint_seconds=checkpoint_seconds
+    )
+
+
+def train_and_die(data: Path, output: Path, kill_at: int | None, in_write: bool, checkpoint_seconds: float) -> None:
+    """Train, and after `kill_at` steps in all die by SIGKILL, at once or in the middle of the next checkpoint."""
+    torch.set_num_threads(1)
+    done, train_step = itertools.count(1), training.FoldTraining.train_step
+
+    def step_or_die(self, *arguments):
+        loss = train_step(self, *arguments)
+        if next(done) == kill_at:
+            if not in_write:
+                die()
+            models.save_file = lambda tensors, path, metadata: (Path(path).write_bytes(b"half a file"), die())
+        return loss
+
+    training.FoldTraining.train_step = step_or_die
+    train(data, output, checkpoint_seconds)
+
+
+def die() -> None:
+    """What the kernel of a notebook suffers when memory runs out."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def exit_code(data: Path, output: Path, kill_at: int | None = None, in_write: bool = False, seconds: float = 0) -> int:
+    """How `train_and_die` ended, in a process forked from one that has torch loaded but never used."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["mask_lib.runs"])  # not toys: a fork server does not know the tests' folder
+    process = context.Process(target=train_and_die, args=(data, output, kill_at, in_write, seconds))
+    process.start()
+    process.join(120)
+    return process.exitcode
