@@ -13,11 +13,11 @@ import json
 import sys
 from pathlib import Path
 
-from mask_lib import files, headless
+from mask_lib import files, parameters
 from snakemake.exceptions import WorkflowError
 
 
-workdir: workflow.basedir
+workdir: files.PROJECT
 
 
 if not config:
@@ -41,16 +41,16 @@ def settings(notebook, run=None, **chain):
     chain: values that the chain knows better than the notebook; the configuration still goes first.
     """
     try:
-        declared = headless.notebook_parameters(source(notebook))
+        declared = parameters.notebook_parameters(source(notebook))
         values = {name: value for name, value in chain.items() if name in declared} | config
-        return headless.choose(source(notebook), values, {"run": run} if run else {}, where="configuration")
+        return parameters.choose(source(notebook), values, {"run": run} if run else {}, where="configuration")
     except ValueError as error:
         raise WorkflowError(str(error))
 
 
 def setting(notebook, name):
     """One value that a step runs with."""
-    return (headless.notebook_parameters(source(notebook)) | settings(notebook))[name]
+    return (parameters.notebook_parameters(source(notebook)) | settings(notebook))[name]
 
 
 def all_cores():
@@ -62,7 +62,7 @@ def all_cores():
 
 
 try:
-    RUNS = headless.planned_runs(config)
+    RUNS = parameters.planned_runs(config)
 except ValueError as error:
     raise WorkflowError(str(error))
 PYTHON = sys.executable
@@ -101,7 +101,7 @@ rule prepare:
         report=f"{OUTPUT}/reports/00_prepare_data.html",
     params:
         settings=json.dumps(settings("00_prepare_data")),
-        cells=headless.source_digest(source("00_prepare_data")),
+        cells=parameters.source_digest(source("00_prepare_data")),
     threads: all_cores()
     shell:
         HEADLESS
@@ -125,7 +125,7 @@ for notebook in sorted(set(RUNS.values())):
             run="|".join(run for run in RUNS if RUNS[run] == notebook),
         params:
             settings=lambda wildcards: json.dumps(TRAIN[wildcards.run]),
-            cells=headless.source_digest(source(notebook)),
+            cells=parameters.source_digest(source(notebook)),
         threads: all_cores()
         resources:
             gpu=1,
@@ -147,7 +147,7 @@ rule infer:
         run="|".join(RUNS),
     params:
         settings=lambda wildcards: json.dumps(INFER[wildcards.run]),
-        cells=headless.source_digest(source("06_inference")),
+        cells=parameters.source_digest(source("06_inference")),
     threads: all_cores()
     resources:
         gpu=1,
@@ -165,6 +165,6 @@ rule ensemble:
         report=f"{OUTPUT}/reports/07_ensemble.html",
     params:
         settings=json.dumps(ENSEMBLE),
-        cells=headless.source_digest(source("07_ensemble")),
+        cells=parameters.source_digest(source("07_ensemble")),
     shell:
         HEADLESS

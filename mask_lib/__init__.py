@@ -27,5 +27,6 @@ READING_ORDER = (
     "ensemble",
     "tracking",
     "plots",
+    "parameters",
     "headless",
 )

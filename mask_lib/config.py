@@ -1,6 +1,7 @@
 """What a run is: one frozen, checked dataclass, saved as JSON beside every result it led to."""
 
 import dataclasses
+import datetime
 import re
 import types
 import typing
@@ -16,7 +17,7 @@ Precision = Literal["auto", "float32", "bfloat16", "float16"]
 CheckpointChoice = Literal["best", "last"]
 WhenChanged = Literal["refuse", "restart"]
 
-NUMBER_AS_TEXT = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 NOT_PART_OF_RESULT = frozenset({"run", "folds"})  # another name, or more folds, leave each fold's result as it is
 
@@ -122,25 +123,41 @@ def checked(name: str, value: Any, kind: Any) -> Any:
         return float(value)
     fits = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
     if not fits:
-        raise ValueError(f"{name} = {value!r} is {_kind_of(value)}, not {_WORDS[kind]}{_advice(value, kind)}")
+        raise ValueError(f"{name} = {value!r} is {words_for(value)}, not {_WORDS[kind]}{advice_on_type(value, kind)}")
     return value
 
 
-_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", list: "a list"}
-
-
-def _kind_of(value: Any) -> str:
-    return _WORDS.get(type(value), type(value).__name__)
-
-
-def _advice(value: Any, kind: type) -> str:
-    if kind in (int, float) and isinstance(value, str) and NUMBER_AS_TEXT.fullmatch(value):
-        mantissa, _, exponent = value.lower().partition("e")
-        mantissa = mantissa if "." in mantissa else f"{mantissa}.0"
-        return f": YAML reads it as text without a decimal point; write {mantissa}e{exponent}"
-    if kind is str:
+def advice_on_type(value: Any, kind: type) -> str:
+    """`: ` and what to write instead of `value` to give a `kind`, where that is a common slip; else nothing."""
+    if kind is str and isinstance(value, bool | int | float | datetime.date):
         return f": put it in quotes, '{value}'"
-    return ""
+    if not (kind in (int, float) and isinstance(value, str) and NUMBER.fullmatch(value)):
+        return ""
+    mantissa, _, exponent = value.lower().partition("e")
+    if kind is int:
+        whole = f": write {float(value):.0f}{'' if exponent else ' without quotes'}"
+        return whole if float(value).is_integer() else ""
+    if not exponent:
+        return f": write {value} without quotes"
+    mantissa = mantissa if "." in mantissa else f"{mantissa}.0"
+    sign = "" if exponent[0] in "+-" else "+"
+    return f": YAML reads it as text unless it has a point and the exponent's sign; write {mantissa}e{sign}{exponent}"
+
+
+_WORDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    list: "a list",
+    dict: "a mapping",
+    types.NoneType: "empty",
+}
+
+
+def words_for(value: Any) -> str:
+    """What a value is, as a person says it: `a whole number`, `text`, `a list`."""
+    return _WORDS.get(type(value), f"a {type(value).__name__}")
 
 
 def _require(holds: bool, name: str, value: Any, wanted: str) -> None:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import secrets
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -108,4 +109,4 @@ def progress(items: Iterable | None = None, total: int | None = None, what: str 
     time it out, so headless there is one each fifteen seconds.
     """
     seconds = PROGRESS_SECONDS["headless" if is_headless() else "interactive"]
-    return tqdm(items, total=total, desc=what, unit=unit, mininterval=seconds, maxinterval=seconds, ncols=90)
+    return tqdm(items, total=total, desc=what, unit=unit, mininterval=seconds, maxinterval=seconds, ncols=90, file=sys.stdout)

@@ -8,38 +8,25 @@ code (`ExitCode`), and OUT appears when the notebook has run to its end, with an
 """
 
 import argparse
-import ast
 import contextlib
-import difflib
 import enum
 import json
 import os
 import re
 import signal
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import nbformat
-import yaml
 
 from mask_lib import files
+from mask_lib.parameters import FilePath, choose, read_notebook, resolve
 
-# papermill, jupyter_client and nbconvert are imported where they are used: they take seconds, and the
-# Snakefile, which every job of a cluster reads anew, needs only the parameters.
+# papermill, jupyter_client and nbconvert are imported where they are used: they take seconds, and wrong
+# parameters are refused without them.
 
-FilePath = str | os.PathLike[str]
-
-TYPE_WORDS = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "text",
-    list: "a list",
-    dict: "a mapping",
-}
-RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # it becomes part of file names
 ADDED_BY_PAPERMILL = {"injected-parameters", "papermill-error-cell-tag"}  # cell tags
 TRACEBACK_LINES = 15
 OFFLINE_TEMPLATE = """{% extends 'lab/index.html.j2' %}
@@ -64,225 +51,6 @@ class NotebookError(Exception):
     def __init__(self, message: str, exit_code: ExitCode) -> None:
         super().__init__(message)
         self.exit_code = exit_code
-
-
-def read_notebook(path: FilePath) -> nbformat.NotebookNode:
-    """A notebook in format 4. Raises ValueError that names the file if it is none, or not there."""
-    try:
-        return nbformat.read(path, as_version=4)
-    except FileNotFoundError:
-        raise ValueError(f"there is no notebook {files.shown_path(path)}") from None
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{files.shown_path(path)} is not a notebook") from error
-
-
-def source_digest(notebook: FilePath) -> str:
-    """16 hex digits for the types and sources of a notebook's cells, whatever outputs are saved in it."""
-    return files.digest([[cell.cell_type, cell.source] for cell in read_notebook(notebook).cells])
-
-
-def notebook_parameters(notebook: FilePath) -> dict[str, Any]:
-    """Names and defaults from the one cell tagged `parameters`, in its order.
-
-    Raises ValueError that names the notebook and the line unless there is exactly one such cell and
-    it holds plain `name = literal` lines only.
-    """
-    shown = files.shown_path(notebook)
-    cells = [cell for cell in read_notebook(notebook).cells if "parameters" in cell.metadata.get("tags", [])]
-    if len(cells) != 1 or cells[0].cell_type != "code":
-        raise ValueError(f"{shown}: {len(cells)} cells are tagged 'parameters'; tag exactly one code cell")
-    try:
-        statements = ast.parse(cells[0].source).body
-    except SyntaxError as error:
-        raise ValueError(f"{shown}, parameters cell, line {error.lineno}: {error.msg}") from None
-    parameters: dict[str, Any] = {}
-    for statement in statements:
-        where = f"{shown}, parameters cell, line {statement.lineno}"
-        name, value = literal_assignment(statement, where)
-        if name in parameters:
-            raise ValueError(f"{where}: {name} is set twice")
-        parameters[name] = value
-    return parameters
-
-
-def literal_assignment(statement: ast.stmt, where: str) -> tuple[str, Any]:
-    """Name and value of a `name = literal` statement. Raises ValueError that starts with `where`."""
-    with contextlib.suppress(ValueError, TypeError):
-        match statement:
-            case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                return name, ast.literal_eval(value)
-    raise ValueError(f"{where}: write a plain `name = literal`")
-
-
-def folder_parameters(folder: FilePath) -> set[str]:
-    """Every parameter name that some notebook in `folder` declares; scratch notebooks are passed over."""
-    names: set[str] = set()
-    for notebook in sorted(Path(folder).glob("[!.]*.ipynb")):
-        with contextlib.suppress(ValueError):
-            names.update(notebook_parameters(notebook))
-    return names
-
-
-class UniqueKeyLoader(yaml.SafeLoader):
-    """Plain YAML in which a key written twice is an error; YAML itself keeps the last one in silence."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value} is set twice", key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def read_parameter_file(path: FilePath) -> dict[str, Any]:
-    """The mapping in a YAML file, {} if it is empty. Raises ValueError that names the file and line."""
-    try:
-        with open(path, encoding="utf-8") as text:
-            values = yaml.load(text, Loader=UniqueKeyLoader)
-    except yaml.YAMLError as error:
-        raise ValueError(str(error)) from None  # it names the file itself
-    if not isinstance(values, dict | None):
-        raise ValueError(f"{path} holds {TYPE_WORDS.get(type(values), 'something else')}; write `name: value` lines")
-    return values or {}
-
-
-def planned_runs(values: Mapping[str, Any], notebook: str = "03_one_model") -> dict[str, str]:
-    """Per run of an experiment the name of the notebook that trains it, `notebook` unless it says other.
-
-    Without a `runs` section there is one run: the parameter `run`, or `one_model`. Raises ValueError
-    for a name that cannot be part of a file name.
-    """
-    runs = run_overrides(values) or {values.get("run", "one_model"): {}}
-    for run in runs:
-        if not (isinstance(run, str) and RUN_NAME.fullmatch(run)):
-            raise ValueError(f"a run cannot be called {run!r}: use letters, digits, _ and - (and quotes round digits)")
-    return {run: str(overrides.get("notebook", notebook)).removesuffix(".ipynb") for run, overrides in runs.items()}
-
-
-def run_overrides(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The `runs` section: per run what it changes. Raises ValueError if it has another shape."""
-    runs = values.get("runs") or {}
-    if not (isinstance(runs, Mapping) and all(isinstance(changes, Mapping | None) for changes in runs.values())):
-        raise ValueError("`runs` maps a run's name to a mapping of what it changes: `runs: {deep: {epochs: 9}}`")
-    return {run: dict(changes or {}) for run, changes in runs.items()}
-
-
-def resolve(notebook: FilePath, files_given: Sequence[FilePath] = (), given: Mapping[str, Any] | None = None) -> dict:
-    """The parameters of one notebook from YAML files, later ones first, and on top of them `given`.
-
-    See `choose` for what is refused; the message names the file.
-    """
-    merged: dict[str, Any] = {}
-    for path in files_given:
-        values = read_parameter_file(path)
-        choose(notebook, values, where=str(path))
-        runs = run_overrides(merged)
-        for run, changes in run_overrides(values).items():
-            runs[run] = {**runs.get(run, {}), **changes}
-        merged = {**merged, **values, "runs": runs}
-    return choose(notebook, merged, given)
-
-
-def choose(
-    notebook: FilePath, values: Mapping[str, Any], given: Mapping[str, Any] | None = None, where: str = "parameters"
-) -> dict[str, Any]:
-    """What one notebook is to be run with, in types that match its declared defaults.
-
-    values: shared by all notebooks of an experiment, so that names of the others are passed over; its
-        `runs` section may hold, by run, overrides of the flat names and the run's `notebook`.
-    given: for this notebook alone; text is read as the declared type asks, as on a command line.
-
-    Raises ValueError for a name in `values` that no notebook in the same folder declares, a name in
-    `given` that this notebook does not, and a value of another type than the declared default's.
-    """
-    declared, given = notebook_parameters(notebook), dict(given or {})
-    refuse_unknown(given, declared, files.shown_path(notebook))
-    flat = {name: value for name, value in values.items() if name != "runs"}
-    runs = run_overrides(values)
-    shared = folder_parameters(Path(notebook).parent)
-    refuse_unknown(flat, shared, where)
-    for run, changes in runs.items():
-        refuse_unknown(changes, (shared | {"notebook"}) - {"run"}, f"{where}, run {run}")
-    given = {name: understood(value, declared[name]) for name, value in given.items()}
-    run = given.get("run", flat.get("run", declared.get("run")))
-    chosen = {**flat, **runs.get(run, {}), **given}
-    return {name: held_to_type(name, chosen[name], declared[name], where) for name in declared if name in chosen}
-
-
-def refuse_unknown(names: Collection[str], known: Collection[str], where: str) -> None:
-    """Raise ValueError that lists the names outside `known`, with the nearest known ones."""
-    for name in names:
-        if name not in known:
-            close = difflib.get_close_matches(str(name), known, n=3)
-            advice = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(sorted(known))}"
-            raise ValueError(f"{where}: no parameter is called {name!r}; {advice}")
-
-
-def understood(value: Any, default: Any) -> Any:
-    """What a text from the command line means beside a declared default; other values stay as they are."""
-    if not isinstance(value, str) or isinstance(default, str):
-        return value
-    if isinstance(default, float) and is_number(value):
-        return float(value)
-    try:
-        return yaml.load(value, Loader=UniqueKeyLoader)
-    except yaml.YAMLError:
-        return value  # the check of its type says what is wrong with it
-
-
-def held_to_type(name: str, value: Any, default: Any, where: str = "parameters") -> Any:
-    """`value`, which must be of its default's type; a whole number will do for a float, None takes anything.
-
-    The elements of a list are held to those of the default list. Raises ValueError that starts with
-    `where` and says what to write.
-    """
-    kind = list if isinstance(default, tuple) else type(default)
-    if isinstance(value, tuple):
-        value = list(value)
-    if kind is float and type(value) is int:
-        return float(value)
-    if default is not None and type(value) is not kind:
-        raise ValueError(f"{where}: {name} is {TYPE_WORDS[kind]}, not {value!r}{advice_on_type(value, kind)}")
-    if kind is list and len({type(item) for item in default}) == 1:
-        return [held_to_type(f"{name}[{index}]", item, default[0], where) for index, item in enumerate(value)]
-    if not is_plain(value):
-        raise ValueError(f"{where}: {name} may hold text, numbers, true, false, null, lists and mappings of text")
-    return value
-
-
-def is_plain(value: Any) -> bool:
-    """Whether JSON and papermill both carry the value unchanged."""
-    if isinstance(value, dict):
-        return all(isinstance(key, str) for key in value) and is_plain(list(value.values()))
-    if isinstance(value, list):
-        return all(is_plain(item) for item in value)
-    return value is None or isinstance(value, bool | int | float | str)
-
-
-def is_number(text: str) -> bool:
-    """Whether Python reads the text as a number."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def advice_on_type(value: Any, kind: type) -> str:
-    """What to write instead of `value`, where that is a common slip; else nothing."""
-    if kind is str and value is not None:
-        return "; put it in quotes"
-    if not (kind in (int, float) and isinstance(value, str) and is_number(value)):
-        return ""
-    mantissa, _, exponent = value.lower().partition("e")
-    if not exponent:
-        return f"; write {value} without quotes"
-    if kind is int:
-        return f"; write {float(value):.0f}"
-    mantissa = mantissa if "." in mantissa else f"{mantissa}.0"
-    # YAML 1.1 takes a number for text unless it has both the point and the exponent's sign.
-    return f"; in YAML write {mantissa}e{exponent if exponent[0] in '+-' else '+' + exponent}"
 
 
 def run_notebook(

@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 from sklearn.metrics import confusion_matrix
 
 from mask_lib.labels import (
@@ -241,27 +242,37 @@ def score_table(scores: Mapping[str, pd.DataFrame], ax: Axes | None = None) -> A
     return ax
 
 
-def confidence(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """How sure the model was where it was right and where it was wrong: two histograms of p(predicted).
+def predicted_shares(tables: Mapping[str, pd.DataFrame], known: Sequence[int], ax: Axes | None = None) -> Axes:
+    """Share of each class among the predictions, a bar a table, with the share among known labels as a tick.
 
-    `table` has the columns `label` and `p00`-`p17`.
+    `tables` maps a name to a table with `p00`-`p17`; `known` holds labels 0-17, such as training's.
     """
-    ax = _axes(ax, 9, 4)
-    probabilities = table[list(PROBABILITY_COLUMNS)].to_numpy()  # (N, 18)
-    right, sure = probabilities.argmax(axis=1) == table["label"].to_numpy(), probabilities.max(axis=1)
-    names = [f"right ({right.sum():,})", f"wrong ({(~right).sum():,})"]
-    ax.hist(
-        [sure[right], sure[~right]],
-        bins=np.linspace(0, 1, 21),
-        stacked=True,
-        color=COLOURS[:2],
-        label=names,
-        rwidth=0.92,
-    )
-    ax.set(xlabel="probability of the predicted class", ylabel="photos", xlim=(0, 1))
-    ax.legend(frameon=False, loc="upper left")
-    _title(ax, "Confidence")
+    ax = _axes(ax, 12, 4.2)
+    width = 0.8 / max(len(tables), 1)
+    for number, (name, table) in enumerate(tables.items()):
+        predicted = table[list(PROBABILITY_COLUMNS)].to_numpy().argmax(axis=1)
+        places = np.arange(CLASS_COUNT) + (number - (len(tables) - 1) / 2) * width
+        colour = COLOURS[number % len(COLOURS)]
+        ax.bar(places, _shares(predicted), width=0.92 * width, color=colour, label=_plain(name))
+    at = np.arange(CLASS_COUNT)
+    ax.hlines(_shares(known), at - 0.45, at + 0.45, color=INK, linewidth=1.6, label="training photos")
+    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    _class_ticks(ax)
+    for text in ax.legend(frameon=False).get_texts():
+        text.set_parse_math(False)
+    _title(ax, "Share of each class among the predictions")
     return ax
+
+
+def prediction_titles(table: pd.DataFrame) -> list[str]:
+    """For each row of a table with `p00`-`p17`: the likeliest class in words and its probability."""
+    probabilities = table[list(PROBABILITY_COLUMNS)].to_numpy()  # (N, 18)
+    return [f"{describe(row.argmax())}\n{row.max():.0%}" for row in probabilities]
+
+
+def _shares(label_numbers: Sequence[int]) -> np.ndarray:
+    """(18,) share of each class among labels 0-17."""
+    return np.bincount(np.asarray(label_numbers, dtype=np.int64), minlength=CLASS_COUNT) / max(len(label_numbers), 1)
 
 
 def _axes(ax: Axes | None, width: float, height: float) -> Axes:

@@ -237,8 +237,7 @@ def train_fold(
     network.load_state_dict(models.read_checkpoint(chosen)[0])
     validated = split.loc[split["split"] == folds.VAL, ["path", "label"]]
     out_of_fold = inference.probability_table(validated, training.predict(folds.VAL))
-    files.write_csv(out_of_fold, folder / "oof.csv")
-    return out_of_fold
+    return pd.read_csv(files.write_csv(out_of_fold, folder / "oof.csv"))  # as every later reader will see it
 
 
 def put_aside(folder: Path) -> Path:

@@ -7,7 +7,7 @@ import typing
 import pytest
 import yaml
 
-from mask_lib import config, files, headless
+from mask_lib import config, files, parameters
 
 FIELDS = [field.name for field in dataclasses.fields(config.Run)]
 KINDS = typing.get_type_hints(config.Run)
@@ -64,7 +64,7 @@ def test_true_is_no_number(name):
 
 @pytest.mark.parametrize("value", [0, 1, "yes", "true"])
 def test_only_true_and_false_are_true_or_false(value):
-    with pytest.raises(ValueError, match="compile_network = .* not true or false"):
+    with pytest.raises(ValueError, match=r"compile_network = .* not true or false"):
         built(compile_network=value)
 
 
@@ -92,6 +92,21 @@ def test_what_the_advice_says_to_write_is_a_number_in_yaml(text):
     with pytest.raises(ValueError) as refusal:
         config.checked("weight_decay", text, float)
     assert yaml.safe_load(str(refusal.value).rpartition("write ")[2]) == float(text)
+
+
+@pytest.mark.parametrize("text", ["7", "1e1", "1.5e3", "2e+2"])
+def test_what_the_advice_says_to_write_for_a_whole_number_is_one_in_yaml(text):
+    with pytest.raises(ValueError) as refusal:
+        config.checked("epochs", text, int)
+    found = yaml.safe_load(str(refusal.value).rpartition("write ")[2].removesuffix(" without quotes"))
+    assert isinstance(found, int)
+    assert found == float(text)
+
+
+@pytest.mark.parametrize("text", ["many", "2.5", "1e400"])
+def test_text_that_is_no_whole_number_is_refused_by_name(text):
+    with pytest.raises(ValueError, match=r"^epochs = .* is text, not a whole number"):
+        config.checked("epochs", text, int)
 
 
 @pytest.mark.parametrize("name", CHOICES)
@@ -134,9 +149,9 @@ def test_a_fold_of_the_wrong_type_is_named_by_its_place():
 
 
 def test_missing_parameters_are_all_named():
-    parameters = {name: value for name, value in config.Run().settings().items() if name not in ("epochs", "seed")}
+    given = {name: value for name, value in config.Run().settings().items() if name not in ("epochs", "seed")}
     with pytest.raises(ValueError, match="the parameters cell lacks epochs, seed"):
-        config.Run.from_parameters(parameters)
+        config.Run.from_parameters(given)
 
 
 def test_other_names_of_a_notebook_do_not_matter():
@@ -179,7 +194,7 @@ def test_a_setting_of_only_one_side_has_changed():
 
 
 def test_the_training_notebook_declares_every_setting_with_its_default():
-    declared = headless.notebook_parameters(files.PROJECT / "notebooks" / "03_one_model.ipynb")
+    declared = parameters.notebook_parameters(files.PROJECT / "notebooks" / "03_one_model.ipynb")
     settings = config.Run().settings()
     assert {name: declared.get(name, "missing") for name in settings} == settings
     assert {name: type(declared[name]) for name in settings} == {name: type(settings[name]) for name in settings}

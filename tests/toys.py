@@ -82,9 +82,16 @@ def prepare(data: Path, output: Path) -> None:
     folds.write_splits(splits(photos), output)
 
 
-def train(data: Path, output: Path, checkpoint_seconds: float = 300, when_changed: str = "refuse", **changes):
+def train(
+    data: Path,
+    output: Path,
+    checkpoint_seconds: float = 300,
+    when_changed: str = "refuse",
+    people: int = PEOPLE,
+    **changes,
+) -> runs.RunResult:
     """Train the toy run under `output`, with changed settings, on the photos of `data`."""
-    photos = table()
+    photos = table(people)
     opened = store.open_store(data / "store", data / "train" / "images", list(photos["path"]), FRAME)
     run = config.Run(**{**SETTINGS, **changes})
     return runs.train_run(

@@ -1,0 +1,131 @@
+"""Features are computed once, and the logistic regression on them sees each fold's train photos only."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from mask_lib import features, folds, labels, models, store
+
+TINY = "test_resnet"
+FRAME = store.Frame(16, 24)
+CLASSES = (0, 4, 17)
+
+
+def toy_table(people: int = 24) -> pd.DataFrame:
+    """One photo a person; the class is the person's number in turn."""
+    numbers = range(people)
+    return pd.DataFrame(
+        {
+            "path": [f"p{number:02d}.png" for number in numbers],
+            "person": [f"p{number:02d}" for number in numbers],
+            "label": [CLASSES[number % len(CLASSES)] for number in numbers],
+        }
+    )
+
+
+@pytest.fixture
+def photos(tmp_path) -> store.Store:
+    """Photos of noise; in each class another channel is bright."""
+    table, generator = toy_table(), np.random.default_rng(0)
+    (tmp_path / "images").mkdir()
+    for path, label in zip(table["path"], table["label"], strict=True):
+        photo = generator.integers(0, 60, (FRAME.height, FRAME.width, 3))
+        photo[..., CLASSES.index(label)] += 180
+        Image.fromarray(photo.astype(np.uint8)).save(tmp_path / "images" / path)
+    return opened(tmp_path)
+
+
+def opened(folder, paths=None) -> store.Store:
+    paths = list(toy_table()["path"]) if paths is None else paths
+    return store.open_store(folder / "store", folder / "images", paths, FRAME, workers=1)
+
+
+def computed(photos: store.Store, folder, **changes) -> np.ndarray:
+    return features.backbone_features(photos, folder / "cache", **{"architecture": TINY, "weights": "none", **changes})
+
+
+def never(*_arguments, **_named):
+    raise AssertionError("this was not to be called")
+
+
+def test_every_photo_gets_a_row_of_features(photos, tmp_path):
+    found = computed(photos, tmp_path)
+    assert found.shape == (24, models.build(TINY, class_count=0).num_features)
+    assert found.dtype == np.float32
+    assert np.isfinite(found).all()
+    assert len(np.unique(found, axis=0)) == 24
+
+
+def test_features_do_not_depend_on_the_size_of_a_batch(photos, tmp_path, monkeypatch):
+    whole = computed(photos, tmp_path)
+    monkeypatch.setattr(features.inference, "PREDICT_BATCH", 7)
+    np.testing.assert_allclose(computed(photos, tmp_path / "other"), whole, atol=1e-5)
+
+
+def test_features_are_read_again_without_running_a_network(photos, tmp_path, monkeypatch):
+    first = computed(photos, tmp_path)
+    monkeypatch.setattr(models, "initial_state", never)
+    np.testing.assert_array_equal(computed(photos, tmp_path), first)
+
+
+def test_photos_that_changed_get_new_features(photos, tmp_path):
+    first = computed(photos, tmp_path)
+    Image.new("RGB", (FRAME.width, FRAME.height), "white").save(tmp_path / "images" / "p05.png")
+    after = computed(opened(tmp_path), tmp_path)
+    assert [row for row in range(24) if not np.allclose(after[row], first[row], atol=1e-5)] == [5]
+
+
+def test_photos_in_another_order_get_their_own_rows(photos, tmp_path):
+    first = computed(photos, tmp_path)
+    turned = computed(opened(tmp_path, list(toy_table()["path"])[::-1]), tmp_path)
+    np.testing.assert_allclose(turned[::-1], first, atol=1e-5)
+
+
+def test_another_network_gets_features_of_its_own(photos, tmp_path):
+    assert computed(photos, tmp_path).shape != computed(photos, tmp_path, architecture="test_efficientnet").shape
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_weights_that_changed_in_their_file_get_new_features(photos, tmp_path):
+    path, found = tmp_path / "weights.safetensors", []
+    for seed in (1, 2):
+        models.write_checkpoint(path, models.initial_state(TINY, "none", seed), {})
+        found.append(computed(photos, tmp_path, weights=str(path)))
+    assert not np.allclose(*found)
+
+
+def test_a_class_without_known_photos_gets_no_probability():
+    generator = np.random.default_rng(0)
+    known_labels = np.repeat([2, 9, 11], 10)
+    known = generator.normal(size=(30, 5)) + known_labels[:, None]
+    found = features.logistic_probabilities(known, known_labels, generator.normal(size=(4, 5)))
+    assert found.shape == (4, labels.CLASS_COUNT)
+    np.testing.assert_allclose(found.sum(axis=1), 1)
+    assert set(np.flatnonzero(found.any(axis=0))) == {2, 9, 11}
+
+
+def test_what_can_be_learned_is_learned_on_people_never_seen(photos, tmp_path):
+    splits = folds.make_splits(toy_table(), fold_count=3, test_val_share=0.25)
+    found = features.logistic_out_of_fold(computed(photos, tmp_path), photos, splits)
+    assert list(found.columns) == ["path", "label", *labels.PROBABILITY_COLUMNS]
+    held_out = splits[0].loc[splits[0]["split"] == folds.TEST_VAL, "path"]
+    assert sorted(found["path"]) == sorted(set(toy_table()["path"]) - set(held_out))
+    assert found.set_index("path")["label"].equals(toy_table().set_index("path")["label"][found["path"]])
+    predicted = found[list(labels.PROBABILITY_COLUMNS)].to_numpy().argmax(axis=1)
+    assert (predicted == found["label"]).mean() > 0.9
+
+
+def test_a_photo_is_judged_by_regressions_that_never_saw_it(photos):
+    """With its own label as the one feature that tells, a fold whose class is missing in train must miss."""
+    table = toy_table()
+    splits = {0: table.assign(split=np.where(table["label"] == 17, folds.VAL, folds.TRAIN))}
+    found = features.logistic_out_of_fold(np.eye(18)[table["label"]], photos, splits)
+    assert (found["label"] == 17).all()
+    assert (found["p17"] == 0).all()
+
+
+def test_folds_of_photos_the_store_lacks_are_refused(photos):
+    splits = {0: toy_table(25).assign(split=[folds.VAL] + [folds.TRAIN] * 24)}
+    with pytest.raises(KeyError, match=r"p24\.png"):
+        features.logistic_out_of_fold(np.zeros((24, 2)), photos, splits)

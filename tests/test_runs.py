@@ -1,0 +1,77 @@
+"""A run's folder tells its settings and its scores, and the scores are those of people it never saw."""
+
+import json
+
+import pandas as pd
+import pytest
+import toys
+
+from mask_lib import config, files, runs, scores
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    data, output = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("output")
+    toys.prepare(data, output)
+    return data, output, toys.train(data, output)
+
+
+def test_the_settings_lie_beside_the_results_and_build_the_run_again(trained):
+    _, output, _ = trained
+    saved = json.loads((output / "runs" / "toy" / "config.json").read_text())
+    assert saved.pop("device").startswith("CPU")
+    assert config.Run.from_settings(saved) == config.Run(**toys.SETTINGS)
+
+
+def test_scores_are_those_of_the_out_of_fold_tables(trained):
+    _, output, result = trained
+    found = runs.write_scores(result)
+    saved = files.read_json(output / "runs" / "toy" / "scores.json")
+    assert saved == found
+    tables = [pd.read_csv(output / "runs" / "toy" / f"fold{fold}" / "oof.csv") for fold in (0, 1)]
+    expected = scores.summarise(*scores.from_probabilities(pd.concat(tables)))
+    assert {name: value["value"] for name, value in saved["out_of_fold"].items()} == pytest.approx(expected)
+    by_fold = [scores.summarise(*scores.from_probabilities(table))["macro_f1"] for table in tables]
+    assert [fold["macro_f1"] for fold in saved["folds"]] == pytest.approx(by_fold)
+    assert saved["mean"]["macro_f1"] == pytest.approx(sum(by_fold) / 2)
+    assert saved["training_seconds"] > 0
+    assert saved["photos_per_second"] > 0
+
+
+def test_intervals_are_drawn_by_person(trained):
+    _, _, result = trained
+    table = result.out_of_fold
+    whole = runs.intervals(table)
+    alone = runs.intervals(table.assign(person=table["path"]))  # as if each photo were a person of its own
+    assert list(whole["value"]) == list(alone["value"])
+    assert not whole["high"].equals(alone["high"])
+
+
+def test_a_fold_that_was_not_prepared_is_named(trained):
+    data, output, _ = trained
+    with pytest.raises(ValueError, match=r"folds = \[7\]: 00_prepare_data made only \[0, 1\]"):
+        toys.train(data, output, folds=(7,))
+
+
+@pytest.mark.parametrize(("ours", "theirs", "words"), [(0.5, 0.4, "It beats"), (0.4, 0.5, "It does not beat")])
+def test_the_verdict_says_who_won(ours, theirs, words):
+    found = {
+        name: {"macro_f1": {"value": value, "low": 0.1, "high": 0.9}}
+        for name, value in (("out_of_fold", ours), ("baseline", theirs))
+    }
+    assert runs.verdict(found).startswith(words)
+    assert "nothing simpler" in runs.verdict({"out_of_fold": found["out_of_fold"]})
+
+
+def test_the_baseline_is_scored_on_the_same_photos_and_folds(trained, monkeypatch):
+    data, output, result = trained
+    photos = runs.store.open_store(data / "store", data / "train" / "images", list(toys.table()["path"]), toys.FRAME)
+    seen = {}
+
+    def scored(table):
+        seen["paths"], seen["person"] = sorted(table["path"]), table["person"].notna().all()
+        return "scores"
+
+    monkeypatch.setattr(runs, "intervals", scored)
+    assert runs.baseline(photos, result, toys.splits(toys.table()), output / "features") == "scores"
+    assert seen == {"paths": sorted(result.out_of_fold["path"]), "person": True}
