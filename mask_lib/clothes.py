@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from mask_lib.brush import BLUNT, Colour, Pen, mirrored, mix, moved, oval, spline
-from mask_lib.faces import FRAMES, GOLD, NECKLINES, Face, Shot, rim, skin_tone
+from mask_lib.faces import Face, Shot, rim, skin_tone
 from mask_lib.labels import Gender
+from mask_lib.looks import FRAMES, GOLD, NECKLINES
 
 
 def paint_body(pen: Pen, face: Face) -> None:

@@ -3,7 +3,8 @@
 import numpy as np
 
 from mask_lib.brush import Pen, mirrored, moved, oval, spline
-from mask_lib.faces import HAIRSTYLES, Face, hair_tone
+from mask_lib.faces import Face, hair_tone
+from mask_lib.looks import HAIRSTYLES
 
 
 def paint_lock(pen: Pen, face: Face, outer: np.ndarray, inner: np.ndarray, random: np.random.Generator) -> None:

@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 import nbformat
 
 from mask_lib import files
-from mask_lib.parameters import FilePath, choose, read_notebook, resolve
+from mask_lib.parameters import FilePath, choose, resolve
 
 # papermill, jupyter_client and nbconvert are imported where they are used: they take seconds, and wrong
 # parameters are refused without them.
@@ -104,7 +104,7 @@ def execute(
     from papermill.execute import execute_notebook
 
     def stop(reason: str, exit_code: ExitCode) -> NoReturn:
-        partial = read_notebook(temporary if temporary.exists() else notebook)
+        partial = nbformat.read(temporary if temporary.exists() else notebook, as_version=4)
         place = last_started_cell(partial)
         raise NotebookError(f"{files.shown_path(notebook)}, {place}: {reason}", exit_code) from None
 

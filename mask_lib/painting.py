@@ -6,9 +6,10 @@ from PIL import Image, ImageChops
 from mask_lib.backdrops import paint_scene
 from mask_lib.brush import Pen, mirrored, mix, moved, oval, spline
 from mask_lib.clothes import paint_body, paint_glasses, paint_mask
-from mask_lib.faces import GOLD, Face, Shot, hair_tone, head_outline, skin_tone
+from mask_lib.faces import Face, Shot, hair_tone, head_outline, skin_tone
 from mask_lib.hair import paint_back_hair, paint_front_hair
 from mask_lib.labels import Gender, Mask
+from mask_lib.looks import GOLD
 
 OVERSAMPLING = 2  # edges are drawn at twice the size and averaged down
 

@@ -9,402 +9,27 @@ the true labels, and every fault that was planted.
 """
 
 import argparse
-import hashlib
 import os
+import re
+import secrets
+import shutil
 import sys
-import tempfile
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from filelock import FileLock
 from PIL import Image
 
-from mask_lib import files, labels, painting
-from mask_lib.labels import AgeGroup, Gender, Mask
+from mask_lib import files, labels
+from mask_lib.crowd import ROW_COLUMNS, SHARES, STEMS, invent_people, stream, truth_of
+from mask_lib.faults import SMALLEST_FAULTY_SET, plan_faults, plant
+from mask_lib.labels import AgeGroup, Gender
+from mask_lib.studio import free_cores, jobs_of, paint_all
 
 PAINTING = 1  # raise it when the pictures change: older samples are then painted anew
-STEMS = {f"mask{number}": Mask.WORN for number in range(1, 6)} | {
-    "incorrect_mask": Mask.INCORRECT,
-    "normal": Mask.NOT_WORN,
-}
-SHARES = {  # of the people, as in the competition, rounded
-    (Gender.FEMALE, AgeGroup.FROM_30_TO_59): 0.30,
-    (Gender.FEMALE, AgeGroup.UNDER_30): 0.27,
-    (Gender.MALE, AgeGroup.UNDER_30): 0.20,
-    (Gender.MALE, AgeGroup.FROM_30_TO_59): 0.15,
-    (Gender.FEMALE, AgeGroup.FROM_60): 0.04,
-    (Gender.MALE, AgeGroup.FROM_60): 0.03,
-}
-SMALLEST_SHARE = 0.10  # macro F1 needs some people in every group
-AGES = {AgeGroup.UNDER_30: (18, 28), AgeGroup.FROM_30_TO_59: (32, 56), AgeGroup.FROM_60: (60, 75)}  # years, mostly
-BORDER_AGES = {AgeGroup.UNDER_30: (29,), AgeGroup.FROM_30_TO_59: (30, 59), AgeGroup.FROM_60: (60,)}
-BORDER_ODDS = 0.05  # share of the people who stand right at a border, where no picture can tell
-RACE_ODDS = {"Asian": 0.36, "White": 0.24, "Black": 0.16, "Indian": 0.14, "Other": 0.10}
-ENDINGS = {"jpg": 0.86, "jpeg": 0.11, "png": 0.03}
-FAULTS = {  # people with each fault among 120
-    "wrong_gender": 4,
-    "wrong_age": 4,
-    "swapped": 4,
-    "duplicate_people": 3,
-    "leaks": 12,
-    "unreadable": 3,
-}
-SINGLE_FAULTS = ("double_id", "double_id", "missing_photo", "unknown_name", "bad_age", "contradiction")
-SMALLEST_FAULTY_SET = 12  # people; every fault still finds a person of its own
-IMPOSSIBLE_AGE = 212  # years
 OWN_FILES = {"train", "eval", "truth.json"}
-
-
-@dataclass(frozen=True)
-class Person:
-    """One painted person and the row that `train.csv` gives them; `number` seeds their looks."""
-
-    number: int
-    gender: Gender
-    race: str
-    age: int  # years
-    id: str
-    fault: str = ""
-    row_gender: str = ""
-    row_age: int = 0
-    folder: str = ""
-
-    @property
-    def face(self) -> str:
-        """A key that all photos of this person share, copies under another id included."""
-        return f"face{self.number:04d}"
-
-    def truth(self, mask: Mask) -> dict[str, Any]:
-        """The true answers for a photo of this person."""
-        group = labels.age_group(self.age)
-        return {
-            "label": labels.encode(mask, self.gender, group),
-            "mask": labels.key_of(mask),
-            "gender": labels.key_of(self.gender),
-            "age": self.age,
-            "face": self.face,
-        }
-
-
-@dataclass(frozen=True)
-class Job:
-    """The photos of one person to paint: (stem's number, mask, path) each."""
-
-    seed: int
-    person: Person
-    size: tuple[int, int]
-    photos: tuple[tuple[int, Mask, str], ...]
-
-
-def stream(seed: int, *where: int) -> np.random.Generator:
-    """Randomness of its own for one place in the sample, whatever is painted before it."""
-    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=where))
-
-
-def group_sizes(people: int) -> dict[tuple[Gender, AgeGroup], int]:
-    """How many of `people` belong to each gender and age group: quotas by largest remainder."""
-    low = {group: share for group, share in SHARES.items() if share < SMALLEST_SHARE}
-    rest = (1 - SMALLEST_SHARE * len(low)) / (sum(SHARES.values()) - sum(low.values()))
-    exact = {group: people * (SMALLEST_SHARE if group in low else share * rest) for group, share in SHARES.items()}
-    sizes = {group: int(number) for group, number in exact.items()}
-    by_remainder = sorted(exact, key=lambda group: sizes[group] - exact[group])
-    for group in by_remainder[: people - sum(sizes.values())]:
-        sizes[group] += 1
-    return sizes
-
-
-def invent_people(random: np.random.Generator, people: int, first: int) -> list[Person]:
-    """People in random order, numbered from `first`, with rising ids and honest rows."""
-    groups = [group for group, size in group_sizes(people).items() for _ in range(size)]
-    ids = np.sort(random.choice(7 * people + 90, people, replace=False)) + 1
-    crowd = []
-    for place, which in enumerate(random.permutation(len(groups))):
-        gender, group = groups[which]
-        low, high = AGES[group]
-        border = random.random() < BORDER_ODDS
-        age = int(random.choice(BORDER_AGES[group]) if border else random.integers(low, high + 1))
-        race = str(random.choice(list(RACE_ODDS), p=list(RACE_ODDS.values())))
-        crowd.append(with_row(Person(first + place, gender, race, age, f"{ids[place]:06d}")))
-    return crowd
-
-
-def with_row(person: Person, **changes: Any) -> Person:
-    """The person with `changes`, a row that tells the truth unless they say otherwise, and its folder."""
-    honest = {"row_gender": labels.key_of(person.gender), "row_age": person.age}
-    person = replace(person, **(honest | changes))
-    return replace(person, folder=f"{person.id}_{person.row_gender}_{person.race}_{person.row_age}")
-
-
-def plan_faults(random: np.random.Generator, crowd: list[Person]) -> list[Person]:
-    """The crowd with faults dealt out, never two to one person, and their rows falsified accordingly."""
-    people = len(crowd)
-    kinds = list(SINGLE_FAULTS)
-    for fault, among_120 in FAULTS.items():
-        kinds += [fault] * max(1, round(among_120 * people / 120))
-    chosen = random.permutation(people)[: len(kinds)]
-    twin = crowd[chosen[0]]  # the first two share an id
-    dealt = dict(zip(chosen.tolist(), kinds, strict=True))
-    return [falsified(random, replace(person, fault=dealt.get(place, "")), twin) for place, person in enumerate(crowd)]
-
-
-def falsified(random: np.random.Generator, person: Person, twin: Person) -> Person:
-    """The person with the row their fault calls for."""
-    if person.fault == "wrong_gender":
-        return with_row(person, row_gender=labels.key_of(Gender(1 - person.gender)))
-    if person.fault == "wrong_age":
-        others = [ages for group, ages in AGES.items() if group != labels.age_group(person.age)]
-        low, high = others[random.integers(len(others))]
-        return with_row(person, row_age=int(random.integers(low, high + 1)))
-    if person.fault == "bad_age":
-        return with_row(person, row_age=IMPOSSIBLE_AGE)
-    if person.fault == "double_id" and person.number != twin.number:
-        # Two people of one gender, race and age would also share a folder: the other's id must differ there.
-        race = person.race if person.race != twin.race else next(race for race in RACE_ODDS if race != twin.race)
-        return with_row(replace(person, id=twin.id, race=race))
-    if person.fault == "contradiction":
-        honest = with_row(person)
-        return replace(honest, folder=honest.folder.rsplit("_", 1)[0] + f"_{person.age + random.choice((-1, 1))}")
-    return person
-
-
-def look_of(seed: int, person: Person) -> painting.Face:
-    """The person's lasting looks."""
-    return painting.invent_face(stream(seed, 1, person.number), person.gender, person.race, person.age)
-
-
-def paint_job(job: Job) -> int:
-    """Paint one person's photos and give their number. Runs in worker processes."""
-    face = look_of(job.seed, job.person)
-    for number, mask, path in job.photos:
-        random = stream(job.seed, 1, job.person.number, number)
-        picture = painting.portrait(face, painting.invent_shot(random, mask), *job.size)
-        save(picture, Path(path), int(random.integers(82, 95)))
-    return len(job.photos)
-
-
-def save(picture: Image.Image, path: Path, quality: int) -> None:
-    """Write a PNG or a JPEG, as the name's ending says."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".png":
-        picture.save(path, "PNG", compress_level=1)
-    else:
-        picture.save(path, "JPEG", quality=quality)
-
-
-def train_photos(seed: int, person: Person) -> list[tuple[int, Mask, str]]:
-    """(number, true mask, path below the images folder) of a person's photos as they will lie there."""
-    random = stream(seed, 2, person.number)
-    endings = random.choice(list(ENDINGS), p=list(ENDINGS.values()), size=len(STEMS) + 1)
-    names = dict(zip(STEMS, STEMS, strict=True))
-    if person.fault == "swapped":
-        names |= {"incorrect_mask": "normal", "normal": "incorrect_mask"}
-    if person.fault == "missing_photo":
-        names.pop(str(random.choice(list(STEMS))))
-    if person.fault == "unreadable":
-        endings[:] = "jpg"
-    photos = [
-        (number, mask, f"{person.folder}/{names[stem]}.{endings[number]}")
-        for number, (stem, mask) in enumerate(STEMS.items())
-        if stem in names
-    ]
-    extra = [(len(STEMS), Mask.NOT_WORN, f"{person.folder}/selfie.jpg")] if person.fault == "unknown_name" else []
-    return photos + extra
-
-
-def hashed_name(*parts: Any) -> str:
-    """A name that says nothing, as the competition's evaluation photos have: 40 hex digits and .jpg."""
-    return hashlib.sha1(repr(parts).encode()).hexdigest() + ".jpg"
-
-
-def change_photo(random: np.random.Generator, source: Path, target: Path) -> dict[str, Any]:
-    """Write a copy of `source` that is re-encoded, resized by 3-8 % or cropped by up to 2 %; say which."""
-    kind = str(random.choice(("reencoded", "resized", "cropped")))
-    quality = int(random.integers(70, 90))
-    change: dict[str, Any] = {"kind": kind, "quality": quality}
-    with Image.open(source) as opened:
-        picture = opened.convert("RGB")
-    if kind == "resized":
-        change["scale"] = round(float(1 - random.uniform(0.03, 0.08)), 4)
-        picture = picture.resize(
-            tuple(round(side * change["scale"]) for side in picture.size), Image.Resampling.BICUBIC
-        )
-    if kind == "cropped":
-        change["edge"] = round(float(random.uniform(0.005, 0.01)), 4)  # share of a side, off each end
-        left, top = (max(1, round(side * change["edge"])) for side in picture.size)
-        picture = picture.crop((left, top, picture.width - left, picture.height - top))
-    save(picture, target, quality)
-    return change
-
-
-def claimed_label(person: Person, path: str) -> int | None:
-    """The label the layout claims for a photo, None where it claims an impossible age."""
-    if not labels.AGE_LIMITS[0] <= person.row_age <= labels.AGE_LIMITS[1]:
-        return None
-    gender = labels.from_key(Gender, person.row_gender)
-    return labels.encode(STEMS[Path(path).stem], gender, labels.age_group(person.row_age))
-
-
-def paint_all(root: Path, arguments: dict[str, Any], train: list[Person], judged: list[Person], workers: int) -> None:
-    """Paint every photo below `root`, in `workers` processes."""
-    seed, size = arguments["seed"], (arguments["width"], arguments["height"])
-    jobs = []
-    for folder, people, named in (("train", train, train_photos), ("eval", judged, eval_photos)):
-        for person in people:
-            photos = [(n, mask, str(root / folder / "images" / path)) for n, mask, path in named(seed, person)]
-            jobs.append(Job(seed, person, size, tuple(photos)))
-    with files.progress(total=sum(len(job.photos) for job in jobs), what="painting") as line:
-        for done in results(jobs, workers):
-            line.update(done)
-
-
-def free_cores() -> int:
-    """The cores this process may use; not every system says, and then all there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def results(jobs: list[Job], workers: int) -> Iterator[int]:
-    """Photos painted by each job as it is done, here (one worker) or in other processes."""
-    if workers == 1:
-        yield from map(paint_job, jobs)
-        return
-    # Spawned, not forked: a notebook that calls this may hold torch's threads, which a fork would break.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(paint_job, jobs, chunksize=4)
-
-
-def eval_photos(seed: int, person: Person) -> list[tuple[int, Mask, str]]:
-    """(number, true mask, hashed name) of an evaluation person's photos."""
-    return [(number, mask, hashed_name(seed, person.number, number)) for number, mask in enumerate(STEMS.values())]
-
-
-def build(root: Path, arguments: dict[str, Any], workers: int) -> dict[str, Any]:
-    """Paint a whole sample below the empty folder `root`; give its truth."""
-    seed = arguments["seed"]
-    train = invent_people(stream(seed, 0, 0), arguments["people"], 0)
-    judged = invent_people(stream(seed, 0, 1), arguments["eval_people"], arguments["people"])
-    if arguments["faults"]:
-        train = plan_faults(stream(seed, 0, 2), train)
-    paint_all(root, arguments, train, judged, workers)
-    rows = [(person.id, person.row_gender, person.race, person.row_age, person.folder) for person in train]
-    truth = {
-        "arguments": arguments,
-        "photos": {
-            path: person.truth(mask) | {"given": claimed_label(person, path)}
-            for person in train
-            for _, mask, path in train_photos(seed, person)
-            if Path(path).stem in STEMS
-        },
-        "eval": {name: person.truth(mask) for person in judged for _, mask, name in eval_photos(seed, person)},
-        "faults": {},
-    }
-    if arguments["faults"]:
-        plant(root, seed, train, rows, truth)
-    table = pd.DataFrame(
-        sorted(rows, key=lambda row: (row[0], row[4])), columns=["id", "gender", "race", "age", "path"]
-    )
-    files.write_csv(table, root / "train" / "train.csv")
-    order = stream(seed, 0, 4).permutation(sorted(truth["eval"]))
-    files.write_csv(pd.DataFrame({"ImageID": order, "ans": 0}), root / "eval" / "info.csv")
-    files.write_json(truth, root / "truth.json")
-    return truth
-
-
-def plant(root: Path, seed: int, crowd: list[Person], rows: list[tuple], truth: dict[str, Any]) -> None:
-    """Plant the faults that are more than a false row; add to `rows` and `truth` what they change."""
-    random, images = stream(seed, 0, 3), root / "train" / "images"
-    having = {fault: [p for p in crowd if p.fault == fault] for fault in (*FAULTS, *SINGLE_FAULTS)}
-    truth["faults"] = {fault: [person.folder for person in people] for fault, people in having.items()}
-    taken = {person.id for person in crowd}
-    spare = [name for number in range(1, 9 * len(crowd) + 90) if (name := f"{number:06d}") not in taken]
-    spare_ids = iter(random.choice(spare, len(having["duplicate_people"]) + 1, replace=False).tolist())
-    truth["faults"] |= {
-        "duplicate_people": [
-            enter_twice(random, images, person, next(spare_ids), rows, truth) for person in having["duplicate_people"]
-        ],
-        "leaks": [leak(random, root, person, truth) for person in having["leaks"]],
-        "unreadable": ruin(images, having["unreadable"], truth),
-        "missing_photo": [missing_stem(person, truth) for person in having["missing_photo"]],
-        "missing_folder": [add_ghost(next(spare_ids), rows)],
-        "unknown_name": [f"{person.folder}/selfie.jpg" for person in having["unknown_name"]],
-        "junk": litter(images, [person.folder for person in crowd[:4]]),
-    }
-
-
-def photos_of(folder: str, truth: dict[str, Any]) -> list[str]:
-    """Paths of the photos with a known name in one person's folder."""
-    return [path for path in truth["photos"] if path.startswith(folder + "/")]
-
-
-def enter_twice(
-    random: np.random.Generator, images: Path, person: Person, new_id: str, rows: list[tuple], truth: dict[str, Any]
-) -> dict[str, Any]:
-    """Enter a person again under another id, with changed copies of the same photos."""
-    folder = new_id + person.folder[len(person.id) :]
-    changes = {}
-    for path in photos_of(person.folder, truth):
-        name = Path(path).name
-        changes[name] = change_photo(random, images / path, images / folder / name)
-        truth["photos"][f"{folder}/{name}"] = truth["photos"][path]
-    rows.append((new_id, person.row_gender, person.race, person.row_age, folder))
-    return {"folder": folder, "of": person.folder, "changes": changes}
-
-
-def leak(random: np.random.Generator, root: Path, person: Person, truth: dict[str, Any]) -> dict[str, Any]:
-    """Put a changed copy of one training photo among the evaluation photos."""
-    path = str(random.choice(photos_of(person.folder, truth)))
-    name = hashed_name("leak", path)
-    change = change_photo(random, root / "train" / "images" / path, root / "eval" / "images" / name)
-    truth["eval"][name] = {key: value for key, value in truth["photos"][path].items() if key != "given"}
-    return {"ImageID": name, "of": path, "change": change}
-
-
-def ruin(images: Path, people: list[Person], truth: dict[str, Any]) -> list[dict[str, str]]:
-    """Spoil photos in three ways, at least one each; none of them is a photo any more."""
-    spoiled = []
-    for number in range(max(len(people), len(SPOILERS))):
-        person, stem = people[number % len(people)], f"mask{1 + number // len(people)}"
-        kind = list(SPOILERS)[number % len(SPOILERS)]
-        path = f"{person.folder}/{stem}.jpg"
-        (images / path).write_bytes(SPOILERS[kind]((images / path).read_bytes()))
-        del truth["photos"][path]
-        spoiled.append({"path": path, "kind": kind})
-    return spoiled
-
-
-SPOILERS = {
-    "truncated": lambda photo: photo[: len(photo) // 3],
-    "empty": lambda photo: b"",
-    "text": lambda photo: b"This is a note, not a photo.\n",
-}
-
-
-def missing_stem(person: Person, truth: dict[str, Any]) -> str:
-    """The photo a folder lacks, as folder/name without an ending."""
-    there = {Path(path).stem for path in photos_of(person.folder, truth)}
-    return f"{person.folder}/{(set(STEMS) - there).pop()}"
-
-
-def add_ghost(new_id: str, rows: list[tuple]) -> str:
-    """Add a row whose folder does not exist; give that folder's name."""
-    row = (new_id, "female", "Asian", 24)
-    folder = "_".join(map(str, row))
-    rows.append((*row, folder))
-    return folder
-
-
-def litter(images: Path, folders: list[str]) -> list[str]:
-    """Leave the files that desktops scatter about; give their paths below the images folder."""
-    apple_double = b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        "
-    junk = {".DS_Store": b"\x00\x00\x00\x01Bud1", f"{folders[-1]}/Thumbs.db": b"\xd0\xcf\x11\xe0"}
-    junk |= {f"{folder}/._mask1.jpg": apple_double for folder in folders[:-1]}
-    for path, content in junk.items():
-        (images / path).write_bytes(content)
-    return sorted(junk)
 
 
 def paint(
@@ -444,19 +69,46 @@ def paint(
         "faults": faults,
     }
     check(arguments)
-    found = existing_truth(out)
-    if found is not None and found["arguments"] == arguments:
-        print(f"{files.shown_path(out)} is already painted with these arguments: nothing to do.")
+    found = truth_if_painted(out, arguments)
+    if found is not None:
         return found
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent) as workshop:
-        fresh = Path(workshop) / "new"
-        fresh.mkdir()
-        truth = build(fresh, arguments, workers or free_cores())
+    with FileLock(out.with_name(f".{out.name}.lock")):
+        # Looked at once more: whoever held the lock before may just have painted it.
+        return truth_if_painted(out, arguments) or paint_anew(out, arguments, workers or free_cores())
+
+
+def truth_if_painted(out: Path, arguments: dict[str, Any]) -> dict[str, Any] | None:
+    """The truth of the sample at `out` if it was painted with these arguments; says so."""
+    found = existing_truth(out)
+    if found is None or found["arguments"] != arguments:
+        return None
+    print(f"{files.shown_path(out)} is already painted with these arguments: nothing to do.")
+    return found
+
+
+def paint_anew(out: Path, arguments: dict[str, Any], workers: int) -> dict[str, Any]:
+    """Paint beside `out` and rename the whole folder there at the end. Call it under the lock."""
+    remove_leftovers(out)
+    workshop = out.with_name(f".{out.name}.{secrets.token_hex(4)}.tmp")
+    fresh = workshop / "new"
+    fresh.mkdir(parents=True)
+    try:
+        truth = build(fresh, arguments, workers)
         if out.exists():
-            out.rename(Path(workshop) / "old")
+            out.rename(workshop / "old")
         fresh.rename(out)
+    finally:
+        shutil.rmtree(workshop, ignore_errors=True)
     return truth
+
+
+def remove_leftovers(out: Path) -> None:
+    """Remove what paintings of `out` left that were killed; the lock says that none is at work now."""
+    ours = re.compile(rf"\.{re.escape(out.name)}\.[0-9a-f]{{8}}\.tmp")
+    for path in out.parent.iterdir():
+        if ours.fullmatch(path.name):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def check(arguments: dict[str, Any]) -> None:
@@ -479,10 +131,11 @@ def existing_truth(out: Path) -> dict[str, Any] | None:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
     strange = {path.name for path in out.iterdir()} - OWN_FILES if out.is_dir() else {out.name}
-    if strange or not (out / "truth.json").is_file():
+    truth = read_truth(out) if not strange and (out / "truth.json").is_file() else {}
+    if "painting" not in truth.get("arguments", {}):
         found = f" (it holds {', '.join(sorted(strange)[:3])})" if strange else ""
         raise FileExistsError(f"{out} was not painted by this program{found}: choose another folder or move it away")
-    return read_truth(out)
+    return truth
 
 
 def read_truth(folder: str | os.PathLike[str]) -> dict[str, Any]:
@@ -491,6 +144,30 @@ def read_truth(folder: str | os.PathLike[str]) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there: only sets painted by `python -m mask_lib.sample` have one")
     return files.read_json(path)
+
+
+def build(root: Path, arguments: dict[str, Any], workers: int) -> dict[str, Any]:
+    """Paint a whole sample below the empty folder `root`; give its truth."""
+    seed, size = arguments["seed"], (arguments["width"], arguments["height"])
+    train = invent_people(stream(seed, 0, 0), arguments["people"], 0)
+    judged = invent_people(stream(seed, 0, 1), arguments["eval_people"], arguments["people"])
+    if arguments["faults"]:
+        train = plan_faults(stream(seed, 0, 2), train)
+    paint_all(jobs_of(root, seed, size, train, judged), workers)
+    rows, truth = [person.row for person in train], {"arguments": arguments} | truth_of(seed, train, judged)
+    if arguments["faults"]:
+        plant(root, seed, train, rows, truth)
+    write_tables(root, seed, rows, truth)
+    return truth
+
+
+def write_tables(root: Path, seed: int, rows: list[tuple], truth: dict[str, Any]) -> None:
+    """Write `train.csv`, `info.csv` (in an order that says nothing) and `truth.json`."""
+    table = pd.DataFrame(rows, columns=ROW_COLUMNS).sort_values(["id", "path"])
+    files.write_csv(table, root / "train" / "train.csv")
+    order = stream(seed, 0, 4).permutation(sorted(truth["eval"]))
+    files.write_csv(pd.DataFrame({"ImageID": order, "ans": 0}), root / "eval" / "info.csv")
+    files.write_json(truth, root / "truth.json")
 
 
 def score_submission(folder: str | os.PathLike[str], submission: str | os.PathLike[str]) -> dict[str, float]:
@@ -544,52 +221,63 @@ def sheet_people(truth: dict[str, Any], rows: int) -> list[list[str]]:
     people: dict[str, list[str]] = {}
     for path in truth["photos"]:
         people.setdefault(path.split("/")[0], []).append(path)
-    groups: dict[int, list[list[str]]] = {}
+    groups: dict[tuple[Gender, AgeGroup], list[list[str]]] = {}
     for paths in people.values():
         facts = [truth["photos"][path] for path in paths]
         if len(paths) == len(STEMS) and all(fact["label"] == fact["given"] for fact in facts):
-            groups.setdefault(facts[0]["label"] % (len(Gender) * len(AgeGroup)), []).append(sorted(paths))
+            groups.setdefault(labels.decode(facts[0]["label"])[1:], []).append(sorted(paths))
     ranked = sorted((rank, group, paths) for group, some in groups.items() for rank, paths in enumerate(some))
     return [paths for _, _, paths in sorted(ranked[:rows], key=lambda entry: entry[1])]
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """The command line; `paint` is what happens when no command is named."""
+    """The command line, with the function to call as `run`; painting is what happens when no command is named."""
     parser = argparse.ArgumentParser(prog="python -m mask_lib.sample", description=__doc__.split("\n\n")[0])
-    commands = parser.add_subparsers(dest="command", required=True)
-    painting_command = commands.add_parser("paint", help="paint a sample set (the command when none is named)")
-    painting_command.add_argument("out")
+    commands = parser.add_subparsers(required=True)
+    painting = commands.add_parser("paint", help="paint a sample set (the command when none is named)")
+    painting.add_argument("out")
     for name, default in (("people", 120), ("eval-people", 40), ("seed", 0), ("width", 384), ("height", 512)):
-        painting_command.add_argument(f"--{name}", type=int, default=default)
-    painting_command.add_argument("--workers", type=int, help="processes; one a core when left out")
-    painting_command.add_argument("--no-faults", dest="faults", action="store_false", help="plant no faults")
+        painting.add_argument(f"--{name}", type=int, default=default)
+    painting.add_argument("--workers", type=int, help="processes; one a core when left out")
+    painting.add_argument("--no-faults", dest="faults", action="store_false", help="plant no faults")
+    painting.set_defaults(run=report_painting)
     scoring = commands.add_parser("score", help="score a submission against the truth")
     scoring.add_argument("folder")
     scoring.add_argument("submission")
+    scoring.set_defaults(run=report_scores)
     sheet = commands.add_parser("sheet", help="write a PNG of some people")
     sheet.add_argument("folder")
-    sheet.add_argument("png")
+    sheet.add_argument("path", metavar="png")
     sheet.add_argument("--rows", type=int, default=6)
+    sheet.set_defaults(run=report_sheet)
     named = arguments and arguments[0] in (*commands.choices, "-h", "--help")
     return parser.parse_args(arguments if named else ["paint", *arguments])
+
+
+def report_painting(out: str, **settings: Any) -> None:
+    """Paint a sample and say what lies there."""
+    truth = paint(out, **settings)
+    print(f"{files.shown_path(files.project_path(out))}: {len(truth['photos'])} photos to learn from,")
+    print(f"{len(truth['eval'])} to answer; truth.json beside them lists the planted faults.")
+
+
+def report_scores(folder: str, submission: str) -> None:
+    """Print each score of a submission on a line of its own."""
+    for name, score in score_submission(folder, submission).items():
+        print(f"{name:10} {score:.4f}")
+
+
+def report_sheet(folder: str, path: str, rows: int) -> None:
+    """Write a contact sheet and say where it lies."""
+    print(files.shown_path(contact_sheet(folder, path, rows)))
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; give its exit code."""
     chosen = vars(parse(sys.argv[1:] if arguments is None else arguments))
-    command = chosen.pop("command")
+    run = chosen.pop("run")
     try:
-        if command == "score":
-            for name, score in score_submission(**chosen).items():
-                print(f"{name:10} {score:.4f}")
-        elif command == "sheet":
-            print(files.shown_path(contact_sheet(chosen["folder"], chosen["png"], chosen["rows"])))
-        else:
-            truth = paint(**chosen)
-            print(
-                f"{files.shown_path(files.project_path(chosen['out']))}: {len(truth['photos'])} photos to learn from,"
-            )
-            print(f"{len(truth['eval'])} to answer; truth.json beside them lists the planted faults.")
+        run(**chosen)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

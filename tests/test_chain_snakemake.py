@@ -1,18 +1,18 @@
-"""The Snakefile around toy notebooks that only write the files of the contract."""
+"""The Snakefile around toy notebooks that only write the files of the contract.
 
-import os
+The chain runs once; each test gets a copy of what it left, and most ask by a dry run what would run again.
+"""
+
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 import yaml
+from tiny_project import CHECKOUT, snakemake
 
-from mask_lib import files
-
-STEPS = ("00_prepare_data", "03_one_model", "06_inference", "07_ensemble")
+TOY = ("--configfile", "toy.yml")
+VALUES = {"output_dir": "results", "data_dir": "data", "fold_count": 2}
 COMMON = 'output_dir = "outputs/toy"\ndata_dir = "data/sample"\n'
 NOTEBOOKS = {
     "00_prepare_data": (
@@ -55,84 +55,99 @@ def write_toy_notebook(path: Path, parameters: str, work: str) -> None:
     nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """A folder with the real Snakefile, the toy notebooks and an experiment's file."""
-    shutil.copy(files.PROJECT / "Snakefile", tmp_path)
-    (tmp_path / "notebooks").mkdir()
+def write_values(project: Path, **values) -> None:
+    """The experiment's file, with `values` beside those every toy chain has."""
+    (project / "toy.yml").write_text(yaml.safe_dump(VALUES | values))
+
+
+def planned(project: Path, *arguments: str) -> set[str]:
+    """The rules that a dry run would run."""
+    plan = snakemake(project, *TOY, "--dry-run", "--quiet", "rules", *arguments)
+    assert plan.returncode == 0, plan.stdout
+    table = plan.stdout.partition("Job stats:")[2].partition("total")[0].splitlines()
+    return {line.split()[0] for line in table if line and line.split()[-1].isdigit()} - {"all"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with the real Snakefile, toy notebooks and an experiment's file, after its chain has run."""
+    project = tmp_path_factory.mktemp("chain") / "project"
+    (project / "notebooks").mkdir(parents=True)
+    shutil.copy(CHECKOUT / "Snakefile", project)
     for name, cells in NOTEBOOKS.items():
-        write_toy_notebook(tmp_path / "notebooks" / f"{name}.ipynb", *cells)
-    values = {"output_dir": str(tmp_path / "results"), "data_dir": str(tmp_path / "data"), "fold_count": 2}
-    (tmp_path / "toy.yml").write_text(yaml.safe_dump(values))
-    return tmp_path
-
-
-def snakemake(project: Path, *arguments: str) -> subprocess.CompletedProcess:
-    """Run the chain, with its output and errors as one text in `stdout`."""
-    command = [sys.executable, "-m", "snakemake", "--cores", "1", *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(files.PROJECT)}
-    return subprocess.run(
-        command, cwd=project, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120
-    )
-
-
-def run_chain(project: Path, *arguments: str) -> tuple[subprocess.CompletedProcess, list[str]]:
-    """Run the chain; what came of it, and the steps that ran to their end, in order of their numbers."""
-    notebooks = project / "results" / "notebooks"
-    before = {path: path.stat().st_mtime_ns for path in notebooks.glob("*.ipynb")}
-    done = snakemake(project, *arguments)
-    ran = [path.name for path in notebooks.glob("*.ipynb") if path.stat().st_mtime_ns != before.get(path)]
-    ended = [name for name in ran if not name.endswith(".failed.ipynb")]
-    return done, [step for step in STEPS if any(name.startswith(step) for name in ended)]
-
-
-def test_the_chain_runs_what_a_change_asks_for_and_nothing_else(project: Path):
-    toy = ("--configfile", "toy.yml")
-    results = project / "results"
-    done, steps = run_chain(project, *toy)
+        write_toy_notebook(project / "notebooks" / f"{name}.ipynb", *cells)
+    (project / "data" / "train").mkdir(parents=True)
+    (project / "data" / "train" / "train.csv").write_text("id\n")
+    write_values(project)
+    done = snakemake(project, *TOY)
     assert done.returncode == 0, done.stdout
-    assert steps == list(STEPS)
-    submission = (results / "submissions/submission.csv").read_text()
+    return project
+
+
+@pytest.fixture
+def project(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished project, with its times and Snakemake's records."""
+    return Path(shutil.copytree(finished, tmp_path / "project"))
+
+
+def test_the_chain_leaves_a_submission_and_a_report_of_every_step(finished: Path):
+    submission = (finished / "results/submissions/submission.csv").read_text()
     assert submission.count('"run": "one_model"') == 2  # test and test_val
     assert '"when_changed": "restart"' in submission
-    assert {path.name for path in (results / "reports").iterdir()} == {
+    assert {path.name for path in (finished / "results" / "reports").iterdir()} == {
         "00_prepare_data.html",
         "03_one_model.one_model.html",
         "06_inference.one_model.html",
         "07_ensemble.html",
     }
 
-    # Jupyter saves outputs into a notebook: its cells are the same, so there is nothing to do.
+
+def test_a_finished_chain_has_nothing_to_do_even_if_jupyter_saved_outputs_into_a_notebook(project: Path):
     notebook = nbformat.read(project / "notebooks/07_ensemble.ipynb", as_version=4)
     notebook.cells[1].outputs = [nbformat.v4.new_output("stream", text="seen by a person")]
     nbformat.write(notebook, project / "notebooks/07_ensemble.ipynb")
-    done, steps = run_chain(project, *toy)
-    assert (done.returncode, steps) == (0, []), done.stdout
+    assert planned(project) == set()
 
-    # A change of training, and a weight at which the last step stops.
-    values = yaml.safe_load((project / "toy.yml").read_text())
-    (project / "toy.yml").write_text(yaml.safe_dump(values | {"weights": [-1]}))
-    broken, steps = run_chain(project, *toy, "--config", "epochs=3")
+
+def test_a_changed_value_runs_its_step_again_and_those_after_it(project: Path):
+    write_values(project, **{"03_one_model": {"epochs": 3}})
+    assert planned(project) == {"train_03_one_model", "infer", "ensemble"}
+
+
+def test_a_changed_cell_runs_its_step_again_and_those_after_it(project: Path):
+    notebook = nbformat.read(project / "notebooks/06_inference.ipynb", as_version=4)
+    notebook.cells[2].source += "\nprint('changed')"
+    nbformat.write(notebook, project / "notebooks/06_inference.ipynb")
+    assert planned(project) == {"infer", "ensemble"}
+
+
+def test_another_list_of_photos_runs_everything_again(project: Path):
+    (project / "data" / "train" / "train.csv").write_text("id\n1\n")
+    assert planned(project) == {"prepare", "train_03_one_model", "infer", "ensemble"}
+
+
+def test_a_chain_that_stops_keeps_what_was_done_and_goes_on_from_there(project: Path):
+    results = project / "results"
+    prepared = (results / "notebooks/00_prepare_data.ipynb").stat().st_mtime_ns
+    write_values(project, weights=[-1])
+    broken = snakemake(project, *TOY, "--config", "epochs=3")
     assert broken.returncode != 0
-    assert steps == ["03_one_model", "06_inference"]
     assert "AssertionError: a weight is negative" in broken.stdout
     assert "cell 3 of 3" in broken.stdout
     assert (results / "notebooks/07_ensemble.failed.ipynb").exists()
+    assert (results / "notebooks/00_prepare_data.ipynb").stat().st_mtime_ns == prepared
+    assert '"epochs": 3' in (results / "inferences/one_model.test.csv").read_text()
     assert (results / "runs/one_model/fold0/checkpoint").read_text().split() == ["trained", "trained"]
 
-    (project / "toy.yml").write_text(yaml.safe_dump(values | {"weights": [1.0]}))
-    done, steps = run_chain(project, *toy, "--config", "epochs=3")
-    assert (done.returncode, steps) == (0, ["07_ensemble"]), done.stdout
-    assert '"epochs": 3' in (results / "submissions/submission.csv").read_text()
-    assert not (results / "notebooks/07_ensemble.failed.ipynb").exists()
+    write_values(project, weights=[1.0])
+    assert planned(project, "--config", "epochs=3") == {"ensemble"}
 
 
 def test_each_run_is_a_job_with_its_own_values_and_notebook(project: Path):
     shutil.copy(project / "notebooks/03_one_model.ipynb", project / "notebooks/04_three_model.ipynb")
-    values = yaml.safe_load((project / "toy.yml").read_text())
     runs = {"short": {"epochs": 1}, "heads": {"notebook": "04_three_model", "num_tta": 4}}
-    (project / "toy.yml").write_text(yaml.safe_dump(values | {"epochs": 5, "runs": runs}))
-    plan = snakemake(project, "--configfile", "toy.yml", "--dry-run", "--printshellcmds")
+    write_values(project, epochs=5, runs=runs)
+    plan = snakemake(project, *TOY, "--dry-run", "--forceall", "--printshellcmds")
     assert plan.returncode == 0, plan.stdout
     commands = [line for line in plan.stdout.splitlines() if "-m mask_lib.headless" in line]
     by_output = {Path(line.split(" --report ")[0].split()[-1]).stem: line for line in commands}
@@ -156,7 +171,7 @@ def test_each_run_is_a_job_with_its_own_values_and_notebook(project: Path):
     ("arguments", "advice"),
     [
         ([], "--configfile notebooks/params/demo.yml"),
-        (["--configfile", "toy.yml", "--config", "epoch=3"], "did you mean epochs?"),
+        ([*TOY, "--config", "epoch=3"], "did you mean epochs?"),
     ],
 )
 def test_a_wrong_configuration_is_refused_before_any_step(project: Path, arguments: list[str], advice: str):
@@ -164,4 +179,3 @@ def test_a_wrong_configuration_is_refused_before_any_step(project: Path, argumen
     assert refused.returncode != 0
     assert advice in refused.stdout
     assert "Traceback" not in refused.stdout
-    assert not (project / "results").exists()

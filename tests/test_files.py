@@ -71,6 +71,13 @@ def test_replacing_puts_the_new_file_in_place_and_leaves_nothing_else(old):
     assert list(old.parent.iterdir()) == [old]
 
 
+def test_who_is_reading_the_old_file_goes_on_reading_it(old):
+    with old.open() as reader:
+        files.write_csv(pd.DataFrame({"x": [1]}), old)
+        assert reader.read() == "the old file\n"
+    assert old.read_text() == "x\n1\n"
+
+
 def test_the_temporary_file_lies_beside_its_target_under_the_same_ending(old):
     with files.replacing(old) as temporary:
         assert temporary.parent == old.parent
@@ -254,4 +261,4 @@ def test_progress_is_rarer_when_nobody_watches(monkeypatch, capsys, headless, se
     line = files.progress(range(3), what="decode")
     assert list(line) == [0, 1, 2]
     assert (line.mininterval, line.maxinterval) == (seconds, seconds)
-    assert "decode" in capsys.readouterr().err
+    assert "decode" in "".join(capsys.readouterr())

@@ -113,6 +113,11 @@ def test_every_part_is_filled_and_no_person_left_out():
     assert parts.index.is_unique
 
 
+def test_a_toy_set_whose_classes_reach_no_five_parts_is_still_split():
+    for split in folds.make_splits(photo_table([[label] for label in range(6)]), 5, test_val_share=0).values():
+        assert (split["split"] == folds.VAL).sum() in (1, 2)
+
+
 def test_too_few_people_are_an_error_with_a_way_out():
     with pytest.raises(ValueError, match="4 people cannot fill 5 parts: lower fold_count or add people"):
         folds.make_splits(photo_table([[0]] * 4), fold_count=5, test_val_share=0)

@@ -1,5 +1,30 @@
+"""Parameters of toy notebooks: what goes before what, what is refused, and what to write instead."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from tiny_project import write_notebook, write_text
+
+from mask_lib import parameters
+
+
+@pytest.fixture
+def notebook(tmp_path: Path) -> Path:
+    """A notebook that takes six parameters and does nothing."""
+    return write_notebook(tmp_path / "03_toy.ipynb")
+
+
+@pytest.fixture
+def ensemble(tmp_path: Path, notebook: Path) -> Path:
+    """A second notebook beside it, in which `name` is a list and `seed` its own."""
+    return write_notebook(tmp_path / "07_mean.ipynb", parameters="name = []\nepochs = 1\nseed = 0")
+
+
 @pytest.mark.parametrize(
-    ("parameters", "where"),
+    ("cell", "where"),
     [
         (None, "0 cells are tagged"),
         ("epochs = 2\nseed = 1 + 1", "line 2"),
@@ -10,8 +35,8 @@
         ("epochs = 2\nepochs +", "line 2"),
     ],
 )
-def test_a_parameters_cell_that_is_not_plain_literals_is_refused_by_line(tmp_path: Path, parameters, where: str):
-    notebook = write_notebook(tmp_path / "odd.ipynb", parameters=parameters)
+def test_a_parameters_cell_that_is_not_plain_literals_is_refused_by_line(tmp_path: Path, cell: str | None, where: str):
+    notebook = write_notebook(tmp_path / "odd.ipynb", parameters=cell)
     with pytest.raises(ValueError, match=rf"odd\.ipynb.*{re.escape(where)}"):
         parameters.notebook_parameters(notebook)
 
@@ -25,8 +50,8 @@ def test_two_parameters_cells_are_refused(tmp_path: Path, notebook: Path):
 
 
 def test_defaults_are_read_with_their_types(tmp_path: Path):
-    parameters = "low = -1  # years\nedges = (30, 60)\nextra = {'a': [1.5]}"
-    notebook = write_notebook(tmp_path / "a.ipynb", parameters=parameters)
+    cell = "low = -1  # years\nedges = (30, 60)\nextra = {'a': [1.5]}"
+    notebook = write_notebook(tmp_path / "a.ipynb", parameters=cell)
     assert parameters.notebook_parameters(notebook) == {"low": -1, "edges": (30, 60), "extra": {"a": [1.5]}}
 
 
@@ -75,19 +100,21 @@ def test_a_run_overrides_the_shared_values_and_given_values_override_the_run(tmp
         ("- epochs", "holds a list"),
         ("epochs: [", r"a\.yml"),
         ("name: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
-        ("learning_rate: 1e-3", r"learning_rate is a number, not '1e-3'; in YAML write 1\.0e-3"),
-        ("learning_rate: 2.5e3", r"in YAML write 2\.5e\+3"),
-        ("epochs: 1e3", "epochs is a whole number, not '1e3'; write 1000"),
-        ("epochs: '3'", "write 3 without quotes"),
-        ("epochs: 3.0", r"epochs is a whole number, not 3\.0"),
-        ("epochs: true", "epochs is a whole number, not True"),
-        ("epochs:", "epochs is a whole number, not None"),
-        ("resume: 1", "resume is true or false, not 1"),
-        ("name: 007", "name is text, not 7; put it in quotes"),
-        ("name: no", "name is text, not False; put it in quotes"),
+        ("learning_rate: 1e-3", r"learning_rate = '1e-3' is text, not a number.*write 1\.0e-3$"),
+        ("learning_rate: 2.5e3", r"write 2\.5e\+3$"),
+        ("epochs: 1e3", "epochs = '1e3' is text, not a whole number: write 1000$"),
+        ("epochs: '3'", "write 3 without quotes$"),
+        ("epochs: '3.5'", "not a whole number$"),
+        ("learning_rate: '0.5'", r"write 0\.5 without quotes$"),
+        ("epochs: 3.0", r"epochs = 3\.0 is a number, not a whole number"),
+        ("epochs: true", "epochs = True is true or false, not a whole number"),
+        ("epochs:", "epochs = None is empty, not a whole number"),
+        ("resume: 1", "resume = 1 is a whole number, not true or false"),
+        ("name: 007", "name = 7 is a whole number, not text: put it in quotes, '7'"),
+        ("name: no", "name = False is true or false, not text: put it in quotes"),
         ("name: 2024-01-31", "put it in quotes"),
-        ("folds: 1", "folds is a list, not 1"),
-        ("folds: [0, one]", r"folds\[1\] is a whole number, not 'one'"),
+        ("folds: 1", "folds = 1 is a whole number, not a list"),
+        ("folds: [0, one]", r"folds\[1\] = 'one' is text, not a whole number$"),
         ("anything: {1: a}", "mappings of text"),
     ],
 )
@@ -118,7 +145,7 @@ def test_text_from_the_command_line_takes_the_declared_type(notebook: Path, name
 
 @pytest.mark.parametrize(("name", "text"), [("epochs", "1.5"), ("epochs", "["), ("resume", "1"), ("folds", "0")])
 def test_text_that_cannot_be_the_declared_type_is_refused(notebook: Path, name: str, text: str):
-    with pytest.raises(ValueError, match=f"{name} is "):
+    with pytest.raises(ValueError, match=f"{name} = "):
         parameters.resolve(notebook, [], {name: text})
 
 
@@ -134,6 +161,14 @@ def test_scratch_notebooks_beside_do_not_stop_a_run(tmp_path: Path, notebook: Pa
     assert parameters.resolve(notebook, [], {"epochs": 3}) == {"epochs": 3}
 
 
+@pytest.mark.parametrize("text", ["", "[]", '{"cells": 1}', '{"worksheets": []}', '{"cells": [{"cell_type": "code"}]}'])
+def test_what_is_no_notebook_is_named(tmp_path: Path, text: str):
+    with pytest.raises(ValueError, match=r"odd\.ipynb is not a notebook"):
+        parameters.notebook_parameters(write_text(tmp_path / "odd.ipynb", text))
+    with pytest.raises(ValueError, match=r"there is no notebook .*none\.ipynb"):
+        parameters.notebook_parameters(tmp_path / "none.ipynb")
+
+
 def test_runs_are_planned_with_their_notebooks():
     assert parameters.planned_runs({}) == {"one_model": "03_one_model"}
     assert parameters.planned_runs({"run": "quick"}) == {"quick": "03_one_model"}
@@ -141,3 +176,82 @@ def test_runs_are_planned_with_their_notebooks():
     assert parameters.planned_runs({"runs": runs}) == {"a": "03_one_model", "b-2": "04_three_model"}
     with pytest.raises(ValueError, match=r"cannot be called '\.\./a'"):
         parameters.planned_runs({"runs": {"../a": {}}})
+
+
+ORDER = "epochs: 3\n03_toy: {epochs: 4}\nruns: {deep: {epochs: 5}}"
+
+
+def test_a_section_goes_before_shared_values_a_run_before_it_and_a_given_value_before_all(tmp_path: Path):
+    notebook = write_notebook(tmp_path / "03_toy.ipynb", parameters='run = "one"\nepochs = 1')
+    other = write_notebook(tmp_path / "06_other.ipynb", parameters='run = "one"\nepochs = 1')
+    values = write_text(tmp_path / "a.yml", ORDER)
+    assert parameters.resolve(notebook, [values]) == {"epochs": 4}
+    assert parameters.resolve(other, [values]) == {"epochs": 3}
+    assert parameters.resolve(notebook, [values], {"run": "deep"})["epochs"] == 5
+    assert parameters.resolve(notebook, [values], {"run": "deep", "epochs": "6"})["epochs"] == 6
+
+
+def test_the_run_that_a_section_names_brings_its_changes(tmp_path: Path):
+    notebook = write_notebook(tmp_path / "03_toy.ipynb", parameters='run = "one"\nepochs = 1')
+    values = {"03_toy": {"run": "deep"}, "runs": {"deep": {"epochs": 5}}}
+    assert parameters.choose(notebook, values) == {"run": "deep", "epochs": 5}
+
+
+def test_sections_of_several_files_are_joined(tmp_path: Path, ensemble: Path):
+    first = write_text(tmp_path / "a.yml", "07_mean: {epochs: 3, seed: 1}")
+    second = write_text(tmp_path / "b.yml", "07_mean: {seed: 2}\nepochs: 9")
+    assert parameters.resolve(ensemble, [first, second]) == {"epochs": 3, "seed": 2}
+
+
+def test_one_name_can_mean_two_things_each_under_its_notebook(notebook: Path, ensemble: Path):
+    values = {"name": "b", "07_mean": {"name": ["c", "d"]}}
+    assert parameters.choose(notebook, values) == {"name": "b"}
+    assert parameters.choose(ensemble, values) == {"name": ["c", "d"]}
+
+
+def test_a_shared_value_that_only_another_notebook_can_use_is_sent_to_its_section(notebook: Path, ensemble: Path):
+    with pytest.raises(ValueError, match=r"name = \['c'\] is a list, not text; .*put it under `07_mean:`$"):
+        parameters.choose(notebook, {"name": ["c"]})
+    with pytest.raises(ValueError, match=r"name = 'b' is text, not a list; .*put it under `03_toy:`$"):
+        parameters.choose(ensemble, {"name": "b"})
+
+
+@pytest.mark.parametrize(
+    "values", [{"epochs": "three"}, {"07_mean": {"name": "b"}}, {"name": 1.5}, {"runs": {"deep": {"name": "b"}}}]
+)
+def test_a_value_that_no_section_would_mend_is_not_sent_to_one(notebook: Path, tmp_path: Path, values: dict):
+    mean = write_notebook(tmp_path / "07_mean.ipynb", parameters='run = "deep"\nname = []\nepochs = 1')
+    with pytest.raises(ValueError, match=r"is (text|a number), not") as refused:
+        parameters.choose(mean, values)
+    assert "put it under" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("07_mean: {learning_rate: 0.1}", r"a\.yml, 07_mean: no parameter is called 'learning_rate'"),
+        ("07_mean: {seeds: 1}", "did you mean seed?"),
+        ("07_meen: {seed: 1}", "did you mean 07_mean?"),
+        ("07_mean: [seed]", "07_mean` maps names to values"),
+        ("07_mean: {seed: 1, seed: 2}", "seed is set twice"),
+        ("03_toy: {epochs: 1e3}", "epochs = '1e3' is text, not a whole number: write 1000"),
+        ("03_toy: {name: [b]}", "is a list, not text$"),
+    ],
+)
+def test_what_is_wrong_in_a_section_is_named(tmp_path: Path, notebook: Path, ensemble: Path, text: str, message: str):
+    with pytest.raises(ValueError, match=message):
+        parameters.resolve(notebook, [write_text(tmp_path / "a.yml", text)])
+
+
+def test_an_empty_section_changes_nothing(notebook: Path, ensemble: Path):
+    assert parameters.choose(notebook, {"03_toy": None, "07_mean": None, "epochs": 3}) == {"epochs": 3}
+
+
+def test_the_single_run_can_be_named_in_the_section_of_the_notebook_that_trains():
+    assert parameters.planned_runs({"run": "a", "03_one_model": {"run": "b"}}) == {"b": "03_one_model"}
+
+
+def test_the_advice_on_numbers_is_what_yaml_reads_as_a_number(notebook: Path):
+    with pytest.raises(ValueError) as refused:
+        parameters.choose(notebook, {"learning_rate": "5e-4"})
+    assert yaml.safe_load(str(refused.value).rpartition("write ")[2]) == 0.0005

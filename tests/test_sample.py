@@ -1,8 +1,8 @@
-"""The painted sample: its layout, its planted faults, and the truth that is told about them."""
+"""The painted sample: its layout, when it is painted anew, what it refuses, and how answers to it are scored."""
 
+import fcntl
 import hashlib
-import re
-from collections import Counter
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from mask_lib import files, labels, sample
-from mask_lib.labels import AgeGroup, Gender, Mask
+from mask_lib import files, labels, sample, studio
 
-SMALL = {"people": 24, "eval_people": 6, "width": 72, "height": 96}
+SMALL = {"people": 12, "eval_people": 6, "width": 64, "height": 64}
+PLAIN = {"people": 6, "eval_people": 6, "width": 64, "height": 64, "faults": False, "workers": 1}
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +28,12 @@ def truth(painted) -> dict:
     return sample.read_truth(painted)
 
 
-@pytest.fixture(scope="module")
-def rows(painted) -> pd.DataFrame:
-    return pd.read_csv(painted / "train" / "train.csv", dtype={"id": str})
+@pytest.fixture
+def quick(monkeypatch) -> None:
+    """Portraits of one colour, for tests that look at files and not at faces."""
+    monkeypatch.setattr(
+        studio, "portrait", lambda face, shot, *size: Image.new("RGB", size, tuple(np.array(face.wall).astype(int)))
+    )
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -38,23 +41,11 @@ def digests(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
 
 
-def readable(path: Path) -> bool:
-    try:
-        with Image.open(path) as photo:
-            photo.load()
-    except OSError:
-        return False
-    return True
-
-
-def small_gray(path: Path) -> np.ndarray:
-    with Image.open(path) as photo:
-        return np.asarray(photo.convert("L").resize((24, 32), Image.Resampling.BOX)).astype(int)
-
-
-def test_the_layout_is_the_official_one(painted, truth, rows):
+def test_the_layout_is_the_official_one(painted, truth):
+    rows = pd.read_csv(painted / "train" / "train.csv", dtype={"id": str})
     assert list(rows.columns) == ["id", "gender", "race", "age", "path"]
     assert rows["id"].str.fullmatch(r"\d{6}").all()
+    assert list(rows["id"]) == sorted(rows["id"])
     info = pd.read_csv(painted / "eval" / "info.csv")
     assert list(info.columns) == ["ImageID", "ans"]
     assert (info["ans"] == 0).all()
@@ -63,143 +54,13 @@ def test_the_layout_is_the_official_one(painted, truth, rows):
     assert list(info["ImageID"]) != sorted(info["ImageID"])
 
 
-def test_an_honest_folder_is_named_after_its_row_and_holds_the_seven_photos(painted, truth, rows):
-    faulty = Counter(re.findall(r"\d{6}_\w+?_\w+?_\d+", str(truth["faults"])))
-    honest = [row for row in rows.itertuples() if row.path not in faulty]
-    assert honest
-    for row in honest:
-        assert row.path == f"{row.id}_{row.gender}_{row.race}_{row.age}"
-        photos = [path for path in (painted / "train" / "images" / row.path).iterdir() if path.name[0] != "."]
-        assert {path.stem for path in photos if path.suffix in (".jpg", ".jpeg", ".png")} == set(sample.STEMS)
-
-
 def test_every_photo_the_truth_names_is_a_readable_photo_of_the_size_asked_for(painted, truth):
     copies = {f"{twin['folder']}/{name}" for twin in truth["faults"]["duplicate_people"] for name in twin["changes"]}
     for path in truth["photos"]:
         with Image.open(painted / "train" / "images" / path) as photo:
             photo.load()
             assert photo.format == ("PNG" if path.endswith(".png") else "JPEG")
-            assert path in copies or photo.size == (72, 96)
-
-
-def test_labels_given_and_true_differ_exactly_where_a_fault_says_so(truth):
-    faults = truth["faults"]
-    expected = set(faults["wrong_gender"] + faults["wrong_age"] + faults["swapped"] + faults["bad_age"])
-    wrong = {path for path, fact in truth["photos"].items() if fact["given"] != fact["label"]}
-    assert {path.split("/")[0] for path in wrong} == expected
-    for path in wrong:
-        if path.split("/")[0] in faults["swapped"]:
-            assert Path(path).stem in ("incorrect_mask", "normal")
-
-
-def test_the_truth_of_a_photo_agrees_with_itself(truth):
-    for fact in [*truth["photos"].values(), *truth["eval"].values()]:
-        mask = labels.from_key(Mask, fact["mask"])
-        gender = labels.from_key(Gender, fact["gender"])
-        assert fact["label"] == labels.encode(mask, gender, labels.age_group(fact["age"]))
-
-
-def test_wrong_rows_are_wrong_in_the_attribute_they_claim(truth, rows):
-    photo_of = {path.split("/")[0]: fact for path, fact in truth["photos"].items()}
-    by_path = rows.set_index("path")
-    for folder in truth["faults"]["wrong_gender"]:
-        assert by_path.loc[folder, "gender"] != photo_of[folder]["gender"]
-        assert by_path.loc[folder, "age"] == photo_of[folder]["age"]
-    for folder in truth["faults"]["wrong_age"]:
-        assert labels.age_group(by_path.loc[folder, "age"]) != labels.age_group(photo_of[folder]["age"])
-        assert by_path.loc[folder, "gender"] == photo_of[folder]["gender"]
-    (bad,) = truth["faults"]["bad_age"]
-    assert by_path.loc[bad, "age"] == 212
-    (contradiction,) = truth["faults"]["contradiction"]
-    assert by_path.loc[contradiction, "age"] == photo_of[contradiction]["age"] != int(contradiction.split("_")[-1])
-
-
-def test_one_id_stands_for_two_people_with_different_folders(truth, rows):
-    doubled = rows[rows["id"].duplicated(keep=False)]
-    assert sorted(doubled["path"]) == sorted(truth["faults"]["double_id"])
-    assert doubled["path"].nunique() == 2
-    assert rows["path"].is_unique
-
-
-def test_planted_copies_are_other_bytes_of_the_same_picture(painted, truth):
-    images, checked = painted / "train" / "images", set()
-    pairs = [
-        (painted / "eval" / "images" / leak["ImageID"], leak["of"], leak["change"]) for leak in truth["faults"]["leaks"]
-    ]
-    for twin in truth["faults"]["duplicate_people"]:
-        assert len(twin["changes"]) == len(sample.STEMS)
-        for name, change in twin["changes"].items():
-            pairs.append((images / twin["folder"] / name, f"{twin['of']}/{name}", change))
-            facts = truth["photos"]
-            assert facts[f"{twin['folder']}/{name}"] == facts[f"{twin['of']}/{name}"]
-    for copy, source, change in pairs:
-        assert copy.read_bytes() != (images / source).read_bytes()
-        assert np.abs(small_gray(copy) - small_gray(images / source)).mean() < 8
-        with Image.open(copy) as photo:
-            assert (photo.size == (72, 96)) == (change["kind"] == "reencoded")
-        checked.add(change["kind"])
-    assert len(checked) > 1
-
-
-def test_a_leaked_photo_carries_the_truth_of_its_source(truth):
-    for leak in truth["faults"]["leaks"]:
-        source = dict(truth["photos"][leak["of"]])
-        source.pop("given")
-        assert truth["eval"][leak["ImageID"]] == source
-
-
-def test_unreadable_photos_missing_ones_and_junk_are_as_listed(painted, truth, rows):
-    images, faults = painted / "train" / "images", truth["faults"]
-    assert {spoiled["kind"] for spoiled in faults["unreadable"]} == {"truncated", "empty", "text"}
-    for spoiled in faults["unreadable"]:
-        assert not readable(images / spoiled["path"])
-        assert spoiled["path"] not in truth["photos"]
-    (missing,) = faults["missing_photo"]
-    assert not list(images.glob(missing + ".*"))
-    assert len(list((images / missing).parent.glob("[!.]*"))) == len(sample.STEMS) - 1
-    (ghost,) = faults["missing_folder"]
-    assert ghost in set(rows["path"])
-    assert not (images / ghost).exists()
-    (strange,) = faults["unknown_name"]
-    assert readable(images / strange)
-    assert strange not in truth["photos"]
-    assert ".DS_Store" in faults["junk"]
-    assert len(faults["junk"]) == 5
-    assert all((images / path).is_file() and not readable(images / path) for path in faults["junk"])
-
-
-def test_every_file_is_either_a_photo_of_the_truth_or_a_listed_fault(painted, truth):
-    faults = truth["faults"]
-    listed = {*truth["photos"], *faults["junk"], *faults["unknown_name"], *(s["path"] for s in faults["unreadable"])}
-    images = painted / "train" / "images"
-    assert {str(path.relative_to(images)) for path in images.rglob("*") if path.is_file()} == listed
-
-
-@pytest.mark.parametrize("people", [12, 24, 120])
-def test_faults_never_fall_on_one_person_twice_and_number_as_promised(people):
-    crowd = sample.invent_people(sample.stream(0, 0, 0), people, 0)
-    dealt = Counter(person.fault for person in sample.plan_faults(sample.stream(0, 0, 2), crowd))
-    assert dealt["double_id"] == 2
-    expected = {fault: max(1, round(number * people / 120)) for fault, number in sample.FAULTS.items()}
-    assert {fault: dealt[fault] for fault in sample.FAULTS} == expected
-    if people == 120:
-        assert [dealt[f] for f in ("wrong_gender", "wrong_age", "swapped", "duplicate_people", "leaks")] == [
-            4,
-            4,
-            4,
-            3,
-            12,
-        ]
-
-
-@pytest.mark.parametrize("people", [6, 7, 24, 40, 120, 2700])
-def test_groups_are_allotted_by_quota_with_a_tenth_at_least_in_each(people):
-    sizes = sample.group_sizes(people)
-    assert sum(sizes.values()) == people
-    assert min(sizes.values()) >= max(1, people // 10)
-    assert sizes[Gender.FEMALE, AgeGroup.FROM_30_TO_59] == max(sizes.values())
-    crowd = sample.invent_people(sample.stream(3), people, 0)
-    assert Counter((person.gender, labels.age_group(person.age)) for person in crowd) == sizes
+            assert path in copies or photo.size == (64, 64)
 
 
 def test_the_same_arguments_give_the_same_bytes_whatever_the_number_of_workers(painted, tmp_path):
@@ -207,9 +68,9 @@ def test_the_same_arguments_give_the_same_bytes_whatever_the_number_of_workers(p
     assert digests(tmp_path / "again") == digests(painted)
 
 
+@pytest.mark.usefixtures("quick")
 def test_another_seed_gives_other_people(tmp_path):
-    settings = {"people": 6, "eval_people": 6, "width": 64, "height": 64, "faults": False, "workers": 1}
-    first, second = (sample.paint(tmp_path / str(seed), **settings, seed=seed) for seed in (0, 1))
+    first, second = (sample.paint(tmp_path / str(seed), **PLAIN, seed=seed) for seed in (0, 1))
     assert set(first["eval"]).isdisjoint(second["eval"])
     assert first["faults"] == second["faults"] == {}
     assert all(fact["label"] == fact["given"] for fact in first["photos"].values())
@@ -222,17 +83,70 @@ def test_painting_the_same_again_changes_nothing_and_says_so(painted, capsys):
     assert {path: path.stat().st_mtime_ns for path in painted.rglob("*")} == before
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_sample_with_other_arguments_is_replaced_whole(tmp_path):
     out = tmp_path / "sample"
-    settings = {"people": 6, "eval_people": 6, "width": 64, "height": 64, "faults": False, "workers": 1}
-    sample.paint(out, **settings)
+    sample.paint(out, **PLAIN)
     old = digests(out)
-    sample.paint(out, **settings | {"seed": 5})
+    sample.paint(out, **PLAIN | {"seed": 5})
     assert not {name for name in old if "images" in name} & set(digests(out))
-    assert [path.name for path in tmp_path.iterdir()] == ["sample"]
+    assert {path.name for path in tmp_path.iterdir()} == {"sample", ".sample.lock"}
 
 
-@pytest.mark.parametrize("names", [["holiday.jpg"], ["truth.json", "train", "holiday.jpg"], ["train"]])
+@pytest.mark.usefixtures("quick")
+def test_what_a_killed_painting_left_is_removed_by_the_next_one_and_nothing_else_is(tmp_path):
+    left = tmp_path / ".sample.0123abcd.tmp"
+    others = [tmp_path / name for name in (".sample.v2.0123abcd.tmp", ".other.0123abcd.tmp", ".sample.notes.tmp")]
+    for folder in (left, *others):
+        (folder / "new" / "train").mkdir(parents=True)
+    sample.paint(tmp_path / "sample", **PLAIN)
+    assert not left.exists()
+    assert all((folder / "new" / "train").is_dir() for folder in others)
+
+
+def test_the_folder_painted_in_is_one_that_the_next_painting_would_know_as_left_behind(tmp_path, monkeypatch):
+    there = []
+
+    def killed(root, *_):
+        there.append(root.is_dir())
+        sample.remove_leftovers(tmp_path / "sample")
+        there.append(root.exists())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sample, "build", killed)
+    with pytest.raises(KeyboardInterrupt):
+        sample.paint(tmp_path / "sample", **PLAIN)
+    assert there == [True, False]
+
+
+@pytest.mark.usefixtures("quick")
+def test_nobody_else_paints_the_same_folder_meanwhile(tmp_path, monkeypatch):
+    build = sample.build
+
+    def build_while_another_tries(*arguments):
+        with (tmp_path / ".sample.lock").open() as handle, pytest.raises(BlockingIOError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return build(*arguments)
+
+    monkeypatch.setattr(sample, "build", build_while_another_tries)
+    assert sample.paint(tmp_path / "sample", **PLAIN)["photos"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_who_waited_for_another_painting_takes_what_it_painted(tmp_path, monkeypatch):
+    class LockHeldByAnother(sample.FileLock):
+        def __enter__(self):
+            arguments = {"painting": sample.PAINTING, **PLAIN, "seed": 0}
+            arguments.pop("workers")
+            sample.paint_anew(tmp_path / "sample", arguments, 1)
+            monkeypatch.setattr(sample, "paint_anew", None)
+            return super().__enter__()
+
+    monkeypatch.setattr(sample, "FileLock", LockHeldByAnother)
+    assert sample.paint(tmp_path / "sample", **PLAIN) == sample.read_truth(tmp_path / "sample")
+
+
+@pytest.mark.parametrize("names", [["holiday.jpg"], ["truth.json", "train", "holiday.jpg"], ["train"], ["truth.json"]])
 def test_a_folder_that_holds_anything_else_is_refused_and_left_alone(tmp_path, names):
     for name in names:
         (tmp_path / name).write_text("{}")
@@ -242,14 +156,24 @@ def test_a_folder_that_holds_anything_else_is_refused_and_left_alone(tmp_path, n
     assert digests(tmp_path) == before
 
 
-def test_a_painting_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
+@pytest.mark.usefixtures("quick")
+def test_a_sample_of_an_older_painting_is_painted_anew(tmp_path):
+    out = tmp_path / "sample"
+    truth = sample.paint(out, **PLAIN)
+    older = truth | {"arguments": truth["arguments"] | {"painting": sample.PAINTING - 1}}
+    (out / "truth.json").write_text(json.dumps(older))
+    assert sample.paint(out, **PLAIN) == truth == sample.read_truth(out)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_painting_that_fails_leaves_nothing_but_its_lock(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("disk full")
 
     monkeypatch.setattr(sample, "plant", fail)
     with pytest.raises(OSError, match="disk full"):
-        sample.paint(tmp_path / "sample", people=12, eval_people=6, width=64, height=64, workers=1)
-    assert not list(tmp_path.iterdir())
+        sample.paint(tmp_path / "sample", **SMALL, workers=1)
+    assert [path.name for path in tmp_path.iterdir()] == [".sample.lock"]
 
 
 @pytest.mark.parametrize(
@@ -259,7 +183,7 @@ def test_a_painting_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
 def test_impossible_arguments_are_refused_by_name(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         sample.paint(tmp_path / "sample", **SMALL | changes)
-    assert not (tmp_path / "sample").exists()
+    assert not any(tmp_path.iterdir())
 
 
 def submission_of(truth: dict, change=lambda label: label) -> pd.DataFrame:
@@ -290,17 +214,23 @@ def test_a_submission_that_lacks_photos_or_doubles_them_is_refused(painted, trut
             sample.score_submission(painted, files.write_csv(table, tmp_path / "odd.csv"))
 
 
-def test_the_command_line_paints_scores_and_draws_a_sheet(tmp_path, capsys):
-    out = tmp_path / "sample"
+@pytest.mark.usefixtures("quick")
+def test_the_command_line_paints_scores_and_draws_a_sheet_and_its_paths_count_from_the_project(
+    tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setattr(files, "PROJECT", tmp_path)
     small = ["--people=6", "--eval-people=6", "--width=64", "--height=64", "--no-faults", "--workers=1"]
-    assert sample.main([str(out), *small]) == 0
-    truth = sample.read_truth(out)
+    assert sample.main(["data/sample", *small]) == 0
+    assert "data/sample: 42 photos to learn from,\n42 to answer;" in capsys.readouterr().out
+    truth = sample.read_truth(tmp_path / "data" / "sample")
     files.write_csv(submission_of(truth), tmp_path / "submission.csv")
-    capsys.readouterr()
-    assert sample.main(["score", str(out), str(tmp_path / "submission.csv")]) == 0
+    assert sample.main(["score", "data/sample", "submission.csv"]) == 0
     assert "macro_f1   1.0000" in capsys.readouterr().out
-    assert sample.main(["sheet", str(out), str(tmp_path / "sheet.png")]) == 0
-    with Image.open(tmp_path / "sheet.png") as sheet:
-        assert sheet.size == (7 * 160, 6 * 160)
-    assert sample.main(["score", str(tmp_path), str(tmp_path / "submission.csv")]) == 1
+    assert sample.main(["sheet", "data/sample", "outputs/sheet.png", "--rows=4"]) == 0
+    assert capsys.readouterr().out == "outputs/sheet.png\n"
+    with Image.open(tmp_path / "outputs" / "sheet.png") as sheet:
+        assert sheet.size == (7 * 160, 4 * 160)
+    assert sample.main(["score", "elsewhere", "submission.csv"]) == 1
     assert "truth.json is not there" in capsys.readouterr().err

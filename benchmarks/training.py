@@ -1,0 +1,72 @@
+"""How much of a training step is the network's: the rest is reading, augmenting and bookkeeping.
+
+Run it with `python benchmarks/training.py [architecture] [side] [batch]`; it prints shares of one step, on the GPU if
+there is one, all measured in this one run.
+"""
+
+import statistics
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import torch
+
+from mask_lib import augment, config, devices, models, store, training
+
+STEPS, WARM_UP = 8, 2
+
+
+def milliseconds(function, device: torch.device) -> float:
+    """Median of several calls, each until the device is done."""
+    times = []
+    for repeat in range(WARM_UP + STEPS):
+        started = time.perf_counter()
+        function()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        if repeat >= WARM_UP:
+            times.append(1000 * (time.perf_counter() - started))
+    return statistics.median(times)
+
+
+def main(architecture: str, side: int, batch_size: int) -> None:
+    device, count = devices.pick_device(), 4 * batch_size
+    images = np.random.default_rng(0).integers(0, 255, (count, side, side, 3), dtype=np.uint8)
+    names = [f"{row:04d}/mask1.jpg" for row in range(count)]
+    photos = store.Store(images, {name: row for row, name in enumerate(names)}, "", store.Frame(side, side))
+    places = ["val"] + ["train"] * (count - 1)
+    split = pd.DataFrame({"path": names, "person": names, "label": np.arange(count) % 18, "split": places})
+    run = config.Run(
+        architecture=architecture, weights="none", image_width=side, image_height=side, batch_size=batch_size,
+        augmentation="faces",
+    )  # fmt: skip
+    fold = training.FoldTraining(run, 0, split, photos, device)
+    network = models.build(architecture).to(device, memory_format=torch.channels_last)
+    fold.start(network, network)
+    network.train()
+    rows = np.arange(batch_size)
+    ready = fold.preprocessing.prepared(augment.augment(fold.photos.batch(rows), "none", torch.Generator()))
+    target = torch.arange(batch_size, device=device) % 18
+
+    def network_alone() -> None:
+        with devices.autocast(device, fold.dtype):
+            logits = network(ready)
+        torch.nn.functional.cross_entropy(logits.float(), target).backward()
+
+    whole = milliseconds(lambda: fold.train_step(rows, 0, 0, 1), device)
+    read = milliseconds(lambda: fold.photos.batch(rows), device)
+    augmented = (
+        milliseconds(lambda: augment.augment(fold.photos.batch(rows), "faces", torch.Generator()), device) - read
+    )
+    alone = milliseconds(network_alone, device)
+    print(f"{architecture} at {side} px, batch {batch_size}, {devices.device_name(device)}")
+    print(f"photos/s: {1000 * batch_size / whole:,.0f}")
+    print(f"forward and backward / step: {alone / whole:.1%}")
+    print(f"reading / step: {read / whole:.2%}")
+    print(f"augmentation / step: {augmented / whole:.2%}")
+
+
+if __name__ == "__main__":
+    given = sys.argv[1:] + ["tf_efficientnet_lite0", "128", "32"][len(sys.argv) - 1 :]
+    main(given[0], int(given[1]), int(given[2]))

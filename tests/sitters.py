@@ -1,0 +1,38 @@
+"""Who sits for the portraits that several test files look at: known faces, upright in the middle."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+
+from mask_lib import faces, painting
+from mask_lib.labels import Gender, Mask
+
+WIDTH, HEIGHT = 96, 128  # pixels
+
+
+def face_of(seed: int = 1, years: int = 40, gender: Gender = Gender.FEMALE) -> faces.Face:
+    return faces.invent_face(np.random.default_rng(seed), gender, "Asian", years)
+
+
+def shot_of(mask: Mask = Mask.NOT_WORN, seed: int = 2) -> faces.Shot:
+    """An upright photo in the middle of the picture, so that places in it are known."""
+    shot = faces.invent_shot(np.random.default_rng(seed), mask)
+    return replace(shot, shift=(0.0, 0.0), scale=1.0, angle=0.0, turn=0.0, nod=0.0)
+
+
+def pixels(face: faces.Face, shot: faces.Shot) -> np.ndarray:
+    """(128, 96, 3) int64 of the portrait."""
+    return np.asarray(painting.portrait(face, shot, WIDTH, HEIGHT)).astype(int)
+
+
+def colour_at(picture: np.ndarray, x: float, y: float) -> np.ndarray:
+    """The mean colour of nine pixels round a place, given in head units."""
+    column, row = round(WIDTH * 0.5 + x * 0.215 * WIDTH), round(HEIGHT * 0.46 + y * 0.215 * WIDTH)
+    return picture[row - 1 : row + 2, column - 1 : column + 2].mean(axis=(0, 1))
+
+
+def differences(looks: list[faces.Face]) -> list[float]:
+    """How far each pair of neighbours in a list of looks differ, in mean grey levels."""
+    pictures = [pixels(look, shot_of()) for look in looks]
+    return [float(np.abs(one - other).mean()) for one, other in pairwise(pictures)]

@@ -1,0 +1,203 @@
+"""The real Snakefile and notebooks on a tiny painted set: every promised file, and a training that is killed."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+import yaml
+from tiny_project import CHECKOUT, environment, paint, snakemake
+
+from mask_lib import files, labels
+
+CLASSES = list(labels.PROBABILITY_COLUMNS)
+FOLDS = (0, 1)
+RUN = {
+    "architecture": "test_resnet",
+    "weights": "none",
+    "image_width": 48,
+    "image_height": 64,
+    "epochs": 1,
+    "compare_with_baseline": False,
+    "tracking_mode": "disabled",
+}
+EXPERIMENT = {
+    "data_dir": "data/sample",
+    "output_dir": "outputs/tiny",
+    "fold_count": len(FOLDS),
+    "test_val_share": 0.15,
+    "07_ensemble": {"weights": [1.0]},  # `weights` means another thing in training
+    "runs": {"tiny": RUN},
+}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a painted set, and what the chain made of it."""
+    project = tmp_path_factory.mktemp("real")
+    paint(project)
+    (project / "tiny.yml").write_text(yaml.safe_dump(EXPERIMENT))
+    done = snakemake(project, "--configfile", "tiny.yml", timeout=400)
+    assert done.returncode == 0, done.stdout
+    return project
+
+
+@pytest.fixture
+def output(project: Path) -> Path:
+    """Where the chain wrote."""
+    return project / "outputs" / "tiny"
+
+
+@pytest.mark.parametrize(
+    ("path", "columns"),
+    [
+        ("tables/photos.csv", ["path", "person", "mask", "gender", "age", "label", "split"]),
+        ("tables/problems.csv", ["path", "problem", "detail"]),
+        *((f"tables/split.stratified.{fold}.csv", ["path", "person", "label", "split"]) for fold in FOLDS),
+        *((f"runs/tiny/fold{fold}/oof.csv", ["path", "label", *CLASSES]) for fold in FOLDS),
+        ("inferences/tiny.test.csv", ["ImageID", *CLASSES]),
+        ("inferences/tiny.test_val.csv", ["path", "label", *CLASSES]),
+        ("submissions/submission.csv", ["ImageID", "ans"]),
+    ],
+)
+def test_each_table_has_the_promised_columns_and_some_rows(output: Path, path: str, columns: list[str]):
+    table = pd.read_csv(output / path)
+    assert list(table.columns) == columns
+    assert len(table)
+    if CLASSES[0] in table:
+        assert table[CLASSES].sum(axis=1).between(0.999, 1.001).all()
+
+
+@pytest.mark.parametrize("fold", FOLDS)
+def test_a_fold_leaves_its_history_and_checkpoints(output: Path, fold: int):
+    folder = output / "runs" / "tiny" / f"fold{fold}"
+    history = pd.read_csv(folder / "history.csv")
+    assert list(history["epoch"]) == [1]
+    assert {"train_loss", "val_loss", "val_macro_f1", "seconds", "photos_per_second"} <= set(history.columns)
+    assert {path.name for path in (folder / "checkpoint").iterdir()} == {"last.safetensors", "best.safetensors"}
+
+
+def test_a_run_keeps_its_settings_and_scores(output: Path):
+    settings = files.read_json(output / "runs" / "tiny" / "config.json")
+    assert {name: settings[name] for name in ("architecture", "weights", "image_width", "epochs", "run")} == {
+        "architecture": "test_resnet",
+        "weights": "none",
+        "image_width": 48,
+        "epochs": 1,
+        "run": "tiny",
+    }
+    score = files.read_json(output / "runs" / "tiny" / "scores.json")["out_of_fold"]["macro_f1"]
+    assert 0 <= score["low"] <= score["value"] <= score["high"] <= 1
+
+
+def test_the_submission_answers_every_id_in_its_order(project: Path, output: Path):
+    asked = pd.read_csv(project / "data" / "sample" / "eval" / "info.csv")["ImageID"]
+    submission = pd.read_csv(output / "submissions" / "submission.csv")
+    assert list(submission["ImageID"]) == list(asked)
+    assert list(pd.read_csv(output / "inferences" / "tiny.test.csv")["ImageID"]) == list(asked)
+    assert submission["ans"].between(0, 17).all()
+    answers = pd.read_csv(output / "inferences" / "tiny.test.csv")[CLASSES].to_numpy().argmax(axis=1)
+    assert list(submission["ans"]) == list(answers)
+
+
+def test_every_planted_fault_is_listed_and_nothing_else(project: Path, output: Path):
+    planted = files.read_json(project / "data" / "sample" / "truth.json")["faults"]
+    names = {"truncated": "truncated", "empty": "empty_file", "text": "unreadable"}
+    expected = {(fault["path"], names[fault["kind"]]) for fault in planted["unreadable"]}
+    expected |= {(path.rpartition("/")[0], "incomplete_person") for path in planted["missing_photo"]}
+    same = {"double_id": "double_id", "missing_folder": "missing_folder", "bad_age": "age_out_of_range"}
+    same |= {"contradiction": "folder_contradicts_row", "junk": "junk_file", "unknown_name": "unknown_name"}
+    expected |= {(path, problem) for fault, problem in same.items() for path in planted[fault]}
+    problems = pd.read_csv(output / "tables" / "problems.csv")
+    assert {kind for _, kind in expected} == set(names.values()) | set(same.values()) | {"incomplete_person"}
+    assert set(zip(problems["path"], problems["problem"], strict=True)) == expected
+    assert problems["detail"].notna().all()
+
+
+def test_no_person_crosses_and_every_photo_is_judged_by_strangers(output: Path):
+    validated = []
+    for fold in FOLDS:
+        split = pd.read_csv(output / "tables" / f"split.stratified.{fold}.csv", dtype=str)
+        people = split.groupby("split")["person"].agg(set)
+        assert set(people.index) == {"train", "val", "test_val"}
+        assert not people["train"] & people["val"]
+        assert not people["test_val"] & (people["train"] | people["val"])
+        out_of_fold = pd.read_csv(output / "runs" / "tiny" / f"fold{fold}" / "oof.csv")
+        assert sorted(out_of_fold["path"]) == sorted(split["path"][split["split"] == "val"])
+        validated += list(out_of_fold["path"])
+    held_out = pd.read_csv(output / "inferences" / "tiny.test_val.csv")["path"]
+    photos = pd.read_csv(output / "tables" / "photos.csv")
+    assert sorted([*validated, *held_out]) == sorted(photos["path"][photos["split"] == "train"])
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("00_prepare_data", "no person stands on two sides"),
+        ("03_one_model.tiny", "On people it has never seen"),
+        ("06_inference.tiny", "photos predicted by 1 run"),
+        ("07_ensemble", "the weighted mean of 1 member"),
+    ],
+)
+def test_each_report_holds_the_answer(output: Path, name: str, answer: str):
+    assert (output / "notebooks" / f"{name}.ipynb").exists()
+    report = (output / "reports" / f"{name}.html").read_text(encoding="utf-8")
+    assert answer in " ".join(report.split())
+    assert "Traceback" not in report
+
+
+def training(project: Path, epochs: int) -> list[str]:
+    """The command that trains a run of its own on the first fold, with a checkpoint after each epoch."""
+    values = {**RUN, "run": "killed", "epochs": epochs, "folds": [0], "output_dir": "outputs/tiny"}
+    out = project / "outputs" / "tiny" / "notebooks" / "killed.ipynb"
+    given = [text for name, value in values.items() for text in ("-p", name, str(value))]
+    return [
+        sys.executable,
+        "-m",
+        "mask_lib.headless",
+        str(CHECKOUT / "notebooks" / "03_one_model.ipynb"),
+        str(out),
+        *given,
+    ]
+
+
+def kill_tree(process: subprocess.Popen) -> None:
+    """SIGKILL for a process and all it started, its kernel above all, which has a session of its own."""
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    for member in family:
+        member.kill()
+    process.wait(timeout=20)
+    psutil.wait_procs(family, timeout=20)
+
+
+def test_a_killed_training_goes_on_where_it_was(project: Path, output: Path):
+    epochs = 40
+    fold = output / "runs" / "killed" / "fold0"
+    process = subprocess.Popen(
+        training(project, epochs), env=environment(project), cwd=project, stderr=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not (fold / "history.csv").exists():
+            assert process.poll() is None and time.monotonic() < deadline, "no epoch was finished"
+            time.sleep(0.02)
+    finally:
+        kill_tree(process)
+    before = pd.read_csv(fold / "history.csv")
+    assert 1 <= len(before) < epochs
+    assert (fold / "checkpoint" / "last.safetensors").exists()
+    assert not (output / "notebooks" / "killed.ipynb").exists()
+
+    again = subprocess.run(
+        training(project, epochs), env=environment(project), cwd=project, capture_output=True, text=True, timeout=200
+    )
+    assert again.returncode == 0, again.stderr
+    after = pd.read_csv(fold / "history.csv")
+    assert list(after["epoch"]) == list(range(1, epochs + 1))
+    # The same seconds to the last digit: those epochs were not trained a second time.
+    pd.testing.assert_frame_equal(after.head(len(before)), before, check_exact=True)
+    assert (output / "runs" / "killed" / "scores.json").exists()
+    assert (output / "notebooks" / "killed.ipynb").exists()
