@@ -2,10 +2,11 @@
 
 import dataclasses
 import datetime
+import math
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, Self
 
 Resize = Literal["stretch", "crop", "pad"]
@@ -18,7 +19,7 @@ CheckpointChoice = Literal["best", "last"]
 WhenChanged = Literal["refuse", "restart"]
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 NOT_PART_OF_RESULT = frozenset({"run", "folds"})  # another name, or more folds, leave each fold's result as it is
 
 
@@ -26,8 +27,7 @@ NOT_PART_OF_RESULT = frozenset({"run", "folds"})  # another name, or more folds,
 class Run:
     """Every setting that changes what a training run gives. The defaults are the seed recipe's.
 
-    Built from a notebook's parameters by `Run.from_parameters`, which checks types; building it in
-    any way checks the ranges.
+    However it is built, types and ranges are checked; ValueError names the field and what to write.
     """
 
     run: str = "one_model"  # names the folder under runs/
@@ -57,37 +57,33 @@ class Run:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("image_width", "image_height", "epochs", "batch_size"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
-        _require(
-            self.head_learning_rate_scale > 0, "head_learning_rate_scale", self.head_learning_rate_scale, "above 0"
-        )
-        for name in ("momentum", "label_smoothing", "dropout"):
-            _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "at least 0 and below 1")
-        for name in ("weight_decay", "attribute_loss", "warmup_epochs", "seed"):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "0 or above")
-        _require(
-            self.warmup_epochs <= self.epochs, "warmup_epochs", self.warmup_epochs, f"at most epochs ({self.epochs})"
-        )
-        safe = SAFE_NAME.fullmatch(self.run) is not None
-        _require(safe, "run", self.run, "a name of letters, digits, '_', '-' and '.', since it becomes a folder")
-        _require(all(fold >= 0 for fold in self.folds), "folds", self.folds, "a list of fold numbers from 0")
-        _require(len(set(self.folds)) == len(self.folds), "folds", self.folds, "without repeats")
+        for name, kind in typing.get_type_hints(type(self)).items():
+            object.__setattr__(self, name, checked(name, getattr(self, name), kind))
+        self._hold(lambda value: value >= 1, "at least 1", "image_width", "image_height", "epochs", "batch_size")
+        self._hold(lambda value: value > 0, "above 0", "learning_rate", "head_learning_rate_scale")
+        self._hold(lambda value: 0 <= value < 1, "at least 0 and below 1", "momentum", "label_smoothing", "dropout")
+        self._hold(lambda value: value >= 0, "0 or above", "weight_decay", "attribute_loss", "warmup_epochs", "seed")
+        self._hold(lambda value: value <= self.epochs, f"at most epochs ({self.epochs})", "warmup_epochs")
+        self._hold(SAFE_NAME.fullmatch, "a name of letters, digits, '_', '-' and '.', since it becomes a folder", "run")
+        self._hold(lambda folds: all(fold >= 0 for fold in folds), "a list of fold numbers from 0", "folds")
+        self._hold(lambda folds: len(set(folds)) == len(folds), "without repeats", "folds")
+
+    def _hold(self, holds: Callable[[Any], Any], wanted: str, *names: str) -> None:
+        for name in names:
+            _require(holds(getattr(self, name)), name, getattr(self, name), wanted)
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, Any]) -> Self:
         """A run from a mapping that holds its fields among others, such as a notebook's `globals()`.
 
-        Raises ValueError that names the field and what to write, for a missing one, a wrong type or
-        a value out of range. Unknown names are `mask_lib.headless`'s to refuse: a notebook's
+        Raises ValueError for a missing field too. Unknown names are `mask_lib.headless`'s to refuse: a notebook's
         namespace is full of names that are no settings.
         """
-        kinds = typing.get_type_hints(cls)
-        missing = [name for name in kinds if name not in parameters]
+        names = [field.name for field in dataclasses.fields(cls)]
+        missing = [name for name in names if name not in parameters]
         if missing:
             raise ValueError(f"the parameters cell lacks {', '.join(missing)}")
-        return cls(**{name: checked(name, parameters[name], kind) for name, kind in kinds.items()})
+        return cls(**{name: parameters[name] for name in names})
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Self:
@@ -112,18 +108,18 @@ def checked(name: str, value: Any, kind: Any) -> Any:
     """`value` as `kind`, a field's annotated type, or a ValueError that says what to write instead."""
     origin, choices = typing.get_origin(kind), typing.get_args(kind)
     if origin is Literal:
-        _require(value in choices, name, value, f"one of {', '.join(map(str, choices))}")
+        _require(isinstance(value, str) and value in choices, name, value, f"one of {', '.join(map(str, choices))}")
         return value
     if origin is tuple:
         _require(isinstance(value, list | tuple), name, value, "a list, such as [0, 1]")
         return tuple(checked(f"{name}[{place}]", item, choices[0]) for place, item in enumerate(value))
-    if origin is types.UnionType:
-        return value if value is None else checked(name, value, choices[0])
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     fits = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
     if not fits:
         raise ValueError(f"{name} = {value!r} is {words_for(value)}, not {_WORDS[kind]}{advice_on_type(value, kind)}")
+    if kind is float:
+        _require(math.isfinite(value), name, value, "a finite number")
     return value
 
 

@@ -19,7 +19,7 @@ def read_probabilities(path: Path, key: str) -> pd.DataFrame:
     Raises FileNotFoundError or ValueError that names the file and what is wrong in it.
     """
     try:
-        table = pd.read_csv(path, dtype={key: str})
+        table = pd.read_csv(path, dtype={key: str, **dict.fromkeys(COLUMNS, "float64")})
         scores.check_probabilities(table, key)
     except FileNotFoundError:
         raise FileNotFoundError(f"no {files.shown_path(path)}: run 06_inference for that run first") from None
@@ -59,6 +59,8 @@ def read_members(
         raise ValueError(f"test_filenames and test_val_filenames must name the same runs in the same order, not {runs}")
     if not runs["test"]:
         raise FileNotFoundError(f"no {files.shown_path(output_dir)}/inferences/*.test.csv: run 06_inference first")
+    if len(set(runs["test"])) < len(runs["test"]) or "ensemble" in runs["test"]:
+        raise ValueError(f"each member needs a name of its own, other than ensemble; these are {runs['test']}")
     tables = {
         which: [read_probabilities(files.project_path(name), KEYS[which]) for name in names]
         for which, names in given.items()

@@ -27,7 +27,8 @@ def backbone_features(
     """(N, D) float32 pooled features of every photo of the store, in its order; cached in `folder`."""
     frame = photos.frame
     preprocessing = models.preprocessing(architecture, frame.width, frame.height, frame.resize)
-    name = files.digest([photos.content, sorted(photos.row_of.items()), architecture, weights, repr(preprocessing)])
+    source = weights if weights in ("imagenet", "none") else files.file_digest(files.project_path(weights))
+    name = files.digest([photos.content, sorted(photos.row_of.items()), architecture, source, repr(preprocessing)])
     cached = Path(folder) / f"{architecture}-{name}.npy"
     if cached.exists():
         return np.load(cached, allow_pickle=False)

@@ -81,7 +81,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     """Plain data from a JSON file. Raises ValueError that names the file if it does not parse."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # bytes that are no text, or text that is no JSON
         raise ValueError(f"{path} is not valid JSON: {error}") from error
 
 
@@ -109,4 +109,5 @@ def progress(items: Iterable | None = None, total: int | None = None, what: str 
     time it out, so headless there is one each fifteen seconds.
     """
     seconds = PROGRESS_SECONDS["headless" if is_headless() else "interactive"]
-    return tqdm(items, total=total, desc=what, unit=unit, mininterval=seconds, maxinterval=seconds, ncols=90, file=sys.stdout)
+    pace = {"mininterval": seconds, "maxinterval": seconds}
+    return tqdm(items, total=total, desc=what, unit=unit, ncols=90, file=sys.stdout, **pace)

@@ -62,7 +62,7 @@ def make_splits(
     photos = photos[["path", "person", "label"]].astype({"label": "int64"}).reset_index(drop=True)
     held_out = pd.Index([])
     if test_val_share:
-        parts = spread(photos, max(2, round(1 / test_val_share)), seed)
+        parts = spread(photos, max(2, min(round(1 / test_val_share), photos["person"].nunique())), seed)
         held_out = parts.index[parts == 0]
     is_held_out = photos["person"].isin(held_out)
     fold_of = photos["person"].map(spread(photos[~is_held_out], fold_count, seed + 1))
@@ -77,21 +77,29 @@ def make_splits(
 def audit(splits: dict[int, pd.DataFrame]) -> None:
     """Raise ValueError, naming people, unless the splits are honest.
 
-    In each fold no person has photos in two parts and each photo stands once; over the folds every
-    photo that is not in test_val is validated exactly once, and test_val is the same everywhere.
+    In each fold no person has photos in two parts and each photo stands once; all folds list the same
+    photos, people and labels; over the folds every photo that is not in test_val is validated exactly
+    once, and test_val is the same everywhere.
     """
     for fold, split in splits.items():
         _each_photo_once(fold, split)
         crossing = split.groupby("person")["split"].nunique()
         _refuse(crossing.index[crossing > 1], f"fold {fold}: people who stand in more than one part")
+    first = min(splits)
+    for fold, split in splits.items():
+        different = _rows(split) ^ _rows(splits[first])
+        _refuse([path for path, _, _ in different], f"folds {first} and {fold}: photos that only one lists so")
     held_out = {fold: set(split.loc[split["split"] == TEST_VAL, "path"]) for fold, split in splits.items()}
-    first = min(held_out)
     for fold, paths in held_out.items():
         _refuse(paths ^ held_out[first], f"folds {first} and {fold}: photos in the test_val of only one")
     validated = pd.concat([split.loc[split["split"] == VAL, "path"] for split in splits.values()]).value_counts()
     expected = set(splits[first]["path"]) - held_out[first]
     _refuse(validated.index[validated > 1], "photos validated in more than one fold")
     _refuse(expected - set(validated.index), "photos validated in no fold")
+
+
+def _rows(split: pd.DataFrame) -> set[tuple[str, str, int]]:
+    return set(split[["path", "person", "label"]].itertuples(index=False, name=None))
 
 
 def _each_photo_once(fold: int, split: pd.DataFrame) -> None:

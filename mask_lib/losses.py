@@ -46,6 +46,6 @@ def _attribute_losses(logits: torch.Tensor, target: torch.Tensor, smoothing: flo
     found = {}
     for name, one in zip(labels.ATTRIBUTES, wanted, strict=True):
         # A log-probability is its own logit: cross_entropy's log_softmax leaves it as it is.
-        logits = cube.logsumexp(SUMMED_AXES[name])
-        found[name] = functional.cross_entropy(logits, one, label_smoothing=smoothing, reduction="none")
+        marginal = cube.logsumexp(SUMMED_AXES[name])
+        found[name] = functional.cross_entropy(marginal, one, label_smoothing=smoothing, reduction="none")
     return found

@@ -88,7 +88,8 @@ def adopt(network: nn.Module, found: Mapping[str, torch.Tensor], source: str) ->
     """
     state, head = network.state_dict(), tuple(_names_of_head(network))
     misfit = [name for name, old in state.items() if name not in found or found[name].shape != old.shape]
-    wrong = [name for name in misfit if not name.startswith(head)]
+    unused = sorted(set(found) - set(state))
+    wrong = [name for name in [*misfit, *unused] if not name.startswith(head)]
     if wrong:
         raise ValueError(f"{source}: these weights belong to another network; {len(wrong)} differ, such as {wrong[:3]}")
     return {name: old if name in misfit else found[name] for name, old in state.items()}
@@ -108,9 +109,10 @@ def imagenet_state(architecture: str) -> dict[str, torch.Tensor]:
     if architecture in PACKAGED:
         return _packaged_state(architecture)
     cached = huggingface_hub.try_to_load_from_cache(_hub_name(architecture), "model.safetensors")
-    if isinstance(cached, str):
-        return load_file(cached)
     try:
+        if isinstance(cached, str):  # timm renames what needs renaming
+            overlay = {"file": cached}
+            return timm.create_model(architecture, pretrained=True, pretrained_cfg_overlay=overlay).state_dict()
         _require_hub()
         return timm.create_model(architecture, pretrained=True).state_dict()
     except Exception as error:
@@ -159,7 +161,9 @@ def parameter_groups(network: nn.Module, learning_rate: float, head_scale: float
     Biases and normalisation weights, which have one dimension, are never decayed. Each group holds
     `peak`, its highest learning rate.
     """
-    head = {id(parameter) for parameter in network.get_classifier().parameters()}
+    layers = network.get_classifier()
+    layers = layers if isinstance(layers, tuple) else (layers,)  # distilled networks have two last layers
+    head = {id(parameter) for layer in layers for parameter in layer.parameters()}
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for parameter in network.parameters():
         if parameter.requires_grad:

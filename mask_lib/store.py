@@ -120,7 +120,7 @@ def _read_index(home: Path, frame: Frame, count: int) -> dict[str, Any] | None:
     try:
         index = files.read_json(home / "index.json")
         images = np.load(home / "photos.npy", mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError):
+    except (OSError, EOFError, ValueError):
         return None
     return index if images.shape == (count, *frame.shape) and images.dtype == np.uint8 else None
 
@@ -148,6 +148,9 @@ def _build(home: Path, root: Path, paths: Sequence[str], frame: Frame, workers: 
     partial = home.with_name(f"{home.name}.partial")
     partial.mkdir()
     images = np.lib.format.open_memmap(partial / "photos.npy", "w+", np.uint8, (len(paths), *frame.shape))
+    with (partial / "photos.npy").open("rb+") as handle:
+        # Take the room now: on a full disk, writing to a sparse map would kill the process instead of raising.
+        os.posix_fallocate(handle.fileno(), 0, images.offset + images.nbytes)
 
     def put(row: int) -> tuple[list[int], str]:
         path = root / paths[row]

@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
-import toys
 import torch
+import toys
 
 from mask_lib import devices, files, folds, inference, labels, models, store
 

@@ -143,7 +143,9 @@ def test_an_epoch_meets_every_photo_once_in_batches_of_nearly_one_size():
 def test_order_and_seeds_differ_between_epochs_folds_and_steps():
     orders = {tuple(np.concatenate(training.batches(50, 8, *place))) for place in [(0, 0, 0), (0, 0, 1), (0, 1, 0)]}
     assert len(orders) == 3
-    seeds = {training.step_seed(*place) for place in [(0, 0, 0, 0), (0, 0, 0, 1), (0, 0, 1, 0), (0, 1, 0, 0), (1, 0, 0, 0)]}
+    seeds = {
+        training.step_seed(*place) for place in [(0, 0, 0, 0), (0, 0, 0, 1), (0, 0, 1, 0), (0, 1, 0, 0), (1, 0, 0, 0)]
+    }
     assert len(seeds) == 5
 
 
@@ -168,9 +170,7 @@ def test_adamw_resumes_as_well(data, tmp_path):
     stopping = pytest.MonkeyPatch()
     steps = iter(range(3))
     train_step = training.FoldTraining.train_step
-    stopping.setattr(
-        training.FoldTraining, "train_step", lambda self, *rest: (next(steps), train_step(self, *rest))[1]
-    )
+    stopping.setattr(training.FoldTraining, "train_step", lambda self, *rest: (next(steps), train_step(self, *rest))[1])
     with pytest.raises(StopIteration):
         toys.train(data, tmp_path / "broken", 0, folds=(0,), optimizer="adamw", learning_rate=0.01)
     stopping.undo()
