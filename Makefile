@@ -7,6 +7,10 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 DEMO := outputs/demo
 
+# Container images like to set it; every step's kernel would then compile torch and timm anew, which takes
+# longer than to load them.
+unexport PYTHONDONTWRITEBYTECODE
+
 help: ## list these commands
 	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 10
 

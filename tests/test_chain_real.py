@@ -146,6 +146,7 @@ def test_each_report_holds_the_answer(output: Path, name: str, answer: str):
     assert (output / "notebooks" / f"{name}.ipynb").exists()
     report = (output / "reports" / f"{name}.html").read_text(encoding="utf-8")
     assert answer in " ".join(report.split())
+    assert "data:image/png;base64" in report
     assert "Traceback" not in report
 
 
@@ -166,6 +167,8 @@ def training(project: Path, epochs: int) -> list[str]:
 
 def kill_tree(process: subprocess.Popen) -> None:
     """SIGKILL for a process and all it started, its kernel above all, which has a session of its own."""
+    if process.poll() is not None:
+        return
     family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     for member in family:
         member.kill()
