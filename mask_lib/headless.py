@@ -119,6 +119,7 @@ def execute(
                 language="python",
                 cwd=files.PROJECT,
                 progress_bar=False,
+                stdout_file=sys.stderr,  # progress lines
                 stderr_file=sys.stderr,
                 execution_timeout=cell_seconds,
                 store_widget_state=False,

@@ -2,9 +2,9 @@
 
 A file of values holds names that all notebooks share, and two kinds of sections:
 
-    epochs: 4                        # for every notebook that declares `epochs`
-    07_ensemble: {weights: [1, 2]}   # a notebook's name: for that notebook alone
-    runs: {deep: {epochs: 9}}        # what the run `deep` changes
+    epochs: 4                                    # for every notebook that declares `epochs`
+    notebooks: {07_ensemble: {weights: [1, 2]}}  # for that notebook alone
+    runs: {deep: {epochs: 9}}                    # what the run `deep` changes
 
 Each of these goes before those above it, and a value given on the command line before all.
 Whatever is misspelt or of another type than the declared default is refused with what to write.
@@ -148,9 +148,11 @@ def run_overrides(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def section(values: Mapping[str, Any], stem: str) -> dict[str, Any]:
     """What `values` hold for the notebook `stem` alone. Raises ValueError if that is no mapping."""
-    found = values.get(stem) or {}
+    sections = values.get("notebooks") or {}
+    found = sections.get(stem) or {} if isinstance(sections, Mapping) else sections
     if not isinstance(found, Mapping):
-        raise ValueError(f"`{stem}` maps names to values for that notebook: `{stem}: {{seed: 1}}`, not {found!r}")
+        example = f"`notebooks: {{{stem}: {{seed: 1}}}}`"
+        raise ValueError(f"`notebooks` maps a notebook's name to its values: {example}, not {found!r}")
     return dict(found)
 
 
@@ -199,9 +201,10 @@ def choose(
 def refuse_unknown_values(values: Mapping[str, Any], beside: Mapping[str, Mapping[str, Any]], where: str) -> None:
     """Raise ValueError for a name in `values` that nothing in `beside`, declarations by notebook, knows."""
     shared = {name for declared in beside.values() for name in declared}
-    refuse_unknown(values, shared | set(beside) | {"runs"}, where)
+    refuse_unknown(values, shared | {"notebooks", "runs"}, where)
     for stem, declared in beside.items():
         refuse_unknown(section(values, stem), declared, f"{where}, {stem}")
+    refuse_unknown(values.get("notebooks") or {}, beside, f"{where}, notebooks")
     for run, changes in run_overrides(values).items():
         refuse_unknown(changes, (shared | {"notebook"}) - {"run"}, f"{where}, run {run}")
 
@@ -266,7 +269,7 @@ def advice_on_section(name: str, value: Any, default: Any, beside: Mapping[str, 
         if name in declared and type(declared[name]) is not type(default):
             with contextlib.suppress(ValueError):
                 fitted(name, value, declared[name])
-                return f"; if it is meant for {stem}, put it under `{stem}:`"
+                return f"; if it is meant for {stem} alone, put it under `notebooks:`, `{stem}:`"
     return ""
 
 

@@ -187,8 +187,9 @@ class FoldTraining:
         place.epoch, place.step, place.loss_sum, place.seconds = place.epoch + 1, 0, 0.0, 0.0
         if improved:
             self.save(checkpoint_folder / "best.safetensors", with_optimizer=False)
-        self.save(checkpoint_folder / "last.safetensors", with_optimizer=True)
+        # The last checkpoint ends the epoch: what is written before it is written again if a kill comes between.
         files.write_csv(pd.DataFrame(place.history), checkpoint_folder.parent / "history.csv")
+        self.save(checkpoint_folder / "last.safetensors", with_optimizer=True)
 
     def predict(self, part: str) -> np.ndarray:
         """(N, 18) float32 probabilities of one part of the split."""

@@ -178,7 +178,7 @@ def test_runs_are_planned_with_their_notebooks():
         parameters.planned_runs({"runs": {"../a": {}}})
 
 
-ORDER = "epochs: 3\n03_toy: {epochs: 4}\nruns: {deep: {epochs: 5}}"
+ORDER = "epochs: 3\nnotebooks: {03_toy: {epochs: 4}}\nruns: {deep: {epochs: 5}}"
 
 
 def test_a_section_goes_before_shared_values_a_run_before_it_and_a_given_value_before_all(tmp_path: Path):
@@ -193,31 +193,31 @@ def test_a_section_goes_before_shared_values_a_run_before_it_and_a_given_value_b
 
 def test_the_run_that_a_section_names_brings_its_changes(tmp_path: Path):
     notebook = write_notebook(tmp_path / "03_toy.ipynb", parameters='run = "one"\nepochs = 1')
-    values = {"03_toy": {"run": "deep"}, "runs": {"deep": {"epochs": 5}}}
+    values = {"notebooks": {"03_toy": {"run": "deep"}}, "runs": {"deep": {"epochs": 5}}}
     assert parameters.choose(notebook, values) == {"run": "deep", "epochs": 5}
 
 
 def test_sections_of_several_files_are_joined(tmp_path: Path, ensemble: Path):
-    first = write_text(tmp_path / "a.yml", "07_mean: {epochs: 3, seed: 1}")
-    second = write_text(tmp_path / "b.yml", "07_mean: {seed: 2}\nepochs: 9")
+    first = write_text(tmp_path / "a.yml", "notebooks: {07_mean: {epochs: 3, seed: 1}}")
+    second = write_text(tmp_path / "b.yml", "notebooks: {07_mean: {seed: 2}}\nepochs: 9")
     assert parameters.resolve(ensemble, [first, second]) == {"epochs": 3, "seed": 2}
 
 
 def test_one_name_can_mean_two_things_each_under_its_notebook(notebook: Path, ensemble: Path):
-    values = {"name": "b", "07_mean": {"name": ["c", "d"]}}
+    values = {"name": "b", "notebooks": {"07_mean": {"name": ["c", "d"]}}}
     assert parameters.choose(notebook, values) == {"name": "b"}
     assert parameters.choose(ensemble, values) == {"name": ["c", "d"]}
 
 
 def test_a_shared_value_that_only_another_notebook_can_use_is_sent_to_its_section(notebook: Path, ensemble: Path):
-    with pytest.raises(ValueError, match=r"name = \['c'\] is a list, not text; .*put it under `07_mean:`$"):
+    with pytest.raises(ValueError, match=r"name = \['c'\] is a list, not text; .*put it under `notebooks:`, `07_mean:`$"):
         parameters.choose(notebook, {"name": ["c"]})
-    with pytest.raises(ValueError, match=r"name = 'b' is text, not a list; .*put it under `03_toy:`$"):
+    with pytest.raises(ValueError, match=r"name = 'b' is text, not a list; .*put it under `notebooks:`, `03_toy:`$"):
         parameters.choose(ensemble, {"name": "b"})
 
 
 @pytest.mark.parametrize(
-    "values", [{"epochs": "three"}, {"07_mean": {"name": "b"}}, {"name": 1.5}, {"runs": {"deep": {"name": "b"}}}]
+    "values", [{"epochs": "three"}, {"notebooks": {"07_mean": {"name": "b"}}}, {"name": 1.5}, {"runs": {"deep": {"name": "b"}}}]
 )
 def test_a_value_that_no_section_would_mend_is_not_sent_to_one(notebook: Path, tmp_path: Path, values: dict):
     mean = write_notebook(tmp_path / "07_mean.ipynb", parameters='run = "deep"\nname = []\nepochs = 1')
@@ -229,13 +229,13 @@ def test_a_value_that_no_section_would_mend_is_not_sent_to_one(notebook: Path, t
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("07_mean: {learning_rate: 0.1}", r"a\.yml, 07_mean: no parameter is called 'learning_rate'"),
-        ("07_mean: {seeds: 1}", "did you mean seed?"),
-        ("07_meen: {seed: 1}", "did you mean 07_mean?"),
-        ("07_mean: [seed]", "07_mean` maps names to values"),
-        ("07_mean: {seed: 1, seed: 2}", "seed is set twice"),
-        ("03_toy: {epochs: 1e3}", "epochs = '1e3' is text, not a whole number: write 1000"),
-        ("03_toy: {name: [b]}", "is a list, not text$"),
+        ("notebooks: {07_mean: {learning_rate: 0.1}}", r"a\.yml, 07_mean: no parameter is called 'learning_rate'"),
+        ("notebooks: {07_mean: {seeds: 1}}", "did you mean seed?"),
+        ("notebooks: {07_meen: {seed: 1}}", "did you mean 07_mean?"),
+        ("notebooks: {07_mean: [seed]}", "`notebooks` maps a notebook's name to its values"),
+        ("notebooks: {07_mean: {seed: 1, seed: 2}}", "seed is set twice"),
+        ("notebooks: {03_toy: {epochs: 1e3}}", "epochs = '1e3' is text, not a whole number: write 1000"),
+        ("notebooks: {03_toy: {name: [b]}}", "is a list, not text$"),
     ],
 )
 def test_what_is_wrong_in_a_section_is_named(tmp_path: Path, notebook: Path, ensemble: Path, text: str, message: str):
@@ -244,11 +244,11 @@ def test_what_is_wrong_in_a_section_is_named(tmp_path: Path, notebook: Path, ens
 
 
 def test_an_empty_section_changes_nothing(notebook: Path, ensemble: Path):
-    assert parameters.choose(notebook, {"03_toy": None, "07_mean": None, "epochs": 3}) == {"epochs": 3}
+    assert parameters.choose(notebook, {"notebooks": {"03_toy": None, "07_mean": None}, "epochs": 3}) == {"epochs": 3}
 
 
 def test_the_single_run_can_be_named_in_the_section_of_the_notebook_that_trains():
-    assert parameters.planned_runs({"run": "a", "03_one_model": {"run": "b"}}) == {"b": "03_one_model"}
+    assert parameters.planned_runs({"run": "a", "notebooks": {"03_one_model": {"run": "b"}}}) == {"b": "03_one_model"}
 
 
 def test_the_advice_on_numbers_is_what_yaml_reads_as_a_number(notebook: Path):

@@ -10,7 +10,7 @@ import torch
 import toys
 from safetensors.torch import load_file
 
-from mask_lib import augment, config, models, runs, training
+from mask_lib import augment, config, files, models, runs, training
 
 STEPS = 2 * 2 * 2  # epochs x folds x steps an epoch
 
@@ -61,6 +61,18 @@ def test_a_kill_while_a_checkpoint_is_written_changes_no_bit(data, unbroken, tmp
     assert toys.exit_code(data, tmp_path, kill_at, in_write=True) == -signal.SIGKILL
     assert toys.exit_code(data, tmp_path) == 0
     assert results(tmp_path) == unbroken
+
+
+@pytest.mark.parametrize("file", ["history.csv", "oof.csv"])
+def test_a_kill_before_a_table_is_written_leaves_a_run_that_can_go_on(data, tmp_path, monkeypatch, file):
+    write_csv = files.write_csv
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write_csv", lambda table, path: 1 / 0 if path.name == file else write_csv(table, path))
+        with pytest.raises(ZeroDivisionError):
+            toys.train(data, tmp_path, folds=(0,), epochs=1)
+    result = toys.train(data, tmp_path, folds=(0,), epochs=1)
+    assert len(result.history) == 1
+    assert len(result.out_of_fold) > 0
 
 
 def test_training_again_reads_what_is_there_and_trains_nothing(data, tmp_path, monkeypatch):
