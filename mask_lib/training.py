@@ -159,14 +159,18 @@ class FoldTraining:
             loss_sum += self.train_step(todo[step], place.epoch, step, len(todo))
             place.step = step + 1
             if time.perf_counter() - saved >= checkpoint_seconds and place.step < len(todo):
-                place.loss_sum, place.seconds = loss_sum.item(), time.perf_counter() - started
+                self.take_stock(loss_sum, started)
                 self.save(checkpoint, with_optimizer=True)
                 saved = time.perf_counter()
             on_step(place.epoch * len(todo) + place.step)
-        place.loss_sum, place.seconds = loss_sum.item(), time.perf_counter() - started
-        if not math.isfinite(place.loss_sum):
+        self.take_stock(loss_sum, started)
+
+    def take_stock(self, loss_sum: torch.Tensor, started: float) -> None:
+        """Note the epoch's loss and time so far. Raises FloatingPointError before a lost run can be saved."""
+        self.place.loss_sum, self.place.seconds = loss_sum.item(), time.perf_counter() - started
+        if not math.isfinite(self.place.loss_sum):
             raise FloatingPointError(
-                f"fold {self.fold}, epoch {place.epoch}: the loss is {place.loss_sum}; lower learning_rate "
+                f"fold {self.fold}, epoch {self.place.epoch}: the loss is {self.place.loss_sum}; lower learning_rate "
                 f"({self.run.learning_rate}) or set precision: float32"
             )
 

@@ -1,0 +1,150 @@
+"""Photos in grids with a few words to each, and how every picture treats its words.
+
+A grid is a `Figure` that pyplot no longer holds: a notebook shows it once, as the value of its cell.
+Names of files and of runs are untrusted text: whatever they hold, they are drawn as it stands and
+never read as formulas. Words too wide for their photo lose their middle.
+"""
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
+
+from mask_lib.labels import AGE_WORDS, GENDER_WORDS, MASK_WORDS, PROBABILITY_COLUMNS, decode, describe
+from mask_lib.scores import from_probabilities
+
+INK, GREY = "#2b2f33", "#8a8f94"
+WIDTH = 12  # inches, of a whole grid
+TITLE_SIZE, NOTE_SIZE = 7.5, 6.5  # points
+LINE_HEIGHT = 1.2  # of a line of text, over the size of its letters
+GAP = 10  # points between two photos
+LONGEST = 200  # characters; more than ever fit above a photo, and quickly measured
+
+
+def photo_grid(
+    images: Sequence[np.ndarray],
+    titles: Sequence[str] | None = None,
+    columns: int = 7,
+    title: str | None = None,
+    notes: Sequence[str] | None = None,
+) -> Figure:
+    """A grid of (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) uint8 photos.
+
+    Each has its title above and its note, smaller and grey, below. Of four channels (red, green,
+    blue, yellow) the first three are shown. Raises ValueError for another number of titles or notes
+    than of photos.
+    """
+    room = 72 * WIDTH / columns - GAP  # points
+    titles = _fitted_all("titles", titles, len(images), TITLE_SIZE, room)
+    notes = _fitted_all("notes", notes, len(images), NOTE_SIZE, room)
+    rows = max(1, -(-len(images) // columns))
+    shape = np.shape(images[0]) if len(images) else (1, 4)
+    words = LINE_HEIGHT * (TITLE_SIZE * _most_lines(titles) + NOTE_SIZE * _most_lines(notes))
+    height = rows * (room * shape[0] / shape[1] + words + GAP) / 72 + (0.35 if title else 0)  # inches
+    figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, height), squeeze=False, layout="constrained")
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for ax, image, above, below in zip(axes.flat, images, titles, notes, strict=False):
+        ax.imshow(_shown(image), cmap="gray", vmin=0, vmax=255)
+        ax.set_title(above, fontsize=TITLE_SIZE, color=INK, parse_math=False, pad=3)
+        under = {"xycoords": "axes fraction", "xytext": (0, -3), "textcoords": "offset points", "va": "top"}
+        ax.annotate(below, (0.5, 0), ha="center", fontsize=NOTE_SIZE, color=GREY, parse_math=False, **under)
+    if title:
+        figure.suptitle(plain(title), x=0.01, ha="left", color=INK, parse_math=False)
+    return released(figure)
+
+
+def mistakes(images: Sequence[np.ndarray], table: pd.DataFrame, of: int, columns: int = 7) -> Figure:
+    """The rows of `table`: the true class, → what was predicted otherwise (confidence), and the file below.
+
+    `table` has the columns `path`, `label` and `p00`-`p17` and holds mistakes alone, as
+    `scores.worst_mistakes` chooses and orders them; `images` are their photos. `of` is the number of
+    all mistakes, for the heading. Raises ValueError for another number of photos than of rows.
+    """
+    truth, predicted = from_probabilities(table)
+    confidence = table[list(PROBABILITY_COLUMNS)].max(axis=1)
+    titles = [
+        f"{describe(label)}\n→ {_difference(label, found)} ({sure:.0%})"
+        for label, found, sure in zip(truth, predicted, confidence, strict=True)
+    ]
+    notes = ["\n".join(_one_line(path).split("/")[-2:]) for path in table["path"]]
+    heading = f"The {len(table):,} most confident of {counted(of, 'mistake')}"
+    if len(table) == of:
+        heading = f"{counted(of, 'mistake')}, the most confident first" if of else "No mistakes"
+    return photo_grid(images, titles, columns, heading, notes)
+
+
+def prediction_titles(table: pd.DataFrame) -> list[str]:
+    """For each row of a table with `p00`-`p17`: the likeliest class in words and its probability."""
+    probabilities = table[list(PROBABILITY_COLUMNS)].to_numpy()  # (N, 18)
+    return [f"{describe(row.argmax())}\n{row.max():.0%}" for row in probabilities]
+
+
+def plain(text: Any) -> str:
+    """Text that can always be drawn: file names may hold control characters and broken encodings."""
+    return "".join(mark if mark.isprintable() or mark == "\n" else "\N{REPLACEMENT CHARACTER}" for mark in str(text))
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """`1 photo`, `2,700 photos`; `many` is for words that take no s."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def released(figure: Figure) -> Figure:
+    """The figure, no longer held by pyplot, which would show it a second time under the cell."""
+    plt.close(figure)
+    return figure
+
+
+def _difference(truth: int, predicted: int) -> str:
+    """Of the predicted class in words, those that are not true as well: `female 60+`."""
+    attributes = zip((MASK_WORDS, GENDER_WORDS, AGE_WORDS), decode(truth), decode(predicted), strict=True)
+    return " ".join(words[found] for words, true, found in attributes if found != true)
+
+
+def _shown(image: np.ndarray) -> np.ndarray:
+    """(H, W) or (H, W, 3), as matplotlib takes it: it would read a fourth channel as transparency."""
+    image = np.asarray(image)
+    return image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image[..., :3] if image.ndim == 3 else image
+
+
+def _one_line(text: Any) -> str:
+    return plain(text).replace("\n", "\N{REPLACEMENT CHARACTER}")
+
+
+def _most_lines(texts: Sequence[str]) -> int:
+    return max((text.count("\n") + 1 for text in texts if text), default=0)
+
+
+def _fitted_all(what: str, texts: Sequence[str] | None, photos: int, size: float, room: float) -> list[str]:
+    """A text for each photo, every line of it at most `room` points wide in letters of `size` points."""
+    if texts is None:
+        return [""] * photos
+    if len(texts) != photos:
+        raise ValueError(f"{photos} photos but {len(texts)} {what}")
+    return ["\n".join(_fitted(line, size, room) for line in plain(text).split("\n")) for text in texts]
+
+
+def _fitted(line: str, size: float, room: float) -> str:
+    """The line, or as much of its two ends as fits."""
+    line = _ends(line, LONGEST)
+    if _points(line, size) <= room:
+        return line
+    fitting = bisect_right(range(len(line)), room, key=lambda kept: _points(_ends(line, kept), size))
+    return _ends(line, max(fitting - 1, 1))
+
+
+def _ends(line: str, kept: int) -> str:
+    """The first and the last characters of a line, `kept` in all, or the whole line if it has no more."""
+    return line if len(line) <= kept else f"{line[: kept - kept // 2]}…{line[len(line) - kept // 2 :]}"
+
+
+def _points(line: str, size: float) -> float:
+    """The width of a line of text in points."""
+    return text_to_path.get_text_width_height_descent(line, FontProperties(size=size), ismath=False)[0]
