@@ -35,6 +35,7 @@ READING_ORDER = (
     "runs",
     "ensemble",
     "tracking",
+    "galleries",
     "plots",
     "parameters",
     "headless",

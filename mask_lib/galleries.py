@@ -22,8 +22,9 @@ from mask_lib.scores import from_probabilities
 INK, GREY = "#2b2f33", "#8a8f94"
 WIDTH = 12  # inches, of a whole grid
 TITLE_SIZE, NOTE_SIZE = 7.5, 6.5  # points
-LINE_HEIGHT = 1.2  # of a line of text, over the size of its letters
-GAP = 10  # points between two photos
+LINE_HEIGHT = 1.3  # of a line of text, over the size of its letters
+GAP, PAD, HEADING = 12, 3, 22  # points: between two photos with their words, from a photo to its words, for a heading
+BENEATH = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "center", "va": "top"}
 LONGEST = 200  # characters; more than ever fit above a photo, and quickly measured
 
 
@@ -43,20 +44,16 @@ def photo_grid(
     room = 72 * WIDTH / columns - GAP  # points
     titles = _fitted_all("titles", titles, len(images), TITLE_SIZE, room)
     notes = _fitted_all("notes", notes, len(images), NOTE_SIZE, room)
-    rows = max(1, -(-len(images) // columns))
-    shape = np.shape(images[0]) if len(images) else (1, 4)
-    words = LINE_HEIGHT * (TITLE_SIZE * _most_lines(titles) + NOTE_SIZE * _most_lines(notes))
-    height = rows * (room * shape[0] / shape[1] + words + GAP) / 72 + (0.35 if title else 0)  # inches
-    figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, height), squeeze=False, layout="constrained")
-    for ax in axes.flat:
-        ax.set_axis_off()
-    for ax, image, above, below in zip(axes.flat, images, titles, notes, strict=False):
+    tall = room * np.shape(images[0])[0] / np.shape(images[0])[1] if len(images) else room / 4
+    above, below = _height(titles, TITLE_SIZE), _height(notes, NOTE_SIZE)
+    figure, axes = _empty_grid(max(1, -(-len(images) // columns)), columns, tall, above, below, HEADING if title else 0)
+    for ax, image, over, under in zip(axes.flat, images, titles, notes, strict=False):
         ax.imshow(_shown(image), cmap="gray", vmin=0, vmax=255)
-        ax.set_title(above, fontsize=TITLE_SIZE, color=INK, parse_math=False, pad=3)
-        under = {"xycoords": "axes fraction", "xytext": (0, -3), "textcoords": "offset points", "va": "top"}
-        ax.annotate(below, (0.5, 0), ha="center", fontsize=NOTE_SIZE, color=GREY, parse_math=False, **under)
+        ax.set_title(over, fontsize=TITLE_SIZE, color=INK, parse_math=False, pad=PAD)
+        ax.annotate(under, (0.5, 0), (0, -PAD), fontsize=NOTE_SIZE, color=GREY, parse_math=False, **BENEATH)
     if title:
-        figure.suptitle(plain(title), x=0.01, ha="left", color=INK, parse_math=False)
+        corner = {"x": GAP / 2 / 72 / WIDTH, "y": 1 - PAD / 72 / figure.get_figheight(), "ha": "left", "va": "top"}
+        figure.suptitle(plain(title), fontsize=12, color=INK, parse_math=False, **corner)
     return released(figure)
 
 
@@ -118,8 +115,28 @@ def _one_line(text: Any) -> str:
     return plain(text).replace("\n", "\N{REPLACEMENT CHARACTER}")
 
 
-def _most_lines(texts: Sequence[str]) -> int:
-    return max((text.count("\n") + 1 for text in texts if text), default=0)
+def _empty_grid(
+    rows: int, columns: int, tall: float, above: float, below: float, heading: float
+) -> tuple[Figure, np.ndarray]:
+    """A figure of places for photos `tall` points high, with room for words; (rows, columns) axes.
+
+    The places are worked out, not left to a layout engine, which narrows photos with wide words.
+    """
+    wide, between = 72 * WIDTH / columns - GAP, above + below + GAP
+    width, height = 72 * WIDTH, heading + rows * (tall + between)
+    figure, axes = plt.subplots(rows, columns, figsize=(width / 72, height / 72), squeeze=False)
+    sides = {"left": GAP / 2 / width, "right": 1 - GAP / 2 / width}
+    ends = {"bottom": (below + GAP / 2) / height, "top": 1 - (heading + above + GAP / 2) / height}
+    figure.subplots_adjust(**sides, **ends, wspace=GAP / wide, hspace=between / tall)
+    for ax in axes.flat:
+        ax.set_axis_off()
+    return figure, axes
+
+
+def _height(texts: Sequence[str], size: float) -> float:
+    """Points that the tallest of some texts takes beside a photo."""
+    lines = max((text.count("\n") + 1 for text in texts if text), default=0)
+    return lines * size * LINE_HEIGHT + (PAD if lines else 0)
 
 
 def _fitted_all(what: str, texts: Sequence[str] | None, photos: int, size: float, room: float) -> list[str]:

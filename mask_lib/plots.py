@@ -1,11 +1,10 @@
-"""Every picture of the notebooks. Nothing here computes a result or writes a file.
+"""Every chart of the notebooks. Nothing here computes a result or writes a file.
 
-Functions that draw one chart take an `ax`, or make one, and return it. Functions that draw a grid
-return a `Figure` that pyplot no longer holds: a notebook shows it once, as the value of its cell.
-Names of files and of runs are untrusted text and never read as formulas.
+Functions that draw one chart take an `ax`, or make one, and return it. Names of kinds and of runs are
+untrusted text, drawn as it stands and never read as formulas.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -14,9 +13,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 from sklearn.metrics import confusion_matrix
 
+from mask_lib.galleries import GREY, INK, counted, plain, released
 from mask_lib.labels import (
     AGE_EDGES,
     AGE_WORDS,
@@ -30,15 +29,13 @@ from mask_lib.labels import (
     describe,
 )
 
-BLUE, ORANGE, GREEN, PURPLE, GREY = "#33658a", "#e07a1f", "#4f9d69", "#8d6a9f", "#8a8f94"
-INK, FAINT = "#2b2f33", "#d9dcdf"
+BLUE, ORANGE, GREEN, PURPLE, FAINT = "#33658a", "#e07a1f", "#4f9d69", "#8d6a9f", "#d9dcdf"
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, "#b5473c", "#c9a227", "#3aa6a6", GREY)
 MASK_COLOURS = dict(zip(Mask, COLOURS, strict=False))
 CLASS_NAMES = tuple(describe(label) for label in range(CLASS_COUNT))
 WORDS = {"mask": MASK_WORDS, "gender": GENDER_WORDS, "age": AGE_WORDS}
 BLOCK = CLASS_COUNT // len(Mask)  # neighbouring classes that share a mask
 WRITTEN_MODELS = 5  # side by side; the numbers of more would overlap
-LINE_LENGTH = 224  # characters of photos' titles that fit side by side into a row
 
 
 def class_counts(photos: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -51,13 +48,13 @@ def class_counts(photos: pd.DataFrame, ax: Axes | None = None) -> Axes:
     people = photos.groupby("label")["person"].nunique().reindex(range(CLASS_COUNT), fill_value=0)
     colours = [MASK_COLOURS[Mask(mask)] for mask in decode_all(np.arange(CLASS_COUNT))["mask"]]
     bars = ax.bar(range(CLASS_COUNT), counts, color=colours, width=0.8)
-    notes = [f"{count:,}\n{_counted(person, 'person', 'people')}" for count, person in zip(counts, people, strict=True)]
+    notes = [f"{count:,}\n{counted(person, 'person', 'people')}" for count, person in zip(counts, people, strict=True)]
     ax.bar_label(bars, notes, fontsize=7.5, color=INK, padding=2)
     ax.margins(x=0.01, y=0.12)
     _class_ticks(ax)
     ax.set_ylabel("photos")
     ax.yaxis.set_major_formatter("{x:,.0f}")
-    _title(ax, f"{_counted(len(photos), 'photo')} of {_counted(photos['person'].nunique(), 'person', 'people')}")
+    _title(ax, f"{counted(len(photos), 'photo')} of {counted(photos['person'].nunique(), 'person', 'people')}")
     return ax
 
 
@@ -79,7 +76,7 @@ def age_histogram(photos: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ax.annotate(f"{edge} ", (edge - 0.5, 1), xycoords=("data", "axes fraction"), ha="right", va="top", color=INK)
     ax.set(xlabel="age in years", ylabel="people")
     ax.legend(frameon=False)
-    _title(ax, f"{_counted(len(people), 'person', 'people')} by age and gender")
+    _title(ax, f"{counted(len(people), 'person', 'people')} by age and gender")
     return ax
 
 
@@ -91,10 +88,10 @@ def problems(problems: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ax.set_axis_off()
         ax.text(0.5, 0.5, "nothing found", transform=ax.transAxes, ha="center", va="center", color=GREY, fontsize=13)
         return ax
-    _title(ax, f"{_counted(len(problems), 'problem')} found")
+    _title(ax, f"{counted(len(problems), 'problem')} found")
     bars = ax.barh(range(len(counts)), counts, color=BLUE, height=0.7)
     ax.bar_label(bars, [f"{count:,}" for count in counts], padding=3, color=INK)
-    ax.set_yticks(range(len(counts)), [_plain(kind) for kind in counts.index], parse_math=False)
+    ax.set_yticks(range(len(counts)), [plain(kind) for kind in counts.index], parse_math=False)
     ax.margins(x=0.08)
     ax.xaxis.set_visible(False)  # the counts are written
     ax.spines["bottom"].set_visible(False)
@@ -119,32 +116,6 @@ def fold_balance(splits: Mapping[int, pd.DataFrame], ax: Axes | None = None) -> 
     ax.figure.colorbar(image, ax=ax, pad=0.01, label="share in fold / share in all")
     _title(ax, "Balance of the validation folds")
     return ax
-
-
-def photo_grid(
-    images: Sequence[np.ndarray], titles: Sequence[str] | None = None, columns: int = 7, title: str | None = None
-) -> Figure:
-    """A grid of (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) uint8 photos with a small title above each.
-
-    Of four channels (red, green, blue, yellow) the first three are shown. Raises ValueError for
-    another number of titles than photos.
-    """
-    if titles is not None and len(titles) != len(images):
-        raise ValueError(f"{len(images)} photos but {len(titles)} titles")
-    rows = max(1, -(-len(images) // columns))
-    lines = max((str(text).count("\n") + 1 for text in titles or ()), default=0)
-    height = 1.65 * (np.shape(images[0])[0] / np.shape(images[0])[1] if len(images) else 0.3) + 0.16 * lines
-    figure, axes = plt.subplots(rows, columns, figsize=(12, rows * height + 0.5), squeeze=False, layout="constrained")
-    for ax in axes.flat:
-        ax.set_axis_off()
-    for place, (ax, image) in enumerate(zip(axes.flat, images, strict=False)):
-        ax.imshow(_shown(image), cmap="gray", vmin=0, vmax=255)
-        if titles is not None:
-            text = _fitted(titles[place], LINE_LENGTH // columns)
-            ax.set_title(text, fontsize=7, color=INK, parse_math=False, pad=3)
-    if title:
-        figure.suptitle(_plain(title), x=0.01, ha="left", color=INK, parse_math=False)
-    return _released(figure)
 
 
 def curves(history: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
@@ -181,7 +152,7 @@ def confusion(truth: Sequence[int], predicted: Sequence[int], ax: Axes | None = 
     for edge in np.arange(BLOCK, CLASS_COUNT, BLOCK) - 0.5:
         ax.axhline(edge, color=INK, linewidth=1)
         ax.axvline(edge, color=INK, linewidth=1)
-    _title(ax, f"{_counted(int(np.not_equal(truth, predicted).sum()), 'mistake')} in {_counted(len(truth), 'photo')}")
+    _title(ax, f"{counted(int(np.not_equal(truth, predicted).sum()), 'mistake')} in {counted(len(truth), 'photo')}")
     return ax
 
 
@@ -192,27 +163,7 @@ def attribute_confusions(truth: Sequence[int], predicted: Sequence[int]) -> Figu
     for ax, name in zip(axes, ATTRIBUTES, strict=True):
         _confusion(_clean(ax), true_parts[name], predicted_parts[name], list(WORDS[name].values()))
         _title(ax, f"{name}: {np.mean(true_parts[name] == predicted_parts[name]):.1%} right")
-    return _released(figure)
-
-
-def mistakes(images: Sequence[np.ndarray], table: pd.DataFrame, count: int = 21, columns: int = 7) -> Figure:
-    """The `count` most confident mistakes, titled true -> predicted (confidence) and path.
-
-    `table` has the columns `path`, `label` and `p00`-`p17`; `images` holds its rows' photos in the
-    same order, and only those shown are read. Raises ValueError if the lengths differ.
-    """
-    if len(images) != len(table):
-        raise ValueError(f"{len(images)} photos but {len(table)} rows of probabilities")
-    probabilities = table[list(PROBABILITY_COLUMNS)].to_numpy()  # (N, 18)
-    truth, predicted, confidence = table["label"].to_numpy(), probabilities.argmax(axis=1), probabilities.max(axis=1)
-    wrong = np.flatnonzero(truth != predicted)
-    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:count]
-    titles = [
-        f"{describe(truth[row])}\n→ {describe(predicted[row])} ({confidence[row]:.0%})\n{_one_line(path)}"
-        for row, path in zip(worst, table["path"].iloc[worst], strict=True)
-    ]
-    heading = f"The {len(worst)} most confident of {_counted(len(wrong), 'mistake')}" if len(wrong) else "No mistakes"
-    return photo_grid([images[row] for row in worst], titles, columns, heading)
+    return released(figure)
 
 
 def score_table(scores: Mapping[str, pd.DataFrame], ax: Axes | None = None) -> Axes:
@@ -235,9 +186,7 @@ def score_table(scores: Mapping[str, pd.DataFrame], ax: Axes | None = None) -> A
     ax.margins(x=0.06, y=0.12)
     ax.grid(axis="y", color=FAINT, linewidth=0.6)
     above = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0}  # clear of the dots
-    legend = ax.legend(dots, [_plain(name) for name in scores], frameon=False, ncols=WRITTEN_MODELS, **above)
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+    _legend(ax, dots, scores, ncols=WRITTEN_MODELS, **above)
     _title(ax, "Scores with their intervals by person")
     return ax
 
@@ -249,25 +198,19 @@ def predicted_shares(tables: Mapping[str, pd.DataFrame], known: Sequence[int], a
     """
     ax = _axes(ax, 12, 4.2)
     width = 0.8 / max(len(tables), 1)
-    for number, (name, table) in enumerate(tables.items()):
+    bars = []
+    for number, table in enumerate(tables.values()):
         predicted = table[list(PROBABILITY_COLUMNS)].to_numpy().argmax(axis=1)
         places = np.arange(CLASS_COUNT) + (number - (len(tables) - 1) / 2) * width
-        colour = COLOURS[number % len(COLOURS)]
-        ax.bar(places, _shares(predicted), width=0.92 * width, color=colour, label=_plain(name))
+        bars.append(ax.bar(places, _shares(predicted), 0.92 * width, color=COLOURS[number % len(COLOURS)]))
     at = np.arange(CLASS_COUNT)
-    ax.hlines(_shares(known), at - 0.45, at + 0.45, color=INK, linewidth=1.6, label="training photos")
-    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ticks = ax.hlines(_shares(known), at - 0.45, at + 0.45, color=INK, linewidth=1.6)
+    ax.margins(x=0.01)
+    ax.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.3g}%")
     _class_ticks(ax)
-    for text in ax.legend(frameon=False).get_texts():
-        text.set_parse_math(False)
+    _legend(ax, [*bars, ticks], [*tables, "training photos"])
     _title(ax, "Share of each class among the predictions")
     return ax
-
-
-def prediction_titles(table: pd.DataFrame) -> list[str]:
-    """For each row of a table with `p00`-`p17`: the likeliest class in words and its probability."""
-    probabilities = table[list(PROBABILITY_COLUMNS)].to_numpy()  # (N, 18)
-    return [f"{describe(row.argmax())}\n{row.max():.0%}" for row in probabilities]
 
 
 def _shares(label_numbers: Sequence[int]) -> np.ndarray:
@@ -296,17 +239,19 @@ def _title(ax: Axes, text: str) -> None:
     ax.set_title(text, loc="left", color=INK, fontsize=11, parse_math=False)
 
 
+def _legend(ax: Axes, handles: Sequence[Any], names: Iterable[str], **options: Any) -> None:
+    """Every name beside its handle; a legend made from labels would leave out those that begin with _."""
+    for text in ax.legend(handles, [plain(name) for name in names], frameon=False, **options).get_texts():
+        text.set_parse_math(False)
+
+
 def _class_ticks(ax: Axes) -> None:
     ax.set_xticks(range(CLASS_COUNT), CLASS_NAMES, rotation=35, ha="right", rotation_mode="anchor", fontsize=9)
 
 
 def _share_ratios(split: pd.DataFrame) -> np.ndarray:
     """(18,) shares of the classes in `val` over those in the whole; NaN for a class without photos."""
-    part = split.loc[split["split"] == "val", "label"]
-    shares, whole = (
-        labels.value_counts(normalize=True).reindex(range(CLASS_COUNT), fill_value=0).to_numpy(dtype=float)
-        for labels in (part, split["label"])
-    )
+    shares, whole = _shares(split.loc[split["split"] == "val", "label"]), _shares(split["label"])
     return np.divide(shares, whole, out=np.full(CLASS_COUNT, np.nan), where=whole > 0)
 
 
@@ -348,35 +293,3 @@ def _write_cells(ax: Axes, values: np.ndarray, form: str, dark: np.ndarray) -> N
     for row, column in np.argwhere(~np.isnan(values)):
         colour = "white" if dark[row, column] else INK
         ax.text(column, row, form.format(values[row, column]), ha="center", va="center", fontsize=8, color=colour)
-
-
-def _shown(image: np.ndarray) -> np.ndarray:
-    """(H, W) or (H, W, 3), as matplotlib takes it: it would read a fourth channel as transparency."""
-    image = np.asarray(image)
-    return image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image[..., :3] if image.ndim == 3 else image
-
-
-def _plain(text: Any) -> str:
-    """Text that can always be drawn: file names may hold control characters and broken encodings."""
-    return "".join(mark if mark.isprintable() or mark == "\n" else "\N{REPLACEMENT CHARACTER}" for mark in str(text))
-
-
-def _one_line(text: Any) -> str:
-    return _plain(text).replace("\n", "\N{REPLACEMENT CHARACTER}")
-
-
-def _fitted(text: Any, length: int) -> str:
-    """The same lines, the middle left out of those that are longer than `length` characters."""
-    half = max(1, (length - 1) // 2)
-    lines = _plain(text).split("\n")
-    return "\n".join(line if len(line) <= length else f"{line[:half]}…{line[-half:]}" for line in lines)
-
-
-def _counted(number: int, one: str, many: str | None = None) -> str:
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
-def _released(figure: Figure) -> Figure:
-    """The figure, no longer held by pyplot, which would show it a second time under the cell."""
-    plt.close(figure)
-    return figure

@@ -222,4 +222,4 @@ def worst_mistakes(table: pd.DataFrame, count: int) -> pd.DataFrame:
     truth, predicted = from_probabilities(table)
     wrong = table[truth != predicted]
     confidence = wrong[list(PROBABILITY_COLUMNS)].max(axis=1)
-    return wrong.loc[confidence.sort_values(ascending=False, kind="stable").index[:count]]
+    return wrong.iloc[np.argsort(-confidence.to_numpy(), kind="stable")[:count]]

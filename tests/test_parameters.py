@@ -210,14 +210,17 @@ def test_one_name_can_mean_two_things_each_under_its_notebook(notebook: Path, en
 
 
 def test_a_shared_value_that_only_another_notebook_can_use_is_sent_to_its_section(notebook: Path, ensemble: Path):
-    with pytest.raises(ValueError, match=r"name = \['c'\] is a list, not text; .*put it under `notebooks:`, `07_mean:`$"):
+    with pytest.raises(
+        ValueError, match=r"name = \['c'\] is a list, not text; .*put it under `notebooks:`, `07_mean:`$"
+    ):
         parameters.choose(notebook, {"name": ["c"]})
     with pytest.raises(ValueError, match=r"name = 'b' is text, not a list; .*put it under `notebooks:`, `03_toy:`$"):
         parameters.choose(ensemble, {"name": "b"})
 
 
 @pytest.mark.parametrize(
-    "values", [{"epochs": "three"}, {"notebooks": {"07_mean": {"name": "b"}}}, {"name": 1.5}, {"runs": {"deep": {"name": "b"}}}]
+    "values",
+    [{"epochs": "three"}, {"notebooks": {"07_mean": {"name": "b"}}}, {"name": 1.5}, {"runs": {"deep": {"name": "b"}}}],
 )
 def test_a_value_that_no_section_would_mend_is_not_sent_to_one(notebook: Path, tmp_path: Path, values: dict):
     mean = write_notebook(tmp_path / "07_mean.ipynb", parameters='run = "deep"\nname = []\nepochs = 1')

@@ -471,3 +471,60 @@ def test_scanning_changes_nothing_in_the_data_folder(folder):
     before = state()
     photos.scan(folder.root)
     assert state() == before
+
+
+def test_labeled_photos_are_the_train_rows_with_plain_whole_labels(folder, tmp_path):
+    found, _ = folder.scan()
+    files.write_csv(found[::-1], tmp_path / "outputs" / "tables" / "photos.csv")
+    labeled = photos.labeled(tmp_path / "outputs")
+    train = found[found["split"] == "train"][::-1]
+    assert list(labeled["path"]) == list(train["path"]) and list(labeled["label"]) == list(train["label"])
+    assert labeled["label"].dtype == np.int64 and list(labeled.index) == list(range(len(train)))
+
+
+def test_labeled_photos_before_the_first_notebook_say_what_to_run(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"photos\.csv: run 00_prepare_data first"):
+        photos.labeled(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("size", "side", "shape"),
+    [((384, 512), 192, (192, 144, 3)), ((512, 384), 64, (48, 64, 3)), ((30, 40), 192, (40, 30, 3))],
+)
+def test_a_thumbnail_keeps_its_proportions_and_is_never_enlarged(folder, size, side, shape):
+    Image.new("RGB", size, (200, 30, 30)).save(folder.train / ANN / "mask1.jpg")
+    row = pd.DataFrame({"path": [f"{ANN}/mask1.jpg"], "split": "train"})
+    (thumbnail,) = photos.thumbnails(folder.root, row, side)
+    assert thumbnail.shape == shape and thumbnail.dtype == np.uint8
+    assert np.abs(thumbnail.mean(axis=(0, 1)) - (200, 30, 30)).max() < 5
+
+
+def test_thumbnails_come_in_the_order_of_the_rows_from_both_splits(folder):
+    greys = {f"{ANN}/mask1.jpg": 40, f"{BOB}/normal.jpg": 120, "aa.jpg": 220}
+    for path, grey in greys.items():
+        Image.new("L", (60, 80), grey).save((folder.evaluation if path == "aa.jpg" else folder.train) / path)
+    rows = pd.DataFrame(
+        {"path": ["aa.jpg", f"{BOB}/normal.jpg", f"{ANN}/mask1.jpg"], "split": ["eval", "train", "train"]}
+    )
+    assert [round(thumbnail.mean()) for thumbnail in photos.thumbnails(folder.root, rows)] == [220, 120, 40]
+
+
+def test_a_thumbnail_is_turned_upright(folder):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: the top of the scene is on the right
+    Image.new("RGB", (80, 40)).save(folder.train / ANN / "mask1.jpg", exif=exif)
+    row = pd.DataFrame({"path": [f"{ANN}/mask1.jpg"], "split": "train"})
+    assert photos.thumbnails(folder.root, row)[0].shape == (80, 40, 3)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
+def test_a_thumbnail_has_three_channels_whatever_the_photo_had(folder, mode):
+    path = folder.train / ANN / ("mask1.jpg" if mode == "CMYK" else "mask1.png")
+    Image.new(mode, (60, 80)).save(path)
+    row = pd.DataFrame({"path": [f"{ANN}/{path.name}"], "split": "train"})
+    assert photos.thumbnails(folder.root, row)[0].shape == (80, 60, 3)
+
+
+def test_a_thumbnail_is_never_read_from_outside_the_images(folder):
+    with pytest.raises(ValueError, match=r"\.\./train\.csv"):
+        photos.thumbnails(folder.root, pd.DataFrame({"path": ["../train.csv"], "split": ["train"]}))

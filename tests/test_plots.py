@@ -1,6 +1,7 @@
 """What is drawn, read back from the artists and compared with the tables it was drawn from."""
 
 import io
+import itertools
 import subprocess
 import sys
 
@@ -64,17 +65,9 @@ def score_intervals(shift: float = 0.0) -> pd.DataFrame:
     return pd.DataFrame(columns, index=pd.Index(METRICS, name="metric"))
 
 
-def probability_table() -> pd.DataFrame:
-    """Five photos: rows 1, 2 and 4 are mistakes, most confident in the order 4, 1, 2."""
-    probabilities = np.full((5, 18), 0.0)
-    truth, predicted, sure = [0, 1, 2, 3, 17], [0, 5, 6, 3, 9], [0.9, 0.6, 0.5, 0.4, 0.8]
-    for row, (label, confidence) in enumerate(zip(predicted, sure, strict=True)):
-        probabilities[row] = (1 - confidence) / 17
-        probabilities[row, label] = confidence
-    table = pd.DataFrame(probabilities, columns=list(labels.PROBABILITY_COLUMNS))
-    table.insert(0, "label", truth)
-    table.insert(0, "path", [f"p{row}.jpg" for row in range(5)])
-    return table
+def certain(predicted: list[int]) -> pd.DataFrame:
+    """Probabilities that say one class each, without saying what is true."""
+    return pd.DataFrame(np.eye(18)[predicted], columns=list(labels.PROBABILITY_COLUMNS))
 
 
 def draw(figure: Figure) -> bytes:
@@ -156,40 +149,6 @@ def test_a_class_without_photos_has_no_ratio(ax):
     draw(ax.figure)
 
 
-@pytest.mark.parametrize("shape", [(8, 6), (8, 6, 1), (8, 6, 3), (8, 6, 4)])
-def test_photos_of_any_kind_are_shown_as_they_are(shape):
-    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    drawn = plots.photo_grid([image]).axes[0].images[0].get_array()
-    wanted = image[..., :3] if len(shape) == 3 and shape[2] > 1 else image.reshape(8, 6)
-    assert np.array_equal(drawn, wanted)
-
-
-def test_a_dark_grey_photo_is_not_stretched_to_full_contrast():
-    shown = plots.photo_grid([np.full((4, 4, 1), 20, dtype=np.uint8)]).axes[0].images[0]
-    assert shown.get_clim() == (0, 255)
-
-
-@pytest.mark.parametrize("name", [FORMULA, "a_{b}$x$.jpg", "<b>bell\x07</b>", "broken \udcff.jpg", "w" * 500])
-def test_file_names_are_drawn_as_plain_text(name):
-    figure = plots.photo_grid([np.zeros((8, 6, 3), dtype=np.uint8)] * 2, [name, "plain"], title=name)
-    title = figure.axes[0].get_title()
-    assert len(title) <= 32
-    assert title[:3] == name[:3]
-    assert draw(figure)
-
-
-def test_a_grid_has_as_many_rows_as_it_needs():
-    figure = plots.photo_grid([np.zeros((8, 6, 3), dtype=np.uint8)] * 8, columns=3)
-    assert figure.axes[0].get_gridspec().get_geometry() == (3, 3)
-    assert sum(bool(ax.images) for ax in figure.axes) == 8
-    assert not plots.photo_grid([]).axes[0].images
-
-
-def test_a_grid_refuses_another_number_of_titles():
-    with pytest.raises(ValueError, match="2 photos but 1 titles"):
-        plots.photo_grid([np.zeros((8, 6, 3), dtype=np.uint8)] * 2, ["one"])
-
-
 def test_curves_are_the_history_and_its_mean_over_folds():
     history = history_table()
     axes = plt.subplots(1, 2)[1]
@@ -251,43 +210,6 @@ def test_attribute_confusions_are_those_of_each_attribute():
         assert ax.get_title(loc="left") == f"{name}: {right:.1%} right"
 
 
-class CountedPhotos:
-    """Photos that differ in colour and remember which of them were read."""
-
-    def __init__(self) -> None:
-        self.read: list[int] = []
-
-    def __len__(self) -> int:
-        return 5
-
-    def __getitem__(self, row: int) -> np.ndarray:
-        self.read.append(int(row))
-        return np.full((8, 6, 3), row, dtype=np.uint8)
-
-
-def test_the_most_confident_mistakes_come_first_and_only_they_are_read():
-    photos, table = CountedPhotos(), probability_table()
-    table.loc[4, "path"] = f"{FORMULA}\n.jpg"
-    figure = plots.mistakes(photos, table, count=2)
-    assert photos.read == [4, 1]
-    first, second = figure.axes[:2]
-    assert (
-        first.get_title()
-        == f"not worn female 60+\n→ incorrect female <30 (80%)\n{FORMULA}\N{REPLACEMENT CHARACTER}.jpg"
-    )
-    assert second.get_title() == "worn male 30-59\n→ worn female 60+ (60%)\np1.jpg"
-    assert np.asarray(first.images[0].get_array()).max() == 4
-    assert figure.get_suptitle() == "The 2 most confident of 3 mistakes"
-    draw(figure)
-
-
-def test_no_mistakes_and_lengths_that_differ():
-    table = probability_table()
-    assert plots.mistakes(CountedPhotos(), table.assign(label=[0, 5, 6, 3, 9])).get_suptitle() == "No mistakes"
-    with pytest.raises(ValueError, match="5 photos but 4 rows"):
-        plots.mistakes(CountedPhotos(), table[:4])
-
-
 def test_models_stand_side_by_side_with_their_whiskers(ax):
     scores = {FORMULA: score_intervals(), "_soup": score_intervals(0.1)}
     plots.score_table(scores, ax)
@@ -313,11 +235,43 @@ def test_no_models_are_refused(ax):
         plots.score_table({}, ax)
 
 
-def test_confidence_counts_right_and_wrong_photos(ax):
-    plots.confidence(probability_table(), ax)
-    right, wrong = ([bar.get_height() for bar in container] for container in ax.containers)
-    assert (sum(right), sum(wrong)) == (2, 3)
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["right (2)", "wrong (3)"]
+def test_bars_are_the_shares_of_what_was_predicted_and_lines_those_of_what_is_known(ax):
+    tables = {"first": certain([0, 0, 0, 5]), "second": certain([17, 5])}
+    plots.predicted_shares(tables, [0, 4, 4, 5, 17], ax)
+    for bars, wanted in zip(ax.containers, ({0: 0.75, 5: 0.25}, {17: 0.5, 5: 0.5}), strict=True):
+        assert {label: bar.get_height() for label, bar in enumerate(bars) if bar.get_height()} == wanted
+    known = {round(line[:, 0].mean()): line[0, 1] for line in ax.collections[0].get_segments() if line[0, 1]}
+    assert known == {0: 0.2, 4: 0.4, 5: 0.2, 17: 0.2}
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == [labels.describe(label) for label in range(18)]
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_the_bars_of_several_tables_stand_side_by_side_around_their_class(ax, count):
+    plots.predicted_shares({str(number): certain([3]) for number in range(count)}, [3], ax)
+    bars = sorted((bars[3] for bars in ax.containers), key=lambda bar: bar.get_x())
+    ends = [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in bars]
+    assert all(left[1] < right[0] for left, right in itertools.pairwise(ends))
+    assert np.mean(ends) == pytest.approx(3)
+    assert ends[0][0] > 2.5 and ends[-1][1] < 3.5
+
+
+def test_every_run_is_in_the_legend_of_predicted_shares_whatever_its_name(ax):
+    plots.predicted_shares({FORMULA: certain([3]), "_soup": certain([4])}, [3], ax)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [FORMULA, "_soup", "training photos"]
+    draw(ax.figure)
+
+
+@pytest.mark.parametrize("most", [0, 3, 40])
+def test_percentages_beside_predicted_shares_are_those_of_their_places(ax, most):
+    plots.predicted_shares({"even": certain([*range(18), *[0] * most])}, range(18), ax)
+    ax.figure.draw_without_rendering()
+    for tick, place in zip(ax.get_yticklabels(), ax.get_yticks(), strict=True):
+        assert float(tick.get_text().rstrip("%")) == pytest.approx(100 * place)
+
+
+def test_nothing_predicted_and_nothing_known_is_drawn_as_nothing(ax):
+    plots.predicted_shares({"empty": certain([])}, [], ax)
+    assert [bar.get_height() for bar in ax.containers[0]] == [0] * 18
 
 
 def one_fold() -> dict[int, pd.DataFrame]:
@@ -331,7 +285,7 @@ CHARTS = {
     "fold_balance": lambda ax: plots.fold_balance(one_fold(), ax),
     "confusion": lambda ax: plots.confusion(*predictions(), ax),
     "score_table": lambda ax: plots.score_table({"a": score_intervals()}, ax),
-    "confidence": lambda ax: plots.confidence(probability_table(), ax),
+    "predicted_shares": lambda ax: plots.predicted_shares({"a": certain([0, 1])}, [0, 1], ax),
 }
 
 
@@ -349,10 +303,8 @@ def test_a_chart_without_axes_makes_one_figure(name):
     assert plt.get_fignums() == [ax.figure.number]
 
 
-def test_grids_leave_no_figure_behind():
-    plots.photo_grid([np.zeros((8, 6, 3), dtype=np.uint8)])
+def test_the_figure_of_attributes_is_not_left_open():
     plots.attribute_confusions(*predictions())
-    plots.mistakes(CountedPhotos(), probability_table())
     assert plt.get_fignums() == []
 
 
@@ -367,7 +319,7 @@ def test_class_names_do_not_overlap_on_a_wide_chart():
     assert ax.get_position().height > 0.5
 
 
-def test_no_plot_needs_torch():
-    script = "import sys, mask_lib.plots; print('torch' in sys.modules)"
+def test_no_picture_needs_torch():
+    script = "import sys, mask_lib.galleries, mask_lib.plots; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], cwd=files.PROJECT, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

@@ -284,3 +284,28 @@ def test_an_unknown_key_is_refused():
 
 def test_a_score_reads_as_a_sentence_part():
     assert str(scores.Score(0.7631, 0.741, 0.784)) == "0.763 (0.741 to 0.784)"
+
+
+def surer_and_surer(truth: list[int], predicted: list[int], confidence: list[float]) -> pd.DataFrame:
+    """A table of probabilities that gives each prediction its confidence and the rest to all others."""
+    values = np.repeat((1 - np.array(confidence))[:, None] / 17, 18, axis=1)
+    values[np.arange(len(truth)), predicted] = confidence
+    table = pd.DataFrame(values, columns=list(labels.PROBABILITY_COLUMNS))
+    return table.assign(path=[f"p{row}.jpg" for row in range(len(truth))], label=truth)
+
+
+@pytest.mark.parametrize(("count", "rows"), [(2, [4, 1]), (3, [4, 1, 2]), (9, [4, 1, 2]), (0, [])])
+def test_the_worst_mistakes_are_the_wrong_rows_with_most_confidence_first(count, rows):
+    table = surer_and_surer([0, 1, 2, 3, 17], [0, 5, 6, 3, 9], [0.95, 0.6, 0.5, 0.9, 0.8])
+    pd.testing.assert_frame_equal(scores.worst_mistakes(table, count), table.loc[rows])
+
+
+def test_mistakes_of_equal_confidence_keep_their_order():
+    table = surer_and_surer([0] * 30, [1] * 30, [0.5] * 30)
+    assert list(scores.worst_mistakes(table, 4).index) == [0, 1, 2, 3]
+
+
+def test_a_table_without_mistakes_has_no_worst_ones():
+    table = surer_and_surer([3, 4], [3, 4], [0.9, 0.8])
+    worst = scores.worst_mistakes(table, 5)
+    assert worst.empty and list(worst) == list(table)
