@@ -17,7 +17,7 @@ help: ## list these commands
 setup: $(VENV)/.installed ## make .venv and install what requirements.txt pins
 
 $(PYTHON):
-	@for python in python3 python3.11 python3.12 python3.13 python3.14; do \
+	@for python in python3.11 python3.12 python3.13 python3; do \
 		if $$python -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
 			echo "Making $(VENV) with $$($$python --version)"; \
 			exec $$python -m venv $(VENV); \

@@ -4,16 +4,15 @@ Each step is a notebook, run by mask_lib.headless with what the configuration sa
 A step runs again when its parameters, the cells of its notebook or its input files change; outputs
 saved in a notebook by Jupyter do not count. `--config epochs=3` changes one value for once.
 
-On a machine with several GPUs: `--resources gpu=4 --set-threads train_03_one_model=8`, so that runs go
-side by side. On a cluster: `--executor slurm --jobs 8`, with `--set-threads` and `--set-resources` as its
-nodes ask (`train_03_one_model:gpu=0` for a node without a GPU).
+On a cluster: `--executor slurm --jobs 8`, with `--set-threads` and `--set-resources` as its nodes ask
+(`train_03_one_model:gpu=0` for a node without a GPU).
 """
 
 import json
 import sys
 from pathlib import Path
 
-from mask_lib import files, parameters
+from mask_lib import archives, files, parameters
 from snakemake.exceptions import WorkflowError
 
 
@@ -38,12 +37,14 @@ def source(notebook):
 def settings(notebook, run=None, **chain):
     """What a step runs with where that differs from its notebook's defaults.
 
-    chain: values that the chain knows better than the notebook; the configuration still goes first.
+    chain: values that the chain knows better than the notebook; the configuration still goes first,
+    and what `--config` gives goes before all, a run's own settings too.
     """
     try:
         declared = parameters.notebook_parameters(source(notebook))
         values = {name: value for name, value in chain.items() if name in declared} | config
-        return parameters.choose(source(notebook), values, {"run": run} if run else {}, where="configuration")
+        given = {name: value for name, value in workflow.config_settings.config.items() if name in declared}
+        return parameters.choose(source(notebook), values, given | ({"run": run} if run else {}), "configuration")
     except ValueError as error:
         raise WorkflowError(str(error))
 
@@ -69,7 +70,9 @@ PYTHON = sys.executable
 OUTPUT = relative(setting("00_prepare_data", "output_dir"))
 DATA = files.project_path(setting("00_prepare_data", "data_dir"))
 # The photos are too many to follow one by one: the tables that list them stand for them.
-LISTS = [relative(DATA / path) for path in ("train/train.csv", "eval/info.csv") if (DATA / path).exists()]
+ROOTS = archives.folders_with_data(DATA) if DATA.is_dir() else []
+LISTS = [relative(root / path) for root in ROOTS for path in ("train/train.csv", "eval/info.csv")]
+LISTS = [path for path in [*LISTS, relative(DATA)] if files.project_path(path).is_file()]  # DATA itself: an archive
 FOLDS = range(setting("00_prepare_data", "fold_count"))
 TABLES = [f"{OUTPUT}/tables/photos.csv", *(f"{OUTPUT}/tables/split.stratified.{fold}.csv" for fold in FOLDS)]
 TRAIN = {run: settings(notebook, run, when_changed="restart") for run, notebook in RUNS.items()}

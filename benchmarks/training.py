@@ -41,7 +41,7 @@ def main(architecture: str, side: int, batch_size: int) -> None:
         architecture=architecture, weights="none", image_width=side, image_height=side, batch_size=batch_size,
         augmentation="faces",
     )  # fmt: skip
-    fold = training.FoldTraining(run, 0, split, photos, device)
+    fold = training.FoldTraining(run, 0, split, devices.DevicePhotos(photos, device))
     network = models.build(architecture).to(device, memory_format=torch.channels_last)
     fold.start(network, network)
     network.train()

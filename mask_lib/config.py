@@ -18,6 +18,7 @@ Precision = Literal["auto", "float32", "bfloat16", "float16"]
 CheckpointChoice = Literal["best", "last"]
 WhenChanged = Literal["refuse", "restart"]
 
+WEIGHTS_BY_NAME = frozenset({"imagenet", "none"})  # anything else is a path
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 NOT_PART_OF_RESULT = frozenset({"run", "folds"})  # another name, or more folds, leave each fold's result as it is

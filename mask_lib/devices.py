@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from mask_lib import store
 from mask_lib.config import Precision
-from mask_lib.store import Store
 
+UPLOAD_BLOCK = 512  # photos
 SHARE_FOR_PHOTOS = 0.5  # of a GPU's free memory, that photos may fill
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -48,18 +49,30 @@ def peak_memory_bytes(device: torch.device) -> int:
 class DevicePhotos:
     """A store's photos, given out as batches on a device.
 
-    On a GPU they all go there once if they fill less than half of its free memory; otherwise each
-    batch is read from the memory map. No loader workers, so nothing to hang in a notebook.
+    On a GPU they all go there once if they fill less than half of its free memory; otherwise, and
+    without `resident`, each batch is read from the memory map. No loader workers, so nothing to hang
+    in a notebook.
     """
 
-    def __init__(self, store: Store, device: torch.device):
-        self.device, self.images = device, store.images
-        self.resident = torch.from_numpy(np.array(store.images)).to(device) if self._fits() else None
+    def __init__(self, photos: store.Store, device: torch.device, resident: bool = True):
+        self.store, self.device = photos, device
+        self.resident = self._uploaded() if resident and self._fits() else None
 
     def _fits(self) -> bool:
-        if self.device.type != "cuda" or not len(self.images):
+        images = self.store.images
+        if self.device.type != "cuda" or not len(images):
             return False
-        return self.images.nbytes < SHARE_FOR_PHOTOS * torch.cuda.mem_get_info(self.device)[0]
+        # What torch has freed and keeps for itself is free too.
+        kept = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+        return images.nbytes < SHARE_FOR_PHOTOS * (torch.cuda.mem_get_info(self.device)[0] + kept)
+
+    def _uploaded(self) -> torch.Tensor:
+        """(N, H, W, C) uint8 on the device, brought there in blocks: the machine's own memory may be smaller."""
+        images = self.store.images
+        uploaded = torch.empty(images.shape, dtype=torch.uint8, device=self.device)
+        for rows in store.blocks(len(images), UPLOAD_BLOCK):
+            uploaded[rows[0] : rows[-1] + 1] = torch.from_numpy(np.array(images[rows[0] : rows[-1] + 1]))
+        return uploaded
 
     def batch(self, rows: Sequence[int] | np.ndarray) -> torch.Tensor:
         """(B, C, H, W) uint8 of the store's `rows`, laid out channels last."""
@@ -67,7 +80,7 @@ class DevicePhotos:
         if self.resident is not None:
             photos = self.resident[torch.from_numpy(rows).to(self.device)]
         else:
-            photos = torch.from_numpy(self.images[rows])
+            photos = torch.from_numpy(self.store.images[rows])
             if self.device.type == "cuda":
                 photos = photos.pin_memory().to(self.device, non_blocking=True)
         return photos.permute(0, 3, 1, 2)

@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mask_lib import devices, files, folds, inference, labels, models, store
+from mask_lib import config, devices, files, folds, inference, labels, models, store
 
 REGULARISATION = 0.003  # scikit-learn's C for standardised features of about a thousand columns
 ITERATIONS = 100  # the probabilities hardly move after that, though the solver would go on
@@ -27,7 +27,7 @@ def backbone_features(
     """(N, D) float32 pooled features of every photo of the store, in its order; cached in `folder`."""
     frame = photos.frame
     preprocessing = models.preprocessing(architecture, frame.width, frame.height, frame.resize)
-    source = weights if weights in ("imagenet", "none") else files.file_digest(files.project_path(weights))
+    source = weights if weights in config.WEIGHTS_BY_NAME else files.file_digest(files.project_path(weights))
     name = files.digest([photos.content, sorted(photos.row_of.items()), architecture, source, repr(preprocessing)])
     cached = Path(folder) / f"{architecture}-{name}.npy"
     if cached.exists():

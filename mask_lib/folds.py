@@ -1,13 +1,14 @@
 """Folds in which no person stands on both sides, with each class spread as evenly as that allows."""
 
 import warnings
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
-from mask_lib import files
+from mask_lib import config, files
 
 SPLIT_COLUMNS = ["path", "person", "label", "split"]
 TRAIN, VAL, TEST_VAL = "train", "val", "test_val"
@@ -62,8 +63,11 @@ def make_splits(
     photos = photos[["path", "person", "label"]].astype({"label": "int64"}).reset_index(drop=True)
     held_out = pd.Index([])
     if test_val_share:
-        parts = spread(photos, max(2, min(round(1 / test_val_share), photos["person"].nunique())), seed)
-        held_out = parts.index[parts == 0]
+        share = Fraction(test_val_share).limit_denominator(min(100, photos["person"].nunique()))
+        if not share:
+            raise ValueError(f"test_val_share = {test_val_share}: that is less than one person; raise it or give 0")
+        parts = spread(photos, share.denominator, seed)
+        held_out = parts.index[parts < share.numerator]
     is_held_out = photos["person"].isin(held_out)
     fold_of = photos["person"].map(spread(photos[~is_held_out], fold_count, seed + 1))
     splits = {}
@@ -114,6 +118,15 @@ def _each_photo_once(fold: int, split: pd.DataFrame) -> None:
 def _refuse(culprits, what: str) -> None:
     if len(culprits):
         raise ValueError(f"{what}: {len(culprits)}, such as {sorted(culprits)[:3]}")
+
+
+def fingerprint(content: str, split: pd.DataFrame, weights: str) -> str:
+    """Digest of what a fold was trained from, which a later step must find unchanged to trust its checkpoint.
+
+    content: of the store with the labeled photos; weights: the run's setting, a file's bytes if it is a path.
+    """
+    beside = [] if weights in config.WEIGHTS_BY_NAME else [files.file_digest(files.project_path(weights))]
+    return files.digest([content, split[SPLIT_COLUMNS].values.tolist(), *beside])
 
 
 def split_path(output_dir: Path, fold: int) -> Path:

@@ -72,6 +72,8 @@ def run_notebook(
     if out.suffix != ".ipynb" or out == notebook:
         message = f"{files.shown_path(out)}: name another .ipynb file to write the executed notebook to"
         raise NotebookError(message, ExitCode.WRONG_PARAMETERS)
+    if not files.PROJECT.is_dir():
+        raise NotebookError(f"MASK_LIB_PROJECT names no folder: {files.PROJECT}", ExitCode.WRONG_PARAMETERS)
     try:
         values = choose(notebook, {}, parameters)
     except (ValueError, OSError) as error:

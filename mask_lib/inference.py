@@ -68,14 +68,37 @@ def probability_table(keys: pd.DataFrame, probabilities: np.ndarray) -> pd.DataF
     return keys.reset_index(drop=True).join(pd.DataFrame(probabilities, columns=list(labels.PROBABILITY_COLUMNS)))
 
 
-def checkpoints(output_dir: Path, run: str, choice: config.CheckpointChoice) -> dict[int, Path]:
-    """Each trained fold's checkpoint. Raises FileNotFoundError that says what to run first."""
-    found = sorted((Path(output_dir) / "runs" / run).glob(f"fold*/checkpoint/{choice}.safetensors"))
-    if not found:
+def checkpoints(output_dir: Path, run: str, labeled: store.Store, splits: dict[int, pd.DataFrame]) -> dict[int, Path]:
+    """The checkpoint of each fold of a finished run, whose photos, labels and split must be those of today.
+
+    labeled: the store of the labeled photos. Raises FileNotFoundError that says what to run first for a
+    run that is not finished, ValueError that names a fold whose checkpoint belongs to something else.
+    """
+    folder = Path(output_dir) / "runs" / run
+    settings = run_settings(output_dir, run)
+    found = {}
+    for fold in settings.folds or tuple(splits):
+        path = folder / f"fold{fold}" / "checkpoint" / f"{settings.checkpoint_choice}.safetensors"
+        manifest = models.read_manifest(path)
+        expected = folds.fingerprint(labeled.content, splits[fold], settings.weights) if fold in splits else None
+        if manifest.get("data") != expected or config.changed(manifest["run"], settings.settings()):
+            raise ValueError(
+                f"{files.shown_path(path)} was trained on other photos, labels or folds, or with other settings, than "
+                f"those of today: run 03_one_model again with run: {run} and when_changed: restart"
+            )
+        found[fold] = path
+    return found
+
+
+def run_settings(output_dir: Path, run: str) -> config.Run:
+    """The settings of a finished run. Raises FileNotFoundError that says what to run first."""
+    folder = Path(output_dir) / "runs" / run
+    if not (folder / "scores.json").exists():
         raise FileNotFoundError(
-            f"{files.shown_path(output_dir)}/runs/{run} holds no trained fold: run 03_one_model first"
+            f"{files.shown_path(folder)} holds no finished run: run 03_one_model with run: {run} to its end first"
         )
-    return {int(path.parent.parent.name.removeprefix("fold")): path for path in found}
+    saved = files.read_json(folder / "config.json")
+    return config.Run.from_settings({name: value for name, value in saved.items() if name != "device"})
 
 
 def open_photos(data_dir: Path, output_dir: Path, table: pd.DataFrame, frame: store.Frame) -> store.Store:
@@ -84,27 +107,20 @@ def open_photos(data_dir: Path, output_dir: Path, table: pd.DataFrame, frame: st
     return store.open_store(Path(output_dir) / "store", images, list(table["path"]), frame)
 
 
-def mean_over_folds(
-    found: dict[int, Path], data_dir: Path, output_dir: Path, table: pd.DataFrame, num_tta: int
-) -> np.ndarray:
-    """(N, 18) probabilities of the rows of a photo table, averaged over the folds' checkpoints.
+def mean_over_folds(found: dict[int, Path], source: devices.DevicePhotos, rows: np.ndarray, num_tta: int) -> np.ndarray:
+    """(N, 18) probabilities of a store's `rows`, averaged over the folds' checkpoints.
 
-    Size, normalisation and precision come from each checkpoint's manifest: they are always those of
-    its training.
+    Normalisation and precision come from each checkpoint's manifest: they are always those of its training.
     """
-    total = np.zeros((len(table), labels.CLASS_COUNT))
-    for fold, path in files.progress(found.items(), what=table["split"].iloc[0], unit="fold"):
+    total = np.zeros((len(rows), labels.CLASS_COUNT))
+    for path in files.progress(found.values(), what=f"predict {len(rows)} photos", unit="fold"):
         state, manifest = models.read_checkpoint(path)
-        if manifest["fold"] != fold:
-            raise ValueError(f"{files.shown_path(path)} was trained on fold {manifest['fold']}")
-        preprocessing = models.Preprocessing.from_manifest(manifest)
-        frame = store.Frame(preprocessing.width, preprocessing.height, preprocessing.resize)
-        source = devices.DevicePhotos(open_photos(data_dir, output_dir, table, frame), devices.pick_device())
         network = models.build(manifest["run"]["architecture"])
         network.load_state_dict(state)
         network.to(source.device, memory_format=torch.channels_last)
+        preprocessing = models.Preprocessing.from_manifest(manifest)
         dtype = devices.dtype_for(manifest["run"]["precision"], source.device)
-        total += predict(network, source, np.arange(len(table)), preprocessing, dtype, num_tta)
+        total += predict(network, source, rows, preprocessing, dtype, num_tta)
     return total / len(found)
 
 
@@ -120,21 +136,22 @@ def predict_run(data_dir: Path, output_dir: Path, run: str, num_tta: int = 1) ->
     gets the mean of the others, since a submission must answer it all the same. test_val: `path,
     label, p00 … p17`. Raises FileNotFoundError for a run that is not trained.
     """
-    choice = files.read_json(Path(output_dir) / "runs" / run / "config.json")["checkpoint_choice"]
-    found = checkpoints(output_dir, run, choice)
-    table = photos.read_photos(Path(output_dir) / "tables" / "photos.csv")
-    evaluated = table[table["split"] == "eval"].reset_index(drop=True)
-    test = probability_table(
-        evaluated[["path"]].rename(columns={"path": "ImageID"}),
-        mean_over_folds(found, data_dir, output_dir, evaluated, num_tta),
-    )
+    settings = run_settings(output_dir, run)
+    frame = store.Frame(settings.image_width, settings.image_height, settings.resize)
+    splits = folds.read_splits(output_dir)
+    labeled = open_photos(data_dir, output_dir, photos.labeled(output_dir), frame)
+    found = checkpoints(output_dir, run, labeled, splits)
+    device = devices.pick_device()
+    split = next(iter(splits.values()))
+    held_out = split[split["split"] == folds.TEST_VAL]
+    rows = labeled.rows(list(held_out["path"]))
+    of_held_out = mean_over_folds(found, devices.DevicePhotos(labeled, device, resident=False), rows, num_tta)
+    test_val = probability_table(held_out[["path", "label"]], of_held_out)
+    evaluated = photos.evaluated(output_dir)
+    source = devices.DevicePhotos(open_photos(data_dir, output_dir, evaluated, frame), device)
+    of_evaluated = mean_over_folds(found, source, np.arange(len(evaluated)), num_tta)
+    test = probability_table(evaluated[["path"]].rename(columns={"path": "ImageID"}), of_evaluated)
     test = with_every_id(test, layout.eval_ids(data_dir))
-    split = folds.read_splits(output_dir)[0]
-    held_out = split[split["split"] == folds.TEST_VAL].assign(split="train").reset_index(drop=True)
-    probabilities = (
-        mean_over_folds(found, data_dir, output_dir, held_out, num_tta) if len(held_out) else np.empty((0, 18))
-    )
-    test_val = probability_table(held_out[["path", "label"]], probabilities)
     for name, one in (("test", test), ("test_val", test_val)):
         files.write_csv(one, Path(output_dir) / "inferences" / f"{run}.{name}.csv")
     return test, test_val

@@ -234,7 +234,7 @@ def scan_eval(folder: Path) -> tuple[pd.DataFrame, list[Finding]]:
     """The photo table of eval/ by its names alone, in info.csv's order, and what is odd there."""
     present = eval_files(folder / "images")
     listed, findings = {}, []
-    for name in eval_ids(folder.parent):
+    for name in read_table(folder / "info.csv", ["ImageID"])["ImageID"]:
         if not is_plain(name):
             findings.append(Finding(name, Problem.UNSAFE_PATH, "info.csv: no plain name in eval/images; not opened"))
         elif name in listed:
@@ -258,8 +258,9 @@ def scan_eval(folder: Path) -> tuple[pd.DataFrame, list[Finding]]:
 
 
 def eval_ids(data_dir: str | os.PathLike[str]) -> list[str]:
-    """Every ImageID of eval/info.csv in its order, as a submission needs them, readable or not."""
-    return list(read_table(files.project_path(data_dir) / "eval" / "info.csv", ["ImageID"])["ImageID"])
+    """Every ImageID of eval/info.csv in its order, once each, as a submission needs them, readable or not."""
+    rows = read_table(files.project_path(data_dir) / "eval" / "info.csv", ["ImageID"])
+    return list(dict.fromkeys(rows["ImageID"]))
 
 
 def eval_files(images: Path) -> set[str]:

@@ -82,7 +82,7 @@ def initial_state(architecture: str, weights: str, seed: int, class_count: int =
 
 
 def adopt(network: nn.Module, found: Mapping[str, torch.Tensor], source: str) -> dict[str, torch.Tensor]:
-    """The network's state with every tensor of `found` that fits; only the last layer may differ.
+    """The network's state with every tensor of `found` but the last layer's, which stays new.
 
     Raises ValueError that names the tensors that do not fit.
     """
@@ -92,7 +92,7 @@ def adopt(network: nn.Module, found: Mapping[str, torch.Tensor], source: str) ->
     wrong = [name for name in [*misfit, *unused] if not name.startswith(head)]
     if wrong:
         raise ValueError(f"{source}: these weights belong to another network; {len(wrong)} differ, such as {wrong[:3]}")
-    return {name: old if name in misfit else found[name] for name, old in state.items()}
+    return {name: old if name.startswith(head) else found[name] for name, old in state.items()}
 
 
 def _names_of_head(network: nn.Module) -> list[str]:

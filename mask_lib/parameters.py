@@ -164,7 +164,7 @@ def resolve(notebook: FilePath, files_given: Sequence[FilePath] = (), given: Map
     values: dict[str, Any] = {}
     for path in files_given:
         found = read_parameter_file(path)
-        choose(notebook, found, where=str(path))
+        choose(notebook, found, given, where=str(path))
         values = merged(values, found)
     return choose(notebook, values, given, where=", ".join(map(str, files_given)) or "parameters")
 
@@ -189,6 +189,7 @@ def choose(
     given = {name: understood(value, declared[name]) for name, value in given.items()}
     own = section(values, stem)
     run = {"run": declared.get("run"), **values, **own, **given}["run"]
+    _refuse_forgotten_run(declared.get("run"), {**values, **own, **given}, where)
     own |= (run_overrides(values).get(run, {}) if isinstance(run, str) else {}) | given
     chosen = {**values, **own}
     return {
@@ -196,6 +197,13 @@ def choose(
         for name in declared
         if name in chosen
     }
+
+
+def _refuse_forgotten_run(default: str | None, chosen: Mapping[str, Any], where: str) -> None:
+    """Raise ValueError if a file describes runs and none is chosen: its settings would be passed over in silence."""
+    runs = run_overrides(chosen)
+    if default and runs and default not in runs and "run" not in chosen:
+        raise ValueError(f"{where} describes the runs {', '.join(runs)}: choose one with -p run {next(iter(runs))}")
 
 
 def refuse_unknown_values(values: Mapping[str, Any], beside: Mapping[str, Mapping[str, Any]], where: str) -> None:

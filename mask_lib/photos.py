@@ -162,11 +162,21 @@ def labeled(output_dir: str | os.PathLike[str]) -> pd.DataFrame:
 
     Raises FileNotFoundError that says what to run first.
     """
+    table = _prepared(output_dir)
+    return table[table["split"] == "train"].astype({"label": "int64"}).reset_index(drop=True)
+
+
+def evaluated(output_dir: str | os.PathLike[str]) -> pd.DataFrame:
+    """The eval rows of an experiment's `tables/photos.csv`: those photos of info.csv that can be read."""
+    table = _prepared(output_dir)
+    return table[table["split"] == "eval"].reset_index(drop=True)
+
+
+def _prepared(output_dir: str | os.PathLike[str]) -> pd.DataFrame:
     path = Path(output_dir) / "tables" / "photos.csv"
     if not path.exists():
         raise FileNotFoundError(f"no {files.shown_path(path)}: run 00_prepare_data first")
-    table = read_photos(path)
-    return table[table["split"] == "train"].astype({"label": "int64"}).reset_index(drop=True)
+    return read_photos(path)
 
 
 def thumbnails(data_dir: str | os.PathLike[str], photos: pd.DataFrame, side: int = 192) -> list[np.ndarray]:

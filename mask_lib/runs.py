@@ -50,6 +50,7 @@ def train_run(
     if unknown:
         raise ValueError(f"folds = {list(run.folds)}: 00_prepare_data made only {sorted(splits)}")
     device, folder = devices.pick_device(), folder_of(output_dir, run.run)
+    source = devices.DevicePhotos(photos, device)
     network = models.build(run.architecture, dropout=run.dropout).to(device, memory_format=torch.channels_last)
     forward = torch.compile(network) if run.compile_network else network
     steps = {fold: step_count(run, splits[fold]) for fold in chosen}
@@ -62,11 +63,10 @@ def train_run(
                     run,
                     fold,
                     splits[fold],
-                    photos,
+                    source,
                     folder / f"fold{fold}",
                     network,
                     forward,
-                    device,
                     when_changed=when_changed,
                     checkpoint_seconds=checkpoint_seconds,
                     on_step=lambda done, before=before: bar.update(before + done - bar.n),

@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 
 from mask_lib import files
 from mask_lib.config import Resize
+from mask_lib.photos import FORMATS
 
 FORMAT = 1  # raise it when the same settings would give other pixels
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's mode by number of channels
@@ -76,7 +77,7 @@ def fit(image: Image.Image, frame: Frame) -> np.ndarray:
 def decode(path: Path, frame: Frame) -> np.ndarray:
     """Read and fit one photo file, (H, W, C) uint8. Raises OSError that names a file it cannot read."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             # A JPEG can be decoded at a half, quarter or eighth of its size for a fraction of the work;
             # twice the frame is kept, so that the last step is still a proper filtered resize.
             image.draft(MODES[frame.channels], (2 * frame.width, 2 * frame.height))

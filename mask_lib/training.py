@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from mask_lib import augment, config, devices, files, folds, inference, losses, models, scores, store
+from mask_lib import augment, config, devices, files, folds, inference, losses, models, scores
 
 HISTORY_TIMES = ("seconds", "photos_per_second")  # what differs between two equal runs
 OnStep = Callable[[int], None]  # steps of this fold finished so far
@@ -72,12 +72,12 @@ def learning_rate_factor(run: config.Run, progress: float) -> float:
 class FoldTraining:
     """One fold of one run: network, optimizer, photos and the place reached."""
 
-    def __init__(self, run: config.Run, fold: int, split: pd.DataFrame, photos: store.Store, device: torch.device):
-        self.run, self.fold, self.device = run, fold, device
-        self.data = files.digest([photos.content, split.values.tolist()])
+    def __init__(self, run: config.Run, fold: int, split: pd.DataFrame, source: devices.DevicePhotos):
+        photos, device = source.store, source.device
+        self.run, self.fold, self.photos, self.device = run, fold, source, device
+        self.data = folds.fingerprint(photos.content, split, run.weights)
         self.rows = {part: photos.rows(list(table["path"])) for part, table in split.groupby("split")}
         self.labels = {part: table["label"].to_numpy(np.int64) for part, table in split.groupby("split")}
-        self.photos = devices.DevicePhotos(photos, device)
         self.dtype = devices.dtype_for(run.precision, device)
         frame = photos.frame
         self.preprocessing = models.preprocessing(run.architecture, frame.width, frame.height, frame.resize)
@@ -102,6 +102,7 @@ class FoldTraining:
             "run": self.run.settings(),
             "fold": self.fold,
             "data": self.data,
+            "dtype": str(self.dtype),
             "preprocessing": dataclasses.asdict(self.preprocessing),
             "place": dataclasses.asdict(self.place),
         }
@@ -118,6 +119,8 @@ class FoldTraining:
         differences = config.changed(manifest["run"], self.run.settings())
         if manifest["data"] != self.data:
             differences.append("the photos, their labels or the split")
+        if manifest.get("dtype", str(self.dtype)) != str(self.dtype):
+            differences.append(f"arithmetic in {manifest['dtype']}, here {self.dtype}")
         if differences:
             raise ChangedSettingsError(
                 f"{files.shown_path(path.parent.parent)} was trained with other settings ({'; '.join(differences)}). "
@@ -204,11 +207,10 @@ def train_fold(
     run: config.Run,
     fold: int,
     split: pd.DataFrame,
-    photos: store.Store,
+    source: devices.DevicePhotos,
     folder: Path,
     network: nn.Module,
     forward: nn.Module,
-    device: torch.device,
     when_changed: config.WhenChanged = "refuse",
     checkpoint_seconds: float = 300,
     on_step: OnStep = lambda done: None,
@@ -220,20 +222,15 @@ def train_fold(
     `checkpoint/{last,best}.safetensors`. Raises ChangedSettingsError if the folder holds a run of
     other settings and `when_changed` is refuse; restart puts that folder aside.
     """
-    training = FoldTraining(run, fold, split, photos, device)
+    training = FoldTraining(run, fold, split, source)
     training.start(network, forward)
     last = folder / "checkpoint" / "last.safetensors"
-    network.load_state_dict(models.initial_state(run.architecture, run.weights, step_seed(run.seed, fold, 0, 0)))
-    if last.exists():
-        try:
-            training.resume(last)
-        except ChangedSettingsError:
-            if when_changed == "refuse":
-                raise
-            put_aside(folder)
-    finished = training.place.epoch == run.epochs and (folder / "oof.csv").exists()
-    if finished:
+    if not resumed(training, last, when_changed):
+        first_weights = models.initial_state(run.architecture, run.weights, step_seed(run.seed, fold, 0, 0))
+        network.load_state_dict(first_weights)
+    if training.place.epoch == run.epochs and (folder / "oof.csv").exists():
         return pd.read_csv(folder / "oof.csv")
+    (folder.parent / "scores.json").unlink(missing_ok=True)  # the run is no longer finished
     while training.place.epoch < run.epochs:
         training.train_epoch(last, checkpoint_seconds, on_step)
         training.finish_epoch(last.parent)
@@ -243,6 +240,20 @@ def train_fold(
     validated = split.loc[split["split"] == folds.VAL, ["path", "label"]]
     out_of_fold = inference.probability_table(validated, training.predict(folds.VAL))
     return pd.read_csv(files.write_csv(out_of_fold, folder / "oof.csv"))  # as every later reader will see it
+
+
+def resumed(training: FoldTraining, last: Path, when_changed: config.WhenChanged) -> bool:
+    """Whether training goes on from the checkpoint `last`; one of another run is refused or put aside."""
+    if not last.exists():
+        return False
+    try:
+        training.resume(last)
+    except ChangedSettingsError:
+        if when_changed == "refuse":
+            raise
+        put_aside(last.parent.parent)
+        return False
+    return True
 
 
 def put_aside(folder: Path) -> Path:

@@ -51,10 +51,17 @@ def test_on_a_cpu_the_photos_stay_on_disk(photos):
     assert devices.DevicePhotos(photos, CPU).resident is None
 
 
-@pytest.mark.parametrize(("free_bytes", "fits"), [(721, True), (720, False), (0, False)])
-def test_photos_move_to_a_gpu_if_they_fill_less_than_half_of_its_free_memory(photos, monkeypatch, free_bytes, fits):
+@pytest.mark.parametrize(
+    ("free_bytes", "kept_bytes", "fits"), [(721, 0, True), (720, 0, False), (0, 0, False), (100, 621, True)]
+)
+def test_photos_move_to_a_gpu_if_they_fill_less_than_half_of_its_free_memory(
+    photos, monkeypatch, free_bytes, kept_bytes, fits
+):
+    """What torch keeps without using it is free as well."""
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free_bytes, 10**12))
-    on_gpu = types.SimpleNamespace(device=GPU, images=photos.images)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 5000 + kept_bytes)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 5000)
+    on_gpu = types.SimpleNamespace(device=GPU, store=photos)
     assert photos.images.nbytes == 360
     assert devices.DevicePhotos._fits(on_gpu) is fits
 

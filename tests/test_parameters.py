@@ -185,10 +185,20 @@ def test_a_section_goes_before_shared_values_a_run_before_it_and_a_given_value_b
     notebook = write_notebook(tmp_path / "03_toy.ipynb", parameters='run = "one"\nepochs = 1')
     other = write_notebook(tmp_path / "06_other.ipynb", parameters='run = "one"\nepochs = 1')
     values = write_text(tmp_path / "a.yml", ORDER)
-    assert parameters.resolve(notebook, [values]) == {"epochs": 4}
-    assert parameters.resolve(other, [values]) == {"epochs": 3}
+    assert parameters.resolve(notebook, [values], {"run": "one"})["epochs"] == 4
+    assert parameters.resolve(other, [values], {"run": "one"})["epochs"] == 3
     assert parameters.resolve(notebook, [values], {"run": "deep"})["epochs"] == 5
     assert parameters.resolve(notebook, [values], {"run": "deep", "epochs": "6"})["epochs"] == 6
+
+
+def test_a_file_that_describes_runs_wants_one_chosen(tmp_path: Path):
+    """Its settings would otherwise be passed over, and a run of the notebook's defaults trained in silence."""
+    notebook = write_notebook(tmp_path / "03_toy.ipynb", parameters='run = "one"\nepochs = 1')
+    every = write_notebook(tmp_path / "06_every.ipynb", parameters='run = ""\nviews = 1')
+    values = write_text(tmp_path / "a.yml", "runs: {deep: {epochs: 5}}")
+    with pytest.raises(ValueError, match=r"a\.yml describes the runs deep: choose one with -p run deep"):
+        parameters.resolve(notebook, [values])
+    assert parameters.resolve(every, [values]) == {}
 
 
 def test_the_run_that_a_section_names_brings_its_changes(tmp_path: Path):

@@ -193,8 +193,9 @@ def test_a_photo_is_turned_upright_as_its_exif_says(tmp_path, orientation):
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "1", "LA", "CMYK"])
 def test_a_photo_of_any_mode_gets_the_channels_asked_for(tmp_path, mode, channels):
     image = Image.fromarray(noise(0)).convert(mode)
-    path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
+    path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
     image.save(path)
+    image = Image.open(path)  # a JPEG changes pixels a little
     found = store.decode(path, store.Frame(20, 30, channels=channels))
     assert found.shape == (30, 20, channels)
     expected = np.asarray(image.convert(store.MODES[channels])).reshape(30, 20, channels)

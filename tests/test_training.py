@@ -190,6 +190,12 @@ def test_adamw_resumes_as_well(data, tmp_path):
     pd.testing.assert_frame_equal(whole.out_of_fold, resumed.out_of_fold, check_exact=True)
 
 
+def test_a_finished_fold_needs_no_first_weights(data, tmp_path, monkeypatch):
+    first = toys.train(data, tmp_path, folds=(0,))
+    monkeypatch.setattr(models, "initial_state", None)  # the hub may be out of reach by now
+    pd.testing.assert_frame_equal(toys.train(data, tmp_path, folds=(0,)).out_of_fold, first.out_of_fold)
+
+
 def test_half_precision_trains_too(data, tmp_path):
     result = toys.train(data, tmp_path, folds=(0,), precision="bfloat16")
     assert result.history["train_loss"].map(math.isfinite).all()
