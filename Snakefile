@@ -70,7 +70,7 @@ PYTHON = sys.executable
 OUTPUT = relative(setting("00_prepare_data", "output_dir"))
 DATA = files.project_path(setting("00_prepare_data", "data_dir"))
 # The photos are too many to follow one by one: the tables that list them stand for them.
-ROOTS = archives.folders_with_data(DATA) if DATA.is_dir() else []
+ROOTS = archives.folders_with_data(DATA) if DATA.is_dir() else []  # DATA, or folders inside it
 LISTS = [relative(root / path) for root in ROOTS for path in ("train/train.csv", "eval/info.csv")]
 LISTS = [path for path in [*LISTS, relative(DATA)] if files.project_path(path).is_file()]  # DATA itself: an archive
 FOLDS = range(setting("00_prepare_data", "fold_count"))

@@ -29,7 +29,7 @@ EXPERIMENT = {
     "output_dir": "outputs/tiny",
     "fold_count": len(FOLDS),
     "test_val_share": 0.15,
-    "07_ensemble": {"weights": [1.0]},  # `weights` means another thing in training
+    "notebooks": {"07_ensemble": {"weights": [1.0]}},  # `weights` means another thing in training
     "runs": {"tiny": RUN},
 }
 

@@ -3,6 +3,7 @@
 The chain runs once; each test gets a copy of what it left, and most ask by a dry run what would run again.
 """
 
+import re
 import shutil
 from pathlib import Path
 
@@ -76,8 +77,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(CHECKOUT / "Snakefile", project)
     for name, cells in NOTEBOOKS.items():
         write_toy_notebook(project / "notebooks" / f"{name}.ipynb", *cells)
-    (project / "data" / "train").mkdir(parents=True)
-    (project / "data" / "train" / "train.csv").write_text("id\n")
+    (project / "data").mkdir()
+    for path in ("train/train.csv", "eval/info.csv"):
+        (project / "data" / path).parent.mkdir()
+        (project / "data" / path).write_text("id\n")
     write_values(project)
     done = snakemake(project, *TOY)
     assert done.returncode == 0, done.stdout
@@ -110,8 +113,21 @@ def test_a_finished_chain_has_nothing_to_do_even_if_jupyter_saved_outputs_into_a
 
 
 def test_a_changed_value_runs_its_step_again_and_those_after_it(project: Path):
-    write_values(project, **{"03_one_model": {"epochs": 3}})
+    write_values(project, notebooks={"03_one_model": {"epochs": 3}})
     assert planned(project) == {"train_03_one_model", "infer", "ensemble"}
+
+
+def test_a_value_given_for_once_goes_before_a_runs_own_settings(project: Path):
+    write_values(project, runs={"one_model": {"epochs": 4}})
+    plan = snakemake(project, *TOY, "--dry-run", "--printshellcmds", "--config", "epochs=3")
+    assert '"epochs": 3' in plan.stdout
+    assert '"epochs": 4' not in plan.stdout
+
+
+def test_an_archive_of_the_photos_is_watched_as_a_whole(project: Path):
+    shutil.make_archive(str(project / "photos"), "zip", project / "data")
+    plan = snakemake(project, *TOY, "--dry-run", "--config", f"data_dir={project / 'photos.zip'}")
+    assert re.search(r"input: .*photos\.zip", plan.stdout)
 
 
 def test_a_changed_cell_runs_its_step_again_and_those_after_it(project: Path):
