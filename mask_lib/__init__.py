@@ -40,6 +40,7 @@ READING_ORDER = (
     "suspects",
     "keystrokes",
     "queues",
+    "desk",
     "review",
     "tracking",
     "plots",

@@ -85,12 +85,11 @@ def corrected(photo_table: pd.DataFrame, state: Mapping[str, Mapping[str, Any]])
     """The photo table with the labels of a state and without the photos that it drops; eval rows as they are."""
     is_dropped = photo_table["path"].map(lambda path: state.get(path, {}).get("verdict") == "drop")
     kept = photo_table[~is_dropped.astype(bool) | (photo_table["split"] != "train")].reset_index(drop=True)
-    is_train = kept["split"] == "train"
-    new = [state.get(path, {}).get("label") if train else None for path, train in zip(kept["path"], is_train, strict=True)]
-    rows = [row for row, label in enumerate(new) if label is not None]
-    for row in rows:
-        mask, gender, _ = labels.decode(new[row])
-        kept.loc[row, ["label", "mask", "gender"]] = [new[row], labels.key_of(mask), labels.key_of(gender)]
+    new = kept["path"].map(lambda path: state.get(path, {}).get("label")).where(kept["split"] == "train").dropna()
+    parts = [labels.decode(label) for label in new.astype("int64")]
+    kept.loc[new.index, "label"] = new.astype("int64")
+    kept.loc[new.index, "mask"] = [labels.key_of(mask) for mask, _, _ in parts]
+    kept.loc[new.index, "gender"] = [labels.key_of(gender) for _, gender, _ in parts]
     return kept
 
 

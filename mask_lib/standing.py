@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from mask_lib import labels
 from mask_lib.decisions import Decision, DecisionLog
 
 
@@ -132,3 +133,24 @@ class Worklog:
             last = Stroke([decision])
             self.strokes.append(last)
         self._stroke_of[decision["id"]] = last
+
+
+def words_of(stroke: Stroke) -> str:
+    """What a stroke decided, in words: `worn male <30 → worn female <30 (7 photos)`."""
+    first, count = stroke.decisions[0], len({made["path"] for made in stroke.decisions})
+    text = words_of_change(first)
+    return f"{text} ({count} photos)" if count > 1 else text
+
+
+def words_of_change(made: Decision) -> str:
+    """One decision in words."""
+    field, new = made["field"], made["new"]
+    if field == "label":
+        if made["old"] in (None, new):
+            return f"class {labels.describe(new)}"
+        return f"{labels.describe(made['old'])} → {labels.describe(new)}"
+    if field in ("flag", "skip"):
+        return {"flag": "flagged", "skip": "skipped"}[field] if new else f"no longer {field}"
+    if new is None:
+        return f"no longer {made['old']}"
+    return {"right": "label right", "wrong": "label wrong", "confirmed": "wrong, confirmed", "drop": "dropped"}[new]
