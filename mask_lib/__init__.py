@@ -42,6 +42,7 @@ READING_ORDER = (
     "queues",
     "desk",
     "review",
+    "review_widget",
     "tracking",
     "plots",
     "parameters",

@@ -56,7 +56,7 @@ class Desk:
             self._photos_of.setdefault(row["person"], []).append(row["path"])
         suspected = [] if suspects is None else suspects.drop_duplicates("path").to_dict("records")
         self._suspects = {row["path"]: row for row in suspected if row["path"] in self._rows}
-        self._work = Worklog(log)
+        self.log, self._work = log, Worklog(log)
         self._lock = threading.RLock()
         self._presses: deque[float] = deque(maxlen=PACE_OVER)
         self.start("inspect")
@@ -106,7 +106,7 @@ class Desk:
                 "scope": "person" if self._is_for_person() else "photo",
                 "keys": self.keys(),
                 "message": self._message,
-                "problems": list(self._work.log.problems),
+                "problems": list(self.log.problems),
                 "version": self._work.seen,
             }
 

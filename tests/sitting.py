@@ -14,11 +14,18 @@ STEMS = {"incorrect_mask": "incorrect", "mask1": "worn", "mask2": "worn", "norma
 ANNOTATOR = "ann"
 
 
+def person_name(number: int) -> str:
+    return f"{number:06d}_male_Asian_{31 + number}"
+
+
+PATHS = [f"{person_name(number)}/{stem}.png" for number in range(3) for stem in STEMS]  # of three people
+
+
 def photo_table(data_dir: Path, people: int = 3) -> pd.DataFrame:
     """Four photos a person, all of them men in their thirties, every photo with bytes of its own."""
     rows = []
     for number in range(people):
-        person = f"{number:06d}_male_Asian_{31 + number}"
+        person = person_name(number)
         for place, (stem, mask) in enumerate(STEMS.items()):
             path = data_dir / "train" / "images" / person / f"{stem}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
