@@ -1,20 +1,65 @@
 """Which labels are probably wrong, worst first, from out-of-fold probabilities and what a person's photos share."""
 
+import warnings
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from cleanlab.filter import find_label_issues
 from cleanlab.rank import get_label_quality_scores
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
-from mask_lib import labels
+from mask_lib import folds, labels
 from mask_lib.labels import Mask
 
 SUSPECT_COLUMNS = ["path", "field", "current", "suggested", "score", "why"]
+REGULARISATION = 0.003  # scikit-learn's C for standardised features of about a thousand columns
+ITERATIONS = 60  # the probabilities hardly move after that
 LEAST = 1e-4  # probability below which a network's certainty counts for nothing more
 PERSON_FIELDS = ("gender", "age")  # the same on all photos of a person
 WORDS = {"gender": labels.GENDER_WORDS, "age": labels.AGE_WORDS}
-MASK_DOUBT = 1.5  # log odds taken off single photos: files are misnamed in pairs, seldom one by one
+MASK_DOUBT = 2.5  # log odds taken off single photos: files are misnamed in pairs, seldom one by one
+BORDER_DOUBT = 2.0  # log odds taken off an age right at the border of two groups
+BORDER_WIDTH = 6.0  # years over which that fades
+FOLLOWS = 0.5  # what a photo counts whose person has another photo in the queue before it
 ISSUE_BONUS = 0.5  # what cleanlab's verdict "this label is an issue" adds, in log odds
 DUPLICATE_BONUS = 2.0  # what a copy of the photo with another label adds, in log odds
+
+
+def out_of_fold(
+    features: Sequence[np.ndarray], photo_table: pd.DataFrame, fold_count: int = 5, seed: int = 0
+) -> pd.DataFrame:
+    """Probabilities of every photo before any training, columns `path, label, p00 … p17`.
+
+    features: one or more (N, D) arrays, such as a frozen network's layers, rows as in `photo_table`
+    (columns `path, person, label`); their answers are averaged. Mask, gender and age are learned
+    apart, each by a logistic regression on the people of the other folds: a class of all three has
+    too few photos to learn from, an attribute has enough.
+    """
+    table = photo_table[["path", "person", "label"]].astype({"label": "int64"}).reset_index(drop=True)
+    fold_of = table["person"].map(folds.spread(table, fold_count, seed)).to_numpy()
+    heads = {
+        name: np.mean([attribute_out_of_fold(one, given, fold_of, len(labels.ATTRIBUTES[name])) for one in features], 0)
+        for name, given in labels.decode_all(table["label"].to_numpy()).items()
+    }
+    found = pd.DataFrame(labels.joint(**heads), columns=list(labels.PROBABILITY_COLUMNS))
+    return table[["path", "label"]].join(found)
+
+
+def attribute_out_of_fold(features: np.ndarray, given: np.ndarray, fold_of: np.ndarray, count: int) -> np.ndarray:
+    """(N, count) probabilities of one attribute, each fold's from the photos of the others."""
+    found = np.zeros((len(given), count))
+    for fold in np.unique(fold_of):
+        asked = fold_of == fold
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=REGULARISATION, max_iter=ITERATIONS))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model.fit(features[~asked], given[~asked])
+        found[np.ix_(asked, model[-1].classes_)] = model.predict_proba(features[asked])
+    return found
 
 
 def rank(
@@ -29,10 +74,10 @@ def rank(
     - `field`: what is suspected, `mask`, `gender`, `age`, or `swap` where the person's normal and
       incorrect photo seem to have changed places
     - `current`, `suggested`: labels 0-17, equal where nothing speaks against the current one
-    - `score`: 0-1, how likely the evidence makes another value of that field
+    - `score`: 0-1, how likely the evidence makes another value of that field; see `in_order`
     - `why`: the same in words
 
-    Gender and age are judged once for all photos of a person, and these stand next to each other.
+    Gender and age are judged once for all photos of a person.
     Raises ValueError if no photo has probabilities.
     """
     table = photo_table.merge(probabilities[["path", *labels.PROBABILITY_COLUMNS]], on="path", how="inner")
@@ -42,6 +87,7 @@ def rank(
     parts = labels.marginals(table[list(labels.PROBABILITY_COLUMNS)].to_numpy(dtype="float64"))
     given = labels.decode_all(table["label"].to_numpy())
     evidence = [person_evidence(table, parts[field], given[field], field) for field in PERSON_FIELDS]
+    evidence[-1]["odds"] -= border_doubt(table, evidence[-1]["suggested"].to_numpy())
     evidence += [mask_evidence(table, parts["mask"], given["mask"]), swap_evidence(table, parts["mask"])]
     found = pd.concat([one for one in evidence if len(one)], ignore_index=True)
     if duplicates is not None and len(duplicates):
@@ -89,6 +135,21 @@ def person_evidence(table: pd.DataFrame, probabilities: np.ndarray, given: np.nd
         for few, many, new, old in zip(agreeing, counts, best, given, strict=True)
     ]
     return evidence_table(table, field, given, best, log_odds_against(together, given) + bonus, why)
+
+
+def border_doubt(table: pd.DataFrame, suggested: np.ndarray) -> np.ndarray:
+    """(N,) log odds to take off an age's evidence: most where the recorded age lies at the border that is crossed.
+
+    Nobody sees the difference between 59 and 60 years: there, looking like the other group is normal
+    and no sign of a wrong row. 0 without a column `age`.
+    """
+    if "age" not in table:
+        return np.zeros(len(table))
+    years = pd.to_numeric(table["age"]).fillna(-1000).to_numpy(dtype="float64")
+    given, groups = (labels.decode_all(found)["age"] for found in (table["label"].to_numpy(), suggested))
+    # The border next to the suggested group, on the side of the given one.
+    edge = np.array(labels.AGE_EDGES)[np.clip(np.where(groups < given, groups, groups - 1), 0, 1)]
+    return np.where(groups == given, 0, BORDER_DOUBT * np.exp(-np.abs(years - edge) / BORDER_WIDTH))
 
 
 def mask_evidence(table: pd.DataFrame, probabilities: np.ndarray, given: np.ndarray) -> pd.DataFrame:
@@ -182,13 +243,22 @@ def differing_field(label: int, other: int) -> str:
 
 
 def in_order(found: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    """Per photo its strongest evidence, worst first; a person's photos with one suspicion stay together."""
+    """Per photo its strongest evidence, worst first, and of each person's suspicion one photo before the others.
+
+    That photo leads: it shows the face if there is one that does. Who decides it for the person has
+    decided the others, so these count half and come when every graver suspicion has been seen.
+    """
     strongest = found.sort_values("odds", ascending=False, kind="stable").drop_duplicates("path")
-    strongest = strongest.assign(score=1 / (1 + np.exp(-strongest["odds"])))
-    is_open = strongest["suggested"] != strongest["current"]
-    # Within a person's suspicion, the order is that of the photo table; and what speaks for the label comes last.
+    shows_face = labels.decode_all(strongest["current"].to_numpy())["mask"] == Mask.NOT_WORN
     place = strongest["path"].map(dict(zip(table["path"], range(len(table)), strict=True)))
-    ordered = strongest.assign(score=strongest["score"].round(6), is_open=is_open, place=place).sort_values(
-        ["is_open", "score", "person", "place"], ascending=[False, False, True, True], kind="stable", ignore_index=True
+    strongest = strongest.assign(place=place, shows_face=shows_face).sort_values(
+        ["shows_face", "place"], ascending=[False, True], kind="stable"
+    )
+    follows = strongest.duplicated(["person", "field"]) & strongest["field"].isin(PERSON_FIELDS)
+    score = (1 / (1 + np.exp(-strongest["odds"]))).where(~follows, lambda whole: FOLLOWS * whole)
+    is_open = strongest["suggested"] != strongest["current"]
+    # A label that nothing speaks against stands behind all others, however unsure its probability.
+    ordered = strongest.assign(score=score.where(is_open, score / 10).round(6)).sort_values(
+        ["score", "person", "place"], ascending=[False, True, True], kind="stable", ignore_index=True
     )
     return ordered[SUSPECT_COLUMNS]
