@@ -44,10 +44,13 @@ class Desk:
     ):
         """photo_table: train rows of the photo table; suspects: `path, field, current, suggested, score, why`.
 
-        Raises ValueError for repeated paths and for paths outside the images folder.
+        Raises ValueError for repeated paths, for paths outside the images folder and for suggestions
+        that are no class.
         """
         if photo_table["path"].duplicated().any():
             raise ValueError("a photo stands twice in the table")
+        if suspects is not None and not suspects["suggested"].isin(range(labels.CLASS_COUNT)).all():
+            raise ValueError("suspects: `suggested` must be a class 0-17 in every row")
         rows = photo_table[["path", "person", "mask", "age", "label"]].to_dict("records")
         self._rows: dict[str, dict[str, Any]] = {row["path"]: row for row in rows}
         self._files = dict(zip(photo_table["path"], photos.files_of(data_dir, photo_table), strict=True))

@@ -324,6 +324,12 @@ def test_a_suspected_swap_is_accepted_for_both_photos(tmp_path):
     }
 
 
+def test_a_suggestion_that_is_no_class_is_refused_at_once(tmp_path):
+    photos = photo_table(tmp_path, people=1)
+    with pytest.raises(ValueError, match="suggested"):
+        Review(photos, open_log(tmp_path), tmp_path, suspects_of(photos).assign(suggested=[1, 2, 18, 3]))
+
+
 def test_two_after_a_first_digit_is_a_digit_among_the_suspects(review, tmp_path):
     review.start("suspects")
     type_keys(review, "P", "1", "2")
