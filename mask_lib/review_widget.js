@@ -528,7 +528,7 @@ class View {
     if (pace != null) parts.push(`${Math.round(pace)} a minute`);
     if (minutes != null) parts.push(minutesText(minutes));
     this.progress.textContent = parts.join(" · ");
-    this.message.textContent = note || screen.message || screen.problems?.at(-1) || "";
+    this.message.textContent = trouble ? "" : note || screen.message || screen.problems?.at(-1) || "";
   }
 
   drawHelp(screen) {

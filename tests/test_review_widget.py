@@ -137,9 +137,8 @@ class Desk:
 
     def rerun(self) -> None:
         """Wait for the server to start a new kernel, and run the cells again in it."""
+        self.page.locator(".jp-Dialog button.jp-mod-accept").click(timeout=LONGEST)  # it tells of the restart
         self.page.wait_for_function(KERNEL_IS_BACK, timeout=LONGEST)
-        for button in self.page.locator(".jp-Dialog button.jp-mod-accept").all():
-            button.click()
         before = self.kernel()
         jupyter_pages.run_all(self.page)
         until(lambda: self.kernel() != before, "the cells run in a new kernel")
@@ -283,6 +282,8 @@ def test_no_acknowledged_decision_is_lost_when_the_kernel_is_killed_while_keys_f
     pause = random.Random(5)
     for _ in range(3):
         desk.page.evaluate(COLLECT)
+        desk.press("1")
+        desk.settles()
         killer = threading.Timer(pause.uniform(0.3, 1.5), os.kill, (desk.kernel(), signal.SIGKILL))
         killer.start()
         desk.press(*("12" * 50))
@@ -522,6 +523,24 @@ def test_photos_travel_as_buffers_and_unknown_ones_as_a_reason(sent: list):
     widget.receive(widget, {"type": "photos", "paths": ["a.jpg", "../secret"]}, [])
     assert sent[0] == ({"type": "photo", "path": "a.jpg", "mime": "image/jpeg"}, [b"bytes"])
     assert sent[1][0]["path"] == "../secret" and "cannot be read" in sent[1][0]["error"] and sent[1][1] is None
+
+
+@pytest.mark.parametrize(
+    ("mode", "pending", "scope", "foreseen", "unforeseen"),
+    [
+        ("inspect", "", "photo", {"1": 1, "2": 1, " ": 1, "s": 1, "ArrowRight": 1, "ArrowLeft": -1}, "fuz"),
+        ("review", "", "photo", {"Enter": 1, "y": 1, "n": 1, "x": 1}, "u"),
+        ("relabel", "", "photo", {"2": 1, "9": 1, "x": 1}, ["0", "1", "q", "P", "S", "Enter"]),
+        ("relabel", "1_", "photo", {}, "13x"),
+        ("suspects", "", "photo", {"Enter": 1, "n": 1}, "1P"),
+        ("suspects", "", "person", {"ArrowLeft": -1}, ["Enter", "n", "2"]),
+        ("grid", "", "photo", {}, ["1", "Enter", "ArrowRight"]),
+    ],
+)
+def test_only_keys_whose_outcome_is_certain_are_foreseen(mode, pending, scope, foreseen, unforeseen):
+    moves = review_widget.moves({"mode": mode, "pending": pending, "scope": scope})
+    assert moves.items() >= foreseen.items()
+    assert not moves.keys() & set(unforeseen)
 
 
 def test_nothing_of_the_state_is_a_trait_that_a_notebook_would_save():
