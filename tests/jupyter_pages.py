@@ -1,0 +1,99 @@
+"""JupyterLab and Notebook 7 as a person meets them: a server with settings of its own, and pages of it."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from playwright.sync_api import Page
+from tiny_project import environment
+
+from mask_lib import files
+
+MODULES = {"lab": "jupyterlab", "notebook": "notebook"}
+PAGES = {"lab": "lab/tree/{name}?reset", "notebook": "notebooks/{name}"}
+LONGEST = 60_000  # milliseconds for anything to happen in a page
+NOTEBOOK = "window.jupyterapp.shell.currentWidget"
+IS_READY = f"""() => {{
+    const context = window.jupyterapp?.shell.currentWidget?.sessionContext;
+    return Boolean(context?.isReady && context.session?.kernel?.status === 'idle' && {NOTEBOOK}.content.widgets.length);
+}}"""
+CELLS = f"() => [...{NOTEBOOK}.content.model.cells].map(cell => cell.toJSON())"
+
+
+def command(kind: str, root: Path) -> list[str]:
+    """A server on a port that the system picks, for this machine alone, asking nobody anything."""
+    options = {
+        "ServerApp.ip": "127.0.0.1",
+        "ServerApp.port": 0,
+        "ServerApp.root_dir": root,
+        "ServerApp.open_browser": False,
+        "ServerApp.allow_root": True,
+        "IdentityProvider.token": "",
+        "LabApp.news_url": None,
+        "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
+    }
+    set_to = [f"--{name}={value}" for name, value in options.items()]
+    return [sys.executable, "-m", MODULES[kind], "--expose-app-in-browser", *set_to]
+
+
+@contextlib.contextmanager
+def serving(kind: str, folder: Path) -> Iterator[str]:
+    """The address of a running server (`lab` or `notebook`) whose notebooks lie in `folder`."""
+    places = folder / "jupyter"
+    places.mkdir()
+    own = {f"JUPYTER_{name}_DIR": str(places / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
+    settings = places / "config" / "lab" / "user-settings" / "@jupyterlab" / "apputils-extension"
+    settings.mkdir(parents=True)
+    files.write_json({"fetchNews": "false"}, settings / "notification.jupyterlab-settings")  # it would ask
+    own |= {"IPYTHONDIR": str(places / "ipython"), "JUPYTERLAB_WORKSPACES_DIR": str(places / "workspaces")}
+    with (places / "server.log").open("w") as text:
+        server = subprocess.Popen(
+            command(kind, folder), env=environment(folder) | own, cwd=folder, stdout=text, stderr=text
+        )
+    try:
+        runtime = places / "runtime"
+        until(lambda: list(runtime.glob("jpserver-*.json")) or server.poll() is not None, "the server starts")
+        assert server.poll() is None, (places / "server.log").read_text()
+        yield files.read_json(next(runtime.glob("jpserver-*.json")))["url"]
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+
+
+def until(condition: Callable[[], object], what: str, seconds: float = 60) -> None:
+    """Wait until something holds; name it if it does not come."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"after {seconds} s still waiting until {what}"
+        time.sleep(0.05)
+
+
+def open_notebook(page: Page, address: str, kind: str, name: str) -> None:
+    """Go to a notebook and wait for its kernel."""
+    page.goto(address + PAGES[kind].format(name=name))
+    page.wait_for_function(IS_READY, timeout=LONGEST)
+
+
+def run_all(page: Page) -> None:
+    """Start all cells; what they show is waited for elsewhere."""
+    page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
+
+
+def save(page: Page) -> None:
+    """Save the notebook, as Ctrl+S does."""
+    page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
+
+
+def cells(page: Page) -> list[dict]:
+    """The cells of the notebook as the page holds them."""
+    return page.evaluate(CELLS)
+
+
+def save_screenshot(page: Page, name: str) -> None:
+    """A picture of the page, where `MASK_LIB_SCREENSHOTS` names a folder for it."""
+    if folder := os.environ.get("MASK_LIB_SCREENSHOTS"):
+        page.screenshot(path=Path(folder, f"{name}.png"))
