@@ -1,7 +1,7 @@
 """A whole run: all its folds with one network, its settings and its scores in one folder."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,40 +45,46 @@ def train_run(
     The network is built, and compiled if asked, once: each fold loads its own first weights.
     Raises ValueError for a fold without a split, ChangedSettingsError as `training.train_fold` does.
     """
-    chosen = run.folds or tuple(splits)
-    unknown = set(chosen) - set(splits)
-    if unknown:
-        raise ValueError(f"folds = {list(run.folds)}: 00_prepare_data made only {sorted(splits)}")
-    device, folder = devices.pick_device(), folder_of(output_dir, run.run)
-    source = devices.DevicePhotos(photos, device)
-    network = models.build(run.architecture, dropout=run.dropout).to(device, memory_format=torch.channels_last)
+    chosen, folder = chosen_folds(run, splits), folder_of(output_dir, run.run)
+    source = devices.DevicePhotos(photos, devices.pick_device())
+    network = models.build(run.architecture, dropout=run.dropout).to(source.device, memory_format=torch.channels_last)
     forward = torch.compile(network) if run.compile_network else network
     steps = {fold: step_count(run, splits[fold]) for fold in chosen}
-    tables = []
     with files.progress(total=sum(steps.values()), what=f"train {run.run}", unit="step") as bar:
         for fold in chosen:
-            before = sum(steps[earlier] for earlier in chosen[: chosen.index(fold)])
-            tables.append(
-                training.train_fold(
-                    run,
-                    fold,
-                    splits[fold],
-                    source,
-                    folder / f"fold{fold}",
-                    network,
-                    forward,
-                    when_changed=when_changed,
-                    checkpoint_seconds=checkpoint_seconds,
-                    on_step=lambda done, before=before: bar.update(before + done - bar.n),
-                    on_epoch=on_epoch,
-                )
+            before = bar.n  # steps of the folds before
+            training.train_fold(
+                run,
+                fold,
+                splits[fold],
+                source,
+                folder / f"fold{fold}",
+                network,
+                forward,
+                when_changed=when_changed,
+                checkpoint_seconds=checkpoint_seconds,
+                on_step=lambda done, before=before: bar.update(before + done - bar.n),
+                on_epoch=on_epoch,
             )
             bar.update(before + steps[fold] - bar.n)
-    files.write_json({**run.settings(), "device": devices.device_name(device)}, folder / "config.json")
-    person_of = splits[chosen[0]].set_index("path")["person"]
-    out_of_fold = pd.concat(tables, ignore_index=True)
-    out_of_fold.insert(1, "person", out_of_fold["path"].map(person_of))
+    files.write_json({**run.settings(), "device": devices.device_name(source.device)}, folder / "config.json")
+    return read_result(folder, splits, chosen)
+
+
+def chosen_folds(run: config.Run, splits: dict[int, pd.DataFrame]) -> tuple[int, ...]:
+    """The folds a run asks for, by default all. Raises ValueError for one that was not prepared."""
+    if set(run.folds) - set(splits):
+        raise ValueError(f"folds = {list(run.folds)}: 00_prepare_data made only {sorted(splits)}")
+    return run.folds or tuple(splits)
+
+
+def read_result(folder: Path, splits: dict[int, pd.DataFrame], chosen: Sequence[int]) -> RunResult:
+    """What the trained folds `chosen` left in a run's folder."""
     histories = [pd.read_csv(folder / f"fold{fold}" / "history.csv") for fold in chosen]
+    tables = [pd.read_csv(folder / f"fold{fold}" / "oof.csv") for fold in chosen]
+    out_of_fold = pd.concat(tables, ignore_index=True)
+    person_of = splits[chosen[0]].set_index("path")["person"]
+    out_of_fold.insert(1, "person", out_of_fold["path"].map(person_of))
     return RunResult(folder, pd.concat(histories, ignore_index=True), out_of_fold)
 
 
