@@ -103,7 +103,6 @@ def execute(
     """
     from nbclient.exceptions import CellTimeoutError
     from papermill.exceptions import PapermillExecutionError, strip_color
-    from papermill.execute import execute_notebook
 
     def stop(reason: str, exit_code: ExitCode) -> NoReturn:
         partial = nbformat.read(temporary if temporary.exists() else notebook, as_version=4)
@@ -112,21 +111,7 @@ def execute(
 
     endings: list[int | None] = []
     try:
-        with environment(MASK_LIB_HEADLESS="1", JUPYTER_PREFER_ENV_PATH="1"):
-            executed = execute_notebook(
-                # papermill fills in {names} in paths
-                *(str(path).replace("{", "{{").replace("}", "}}") for path in (notebook, temporary)),
-                parameters=dict(values),
-                kernel_name="python3",
-                language="python",
-                cwd=files.PROJECT,
-                progress_bar=False,
-                stdout_file=sys.stderr,  # progress lines
-                stderr_file=sys.stderr,
-                execution_timeout=cell_seconds,
-                store_widget_state=False,
-                kernel_manager_class=watched_kernel(endings),
-            )
+        executed = run_cells(notebook, temporary, values, cell_seconds, endings)
     except PapermillExecutionError as error:
         lines = strip_color("\n".join(error.traceback)).splitlines()[-TRACEBACK_LINES:]
         stop("\n".join([f"{error.ename}: {error.evalue}", *lines]), ExitCode.CELL_FAILED)
@@ -139,6 +124,29 @@ def execute(
     executed.metadata.papermill.update(input_path=notebook.name, output_path="")
     executed.metadata.pop("widgets", None)
     return executed
+
+
+def run_cells(
+    notebook: Path, temporary: Path, values: Mapping[str, Any], cell_seconds: float | None, endings: list[int | None]
+) -> nbformat.NotebookNode:
+    """The notebook as papermill leaves it; how its kernel ended is added to `endings`. Raises what papermill does."""
+    from papermill.execute import execute_notebook
+
+    with environment(MASK_LIB_HEADLESS="1", JUPYTER_PREFER_ENV_PATH="1"):
+        return execute_notebook(
+            # papermill fills in {names} in paths
+            *(str(path).replace("{", "{{").replace("}", "}}") for path in (notebook, temporary)),
+            parameters=dict(values),
+            kernel_name="python3",
+            language="python",
+            cwd=files.PROJECT,
+            progress_bar=False,
+            stdout_file=sys.stderr,  # progress lines
+            stderr_file=sys.stderr,
+            execution_timeout=cell_seconds,
+            store_widget_state=False,
+            kernel_manager_class=watched_kernel(endings),
+        )
 
 
 @contextlib.contextmanager
