@@ -6,32 +6,22 @@ notebooks need one another's files and run in the order of their numbers.
 
 import os
 import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import jupyter_pages
 import pytest
 from browser import require_chromium
 from playwright.sync_api import Page, sync_playwright
-from tiny_project import CHECKOUT, environment, paint
-
-from mask_lib import files
+from tiny_project import CHECKOUT, paint
 
 pytestmark = pytest.mark.browser
 
 NOTEBOOKS = ("00_prepare_data", "03_one_model", "06_inference", "07_ensemble")
 LONGEST = 300  # seconds for one notebook
-IS_READY = """() => {
-    const context = window.jupyterapp?.shell.currentWidget?.sessionContext;
-    return Boolean(context?.isReady && context.session?.kernel?.status === 'idle');
-}"""
-RUN_ALL = "() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }"
-CELLS = """() => [...window.jupyterapp.shell.currentWidget.content.model.cells].map(cell => cell.toJSON())"""
 IS_OVER = f"""() => {{
-    const code = ({CELLS})().filter(cell => cell.cell_type === 'code');
+    const code = ({jupyter_pages.CELLS})().filter(cell => cell.cell_type === 'code');
     const failed = code.some(cell => cell.outputs.some(output => output.output_type === 'error'));
     const done = code.every(cell => cell.execution_count !== null) && code.at(-1).outputs.length;
     const status = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.status;
@@ -47,31 +37,6 @@ TO_THE_TOP = "() => window.jupyterapp.shell.currentWidget.content.scrollToItem(0
 SHUT_DOWN = "() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()"
 
 
-def lab_command(root: Path) -> list[str]:
-    """JupyterLab on a port that the system picks, for this machine alone, asking nobody anything."""
-    options = {
-        "ServerApp.ip": "127.0.0.1",
-        "ServerApp.port": 0,
-        "ServerApp.root_dir": root,
-        "ServerApp.open_browser": False,
-        "ServerApp.allow_root": True,
-        "IdentityProvider.token": "",
-        "LabApp.expose_app_in_browser": True,
-        "LabApp.news_url": None,
-        "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
-    }
-    return [sys.executable, "-m", "jupyterlab", *(f"--{name}={value}" for name, value in options.items())]
-
-
-def wait_for_address(server: subprocess.Popen, runtime: Path, log: Path) -> str:
-    """The address that a server has noted for itself in its runtime folder, once it answers."""
-    deadline = time.monotonic() + 60
-    while not (found := list(runtime.glob("jpserver-*.json"))):
-        assert server.poll() is None and time.monotonic() < deadline, log.read_text()
-        time.sleep(0.1)
-    return files.read_json(found[0])["url"]
-
-
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a JupyterLab with settings of its own, on a copy of the notebooks beside a painted set."""
@@ -79,18 +44,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     project = tmp_path_factory.mktemp("lab")
     paint(project, people=12, eval_people=6)
     shutil.copytree(CHECKOUT / "notebooks", project / "notebooks", ignore=shutil.ignore_patterns(".*"))
-    own = {f"JUPYTER_{name}_DIR": str(project / "jupyter" / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
-    own |= {"IPYTHONDIR": str(project / "ipython"), "JUPYTERLAB_WORKSPACES_DIR": str(project / "workspaces")}
-    log = project / "lab.log"
-    with log.open("w") as text:
-        server = subprocess.Popen(
-            lab_command(project / "notebooks"), env=environment(project) | own, cwd=project, stdout=text, stderr=text
-        )
-    try:
-        yield wait_for_address(server, Path(own["JUPYTER_RUNTIME_DIR"]), log)
-    finally:
-        server.terminate()
-        server.wait(timeout=30)
+    with jupyter_pages.serving("lab", project) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -118,14 +73,13 @@ def save_screenshot(page: Page, name: str) -> None:
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_a_notebook_runs_from_top_to_bottom_without_an_edit(lab: str, page: Page, name: str):
-    page.goto(f"{lab}lab/tree/{name}.ipynb?reset")
-    page.wait_for_function(IS_READY, timeout=60_000)
-    before = page.evaluate(CELLS)
-    page.evaluate(RUN_ALL)
+    jupyter_pages.open_notebook(page, lab, "lab", f"notebooks/{name}.ipynb")
+    before = jupyter_pages.cells(page)
+    jupyter_pages.run_all(page)
     page.wait_for_function(IS_OVER, timeout=LONGEST * 1000, polling=200)
 
     save_screenshot(page, name)
-    cells = page.evaluate(CELLS)
+    cells = jupyter_pages.cells(page)
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
     assert not [output for output in outputs if output["output_type"] == "error"]
     assert [cell["source"] for cell in cells] == [cell["source"] for cell in before]
