@@ -11,7 +11,6 @@ import pytest
 
 from mask_lib import files
 from mask_lib.decisions import DECISION_KEYS, DecisionLog, LogMovedOn, log_path
-from mask_lib.standing import replay
 
 PRESSES = 1000
 PRESSER = """
