@@ -75,6 +75,8 @@ LISTS = [relative(root / path) for root in ROOTS for path in ("train/train.csv",
 LISTS = [path for path in [*LISTS, relative(DATA)] if files.project_path(path).is_file()]  # DATA itself: an archive
 FOLDS = range(setting("00_prepare_data", "fold_count"))
 TABLES = [f"{OUTPUT}/tables/photos.csv", *(f"{OUTPUT}/tables/split.stratified.{fold}.csv" for fold in FOLDS)]
+CLEAN = f"{OUTPUT}/tables/clean.csv"
+DECISIONS = [relative(path) for path in sorted(files.project_path(OUTPUT).glob("review/decisions.*.jsonl"))]
 TRAIN = {run: settings(notebook, run, when_changed="restart") for run, notebook in RUNS.items()}
 INFER = {run: settings("06_inference", run) for run in RUNS}
 ENSEMBLE = settings(
@@ -91,6 +93,12 @@ HEADLESS = (
 rule all:
     input:
         f"{OUTPUT}/submissions/submission.csv",
+
+
+# snakemake --cores all --configfile notebooks/params/NAME.yml did_it_help
+rule did_it_help:
+    input:
+        [f"{OUTPUT}/gain/{run}.json" for run in RUNS],
 
 
 rule prepare:
@@ -110,6 +118,26 @@ rule prepare:
         HEADLESS
 
 
+# Its suspects come from a run, if there is one; that is no input, for each run is trained on what this step writes.
+rule clean:
+    input:
+        TABLES,
+        DECISIONS,
+        notebook=ancient(source("01_label_cleaning")),
+    output:
+        CLEAN,
+        f"{OUTPUT}/tables/dropped.csv",
+        f"{OUTPUT}/review/suspects.csv",
+        notebook=f"{OUTPUT}/notebooks/01_label_cleaning.ipynb",
+        report=f"{OUTPUT}/reports/01_label_cleaning.html",
+    params:
+        settings=json.dumps(settings("01_label_cleaning")),
+        cells=parameters.source_digest(source("01_label_cleaning")),
+    threads: all_cores()
+    shell:
+        HEADLESS
+
+
 # A rule for each notebook that trains: which one a run takes is part of its output's name. Checkpoints are
 # no outputs, because Snakemake deletes those before a step runs again, and training resumes from them.
 for notebook in sorted(set(RUNS.values())):
@@ -119,6 +147,7 @@ for notebook in sorted(set(RUNS.values())):
             f"train_{notebook}"
         input:
             TABLES,
+            CLEAN,
             notebook=ancient(source(notebook)),
         output:
             scores=f"{OUTPUT}/runs/{{run}}/scores.json",
@@ -139,6 +168,7 @@ for notebook in sorted(set(RUNS.values())):
 rule infer:
     input:
         TABLES,
+        CLEAN,
         scores=f"{OUTPUT}/runs/{{run}}/scores.json",
         notebook=ancient(source("06_inference")),
     output:
@@ -171,3 +201,22 @@ rule ensemble:
         cells=parameters.source_digest(source("07_ensemble")),
     shell:
         HEADLESS
+
+
+rule gain:
+    input:
+        TABLES,
+        CLEAN,
+        scores=f"{OUTPUT}/runs/{{run}}/scores.json",
+    output:
+        f"{OUTPUT}/gain/{{run}}.json",
+    params:
+        data=DATA,
+        output=files.project_path(OUTPUT),
+    wildcard_constraints:
+        run="|".join(RUNS),
+    threads: all_cores()
+    resources:
+        gpu=1,
+    shell:
+        "{PYTHON:q} -m mask_lib.gain {params.data:q} {params.output:q} {wildcards.run:q}"

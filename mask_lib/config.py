@@ -15,6 +15,7 @@ Schedule = Literal["constant", "cosine", "one_cycle", "step"]
 Augmentation = Literal["none", "flip", "faces"]
 Balance = Literal["none", "sqrt", "full"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+LabelSource = Literal["clean", "given"]
 CheckpointChoice = Literal["best", "last"]
 WhenChanged = Literal["refuse", "restart"]
 
@@ -38,6 +39,7 @@ class Run:
     image_height: int = 224  # pixels
     resize: Resize = "stretch"
     folds: tuple[int, ...] = ()  # empty: all of them
+    label_source: LabelSource = "clean"  # as label cleaning left them, or as the data set gives them
     epochs: int = 2
     batch_size: int = 16  # photos
     optimizer: Optimizer = "sgd"

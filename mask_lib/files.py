@@ -98,8 +98,15 @@ def file_digest(path: str | os.PathLike[str]) -> str:
 
 
 def is_headless() -> bool:
-    """Whether `mask_lib.headless` runs this notebook, with nobody watching."""
-    return os.environ.get("MASK_LIB_HEADLESS") == "1"
+    """Whether this notebook runs with nobody watching, by `mask_lib.headless`, papermill or nbconvert."""
+    return os.environ.get("MASK_LIB_HEADLESS") == "1" or not can_be_asked()
+
+
+def can_be_asked() -> bool:
+    """False where what sent this cell to the kernel says that nobody could answer a question; else True."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    request = shell.kernel.get_parent() if hasattr(shell, "kernel") else {}
+    return request.get("content", {}).get("allow_stdin", True)
 
 
 def progress(items: Iterable | None = None, total: int | None = None, what: str = "", unit: str = "photo") -> tqdm:

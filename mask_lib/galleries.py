@@ -77,6 +77,20 @@ def mistakes(images: Sequence[np.ndarray], table: pd.DataFrame, of: int, columns
     return photo_grid(images, titles, columns, heading, notes)
 
 
+def suspects(images: Sequence[np.ndarray], table: pd.DataFrame, columns: int = 7) -> Figure:
+    """The rows of a table of suspicious labels, as `suspects.rank` gives it: the class, → what is suggested (score).
+
+    `images` are their photos. Raises ValueError for another number of photos than of rows.
+    """
+    titles = [
+        f"{describe(row.current)}\n→ {_difference(row.current, row.suggested) or 'the same'} ({row.score:.0%})"
+        for row in table.itertuples()
+    ]
+    notes = ["\n".join(_one_line(path).split("/")[-2:]) for path in table["path"]]
+    heading = f"The {counted(len(table), 'most suspicious label')}" if len(table) else "No label is left to look at"
+    return photo_grid(images, titles, columns, heading, notes)
+
+
 def prediction_titles(table: pd.DataFrame) -> list[str]:
     """For each row of a table with `p00`-`p17`: the likeliest class in words and its probability."""
     probabilities = table[list(PROBABILITY_COLUMNS)].to_numpy()  # (N, 18)

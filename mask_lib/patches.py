@@ -16,7 +16,6 @@ PATCH_COLUMNS = ["path", "field", "old", "new", "reason", "annotator", "time", "
 PATCHED = ("flag", "label", "mark", "verdict")  # fields that a patch holds; skipping is one's own business
 NOT_APPLIED_COLUMNS = ["path", "field", "new", "annotator", "problem"]
 DISAGREEMENT_COLUMNS = ["path", "opinions", "settled", "how"]
-CLEAN_COLUMNS = ["path", "class"]
 SETTLES = "settles"  # a decision with this reason ends a disagreement
 Opinion = int | str  # a class 0-17, "drop", or "right"
 
@@ -93,16 +92,21 @@ def corrected(photo_table: pd.DataFrame, state: Mapping[str, Mapping[str, Any]])
     return kept
 
 
-def clean_table(
+def clean_tables(
     photo_table: pd.DataFrame, state: Mapping[str, Mapping[str, Any]], data_dir: str | os.PathLike[str]
-) -> pd.DataFrame:
-    """What training reads, `tables/clean.csv`: absolute `path` and `class` (0-17) of each train photo kept.
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What training reads and what was dropped: absolute `path` and `class` (0-17) of each train photo.
 
-    state: path -> field -> value, from `applicable` or `merged`.
+    state: path -> field -> value, from `applicable` or `merged`. A dropped photo has its given class.
     """
-    kept = corrected(photo_table[photo_table["split"] == "train"], state)
-    paths = [str(path) for path in photos.files_of(data_dir, kept)]
-    return pd.DataFrame({"path": paths, "class": kept["label"].astype("int64")}, columns=CLEAN_COLUMNS)
+    train = photo_table[photo_table["split"] == "train"]
+    kept = corrected(train, state)
+    parts = (kept, train[~train["path"].isin(kept["path"])])
+    kept_table, dropped = (
+        pd.DataFrame({"path": [str(path) for path in photos.files_of(data_dir, part)], "class": part["label"]})
+        for part in parts
+    )
+    return kept_table.astype({"class": "int64"}), dropped.astype({"class": "int64"})
 
 
 # Several annotators.

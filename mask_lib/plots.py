@@ -58,6 +58,28 @@ def class_counts(photos: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
+def class_changes(before: Sequence[int], after: Sequence[int], ax: Axes | None = None) -> Axes:
+    """Photos a class before and after label cleaning, side by side, with the difference above where there is one.
+
+    Both hold labels 0-17; photos that were dropped are not in `after`.
+    """
+    ax = _axes(ax, 12, 4.2)
+    at = np.arange(CLASS_COUNT)
+    old, new = (np.bincount(np.asarray(part, dtype=np.int64), minlength=CLASS_COUNT) for part in (before, after))
+    bars = [ax.bar(at - 0.2, old, 0.38, color=GREY), ax.bar(at + 0.2, new, 0.38, color=BLUE)]
+    for place, (left, right) in enumerate(zip(old, new, strict=True)):
+        if left != right:
+            above = {"xytext": (0, 2), "textcoords": "offset points", "ha": "center", "va": "bottom", "fontsize": 8}
+            ax.annotate(f"{right - left:+,}", (place, max(left, right)), color=INK, **above)
+    ax.margins(x=0.01, y=0.1)
+    ax.set_ylabel("photos")
+    ax.yaxis.set_major_formatter("{x:,.0f}")
+    _class_ticks(ax)
+    _legend(ax, bars, ["as given", "cleaned"])
+    _title(ax, f"Classes before and after: {counted(len(before), 'photo')} given, {len(after):,} kept")
+    return ax
+
+
 def age_histogram(photos: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """People by age in years, stacked by gender, with the edges of the age groups drawn.
 

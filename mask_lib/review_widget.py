@@ -5,13 +5,17 @@ a synced trait, since those are saved inside the notebook: the page asks for wha
 each with the photo's path and a sequence number.
 """
 
+import os
 import threading
 from pathlib import Path
 from typing import Any
 
 import anywidget
+import pandas as pd
+from IPython.display import Markdown
 
-from mask_lib import keystrokes, labels
+from mask_lib import files, keystrokes, labels
+from mask_lib.decisions import DecisionLog, log_path
 from mask_lib.review import Review
 
 WORDS = (labels.MASK_WORDS, labels.GENDER_WORDS, labels.AGE_WORDS)
@@ -84,6 +88,26 @@ class ReviewWidget(anywidget.AnyWidget):
             self.send({"type": "photo", "path": path, "error": f"This photo cannot be read: {error}"})
         else:
             self.send({"type": "photo", "path": path, "mime": mime}, buffers=[content])
+
+
+def screen(
+    photo_table: pd.DataFrame,
+    data_dir: str | os.PathLike[str],
+    output_dir: str | os.PathLike[str],
+    annotator: str,
+    suspects: pd.DataFrame | None = None,
+    **options: Any,
+) -> ReviewWidget | Markdown:
+    """The screen for one annotator of an experiment, or a line instead where nobody watches.
+
+    Takes what `review.Review` and `ReviewWidget` take. Raises ValueError for an annotator that is no plain word.
+    """
+    path = log_path(output_dir, annotator)
+    if files.is_headless():
+        return Markdown(
+            "Nobody is watching: open this notebook in Jupyter to press keys. The decisions so far count below."
+        )
+    return ReviewWidget(Review(photo_table, DecisionLog(path, annotator), data_dir, suspects), **options)
 
 
 def path_in_view(screen: dict[str, Any]) -> str | None:

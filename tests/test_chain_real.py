@@ -1,5 +1,6 @@
 """The real Snakefile and notebooks on a tiny painted set: every promised file, and a training that is killed."""
 
+import shutil
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ import pytest
 import yaml
 from tiny_project import CHECKOUT, environment, paint, snakemake
 
-from mask_lib import files, labels, models
+from mask_lib import decisions, files, labels, models, photos
 
 CLASSES = list(labels.PROBABILITY_COLUMNS)
 FOLDS = (0, 1)
@@ -29,6 +30,8 @@ EXPERIMENT = {
     "output_dir": "outputs/tiny",
     "fold_count": len(FOLDS),
     "test_val_share": 0.15,
+    "suspects_width": 48,
+    "suspects_height": 64,
     "notebooks": {"07_ensemble": {"weights": [1.0]}},  # `weights` means another thing in training
     "runs": {"tiny": RUN},
 }
@@ -57,6 +60,8 @@ def output(project: Path) -> Path:
         ("tables/photos.csv", ["path", "person", "mask", "gender", "age", "label", "split"]),
         ("tables/problems.csv", ["path", "problem", "detail"]),
         *((f"tables/split.stratified.{fold}.csv", ["path", "person", "label", "split"]) for fold in FOLDS),
+        ("tables/clean.csv", ["path", "class"]),
+        ("review/suspects.csv", ["path", "field", "current", "suggested", "score", "why"]),
         *((f"runs/tiny/fold{fold}/oof.csv", ["path", "label", *CLASSES]) for fold in FOLDS),
         ("inferences/tiny.test.csv", ["ImageID", *CLASSES]),
         ("inferences/tiny.test_val.csv", ["path", "label", *CLASSES]),
@@ -137,6 +142,7 @@ def test_no_person_crosses_and_every_photo_is_judged_by_strangers(output: Path):
     ("name", "answer"),
     [
         ("00_prepare_data", "no person stands on two sides"),
+        ("01_label_cleaning", "0 labels were changed and 0 photos dropped"),
         ("03_one_model.tiny", "On people it has never seen"),
         ("06_inference.tiny", "photos predicted by 1 run"),
         ("07_ensemble", "the weighted mean of 1 member"),
@@ -148,6 +154,37 @@ def test_each_report_holds_the_answer(output: Path, name: str, answer: str):
     assert answer in " ".join(report.split())
     assert "data:image/png;base64" in report
     assert "Traceback" not in report
+
+
+def test_label_cleaning_without_a_screen_applies_the_decisions_that_exist(project: Path, output: Path, tmp_path: Path):
+    shutil.copytree(output / "tables", tmp_path / "tables")
+    train = photos.labeled(tmp_path)
+    wrong, dropped, changed = train["path"][[0, 5, 9]]
+    log = decisions.DecisionLog(decisions.log_path(tmp_path, "ann"), "ann")
+    digest = files.file_digest(project / "data/sample/train/images" / wrong)
+    log.append([{"path": wrong, "field": "label", "old": int(train["label"][0]), "new": 17, "sha256": digest}])
+    log.append([{"path": dropped, "field": "verdict", "old": None, "new": "drop"}])
+    log.append([{"path": changed, "field": "label", "old": int(train["label"][9]), "new": 0, "sha256": "ab" * 32}])
+    given = {"output_dir": tmp_path, "data_dir": "data/sample", "suspects_width": 48, "suspects_height": 64}
+    paths = [CHECKOUT / "notebooks/01_label_cleaning.ipynb", tmp_path / "01.ipynb"]
+    arguments = [text for name, value in given.items() for text in ("-p", name, value)]
+    done = subprocess.run(
+        [sys.executable, "-m", "mask_lib.headless", *map(str, [*paths, *arguments])],
+        env=environment(project),
+        cwd=project,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    clean = pd.read_csv(tmp_path / "tables" / "clean.csv")
+    images = f"{project}/data/sample/train/images/"
+    expected = train.assign(label=train["label"].mask(train["path"] == wrong, 17))[train["path"] != dropped]
+    assert list(clean["path"]) == [images + path for path in expected["path"]]
+    assert list(clean["class"]) == list(expected["label"])
+    report = " ".join((tmp_path / "01.html").read_text(encoding="utf-8").split())
+    assert "1 labels were changed and 1 photos dropped" in report and "Not applied: 1" in report
+    assert "Nobody is watching" in report and not (tmp_path / "review" / "decisions.me.jsonl").exists()
 
 
 def training(project: Path, epochs: int) -> list[str]:

@@ -23,6 +23,15 @@ NOTEBOOKS = {
         "names = ['photos', 'problems', *(f'split.stratified.{fold}' for fold in range(fold_count))]\n"
         "[(tables / f'{name}.csv').write_text(f'seed {seed}') for name in names]",
     ),
+    "01_label_cleaning": (
+        COMMON + 'annotator = "me"',
+        "tables, review = Path(output_dir, 'tables'), Path(output_dir, 'review')\n"
+        "review.mkdir(exist_ok=True)\n"
+        "decided = [path.read_text() for path in sorted(review.glob('decisions.*.jsonl'))]\n"
+        "(tables / 'clean.csv').write_text(' '.join(decided))\n"
+        "(tables / 'dropped.csv').touch()\n"
+        "(review / 'suspects.csv').touch()",
+    ),
     "03_one_model": (
         COMMON + 'run = "one_model"\nepochs = 2\nlearning_rate = 0.1\nwhen_changed = "refuse"',
         "folder = Path(output_dir, 'runs', run)\n"
@@ -99,6 +108,7 @@ def test_the_chain_leaves_a_submission_and_a_report_of_every_step(finished: Path
     assert '"when_changed": "restart"' in submission
     assert {path.name for path in (finished / "results" / "reports").iterdir()} == {
         "00_prepare_data.html",
+        "01_label_cleaning.html",
         "03_one_model.one_model.html",
         "06_inference.one_model.html",
         "07_ensemble.html",
@@ -139,7 +149,26 @@ def test_a_changed_cell_runs_its_step_again_and_those_after_it(project: Path):
 
 def test_another_list_of_photos_runs_everything_again(project: Path):
     (project / "data" / "train" / "train.csv").write_text("id\n1\n")
-    assert planned(project) == {"prepare", "train_03_one_model", "infer", "ensemble"}
+    assert planned(project) == {"prepare", "clean", "train_03_one_model", "infer", "ensemble"}
+
+
+@pytest.mark.parametrize("annotator", ["ann", "zoe"])
+def test_a_new_decision_cleans_and_trains_again(project: Path, annotator: str):
+    (project / "results/review/decisions.ann.jsonl").write_text("a label is wrong")
+    done = snakemake(project, *TOY)
+    assert done.returncode == 0, done.stdout
+    assert planned(project) == set()
+    with (project / f"results/review/decisions.{annotator}.jsonl").open("a") as log:
+        log.write("another one")
+    assert planned(project) == {"clean", "train_03_one_model", "infer", "ensemble"}
+
+
+def test_whether_cleaning_helped_is_asked_of_each_finished_run(project: Path):
+    plan = snakemake(project, *TOY, "--dry-run", "--printshellcmds", "did_it_help")
+    assert plan.returncode == 0, plan.stdout
+    (command,) = [line for line in plan.stdout.splitlines() if "-m mask_lib.gain" in line]
+    assert command.split()[-3:] == [str(project / "data"), str(project / "results"), "one_model"]
+    assert planned(project, "--", "did_it_help") == {"gain", "did_it_help"}
 
 
 def test_a_chain_that_stops_keeps_what_was_done_and_goes_on_from_there(project: Path):
@@ -169,6 +198,7 @@ def test_each_run_is_a_job_with_its_own_values_and_notebook(project: Path):
     by_output = {Path(line.split(" --report ")[0].split()[-1]).stem: line for line in commands}
     assert set(by_output) == {
         "00_prepare_data",
+        "01_label_cleaning",
         "03_one_model.short",
         "04_three_model.heads",
         "06_inference.short",

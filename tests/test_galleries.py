@@ -72,6 +72,18 @@ def boxes(figure: Figure) -> tuple[list[Bbox], list[Bbox], list[Bbox]]:
     )
 
 
+def test_a_suspect_shows_what_its_label_says_and_what_is_suggested():
+    table = pd.DataFrame(
+        [[f"{FOLDER}/mask1.jpg", "gender", 10, 7, 0.912], ["a/normal.jpg", "age", 13, 13, 0.1]],
+        columns=["path", "field", "current", "suggested", "score"],
+    )
+    figure = galleries.suspects([BLACK, BLACK], table)
+    titles = [ax.get_title() for ax in figure.axes if ax.get_title()]
+    assert titles[0].split("\n")[1] == "→ male (91%)" and titles[1].split("\n")[1] == "→ the same (10%)"
+    draw(figure)
+    assert "No label is left" in galleries.suspects([], table.head(0)).get_suptitle()
+
+
 def test_photos_of_any_kind_are_shown_as_they_are():
     for shape in [(8, 6), (8, 6, 1), (8, 6, 3), (8, 6, 4)]:
         image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)

@@ -42,10 +42,11 @@ def test_applying_changes_labels_drops_photos_and_leaves_the_rest(tmp_path):
 def test_the_clean_table_has_absolute_paths_and_classes(tmp_path):
     photos, log = photo_table(tmp_path), decided(tmp_path)
     state, _ = patches.applicable(photos, log.decisions, tmp_path)
-    clean = patches.clean_table(photos, state, tmp_path)
-    assert list(clean.columns) == ["path", "class"] and len(clean) == 11
+    clean, dropped = patches.clean_tables(photos, state, tmp_path)
+    assert list(clean.columns) == list(dropped.columns) == ["path", "class"] and len(clean) == 11
     assert clean["path"][0] == str(tmp_path / "train" / "images" / PATHS[0]) and clean["class"][0] == 10
-    assert clean["class"].dtype == "int64"
+    assert list(dropped["path"]) == [str(tmp_path / "train" / "images" / PATHS[4])]
+    assert clean["class"].dtype == dropped["class"].dtype == "int64"
 
 
 def test_nullable_labels_of_a_photo_table_stay_whole_numbers(tmp_path):
@@ -62,9 +63,8 @@ def test_a_photo_whose_bytes_have_changed_is_reported_and_not_corrected(tmp_path
     assert list(not_applied["path"]) == [PATHS[0], PATHS[4]]
     assert not_applied["problem"].str.contains("changed").all()
     assert list(corrected["path"]) == PATHS and list(corrected["label"][:2]) == [7, 4]
-    assert (
-        patches.clean_table(photos, patches.applicable(photos, log.decisions, tmp_path)[0], tmp_path)["class"][0] == 7
-    )
+    state = patches.applicable(photos, log.decisions, tmp_path)[0]
+    assert patches.clean_tables(photos, state, tmp_path)[0]["class"][0] == 7
 
 
 def test_unknown_and_missing_photos_are_reported(tmp_path):

@@ -99,6 +99,16 @@ def test_classes_of_one_mask_share_a_colour(ax):
     assert all(len(set(colours[start : start + 6])) == 1 for start in (0, 6, 12))
 
 
+def test_changed_classes_say_by_how_much(ax):
+    before = np.repeat(np.arange(18), 3)
+    after = np.where(before == 2, 5, before)[:-1]  # class 2 becomes 5, and one photo of class 17 is dropped
+    plots.class_changes(before, after, ax)
+    assert [text.get_text() for text in ax.texts] == ["-3", "+3", "-1"]
+    old, new = ([bar.get_height() for bar in bars] for bars in ax.containers)
+    assert old == [3] * 18 and new == list(np.bincount(after, minlength=18))
+    assert "54 photos given, 53 kept" in ax.get_title(loc="left")
+
+
 def test_ages_count_each_person_once_by_gender_with_both_edges(ax):
     photos = photo_table()
     plots.age_histogram(photos, ax)

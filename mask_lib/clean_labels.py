@@ -1,0 +1,78 @@
+"""The labels that training reads: those of `tables/clean.csv` once there are any, else the data set's own."""
+
+import os
+from pathlib import Path, PurePath
+
+import pandas as pd
+
+from mask_lib import files, folds
+from mask_lib.config import LabelSource
+
+CLEAN_COLUMNS = ["path", "class"]
+
+
+def clean_path(output_dir: str | os.PathLike[str]) -> Path:
+    """Where the table of kept photos lies, absolute `path` and `class` 0-17."""
+    return Path(output_dir) / "tables" / "clean.csv"
+
+
+def dropped_path(output_dir: str | os.PathLike[str]) -> Path:
+    """Where the photos lie that label cleaning dropped, absolute `path` and the `class` they were given."""
+    return Path(output_dir) / "tables" / "dropped.csv"
+
+
+def write(kept: pd.DataFrame, dropped: pd.DataFrame, output_dir: str | os.PathLike[str]) -> list[Path]:
+    """Write both tables, columns `CLEAN_COLUMNS`, and return their paths."""
+    # The table that training reads comes last: between the two writes an older one still stands, or none.
+    tables = {dropped_path(output_dir): dropped, clean_path(output_dir): kept}
+    return [files.write_csv(table[CLEAN_COLUMNS], path) for path, table in tables.items()][::-1]
+
+
+def read_splits(output_dir: str | os.PathLike[str], label_source: LabelSource = "clean") -> dict[int, pd.DataFrame]:
+    """The folds' tables (see `folds.read_splits`) as a run trains on them.
+
+    label_source: clean takes labels from `tables/clean.csv` and leaves dropped photos out of every
+    part; where that file is not there, and with given, the labels are those of the data set.
+    Raises ValueError if clean.csv was written before photos were added to the set.
+    """
+    splits = folds.read_splits(Path(output_dir))
+    if label_source == "given" or not clean_path(output_dir).exists():
+        return splits
+    class_of, dropped = _read(clean_path(output_dir)), _read(dropped_path(output_dir))
+    cleaned = {fold: _with_classes(split, class_of, dropped) for fold, split in splits.items()}
+    folds.audit(cleaned)
+    return cleaned
+
+
+def _read(path: Path) -> pd.Series:
+    """Class by path below the images folder. Raises OSError or ValueError that names the file."""
+    table = pd.read_csv(path, dtype={"path": str})
+    if list(table.columns) != CLEAN_COLUMNS:
+        raise ValueError(f"{files.shown_path(path)} must have the columns {', '.join(CLEAN_COLUMNS)}")
+    # The folder and the file: the data set may have been moved since.
+    return pd.Series(table["class"].to_numpy("int64"), [inside(path) for path in table["path"]])
+
+
+def inside(path: str) -> str:
+    """The part of a photo's path that the photo table knows it by, `folder/file`."""
+    return "/".join(PurePath(path).parts[-2:])
+
+
+def _with_classes(split: pd.DataFrame, class_of: pd.Series, dropped: pd.Series) -> pd.DataFrame:
+    is_own = ~split["path"].map(os.path.isabs).astype(bool)  # other photos come from outside the set, never reviewed
+    unknown = split["path"][is_own & ~split["path"].isin(class_of.index) & ~split["path"].isin(dropped.index)]
+    if len(unknown):
+        raise ValueError(
+            f"tables/clean.csv is older than the photos: it lacks {len(unknown)}, such as {list(unknown[:3])}; "
+            "run 01_label_cleaning again"
+        )
+    kept = split[~(is_own & split["path"].isin(dropped.index))].reset_index(drop=True)
+    new = kept["path"].map(class_of)
+    return kept.assign(label=new.fillna(kept["label"]).astype("int64"))
+
+
+def touched(output_dir: str | os.PathLike[str]) -> set[str]:
+    """Paths of the photos whose label is no longer the given one, or that were dropped."""
+    given, clean = (next(iter(read_splits(output_dir, source).values())) for source in ("given", "clean"))
+    both = given.merge(clean[["path", "label"]], on="path", how="left", suffixes=("", "_clean"))
+    return set(both["path"][both["label"] != both["label_clean"]])
