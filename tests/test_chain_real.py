@@ -142,7 +142,7 @@ def test_no_person_crosses_and_every_photo_is_judged_by_strangers(output: Path):
     ("name", "answer"),
     [
         ("00_prepare_data", "no person stands on two sides"),
-        ("01_label_cleaning", "0 labels were changed and 0 photos dropped"),
+        ("01_label_cleaning", "Changed labels: 0; dropped photos: 0"),
         ("03_one_model.tiny", "On people it has never seen"),
         ("06_inference.tiny", "photos predicted by 1 run"),
         ("07_ensemble", "the weighted mean of 1 member"),
@@ -183,7 +183,7 @@ def test_label_cleaning_without_a_screen_applies_the_decisions_that_exist(projec
     assert list(clean["path"]) == [images + path for path in expected["path"]]
     assert list(clean["class"]) == list(expected["label"])
     report = " ".join((tmp_path / "01.html").read_text(encoding="utf-8").split())
-    assert "1 labels were changed and 1 photos dropped" in report and "Not applied: 1" in report
+    assert "Changed labels: 1; dropped photos: 1" in report and "Not applied: 1" in report
     assert "Nobody is watching" in report and not (tmp_path / "review" / "decisions.me.jsonl").exists()
 
 
