@@ -209,7 +209,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     print(f"{files.shown_path(files.project_path(asked.out))}: {found.made} images made, {found.kept} kept")
     if len(found.problems):
-        print(f"{len(found.problems)} problems, listed in its {PROBLEMS}")
+        print(f"{len(found.problems)} problem{'s' * (len(found.problems) > 1)}, listed in its {PROBLEMS}")
     return 0 if found.made + found.kept else 1
 
 
