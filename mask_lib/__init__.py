@@ -22,6 +22,7 @@ READING_ORDER = (
     "studio",
     "faults",
     "sample",
+    "rgby",
     "store",
     "folds",
     "clean_labels",

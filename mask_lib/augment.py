@@ -79,7 +79,12 @@ def warp(batch: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
 
 
 def recolour(batch: torch.Tensor, strength: Strength, generator: torch.Generator) -> torch.Tensor:
-    """Brightness, contrast and saturation of (B, C, H, W) float32 in [0, 1], clipped to it again."""
+    """Brightness, contrast and saturation of (B, C, H, W) float32 in [0, 1], clipped to it again.
+
+    Saturation belongs to three colours: grey has none, and with a yellow beside them the four are stains of their
+    own, whose mixing no microscope shows. Its factors are drawn all the same: a seed gives the same parameters
+    whatever the channels.
+    """
     count = len(batch)
     bright, contrast, colour = (
         (1 + draw(count, generator, -bound, bound)).view(-1, 1, 1, 1).to(batch.device)

@@ -38,6 +38,7 @@ class Run:
     image_width: int = 224  # pixels
     image_height: int = 224  # pixels
     resize: Resize = "stretch"
+    image_channels: int = 3  # 1: grey, 3: colour, 4: red, green, blue and yellow, as mask_lib.rgby combines them
     folds: tuple[int, ...] = ()  # empty: all of them
     label_source: LabelSource = "clean"  # as label cleaning left them, or as the data set gives them
     epochs: int = 2
@@ -68,6 +69,7 @@ class Run:
         self._hold(lambda value: value >= 0, "0 or above", "weight_decay", "attribute_loss", "warmup_epochs", "seed")
         self._hold(lambda value: value <= self.epochs, f"at most epochs ({self.epochs})", "warmup_epochs")
         self._hold(SAFE_NAME.fullmatch, "a name of letters, digits, '_', '-' and '.', since it becomes a folder", "run")
+        self._hold(lambda value: value in (1, 3, 4), "1, 3 or 4", "image_channels")
         self._hold(lambda folds: all(fold >= 0 for fold in folds), "a list of fold numbers from 0", "folds")
         self._hold(lambda folds: len(set(folds)) == len(folds), "without repeats", "folds")
 
@@ -102,7 +104,11 @@ class Run:
 
 
 def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What differs between two runs' settings in a way that changes results: `epochs: 2 → 4`."""
+    """What differs between two runs' settings in a way that changes results: `epochs: 2 → 4`.
+
+    A setting that one side lacks is of a later version and has its default, which does what was done before it.
+    """
+    old, new = ({**Run().settings(), **settings} for settings in (old, new))
     names = [name for name in {**old, **new} if name not in NOT_PART_OF_RESULT]
     return [f"{name}: {old.get(name)} → {new.get(name)}" for name in names if old.get(name) != new.get(name)]
 

@@ -17,6 +17,7 @@ from mask_lib.standing import Stroke, Worklog, words_of
 
 UPCOMING, PREVIOUS, RECENT = 6, 3, 10  # photos and decisions that a screen holds
 OPTIONS = {"only_unseen": True, "limit": None, "label": 0, "page_size": 24, "columns": 6}
+PNG_WITH_ALPHA = b"\x06"  # the colour type in a PNG's header, its byte 25
 LONGEST_PAUSE = 60.0  # seconds; a longer one is a break and does not count for the pace
 PACE_OVER = 30  # the pace is that of the last decisions
 PERSON_FIELDS = ("gender", "age")  # the same on all photos of a person
@@ -223,7 +224,8 @@ def for_browser(content: bytes) -> tuple[bytes, str]:
     """A photo's bytes in a form that browsers show, and its MIME type. Raises OSError for no photo."""
     if content.startswith(b"\xff\xd8\xff"):
         return content, "image/jpeg"
-    if content.startswith(b"\x89PNG\r\n\x1a\n"):
+    # A browser would take a fourth channel, which may be a colour of its own, for transparency.
+    if content.startswith(b"\x89PNG\r\n\x1a\n") and content[25:26] != PNG_WITH_ALPHA:
         return content, "image/png"
     with Image.open(io.BytesIO(content), formats=photos.FORMATS) as image:
         upright = ImageOps.exif_transpose(image).convert("RGB")

@@ -26,15 +26,15 @@ def backbone_features(
 ) -> np.ndarray:
     """(N, D) float32 pooled features of every photo of the store, in its order; cached in `folder`."""
     frame = photos.frame
-    preprocessing = models.preprocessing(architecture, frame.width, frame.height, frame.resize)
+    preprocessing = models.preprocessing(architecture, frame.width, frame.height, frame.resize, frame.channels)
     source = weights if weights in config.WEIGHTS_BY_NAME else files.file_digest(files.project_path(weights))
     name = files.digest([photos.content, sorted(photos.row_of.items()), architecture, source, repr(preprocessing)])
     cached = Path(folder) / f"{architecture}-{name}.npy"
     if cached.exists():
         return np.load(cached, allow_pickle=False)
     device = devices.pick_device()
-    network = models.build(architecture, class_count=0)
-    network.load_state_dict(models.initial_state(architecture, weights, seed=0, class_count=0))
+    network = models.build(architecture, class_count=0, channels=frame.channels)
+    network.load_state_dict(models.initial_state(architecture, weights, seed=0, class_count=0, channels=frame.channels))
     network.to(device, memory_format=torch.channels_last).eval()
     source, found = devices.DevicePhotos(photos, device), []
     blocks = list(store.blocks(len(photos.images), inference.PREDICT_BATCH))

@@ -115,10 +115,10 @@ def mean_over_folds(found: dict[int, Path], source: devices.DevicePhotos, rows: 
     total = np.zeros((len(rows), labels.CLASS_COUNT))
     for path in files.progress(found.values(), what=f"predict {len(rows)} photos", unit="fold"):
         state, manifest = models.read_checkpoint(path)
-        network = models.build(manifest["run"]["architecture"])
+        preprocessing = models.Preprocessing.from_manifest(manifest)
+        network = models.build(manifest["run"]["architecture"], channels=preprocessing.channels)
         network.load_state_dict(state)
         network.to(source.device, memory_format=torch.channels_last)
-        preprocessing = models.Preprocessing.from_manifest(manifest)
         dtype = devices.dtype_for(manifest["run"]["precision"], source.device)
         total += predict(network, source, rows, preprocessing, dtype, num_tta)
     return total / len(found)
@@ -137,7 +137,7 @@ def predict_run(data_dir: Path, output_dir: Path, run: str, num_tta: int = 1) ->
     label, p00 … p17`. Raises FileNotFoundError for a run that is not trained.
     """
     settings = run_settings(output_dir, run)
-    frame = store.Frame(settings.image_width, settings.image_height, settings.resize)
+    frame = store.Frame.of_run(settings)
     splits = clean_labels.read_splits(output_dir, settings.label_source)
     labeled = open_photos(data_dir, output_dir, photos.labeled(output_dir), frame)
     found = checkpoints(output_dir, run, labeled, splits)

@@ -4,9 +4,10 @@ import dataclasses
 import difflib
 import json
 import socket
+import statistics
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import util as importlib_util
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,11 @@ class Preprocessing:
     mean: tuple[float, ...]  # per channel, on a scale of 0 to 1
     std: tuple[float, ...]
 
+    @property
+    def channels(self) -> int:
+        """How many channels the network takes."""
+        return len(self.mean)
+
     def prepared(self, batch: torch.Tensor) -> torch.Tensor:
         """(B, C, H, W) float32 in [0, 1] → the same shape, normalised per channel, laid out channels last."""
         mean, std = (batch.new_tensor(values).view(1, -1, 1, 1) for values in (self.mean, self.std))
@@ -48,32 +54,45 @@ class Preprocessing:
         return cls(**{**settings, "mean": tuple(settings["mean"]), "std": tuple(settings["std"])})
 
 
-def build(architecture: str, class_count: int = labels.CLASS_COUNT, dropout: float = 0.0) -> nn.Module:
-    """A timm network with random weights and `class_count` outputs (0: pooled features instead).
+def build(
+    architecture: str, class_count: int = labels.CLASS_COUNT, dropout: float = 0.0, channels: int = 3
+) -> nn.Module:
+    """A timm network with random weights for photos of `channels`; `class_count` outputs (0: pooled features instead).
 
     Raises ValueError with near names if timm has no such network.
     """
     if not timm.is_model(architecture):
         near = difflib.get_close_matches(architecture, timm.list_models(), n=5)
         raise ValueError(f"timm has no network {architecture!r}; near it: {', '.join(near) or 'nothing'}")
-    return timm.create_model(architecture, pretrained=False, num_classes=class_count, drop_rate=dropout)
+    return timm.create_model(
+        architecture, pretrained=False, num_classes=class_count, drop_rate=dropout, in_chans=channels
+    )
 
 
-def preprocessing(architecture: str, width: int, height: int, resize: str) -> Preprocessing:
-    """The network's own mean and standard deviation, from timm, with the run's size."""
+def preprocessing(architecture: str, width: int, height: int, resize: str, channels: int = 3) -> Preprocessing:
+    """The network's own mean and standard deviation, from timm, with the run's size and channels."""
     config = timm.data.resolve_model_data_config(build(architecture))
-    return Preprocessing(width, height, resize, tuple(config["mean"]), tuple(config["std"]))
+    mean, std = (_per_channel(config[name], channels) for name in ("mean", "std"))
+    return Preprocessing(width, height, resize, mean, std)
 
 
-def initial_state(architecture: str, weights: str, seed: int, class_count: int = labels.CLASS_COUNT) -> dict[str, Any]:
+def _per_channel(colours: Sequence[float], channels: int) -> tuple[float, ...]:
+    """A value for each channel: the network's own for red, green and blue, their mean for grey and for yellow."""
+    middle = statistics.fmean(colours)
+    return {1: (middle,), 3: tuple(colours), 4: (*colours, middle)}[channels]
+
+
+def initial_state(
+    architecture: str, weights: str, seed: int, class_count: int = labels.CLASS_COUNT, channels: int = 3
+) -> dict[str, Any]:
     """The weights a run starts from: `weights` (imagenet, none or a path) under a new last layer.
 
-    The new layer's random numbers depend on `seed` alone. Raises ValueError or OSError that says
-    where weights can come from.
+    For photos of other than three channels the first convolution is widened or narrowed. The new layer's
+    random numbers depend on `seed` alone. Raises ValueError or OSError that says where weights can come from.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = build(architecture, class_count)
+        network = build(architecture, class_count, channels=channels)
     if weights == "none":
         return network.state_dict()
     from_file = weights != "imagenet"
@@ -84,8 +103,10 @@ def initial_state(architecture: str, weights: str, seed: int, class_count: int =
 def adopt(network: nn.Module, found: Mapping[str, torch.Tensor], source: str) -> dict[str, torch.Tensor]:
     """The network's state with every tensor of `found` but the last layer's, which stays new.
 
-    Raises ValueError that names the tensors that do not fit.
+    A first convolution of three channels is brought to the network's own number. Raises ValueError that
+    names the tensors that do not fit.
     """
+    found = {**found, **_widened(network, found)}
     state, head = network.state_dict(), tuple(_names_of_head(network))
     misfit = [name for name, old in state.items() if name not in found or found[name].shape != old.shape]
     unused = sorted(set(found) - set(state))
@@ -95,10 +116,29 @@ def adopt(network: nn.Module, found: Mapping[str, torch.Tensor], source: str) ->
     return {name: old if name.startswith(head) else found[name] for name, old in state.items()}
 
 
+def _widened(network: nn.Module, found: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The first convolution's weights of `found`, where they take three channels and the network another number.
+
+    As timm does it: the colours' weights are repeated in turn and scaled, so that what the convolution gives
+    keeps its size; for one channel they are summed, which gives of a grey photo what three equal channels gave.
+    """
+    state, adapted = network.state_dict(), {}
+    for prefix in _listed(network.pretrained_cfg.get("first_conv")):
+        name = f"{prefix}.weight"
+        wide, old = state.get(name), found.get(name)
+        if wide is not None and old is not None and wide.ndim == old.ndim == 4 and old.shape[1] == 3 != wide.shape[1]:
+            adapted[name] = timm.models.adapt_input_conv(wide.shape[1], old)
+    return adapted
+
+
 def _names_of_head(network: nn.Module) -> list[str]:
     """Name prefixes of the last layer, which timm calls by different names."""
-    names = network.pretrained_cfg["classifier"]
-    return [f"{name}." for name in ([names] if isinstance(names, str) else names)]
+    return [f"{name}." for name in _listed(network.pretrained_cfg["classifier"])]
+
+
+def _listed(names: str | Sequence[str] | None) -> list[str]:
+    """Names of layers, of which timm gives none, one or several."""
+    return [names] if isinstance(names, str) else list(names or ())
 
 
 def imagenet_state(architecture: str) -> dict[str, torch.Tensor]:

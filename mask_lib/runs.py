@@ -43,11 +43,15 @@ def train_run(
     """Train every fold asked for, from where it was left; finished folds are read, not trained.
 
     The network is built, and compiled if asked, once: each fold loads its own first weights.
-    Raises ValueError for a fold without a split, ChangedSettingsError as `training.train_fold` does.
+    Raises ValueError for a fold without a split and for photos of other channels than the run's,
+    ChangedSettingsError as `training.train_fold` does.
     """
     chosen, folder = chosen_folds(run, splits), folder_of(output_dir, run.run)
+    if photos.frame.channels != run.image_channels:
+        raise ValueError(f"image_channels = {run.image_channels}: the store's photos have {photos.frame.channels}")
     source = devices.DevicePhotos(photos, devices.pick_device())
-    network = models.build(run.architecture, dropout=run.dropout).to(source.device, memory_format=torch.channels_last)
+    network = models.build(run.architecture, dropout=run.dropout, channels=run.image_channels)
+    network.to(source.device, memory_format=torch.channels_last)
     forward = torch.compile(network) if run.compile_network else network
     steps = {fold: step_count(run, splits[fold]) for fold in chosen}
     with files.progress(total=sum(steps.values()), what=f"train {run.run}", unit="step") as bar:

@@ -17,11 +17,11 @@ from filelock import FileLock
 from PIL import Image, ImageOps
 
 from mask_lib import files
-from mask_lib.config import Resize
+from mask_lib.config import Resize, Run
 from mask_lib.photos import FORMATS
 
-FORMAT = 1  # raise it when the same settings would give other pixels
-MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's mode by number of channels
+FORMAT = {1: 1, 3: 1, 4: 2}  # by number of channels; raise it when the same settings would give other pixels
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's mode by number of channels; the fourth is yellow, not transparency
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +37,11 @@ class Frame:
     def shape(self) -> tuple[int, int, int]:
         """(H, W, C), as the store holds a photo."""
         return self.height, self.width, self.channels
+
+    @classmethod
+    def of_run(cls, run: Run) -> "Frame":
+        """The shape that a run's settings ask for."""
+        return cls(run.image_width, run.image_height, run.resize, run.image_channels)
 
     def name(self) -> str:
         """A folder name that tells people what lies inside: `224x224x3-stretch`."""
@@ -62,8 +67,11 @@ class Store:
 
 
 def fit(image: Image.Image, frame: Frame) -> np.ndarray:
-    """One photo as (H, W, C) uint8: turned upright by its EXIF, then stretched, cropped or padded."""
-    image = ImageOps.exif_transpose(image).convert(MODES[frame.channels])
+    """One photo as (H, W, C) uint8: turned upright by its EXIF, then stretched, cropped or padded.
+
+    Raises ValueError for a photo without a fourth channel where four are asked for.
+    """
+    image = with_channels(ImageOps.exif_transpose(image), frame.channels)
     size, how = (frame.width, frame.height), Image.Resampling.BILINEAR
     if frame.resize == "stretch":
         image = image.resize(size, how, reducing_gap=2.0)
@@ -72,6 +80,19 @@ def fit(image: Image.Image, frame: Frame) -> np.ndarray:
     else:
         image = ImageOps.pad(image, size, how)  # black bars
     return np.asarray(image).reshape(frame.shape)
+
+
+def with_channels(image: Image.Image, channels: int) -> Image.Image:
+    """The image in a mode of 1, 3 or 4 channels. Nothing but four channels can become four: ValueError."""
+    if channels != 4:
+        return image.convert(MODES[channels])
+    if image.mode != MODES[4]:
+        raise ValueError(
+            f"its mode is {image.mode}, and image_channels = 4 takes {MODES[4]} alone: combine four images into one "
+            "with python -m mask_lib.rgby, or set image_channels to 3 or 1"
+        )
+    # Of RGBA Pillow's resize would weigh the colours by the fourth channel and lose them where that is 0.
+    return Image.merge("RGBX", image.split())
 
 
 def decode(path: Path, frame: Frame) -> np.ndarray:
@@ -103,7 +124,7 @@ def open_store(
     if len(set(paths)) != len(paths):
         raise ValueError("a store takes each path once")
     root, folder = Path(root).resolve(), Path(folder)
-    home = folder / f"{frame.name()}-{files.digest([FORMAT, str(root), list(paths)])}"
+    home = folder / f"{frame.name()}-{files.digest([FORMAT[frame.channels], str(root), list(paths)])}"
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{home}.lock"):
         _remove_leftovers(home)

@@ -80,7 +80,9 @@ class FoldTraining:
         self.labels = {part: table["label"].to_numpy(np.int64) for part, table in split.groupby("split")}
         self.dtype = devices.dtype_for(run.precision, device)
         frame = photos.frame
-        self.preprocessing = models.preprocessing(run.architecture, frame.width, frame.height, frame.resize)
+        self.preprocessing = models.preprocessing(
+            run.architecture, frame.width, frame.height, frame.resize, run.image_channels
+        )
         self.weights = losses.class_weights(self.labels[folds.TRAIN], run.class_balance).to(device)
         self.place = Place()
 
@@ -226,7 +228,8 @@ def train_fold(
     training.start(network, forward)
     last = folder / "checkpoint" / "last.safetensors"
     if not resumed(training, last, when_changed):
-        first_weights = models.initial_state(run.architecture, run.weights, step_seed(run.seed, fold, 0, 0))
+        seed = step_seed(run.seed, fold, 0, 0)
+        first_weights = models.initial_state(run.architecture, run.weights, seed, channels=run.image_channels)
         network.load_state_dict(first_weights)
     if training.place.epoch == run.epochs and (folder / "oof.csv").exists():
         return pd.read_csv(folder / "oof.csv")

@@ -72,6 +72,21 @@ def test_any_number_of_channels_will_do(channels):
     assert augment.augment(photos, "faces", seeded()).shape == photos.shape
 
 
+@pytest.mark.parametrize("channels", [1, 4])
+def test_a_photo_is_moved_and_lit_alike_whatever_its_channels(channels, monkeypatch):
+    """Only saturation is a matter of three colours, and its draws are made for all."""
+    grey = torch.randint(60, 140, (8, 1, 24, 16), dtype=torch.uint8, generator=seeded())
+    other, colour = (augment.augment(grey.expand(-1, count, -1, -1), "faces", seeded()) for count in (channels, 3))
+    torch.testing.assert_close(other, colour[:, :1].expand_as(other), atol=1e-5, rtol=0)
+
+
+def test_saturation_leaves_four_channels_as_they_are(monkeypatch):
+    with_strength(monkeypatch, saturation=0.5)
+    photos = torch.randint(0, 256, (8, 4, 24, 16), dtype=torch.uint8, generator=seeded())
+    found = augment.augment(photos, "faces", seeded())
+    torch.testing.assert_close(found, photos.float() / 255, atol=1e-5, rtol=0)
+
+
 def test_photos_of_one_batch_differ_in_their_parameters(photos):
     equal = photos[:1].expand(8, -1, -1, -1)
     found = augment.augment(equal, "faces", seeded())

@@ -18,6 +18,7 @@ OUT_OF_RANGE = {
     "run": ["", "a/b", "..", ".hidden", "ä", "a b", "x\n", "-rf"],
     "image_width": [0, -1],
     "image_height": [0],
+    "image_channels": [0, 2, 5],
     "folds": [[-1], [0, 0]],
     "epochs": [0],
     "batch_size": [0],
@@ -191,6 +192,14 @@ def test_a_setting_of_only_one_side_has_changed():
     settings = config.Run().settings()
     assert config.changed({**settings, "old": 1}, settings) == ["old: 1 → None"]
     assert config.changed(settings, {**settings, "new": 2}) == ["new: None → 2"]
+
+
+def test_a_setting_that_came_later_is_no_change_where_it_has_its_default():
+    """A run trained before there was the setting goes on."""
+    settings = config.Run().settings()
+    before = {name: value for name, value in settings.items() if name != "image_channels"}
+    assert config.changed(before, settings) == config.changed(settings, before) == []
+    assert config.changed(before, {**settings, "image_channels": 4}) == ["image_channels: 3 → 4"]
 
 
 def test_the_training_notebook_declares_every_setting_with_its_default():

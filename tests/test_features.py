@@ -1,5 +1,7 @@
 """Features are computed once, and the logistic regression on them sees each fold's train photos only."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -67,6 +69,24 @@ def test_features_are_read_again_without_running_a_network(photos, tmp_path, mon
     first = computed(photos, tmp_path)
     monkeypatch.setattr(models, "initial_state", never)
     np.testing.assert_array_equal(computed(photos, tmp_path), first)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_photos_of_other_channels_go_through_the_same_backbone(tmp_path, channels):
+    """Grey photos of one channel have the features of three equal ones; of four the last tells too."""
+    weights = tmp_path / "weights.safetensors"
+    models.write_checkpoint(weights, models.initial_state(TINY, "none", seed=1), {})
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (5, FRAME.height, FRAME.width, channels), dtype=np.uint8)
+    rows = {f"{row}.png": row for row in range(5)}
+    opened = store.Store(images, rows, "content", dataclasses.replace(FRAME, channels=channels))
+    found = computed(opened, tmp_path, weights=str(weights))
+    if channels == 1:
+        colour = store.Store(images.repeat(3, axis=3), rows, "content", FRAME)
+        np.testing.assert_allclose(computed(colour, tmp_path, weights=str(weights)), found, atol=1e-4)
+    else:
+        blank = store.Store(images * np.uint8([1, 1, 1, 0]), rows, "other", opened.frame)
+        assert not np.allclose(computed(blank, tmp_path, weights=str(weights)), found, atol=1e-2)
 
 
 def test_photos_that_changed_get_new_features(photos, tmp_path):

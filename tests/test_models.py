@@ -9,6 +9,7 @@ from pathlib import Path
 import huggingface_hub
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
@@ -160,6 +161,56 @@ def test_weights_from_a_file_with_other_classes_get_a_new_last_layer(tmp_path):
         assert torch.equal(value, (state_of(2) if name in new else kept)[name])
 
 
+@pytest.mark.parametrize("architecture", [TINY, "test_efficientnet", "test_vit"])
+@pytest.mark.parametrize("channels", [1, 4])
+def test_pretrained_weights_meet_other_channels_as_in_timm(tmp_path, architecture, channels):
+    path = tmp_path / "pretrained.safetensors"
+    save_file(models.initial_state(architecture, "none", seed=1), path)
+    theirs = timm.create_model(
+        architecture, pretrained=True, pretrained_cfg_overlay={"file": str(path), "num_classes": 18}, num_classes=18,
+        in_chans=channels,
+    ).eval()  # fmt: skip
+    ours = models.build(architecture, channels=channels).eval()
+    state = models.initial_state(architecture, str(path), seed=2, channels=channels)
+    ours.load_state_dict(state)
+    head = ("fc.", "classifier.", "head.")
+    assert all(torch.equal(state[name], one) for name, one in theirs.state_dict().items() if not name.startswith(head))
+    ours.load_state_dict({name: theirs.state_dict()[name] for name in state})
+    batch = torch.rand(2, channels, 160, 160, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.equal(ours(batch), theirs(batch))
+
+
+def test_a_grey_photo_of_one_channel_gives_what_its_three_equal_ones_gave(tmp_path):
+    path = tmp_path / "other.safetensors"
+    save_file(state_of(1), path)
+    grey = torch.rand(2, 1, 48, 32, generator=torch.Generator().manual_seed(0))
+    found = []
+    for channels in (1, 3):
+        network = models.build(TINY, class_count=0, channels=channels).eval()
+        network.load_state_dict(models.initial_state(TINY, str(path), 2, class_count=0, channels=channels))
+        prepared = models.preprocessing(TINY, 32, 48, "stretch", channels).prepared(grey.expand(-1, channels, -1, -1))
+        with torch.inference_mode():
+            found.append(network(prepared))
+    torch.testing.assert_close(found[0], found[1], atol=1e-4, rtol=1e-4)
+
+
+def test_weights_of_four_channels_start_a_run_of_four_as_they_are(tmp_path):
+    kept = models.initial_state(TINY, "none", seed=1, channels=4)
+    save_file(kept, tmp_path / "four.safetensors")
+    state = models.initial_state(TINY, str(tmp_path / "four.safetensors"), seed=2, channels=4)
+    assert torch.equal(state["conv1.0.weight"], kept["conv1.0.weight"])
+    with pytest.raises(ValueError, match=r"four\.safetensors: .*conv1\.0\.weight"):
+        models.initial_state(TINY, str(tmp_path / "four.safetensors"), seed=2)
+
+
+def test_the_packaged_weights_are_widened(packaged):
+    stem, wide = "conv_stem.weight", models.initial_state("tf_efficientnet_lite0", "imagenet", seed=3, channels=4)
+    torch.testing.assert_close(wide[stem][:, :3], packaged[stem] * 0.75)
+    torch.testing.assert_close(wide[stem][:, 3], packaged[stem][:, 0] * 0.75)
+    assert torch.equal(wide["blocks.0.0.conv_dw.weight"], packaged["blocks.0.0.conv_dw.weight"])
+
+
 def test_weights_of_another_network_are_refused_with_the_tensors_that_differ(tmp_path):
     path = tmp_path / "other.safetensors"
     models.write_checkpoint(path, models.build("test_efficientnet").state_dict(), {})
@@ -242,6 +293,14 @@ def test_photos_are_normalised_as_the_network_wants_them(architecture, mean, std
     prepared = found.prepared(batch)
     torch.testing.assert_close(prepared[1, 2], (batch[1, 2] - mean[2]) / std[2])
     assert prepared.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(("channels", "mean"), [(1, (0.449,)), (4, (0.485, 0.456, 0.406, 0.449))])
+def test_grey_and_yellow_are_normalised_by_the_mean_of_the_colours(channels, mean):
+    found = models.preprocessing("resnet10t", 48, 64, "pad", channels)
+    assert found.mean == pytest.approx(mean)
+    assert found.channels == len(found.std) == channels
+    assert found.prepared(torch.rand(2, channels, 64, 48)).shape == (2, channels, 64, 48)
 
 
 def test_preprocessing_comes_back_from_a_manifest():

@@ -472,6 +472,10 @@ def test_photos_come_as_they_are_and_odd_formats_as_jpeg(review, tmp_path):
     Image.new("RGB", (5, 3), "red").save(file, "BMP")
     content, kind = review.photo_bytes(path)
     assert kind == "image/jpeg" and Image.open(io.BytesIO(content)).size == (5, 3)
+    Image.new("RGBA", (5, 3), (0, 255, 0, 0)).save(file, "PNG")  # as four channels without yellow: not transparent
+    content, kind = review.photo_bytes(path)
+    red, green, blue = Image.open(io.BytesIO(content)).getpixel((2, 1))
+    assert kind == "image/jpeg" and green > 250 and max(red, blue) < 5
     with pytest.raises(KeyError):
         review.photo_bytes("../../etc/passwd")
 

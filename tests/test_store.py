@@ -189,7 +189,7 @@ def test_a_photo_is_turned_upright_as_its_exif_says(tmp_path, orientation):
     np.testing.assert_array_equal(store.decode(path, frame), upright)
 
 
-@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "1", "LA", "CMYK"])
 def test_a_photo_of_any_mode_gets_the_channels_asked_for(tmp_path, mode, channels):
     image = Image.fromarray(noise(0)).convert(mode)
@@ -202,11 +202,53 @@ def test_a_photo_of_any_mode_gets_the_channels_asked_for(tmp_path, mode, channel
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "1", "LA", "CMYK"])
+def test_a_photo_without_a_fourth_channel_is_named_where_four_are_asked_for(folder, mode):
+    name = "three.jpg" if mode == "CMYK" else "three.png"
+    Image.fromarray(noise(0)).convert(mode).save(folder / "images" / name)
+    with pytest.raises(OSError, match=rf"{name}: its mode is {mode}, and image_channels = 4 takes .* mask_lib\.rgby"):
+        opened(folder, [name], store.Frame(20, 30, channels=4))
+
+
+def four_channels(height: int, width: int) -> np.ndarray:
+    """(H, W, 4) uint8 noise, whose fourth channel is 0 in its left half, transparent if it were alpha."""
+    photo = np.random.default_rng(0).integers(0, 256, (height, width, 4), dtype=np.uint8)
+    photo[:, : width // 2, 3] = 0
+    return photo
+
+
 def test_the_fourth_channel_is_kept(folder):
-    photo = np.random.default_rng(0).integers(0, 256, (30, 20, 4), dtype=np.uint8)
+    photo = four_channels(30, 20)
     save(photo, folder / "images" / "four.png")
     found = opened(folder, ["four.png"], store.Frame(20, 30, channels=4))
     np.testing.assert_array_equal(found.images[0], photo)
+
+
+@pytest.mark.parametrize("resize", ["stretch", "crop", "pad"])
+@pytest.mark.parametrize(("height", "width"), [(37, 53), (300, 200)], ids=["near", "many times as large"])
+def test_each_of_four_channels_is_resized_as_if_it_were_alone(tmp_path, resize, height, width):
+    photo = four_channels(height, width)
+    found = store.decode(save(photo, tmp_path / "four.png"), store.Frame(20, 30, resize, channels=4))
+    assert found.shape == (30, 20, 4)
+    for channel in range(4):
+        alone = save(np.ascontiguousarray(photo[..., channel]), tmp_path / f"{channel}.png")
+        np.testing.assert_array_equal(
+            found[..., channel], store.decode(alone, store.Frame(20, 30, resize, channels=1))[..., 0]
+        )
+
+
+def test_four_channels_are_turned_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo = four_channels(12, 18)
+    path = save(photo, tmp_path / "four.png", exif=exif)
+    np.testing.assert_array_equal(store.decode(path, store.Frame(12, 18, channels=4)), TURNS[6](photo))
+
+
+def test_three_of_four_channels_are_the_colours(tmp_path):
+    photo = four_channels(30, 20)
+    found = store.decode(save(photo, tmp_path / "four.png"), FRAME)
+    np.testing.assert_array_equal(found, photo[..., :3])
 
 
 def test_reopening_decodes_and_hashes_nothing(folder, monkeypatch):

@@ -1,5 +1,6 @@
 """A toy set that a tiny network learns in seconds, and toy runs on it in processes that can be killed."""
 
+import dataclasses
 import itertools
 import multiprocessing
 import os
@@ -44,22 +45,22 @@ def table(people: int = PEOPLE) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["path", "person", "label"])
 
 
-def paint(label: int, generator: np.random.Generator) -> np.ndarray:
-    """(H, W, 3) uint8 noise with a colour and a bright half that tell its class."""
-    photo = generator.integers(0, 60, FRAME.shape)
+def paint(label: int, generator: np.random.Generator, channels: int = 3) -> np.ndarray:
+    """(H, W, C) uint8 noise with a colour and a bright half that tell its class."""
+    photo = generator.integers(0, 60, (FRAME.height, FRAME.width, channels))
     number = CLASSES.index(label)
-    photo[:, :, number % 3] += 120
-    photo[: FRAME.height // 2] += 70 * (number // 3)
+    photo[:, :, number % channels] += 120
+    photo[: FRAME.height // 2] += 70 * (number // channels)
     return photo.astype(np.uint8)
 
 
-def write_photos(data: Path, photos: pd.DataFrame, split: str = "train") -> None:
+def write_photos(data: Path, photos: pd.DataFrame, split: str = "train", channels: int = 3) -> None:
     """Paint every photo of a table under `<data>/<split>/images`."""
     generator = np.random.default_rng(0)
     for path, label in zip(photos["path"], photos["label"], strict=True):
         target = data / split / "images" / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(paint(label, generator)).save(target)
+        Image.fromarray(paint(label, generator, channels)).save(target)
 
 
 def splits(photos: pd.DataFrame) -> dict[int, pd.DataFrame]:
@@ -67,12 +68,12 @@ def splits(photos: pd.DataFrame) -> dict[int, pd.DataFrame]:
     return folds.make_splits(photos, fold_count=2, test_val_share=0.2, seed=0)
 
 
-def prepare(data: Path, output: Path) -> None:
+def prepare(data: Path, output: Path, channels: int = 3) -> None:
     """What 00_prepare_data leaves: painted photos, the photo table, the splits."""
     photos = table()
-    write_photos(data, photos)
+    write_photos(data, photos, "train", channels)
     evaluated = pd.DataFrame({"path": [f"{number:040x}.png" for number in range(12)], "label": CLASSES * 2})
-    write_photos(data, evaluated, "eval")
+    write_photos(data, evaluated, "eval", channels)
     files.write_csv(pd.DataFrame({"ImageID": evaluated["path"], "ans": 0}), data / "eval" / "info.csv")
     everything = pd.concat([photos.assign(split="train"), evaluated.assign(label=pd.NA, split="eval")])
     everything = everything.assign(mask="", gender="", age=pd.NA).astype({"label": "Int64"})
@@ -91,8 +92,8 @@ def train(
     **changes,
 ) -> runs.RunResult:
     """Train the toy run under `output`, with changed settings, on the photos of `data`."""
-    photos = table(people)
-    opened = store.open_store(data / "store", data / "train" / "images", list(photos["path"]), FRAME)
+    photos, frame = table(people), dataclasses.replace(FRAME, channels=changes.get("image_channels", FRAME.channels))
+    opened = store.open_store(data / "store", data / "train" / "images", list(photos["path"]), frame)
     run = config.Run(**{**SETTINGS, **changes})
     return runs.train_run(
         run, splits(photos), opened, output, when_changed=when_changed, checkpoint_seconds=checkpoint_seconds
