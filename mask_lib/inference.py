@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from mask_lib import config, devices, files, folds, labels, layout, models, photos, store
+from mask_lib import config, devices, external, files, folds, labels, layout, models, photos, store
 
 PREDICT_BATCH = 64  # photos; small enough for any network on any GPU in use
 ZOOM = 0.92  # share of the photo that the zoomed-in views keep
@@ -139,7 +139,8 @@ def predict_run(data_dir: Path, output_dir: Path, run: str, num_tta: int = 1) ->
     settings = run_settings(output_dir, run)
     frame = store.Frame(settings.image_width, settings.image_height, settings.resize)
     splits = folds.read_splits(output_dir)
-    labeled = open_photos(data_dir, output_dir, photos.labeled(output_dir), frame)
+    trainable = external.with_external(photos.labeled(output_dir), output_dir)
+    labeled = open_photos(data_dir, output_dir, trainable, frame)
     found = checkpoints(output_dir, run, labeled, splits)
     device = devices.pick_device()
     split = next(iter(splits.values()))
