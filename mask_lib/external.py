@@ -91,7 +91,8 @@ def sifted(
     rows: pd.DataFrame, findings: list[Finding], bad: Sequence[Finding | None]
 ) -> tuple[pd.DataFrame, list[Finding]]:
     """The rows without those that something is wrong with, and the findings with what that is."""
-    return rows[[finding is None for finding in bad]], findings + [finding for finding in bad if finding]
+    is_sound = np.array([finding is None for finding in bad], dtype=bool)
+    return rows[is_sound], findings + [finding for finding in bad if finding]
 
 
 def repeated(paths: Iterable[str], seen: set[str]) -> list[Finding | None]:

@@ -79,7 +79,8 @@ def join_training(
     person of the data folder trains only where that person does; it is a copy of theirs, and would
     give the answer away elsewhere. Raises ValueError for relative paths and for people of the data folder.
     """
-    rows = external[["path", "person", "label"]].astype({"label": "int64"}).reset_index(drop=True)
+    kinds = {"path": "str", "person": "str", "label": "int64"}
+    rows = external[[*kinds]].astype(kinds).reset_index(drop=True)
     refuse(rows["path"][~is_external(rows["path"])], "external photos need absolute paths; these have none")
     group = group_of(rows["person"], groups)
     joined = {}

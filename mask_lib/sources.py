@@ -80,9 +80,9 @@ def trouble_with(name: str, images: Path, seen: set[str]) -> tuple[Problem, str]
         return Problem.UNSAFE_PATH, "no plain name in the images folder; not opened"
     if name in seen:
         return Problem.DOUBLE_ROW, "train.csv: this path again; the first row counts"
-    return (
-        None if (images / name).is_dir() else (Problem.MISSING_FOLDER, "train.csv names this folder; it is not there")
-    )
+    if not (images / name).is_dir():
+        return Problem.MISSING_FOLDER, "train.csv names this folder; it is not there"
+    return None
 
 
 def others_in(images: Path, known: set[str]) -> list[Finding]:

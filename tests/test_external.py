@@ -297,21 +297,19 @@ def test_external_photos_stand_below_the_labeled_ones_and_out_of_the_photo_table
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A toy run on the toy set with external photos, one of them a copy of a held-out photo, re-encoded."""
+    """A toy run on the toy set with external photos, one of them a copy of somebody held out."""
     root = tmp_path_factory.mktemp("external")
     data, output = root / "data", root / "output"
     toys.prepare(data, output)
     own = folds.read_splits(output)
     held_out = own[0].loc[own[0]["split"] == folds.TEST_VAL, "person"].iloc[0]
-    far = pd.DataFrame(
-        [("0.png", "new", "worn", "male", 20), ("1.png", "", "worn", "", 20), ("2.png", "copy", "worn", "male", 20)],
-        columns=["path", "person", "mask", "gender", "age"],
-    )
-    toys.write_photos(root / "far", far.assign(label=[0, 4, 0]), "x")
-    files.write_csv(far, root / "far" / "x" / "images" / "list.csv")
-    table, problems = external.scan(
-        [root / "far" / "x" / "images" / "list.csv"], data, photos.read_photos(output / "tables" / "photos.csv")
-    )
+    rows = [
+        {"path": "0.png", "person": "new", "mask": "worn", "gender": "male", "age": 20},
+        {"path": "1.png", "person": "unsure", "mask": "worn", "gender": "", "age": 20},
+        {"path": "2.png", "person": "copy", "mask": "worn", "gender": "male", "age": 20},
+    ]
+    own_table = photos.read_photos(output / "tables" / "photos.csv")
+    table, problems = external.scan([write_list(root / "far" / "list.csv", rows)], data, own_table)
     assert problems.empty
     groups = pd.Series({held_out: "same", "external:list/copy": "same"})
     external.write(table, output)
