@@ -149,6 +149,14 @@ def read(output_dir: str | os.PathLike[str]) -> pd.DataFrame:
     return table_of(table.assign(age=pd.to_numeric(table["age"]).astype("Int64")).itertuples(index=False, name=None))
 
 
+def as_photos(table: pd.DataFrame) -> pd.DataFrame:
+    """External photos with the columns of a photo table, split `external`.
+
+    `photos.files_of` finds their files, so that they can be shown, and compared with all others for copies.
+    """
+    return table.assign(split=photos.EXTERNAL)[photos.PHOTO_COLUMNS]
+
+
 def with_external(labeled: pd.DataFrame, output_dir: str | os.PathLike[str]) -> pd.DataFrame:
     """`photos.labeled` with the experiment's external photos below, whose paths are absolute.
 

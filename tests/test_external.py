@@ -295,6 +295,18 @@ def test_external_photos_stand_below_the_labeled_ones_and_out_of_the_photo_table
     assert (decoded.images[0] == np.asarray(Image.open(data / "train" / "images" / labeled["path"][0]))).all()
 
 
+def test_external_photos_can_be_shown_and_compared_beside_those_of_the_data_folder(own, tmp_path):
+    data, table = own
+    found, _ = scan_list(own, tmp_path, [GOOD])
+    everything = pd.concat([table, external.as_photos(found)], ignore_index=True)
+    assert photos.files_of(data, everything)[-2:] == [data / "eval/images/asked.png", tmp_path / "far/good.png"]
+    assert len(photos.thumbnails(data, everything)) == 6
+    with pytest.raises(ValueError, match=r"external photos need absolute paths: \['far\.png'\]"):
+        photos.files_of(data, external.as_photos(found.assign(path="far.png")))
+    with pytest.raises(ValueError, match="leave the images folder"):
+        photos.files_of(data, external.as_photos(found).assign(split="train"))
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A toy run on the toy set with external photos, one of them a copy of somebody held out."""
