@@ -28,14 +28,16 @@ def write(kept: pd.DataFrame, dropped: pd.DataFrame, output_dir: str | os.PathLi
     return [files.write_csv(table[CLEAN_COLUMNS], path) for path, table in tables.items()][::-1]
 
 
-def read_splits(output_dir: str | os.PathLike[str], label_source: LabelSource = "clean") -> dict[int, pd.DataFrame]:
-    """The folds' tables (see `folds.read_splits`) as a run trains on them.
+def read_splits(
+    output_dir: str | os.PathLike[str], label_source: LabelSource = "clean", small: bool = False, partial: bool = False
+) -> dict[int, pd.DataFrame]:
+    """The folds' tables (see `folds.read_splits`, also for small and partial) as a run trains on them.
 
     label_source: clean takes labels from `tables/clean.csv` and leaves dropped photos out of every
     part; where that file is not there, and with given, the labels are those of the data set.
     Raises ValueError if clean.csv was written before photos were added to the set.
     """
-    splits = folds.read_splits(Path(output_dir))
+    splits = folds.read_splits(Path(output_dir), small, partial)
     if label_source == "given" or not clean_path(output_dir).exists():
         return splits
     class_of, dropped = _read(clean_path(output_dir)), _read(dropped_path(output_dir))
@@ -59,7 +61,7 @@ def inside(path: str) -> str:
 
 
 def _with_classes(split: pd.DataFrame, class_of: pd.Series, dropped: pd.Series) -> pd.DataFrame:
-    is_own = ~split["path"].map(os.path.isabs).astype(bool)  # other photos come from outside the set, never reviewed
+    is_own = ~folds.is_external(split["path"])  # photos from outside the set are never reviewed
     unknown = split["path"][is_own & ~split["path"].isin(class_of.index) & ~split["path"].isin(dropped.index)]
     if len(unknown):
         raise ValueError(

@@ -1,123 +1,96 @@
-"""Folds in which no person stands on both sides, with each class spread as evenly as that allows."""
+"""Folds in which nobody, under whatever name, stands on both sides.
+
+A split lists the photos of one fold with the part each stands in. Photos of the data folder go by
+their path inside it; external photos, which only ever train, by their absolute path.
+"""
 
 import warnings
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.model_selection import StratifiedKFold
 
 from mask_lib import config, files
+from mask_lib.auditing import SPLIT_COLUMNS, TEST_VAL, TRAIN, VAL, audit, group_of, is_external, refuse
+from mask_lib.balance import held_out, spread
+from mask_lib.sources import PARTIAL
 
-SPLIT_COLUMNS = ["path", "person", "label", "split"]
-TRAIN, VAL, TEST_VAL = "train", "val", "test_val"
-
-
-def rarest_class(photos: pd.DataFrame) -> pd.Series:
-    """For each person (index), that one of their labels which the fewest photos of the set carry.
-
-    A person's photos stay together, so one class must speak for all of them; the rarest is the one
-    that a fold could run out of.
-    """
-    counts = photos["label"].map(photos["label"].value_counts())
-    rarest_first = photos.assign(count=counts).sort_values(["count", "label"], kind="stable")
-    return rarest_first.groupby("person")["label"].first()
-
-
-def spread(photos: pd.DataFrame, part_count: int, seed: int) -> pd.Series:
-    """A part 0 … part_count-1 for each person (index), stratified by their rarest class.
-
-    Raises ValueError when there are fewer people than parts.
-    """
-    strata = rarest_class(photos)
-    if len(strata) < part_count:
-        raise ValueError(f"{len(strata)} people cannot fill {part_count} parts: lower fold_count or add people")
-    if (
-        strata.value_counts().max() < part_count
-    ):  # a toy set: no class reaches every part, so there is nothing to balance
-        strata = strata * 0
-    splitter = StratifiedGroupKFold(part_count, shuffle=True, random_state=seed)
-    parts = pd.Series(-1, index=strata.index, name="part")
-    with warnings.catch_warnings():
-        # A class with fewer people than parts is still spread as far as it goes; the notebook's plot shows it.
-        warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
-        for part, (_, members) in enumerate(splitter.split(strata, strata, groups=strata.index)):
-            parts.iloc[members] = part
-    return parts
+GROUP_COLUMNS = ["person", "group"]
+MAIN, SMALL = "split.stratified", "split.stratified.small"  # with and without external photos
 
 
 def make_splits(
-    photos: pd.DataFrame, fold_count: int = 5, test_val_share: float = 0.1, seed: int = 0
+    photos: pd.DataFrame,
+    fold_count: int = 5,
+    test_val_share: float = 0.1,
+    seed: int = 0,
+    groups: pd.Series | None = None,
 ) -> dict[int, pd.DataFrame]:
     """One table a fold, columns `path, person, label, split`; split is train, val or test_val.
 
-    photos: train rows of the photo table (columns path, person, label). `test_val_share` of the
-    people (0: none) stand apart as test_val, the same in every fold: training never sees them, and
-    neither does the choice of checkpoints. Raises ValueError for settings that leave a part empty.
+    photos: train rows of the photo table (columns path, person, label). groups: group name by person
+    (index): people of one group are kept together as if they were one. `test_val_share` of the people
+    (0: none) stand apart as test_val, the same in every fold: training never sees them, and neither
+    does the choice of checkpoints. Raises ValueError for settings that leave a part empty.
     """
     if fold_count < 2:
         raise ValueError(f"fold_count = {fold_count}: cross-validation needs at least 2")
     if not 0 <= test_val_share <= 0.5:
         raise ValueError(f"test_val_share = {test_val_share}: it must lie between 0 and 0.5")
     photos = photos[["path", "person", "label"]].astype({"label": "int64"}).reset_index(drop=True)
-    held_out = pd.Index([])
-    if test_val_share:
-        share = Fraction(test_val_share).limit_denominator(min(100, photos["person"].nunique()))
-        if not share:
-            raise ValueError(f"test_val_share = {test_val_share}: that is less than one person; raise it or give 0")
-        parts = spread(photos, share.denominator, seed)
-        held_out = parts.index[parts < share.numerator]
-    is_held_out = photos["person"].isin(held_out)
-    fold_of = photos["person"].map(spread(photos[~is_held_out], fold_count, seed + 1))
-    splits = {}
-    for fold in range(fold_count):
-        place = np.where(is_held_out, TEST_VAL, np.where(fold_of == fold, VAL, TRAIN))
-        splits[fold] = photos.assign(split=place)[SPLIT_COLUMNS]
-    audit(splits)
+    united = photos.assign(person=group_of(photos["person"], groups))
+    apart = held_out(united, test_val_share, seed) if test_val_share else pd.Index([])
+    is_apart = united["person"].isin(apart)
+    fold_of = united["person"].map(spread(united[~is_apart], fold_count, seed + 1))
+    splits = {fold: _placed(photos, is_apart, fold_of == fold) for fold in range(fold_count)}
+    audit(splits, groups)
     return splits
 
 
-def audit(splits: dict[int, pd.DataFrame]) -> None:
-    """Raise ValueError, naming people, unless the splits are honest.
+def _placed(photos: pd.DataFrame, is_apart: pd.Series, is_validated: pd.Series) -> pd.DataFrame:
+    """Photos with the part each stands in."""
+    return photos.assign(split=np.where(is_apart, TEST_VAL, np.where(is_validated, VAL, TRAIN)))[SPLIT_COLUMNS]
 
-    In each fold no person has photos in two parts and each photo stands once; all folds list the same
-    photos, people and labels; over the folds every photo that is not in test_val is validated exactly
-    once, and test_val is the same everywhere.
+
+def naive_splits(photos: pd.DataFrame, fold_count: int = 5, seed: int = 0) -> dict[int, pd.DataFrame]:
+    """DISHONEST splits of single photos, as one makes without thinking of people: only to show how they flatter.
+
+    Each class is spread evenly, but a person's photos stand on both sides, and a network is then scored
+    on faces it knows. Columns as `make_splits` gives them, without a test_val; the audit refuses them.
     """
+    photos = photos[["path", "person", "label"]].astype({"label": "int64"}).reset_index(drop=True)
+    # Where no class has a photo for every fold there is nothing to stratify.
+    strata = photos["label"] if photos["label"].value_counts().max() >= fold_count else photos["label"] * 0
+    folds = StratifiedKFold(fold_count, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
+        validated = [photos.index.isin(rows) for _, rows in folds.split(photos, strata)]
+    nobody = np.zeros(len(photos), dtype=bool)
+    return {fold: _placed(photos, nobody, one) for fold, one in enumerate(validated)}
+
+
+def join_training(
+    splits: dict[int, pd.DataFrame], external: pd.DataFrame, groups: pd.Series | None = None
+) -> dict[int, pd.DataFrame]:
+    """The splits with external photos as further train rows: in each fold those that may train there.
+
+    external: the table of `external.scan` (columns path, person, label). One whose group also holds a
+    person of the data folder trains only where that person does; it is a copy of theirs, and would
+    give the answer away elsewhere. Raises ValueError for relative paths and for people of the data folder.
+    """
+    kinds = {"path": "str", "person": "str", "label": "int64"}
+    rows = external[[*kinds]].astype(kinds).reset_index(drop=True)
+    refuse(rows["path"][~is_external(rows["path"])], "external photos need absolute paths; these have none")
+    group = group_of(rows["person"], groups)
+    joined = {}
     for fold, split in splits.items():
-        _each_photo_once(fold, split)
-        crossing = split.groupby("person")["split"].nunique()
-        _refuse(crossing.index[crossing > 1], f"fold {fold}: people who stand in more than one part")
-    first = min(splits)
-    for fold, split in splits.items():
-        different = _rows(split) ^ _rows(splits[first])
-        _refuse([path for path, _, _ in different], f"folds {first} and {fold}: photos that only one lists so")
-    held_out = {fold: set(split.loc[split["split"] == TEST_VAL, "path"]) for fold, split in splits.items()}
-    for fold, paths in held_out.items():
-        _refuse(paths ^ held_out[first], f"folds {first} and {fold}: photos in the test_val of only one")
-    validated = pd.concat([split.loc[split["split"] == VAL, "path"] for split in splits.values()]).value_counts()
-    expected = set(splits[first]["path"]) - held_out[first]
-    _refuse(validated.index[validated > 1], "photos validated in more than one fold")
-    _refuse(expected - set(validated.index), "photos validated in no fold")
-
-
-def _rows(split: pd.DataFrame) -> set[tuple[str, str, int]]:
-    return set(split[["path", "person", "label"]].itertuples(index=False, name=None))
-
-
-def _each_photo_once(fold: int, split: pd.DataFrame) -> None:
-    unknown = set(split["split"]) - {TRAIN, VAL, TEST_VAL}
-    _refuse(unknown, f"fold {fold}: split names other than train, val and test_val")
-    _refuse(split["path"][split["path"].duplicated()], f"fold {fold}: photos that stand twice")
-    for part in (TRAIN, VAL):
-        if not (split["split"] == part).any():
-            raise ValueError(f"fold {fold}: no photo is in {part}")
-
-
-def _refuse(culprits, what: str) -> None:
-    if len(culprits):
-        raise ValueError(f"{what}: {len(culprits)}, such as {sorted(culprits)[:3]}")
+        refuse(set(rows["person"]) & set(split["person"]), "external people named like people of the data folder")
+        elsewhere = group_of(split.loc[split["split"] != TRAIN, "person"], groups)
+        allowed = rows[~group.isin(elsewhere)].assign(split=TRAIN)
+        joined[fold] = pd.concat([split, allowed[SPLIT_COLUMNS]], ignore_index=True)
+    audit(joined, groups)
+    return joined
 
 
 def fingerprint(content: str, split: pd.DataFrame, weights: str) -> str:
@@ -129,24 +102,56 @@ def fingerprint(content: str, split: pd.DataFrame, weights: str) -> str:
     return files.digest([content, split[SPLIT_COLUMNS].values.tolist(), *beside])
 
 
-def split_path(output_dir: Path, fold: int) -> Path:
-    """Where a fold's table lies."""
-    return Path(output_dir) / "tables" / f"split.stratified.{fold}.csv"
+def split_path(output_dir: Path, fold: int, small: bool = False) -> Path:
+    """Where a fold's table lies; the small one is without external photos."""
+    return Path(output_dir) / "tables" / f"{SMALL if small else MAIN}.{fold}.csv"
 
 
-def write_splits(splits: dict[int, pd.DataFrame], output_dir: Path) -> list[Path]:
-    """Write one CSV a fold; files of folds beyond these, from an earlier larger count, are removed."""
-    paths = [files.write_csv(split, split_path(output_dir, fold)) for fold, split in splits.items()]
-    for stale in set(split_path(output_dir, 0).parent.glob("split.stratified.[0-9]*.csv")) - set(paths):
+def groups_path(output_dir: Path) -> Path:
+    """Where the groups lie that splits were made with, columns `person, group`."""
+    return Path(output_dir) / "tables" / "groups.csv"
+
+
+def write_splits(splits: dict[int, pd.DataFrame], output_dir: Path, groups: pd.Series | None = None) -> list[Path]:
+    """Write two CSVs a fold, as it is and without external photos (small), and everybody's group.
+
+    Files of folds beyond these, from an earlier larger count, are removed.
+    """
+    people = pd.Series(sorted(set().union(*(split["person"] for split in splits.values()))), dtype="str")
+    table = pd.DataFrame({"person": people, "group": group_of(people, groups)}, columns=GROUP_COLUMNS)
+    written = [files.write_csv(split, split_path(output_dir, fold)) for fold, split in splits.items()]
+    for fold, split in splits.items():
+        written.append(files.write_csv(split[~is_external(split["path"])], split_path(output_dir, fold, small=True)))
+    written.append(files.write_csv(table, groups_path(output_dir)))
+    for stale in {path for kind in (MAIN, SMALL) for path in _split_files(output_dir, kind)} - set(written):
         stale.unlink()
-    return paths
+    return written
 
 
-def read_splits(output_dir: Path) -> dict[int, pd.DataFrame]:
-    """All folds' tables, audited. Raises FileNotFoundError that says how to make them."""
-    found = sorted(split_path(output_dir, 0).parent.glob("split.stratified.[0-9]*.csv"))
+def _split_files(output_dir: Path, kind: str) -> list[Path]:
+    return sorted((Path(output_dir) / "tables").glob(f"{kind}.[0-9]*.csv"))
+
+
+def read_groups(output_dir: Path) -> pd.Series | None:
+    """Group name by person (index) as `write_splits` left it, None if it left nothing."""
+    path = groups_path(output_dir)
+    if not path.exists():
+        return None
+    return pd.read_csv(path, dtype="str", keep_default_na=False).set_index("person")["group"]
+
+
+def read_splits(output_dir: Path, small: bool = False, partial: bool = False) -> dict[int, pd.DataFrame]:
+    """All folds' tables, audited by person and group.
+
+    small: those without external photos. partial: with external photos of which not every attribute
+    is known, whose label is -1. Raises FileNotFoundError that says how to make them.
+    """
+    found = _split_files(output_dir, SMALL if small else MAIN)
     if not found:
         raise FileNotFoundError(f"no splits in {files.shown_path(output_dir)}/tables: run 00_prepare_data first")
-    splits = {int(path.name.split(".")[2]): pd.read_csv(path, dtype={"person": str, "path": str}) for path in found}
-    audit(splits)
+    text = {"path": "str", "person": "str", "split": "str"}
+    splits = {int(path.name.split(".")[-2]): pd.read_csv(path, dtype=text, keep_default_na=False) for path in found}
+    audit(splits, read_groups(output_dir))
+    if not partial:
+        splits = {fold: split[split["label"] != PARTIAL].reset_index(drop=True) for fold, split in splits.items()}
     return dict(sorted(splits.items()))

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from mask_lib import clean_labels, files, inference, labels, photos, runs, scores, store
+from mask_lib import clean_labels, files, inference, labels, photos, runs, scores
 
 FOLDER = "gain"
 
@@ -28,8 +28,7 @@ def train_on_given_labels(data_dir: Path, output_dir: Path, run: str) -> runs.Ru
     settings = inference.run_settings(output_dir, run)
     if settings.label_source == "given":
         raise ValueError(f"run {run} was trained with label_source: given; compare one with label_source: clean")
-    frame = store.Frame.of_run(settings)
-    decoded = inference.open_photos(data_dir, output_dir, photos.labeled(output_dir), frame)
+    decoded = inference.open_trainable(data_dir, output_dir, settings)
     inference.checkpoints(output_dir, run, decoded, clean_labels.read_splits(output_dir))
     given = dataclasses.replace(settings, label_source="given")
     splits = clean_labels.read_splits(output_dir, "given")

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from mask_lib import clean_labels, config, devices, files, folds, labels, layout, models, photos, store
+from mask_lib import clean_labels, config, devices, external, files, folds, labels, layout, models, photos, store
 
 PREDICT_BATCH = 64  # photos; small enough for any network on any GPU in use
 ZOOM = 0.92  # share of the photo that the zoomed-in views keep
@@ -107,6 +107,12 @@ def open_photos(data_dir: Path, output_dir: Path, table: pd.DataFrame, frame: st
     return store.open_store(Path(output_dir) / "store", images, list(table["path"]), frame)
 
 
+def open_trainable(data_dir: Path, output_dir: Path, run: config.Run) -> store.Store:
+    """The store of every photo that a run may train on, external ones too, as its settings ask."""
+    table = external.with_external(photos.labeled(output_dir), output_dir)
+    return open_photos(data_dir, output_dir, table, store.Frame.of_run(run))
+
+
 def mean_over_folds(found: dict[int, Path], source: devices.DevicePhotos, rows: np.ndarray, num_tta: int) -> np.ndarray:
     """(N, 18) probabilities of a store's `rows`, averaged over the folds' checkpoints.
 
@@ -137,9 +143,8 @@ def predict_run(data_dir: Path, output_dir: Path, run: str, num_tta: int = 1) ->
     label, p00 … p17`. Raises FileNotFoundError for a run that is not trained.
     """
     settings = run_settings(output_dir, run)
-    frame = store.Frame.of_run(settings)
     splits = clean_labels.read_splits(output_dir, settings.label_source)
-    labeled = open_photos(data_dir, output_dir, photos.labeled(output_dir), frame)
+    labeled = open_trainable(data_dir, output_dir, settings)
     found = checkpoints(output_dir, run, labeled, splits)
     device = devices.pick_device()
     split = next(iter(splits.values()))
@@ -148,7 +153,7 @@ def predict_run(data_dir: Path, output_dir: Path, run: str, num_tta: int = 1) ->
     of_held_out = mean_over_folds(found, devices.DevicePhotos(labeled, device, resident=False), rows, num_tta)
     test_val = probability_table(held_out[["path", "label"]], of_held_out)
     evaluated = photos.evaluated(output_dir)
-    source = devices.DevicePhotos(open_photos(data_dir, output_dir, evaluated, frame), device)
+    source = devices.DevicePhotos(open_photos(data_dir, output_dir, evaluated, labeled.frame), device)
     of_evaluated = mean_over_folds(found, source, np.arange(len(evaluated)), num_tta)
     test = probability_table(evaluated[["path"]].rename(columns={"path": "ImageID"}), of_evaluated)
     test = with_every_id(test, layout.eval_ids(data_dir))

@@ -33,6 +33,8 @@ class Problem(enum.StrEnum):
     DOUBLE_IMAGE_ID = enum.auto()  # an ImageID a second time in info.csv; the first row counts
     BAD_GENDER = enum.auto()
     BAD_AGE = enum.auto()  # not a whole number
+    BAD_MASK = enum.auto()  # these two: only external tables give masks and labels
+    BAD_LABEL = enum.auto()
     AGE_OUT_OF_RANGE = enum.auto()
     FOLDER_CONTRADICTS_ROW = enum.auto()  # kept, with the values of train.csv, the official record
     MISSING_FOLDER = enum.auto()
@@ -47,6 +49,9 @@ class Problem(enum.StrEnum):
     TRUNCATED = enum.auto()
     UNREADABLE = enum.auto()
     ODD_MODE = enum.auto()  # pixels that become black or white as 8-bit colour
+    LABEL_CONTRADICTS_ROW = enum.auto()  # an external label that is not what its mask, gender and age make
+    NOTHING_KNOWN = enum.auto()  # an external photo without a single attribute
+    COPY_OF_OWN_PHOTO = enum.auto()  # an external photo that the data folder holds, byte for byte
 
 
 class Finding(NamedTuple):

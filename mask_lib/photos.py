@@ -13,6 +13,7 @@ from . import archives, files, labels
 from .layout import PHOTO_COLUMNS, Finding, Problem, read_table, scan_eval, scan_train
 
 PROBLEM_COLUMNS = ["path", "problem", "detail"]
+EXTERNAL = "external"  # the split of photos from elsewhere; no photos.csv holds it
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")  # what PIL may open; its other readers include one that runs Ghostscript
 MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}  # convert to RGB without losing the picture
 
@@ -125,12 +126,19 @@ def check_photo(path: Path) -> tuple[Problem, str] | None:
 
 
 def files_of(data_dir: str | os.PathLike[str], photos: pd.DataFrame) -> list[Path]:
-    """The absolute path of each row's file. Raises ValueError for a `path` that leaves its images folder."""
-    unsafe = [path for path in photos["path"] if archives.leaves_folder(path)]
+    """The absolute path of each row's file; rows of the split `external` hold it themselves.
+
+    Raises ValueError for a `path` that leaves its images folder, or of an external photo that is not absolute.
+    """
+    is_external = photos["split"] == EXTERNAL
+    unsafe = [path for path in photos["path"][~is_external] if archives.leaves_folder(path)]
     if unsafe:
         raise ValueError(f"paths that leave the images folder: {unsafe[:3]}")
+    relative = [path for path in photos["path"][is_external] if not os.path.isabs(path)]
+    if relative:
+        raise ValueError(f"external photos need absolute paths: {relative[:3]}")
     folder = files.project_path(data_dir)
-    images = {split: folder / split / "images" for split in ("train", "eval")}
+    images = {split: folder / split / "images" for split in ("train", "eval")} | {EXTERNAL: folder}
     return [images[split] / path for split, path in zip(photos["split"], photos["path"], strict=True)]
 
 

@@ -89,15 +89,14 @@ def test_a_class_of_few_people_reaches_every_fold():
         assert (split.loc[split["split"] == folds.VAL, "label"] == 17).sum() == 1
 
 
-def test_people_with_a_rare_photo_count_as_of_that_class():
-    table = photo_table([[0, 0, 0], [0, 5], [0, 1, 1], [1, 0]])
-    found = folds.rarest_class(table)
-    assert found.to_dict() == {"p000": 0, "p001": 5, "p002": 1, "p003": 1}
-
-
-def test_a_tie_of_rareness_goes_to_the_lower_label_whatever_the_order():
-    table = photo_table([[7, 3], [3, 7]])
-    assert folds.rarest_class(table).tolist() == [3, 3]
+def test_a_class_of_single_photos_among_mixed_people_is_spread_too():
+    """What one class of a person must not do is decide for all their photos."""
+    generator = np.random.default_rng(0)
+    table = photo_table([[*generator.integers(0, 6, 6).tolist(), 17 if person < 10 else 16] for person in range(60)])
+    for split in folds.make_splits(table, fold_count=5, test_val_share=0).values():
+        validated = split.loc[split["split"] == folds.VAL, "label"].value_counts()
+        assert validated[17] == 2
+        assert validated[16] == 10
 
 
 def test_the_seed_decides_and_nothing_else_does():
@@ -109,6 +108,7 @@ def test_the_seed_decides_and_nothing_else_does():
 
 def test_every_part_is_filled_and_no_person_left_out():
     parts = folds.spread(people_like_the_contest(23), 4, seed=0)
+    assert sorted(parts.index) == [f"p{person:03d}" for person in range(23)]
     assert sorted(parts.value_counts().tolist()) == [5, 6, 6, 6]
     assert parts.index.is_unique
 
@@ -246,11 +246,19 @@ def test_the_audit_finds_a_person_who_goes_by_two_names(splits):
 
 def test_splits_come_back_from_their_files(splits, tmp_path):
     paths = folds.write_splits(splits, tmp_path)
-    assert [path.name for path in paths] == [f"split.stratified.{fold}.csv" for fold in range(3)]
-    found = folds.read_splits(tmp_path)
-    assert list(found) == [0, 1, 2]
-    for fold, split in splits.items():
-        pd.testing.assert_frame_equal(found[fold], split, check_dtype=False)
+    kinds = [f"split.stratified.{small}{fold}.csv" for small in ("", "small.") for fold in range(3)]
+    assert [path.name for path in paths] == [*kinds, "groups.csv"]
+    for small in (False, True):
+        found = folds.read_splits(tmp_path, small=small)
+        assert list(found) == [0, 1, 2]
+        for fold, split in splits.items():
+            pd.testing.assert_frame_equal(found[fold], split, check_dtype=False)
+
+
+def test_without_external_photos_the_small_files_are_the_same_bytes(splits, tmp_path):
+    folds.write_splits(splits, tmp_path)
+    for fold in splits:
+        assert folds.split_path(tmp_path, fold).read_bytes() == folds.split_path(tmp_path, fold, True).read_bytes()
 
 
 def test_people_named_by_numbers_keep_their_zeros(tmp_path):
@@ -261,12 +269,18 @@ def test_people_named_by_numbers_keep_their_zeros(tmp_path):
 
 def test_files_of_an_earlier_larger_count_are_removed_and_others_left(splits, tmp_path):
     folds.write_splits(folds.make_splits(people_like_the_contest(40), fold_count=12), tmp_path)
-    small = tmp_path / "tables" / "split.stratified.small.0.csv"
-    small.write_text("of the search\n")
-    assert list(folds.read_splits(tmp_path)) == list(range(12))
+    other = tmp_path / "tables" / "split.of.mine.0.csv"
+    other.write_text("not ours\n")
+    assert list(folds.read_splits(tmp_path)) == list(folds.read_splits(tmp_path, small=True)) == list(range(12))
     folds.write_splits(splits, tmp_path)
-    assert list(folds.read_splits(tmp_path)) == [0, 1, 2]
-    assert small.exists()
+    assert list(folds.read_splits(tmp_path)) == list(folds.read_splits(tmp_path, small=True)) == [0, 1, 2]
+    assert other.exists()
+
+
+def test_a_person_named_like_a_missing_value_keeps_that_name(tmp_path):
+    table = people_like_the_contest(20).replace({"person": {"p003": "NA", "p004": "null"}})
+    folds.write_splits(folds.make_splits(table, 2), tmp_path)
+    assert set(folds.read_splits(tmp_path)[0]["person"]) == set(table["person"])
 
 
 def test_files_are_audited_when_they_are_read(splits, tmp_path):
@@ -285,3 +299,234 @@ def test_a_lost_fold_is_noticed(splits, tmp_path):
 def test_missing_splits_say_how_to_make_them(tmp_path):
     with pytest.raises(FileNotFoundError, match="run 00_prepare_data first"):
         folds.read_splits(tmp_path)
+
+
+# People who are one under several names.
+
+
+def pairs_of(table: pd.DataFrame, names: list[tuple[str, str]]) -> pd.Series:
+    """Groups of everybody, in which each of the given pairs is one."""
+    return pd.Series({person: person for person in table["person"].unique()} | {other: one for one, other in names})
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.data(), table=tables, seed=st.integers(0, 1000), test_val_share=st.sampled_from([0, 0.2]))
+def test_no_group_of_people_stands_in_two_parts(data, table, seed, test_val_share):
+    people = table["person"].unique()
+    drawn = data.draw(st.lists(st.integers(0, 15), min_size=len(people), max_size=len(people)))
+    named = {person: f"g{number}" for person, number in zip(people, drawn, strict=True) if number < 8}  # others: alone
+    groups = pd.Series(named, dtype="str")
+    try:
+        splits = folds.make_splits(table, 3, test_val_share, seed, groups)
+    except ValueError as error:
+        assert "people cannot fill 3 parts" in str(error)  # nearly all are one
+        return
+    for split in splits.values():
+        together = split.assign(group=[named.get(person, person) for person in split["person"]])
+        assert (together.groupby("group")["split"].nunique() == 1).all()
+        pd.testing.assert_frame_equal(split[["path", "person", "label"]], table)
+
+
+def test_groups_of_one_person_change_nothing():
+    table = people_like_the_contest(40)
+    alone = folds.make_splits(table, 3, groups=pairs_of(table, []))
+    for fold, split in folds.make_splits(table, 3).items():
+        pd.testing.assert_frame_equal(alone[fold], split)
+
+
+def test_a_person_in_two_groups_is_an_error():
+    table = people_like_the_contest(20)
+    groups = pd.Series(["a", "b"], index=["p003", "p003"])
+    with pytest.raises(ValueError, match=r"people in more than one group: 1, such as \['p003'\]"):
+        folds.make_splits(table, 3, groups=groups)
+
+
+def strangers(splits: dict[int, pd.DataFrame], fold: int, parts: tuple[str, str]) -> tuple[str, str]:
+    """Somebody of each of two parts of a fold."""
+    return tuple(someone_in(splits[fold], part) for part in parts)
+
+
+@pytest.mark.parametrize("parts", list(itertools.permutations((folds.TRAIN, folds.VAL, folds.TEST_VAL), 2)))
+def test_the_audit_finds_and_names_a_duplicate_group_that_crosses(splits, parts):
+    one, other = strangers(splits, 0, parts)
+    groups = pairs_of(splits[0], [(one, other)])
+    with pytest.raises(ValueError) as refusal:
+        folds.audit(splits, groups)
+    both = ", ".join(sorted([one, other]))
+    assert f"fold 0: duplicate groups that stand in more than one part: 1, such as ['{one} ({both})']" in str(
+        refusal.value
+    )
+
+
+def copies_of(paths: list[str], where: str = "train") -> pd.DataFrame:
+    """A duplicates table in which these photos are one."""
+    return pd.DataFrame({"hash": "00ff", "path": paths, "person": "", "label": 0, "set": where, "distance": 0})
+
+
+def test_the_audit_finds_and_names_copies_that_a_table_marks(splits):
+    one, other = strangers(splits, 2, (folds.TRAIN, folds.VAL))
+    paths = [f"{one}/0.jpg", f"{other}/4.jpg"]
+    expected = rf"copies that stand in more than one part: 1, such as \['00ff \({', '.join(sorted(paths))}\)'\]"
+    with pytest.raises(ValueError, match=expected):
+        folds.audit(splits, duplicates=[copies_of([]), copies_of(paths)])
+
+
+def test_copies_on_one_side_and_copies_among_evaluation_photos_are_no_crossing(splits):
+    person = someone_in(splits[0], folds.VAL)
+    same_side = copies_of([f"{person}/0.jpg", f"{person}/1.jpg", "not in any split.jpg"])
+    one, other = strangers(splits, 0, (folds.TRAIN, folds.VAL))
+    folds.audit(splits, duplicates=[same_side, copies_of([f"{one}/0.jpg", f"{other}/0.jpg"], where="eval")])
+
+
+@pytest.mark.parametrize("spelling", ["{}", "./{}", "x/../{}"])
+def test_the_audit_finds_an_augmented_copy_that_trains_beside_the_validated_photo(splits, spelling):
+    """Under a new person's name, as a tool that multiplies rare photos on disk would list it."""
+    path = splits[0].loc[splits[0]["split"] == folds.VAL, "path"].iloc[0]
+    row = (spelling.format(path), "somebody new", 3, folds.TRAIN)
+    splits[0] = pd.concat([splits[0], pd.DataFrame([row], columns=folds.SPLIT_COLUMNS)], ignore_index=True)
+    with pytest.raises(ValueError, match=rf"fold 0: photos that stand twice: 1, such as .*{path}"):
+        folds.audit(splits)
+
+
+def test_groups_are_audited_again_when_splits_are_read(splits, tmp_path):
+    one, other = strangers(splits, 1, (folds.TRAIN, folds.VAL))
+    folds.write_splits(splits, tmp_path, pairs_of(splits[0], [(one, other)]))
+    for small in (False, True):
+        with pytest.raises(ValueError, match=f"duplicate groups that stand in more than one part.*{one}"):
+            folds.read_splits(tmp_path, small=small)
+
+
+def test_groups_come_back_from_their_file_and_a_later_preparation_replaces_them(splits, tmp_path):
+    folds.write_splits(splits, tmp_path, pd.Series({"p001": "twins", "p002": "twins"}))
+    table = pd.read_csv(tmp_path / "tables" / "groups.csv")
+    assert list(table) == ["person", "group"]
+    assert list(table["person"]) == sorted(splits[0]["person"].unique())
+    assert folds.read_groups(tmp_path)[["p001", "p002", "p003"]].tolist() == ["twins", "twins", "p003"]
+    folds.write_splits(splits, tmp_path)
+    assert folds.read_groups(tmp_path)["p001"] == "p001"
+
+
+# External photos.
+
+
+def external_table(people: list[str], label: int = 3) -> pd.DataFrame:
+    """A photo of each person."""
+    return pd.DataFrame({"path": [f"/far/{person}.jpg" for person in people], "person": people, "label": label})
+
+
+def external_paths(split: pd.DataFrame) -> set[str]:
+    return set(split.loc[split["path"].str.startswith("/far/"), "path"])
+
+
+def test_external_photos_train_in_every_fold_and_stand_nowhere_else(splits):
+    joined = folds.join_training(splits, external_table(["e1", "e2"]))
+    for fold, split in joined.items():
+        assert list(split) == folds.SPLIT_COLUMNS
+        pd.testing.assert_frame_equal(split.iloc[: len(splits[fold])], splits[fold])
+        added = split.iloc[len(splits[fold]) :]
+        assert list(added["path"]) == ["/far/e1.jpg", "/far/e2.jpg"]
+        assert set(added["split"]) == {folds.TRAIN}
+
+
+def test_a_copy_of_a_validated_photo_trains_only_where_that_person_trains(splits):
+    """And a copy of somebody in test_val never does."""
+    validated, apart = strangers(splits, 0, (folds.VAL, folds.TEST_VAL))
+    groups = pairs_of(splits[0], [(validated, "e1"), (apart, "e2")])
+    joined = folds.join_training(splits, external_table(["e1", "e2", "e3"]), groups)
+    assert external_paths(joined[0]) == {"/far/e3.jpg"}
+    assert external_paths(joined[1]) == external_paths(joined[2]) == {"/far/e1.jpg", "/far/e3.jpg"}
+
+
+def test_an_external_photo_may_unite_two_people_of_the_data_folder():
+    table = people_like_the_contest(20)
+    groups = pairs_of(table, [("p001", "p002"), ("p001", "e1")])
+    splits = folds.join_training(folds.make_splits(table, 3, groups=groups), external_table(["e1"]), groups)
+    for split in splits.values():
+        place = split.groupby("person")["split"].first()
+        assert place["p001"] == place["p002"]
+        assert ("e1" in place) == (place["p001"] == folds.TRAIN)
+
+
+def test_no_external_photos_leave_the_splits_as_they_were(splits):
+    for fold, split in folds.join_training(splits, external_table([])).items():
+        pd.testing.assert_frame_equal(split, splits[fold])
+
+
+def test_external_people_and_paths_cannot_pass_for_those_of_the_data_folder(splits):
+    with pytest.raises(ValueError, match=r"external people named like people of the data folder: 1.*p004"):
+        folds.join_training(splits, external_table(["e1", "p004"]))
+    with pytest.raises(ValueError, match=r"need absolute paths.*near\.jpg"):
+        folds.join_training(splits, external_table(["e1"]).assign(path="near.jpg"))
+
+
+@pytest.mark.parametrize("part", [folds.VAL, folds.TEST_VAL])
+def test_the_audit_finds_external_photos_outside_train(splits, part):
+    joined = folds.join_training(splits, external_table(["e1"]))
+    for split in joined.values():
+        move(split, split["person"] == "e1", part)
+    with pytest.raises(ValueError, match=r"fold 0: external photos outside train: 1, such as \['/far/e1\.jpg'\]"):
+        folds.audit(joined)
+
+
+def test_the_audit_finds_external_photos_that_two_folds_list_differently(splits):
+    joined = folds.join_training(splits, external_table(["e1"]))
+    joined[2].loc[joined[2]["person"] == "e1", "label"] = 8
+    with pytest.raises(ValueError, match=r"external photos that two folds list differently: 1.*/far/e1\.jpg"):
+        folds.audit(joined)
+
+
+def test_the_audit_finds_an_external_copy_beside_the_validated_person(splits):
+    joined = folds.join_training(splits, external_table(["e1"]))
+    validated = someone_in(joined[1], folds.VAL)
+    with pytest.raises(ValueError, match=rf"duplicate groups.*{validated}"):
+        folds.audit(joined, pairs_of(joined[1], [(validated, "e1")]))
+
+
+def test_small_files_are_the_same_folds_without_external_photos(splits, tmp_path):
+    folds.write_splits(folds.join_training(splits, external_table(["e1", "e2"])), tmp_path)
+    assert len(external_paths(folds.read_splits(tmp_path)[0])) == 2
+    for fold, split in folds.read_splits(tmp_path, small=True).items():
+        pd.testing.assert_frame_equal(split, splits[fold], check_dtype=False)
+
+
+def test_photos_with_an_unknown_attribute_are_left_out_unless_asked_for(splits, tmp_path):
+    rows = pd.concat([external_table(["e1"]), external_table(["e2"], label=-1)])
+    folds.write_splits(folds.join_training(splits, rows), tmp_path)
+    assert external_paths(folds.read_splits(tmp_path)[0]) == {"/far/e1.jpg"}
+    with_them = folds.read_splits(tmp_path, partial=True)[0]
+    assert with_them.set_index("path").loc["/far/e2.jpg", "label"] == -1
+
+
+# How flattering a split of photos is.
+
+
+@pytest.fixture
+def naive() -> dict[int, pd.DataFrame]:
+    return folds.naive_splits(people_like_the_contest(60), fold_count=3)
+
+
+def test_naive_splits_validate_each_photo_once_with_every_class_spread_evenly(naive):
+    table = people_like_the_contest(60)
+    validated = pd.concat([split[split["split"] == folds.VAL] for split in naive.values()])
+    assert sorted(validated["path"]) == sorted(table["path"])
+    for split in naive.values():
+        assert list(split) == folds.SPLIT_COLUMNS
+        assert set(split["split"]) == {folds.TRAIN, folds.VAL}
+        counts = split.loc[split["split"] == folds.VAL, "label"].value_counts().reindex(range(18), fill_value=0)
+        wanted = table["label"].value_counts().reindex(range(18), fill_value=0) / 3
+        assert ((counts - wanted).abs() <= 1).all()
+
+
+def test_naive_splits_tear_people_apart_and_neither_the_audit_nor_training_accepts_them(naive, tmp_path):
+    with pytest.raises(ValueError, match="people who stand in more than one part"):
+        folds.audit(naive)
+    folds.write_splits(naive, tmp_path)
+    with pytest.raises(ValueError, match="people who stand in more than one part"):
+        folds.read_splits(tmp_path)
+
+
+def test_naive_splits_follow_the_seed_and_take_toy_sets():
+    table = people_like_the_contest(20)
+    first, again, other = (folds.naive_splits(table, 3, seed)[0]["split"].tolist() for seed in (1, 1, 2))
+    assert first == again != other
+    assert len(folds.naive_splits(photo_table([[label] for label in range(6)]), 5)) == 5
