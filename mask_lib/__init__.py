@@ -38,6 +38,7 @@ READING_ORDER = (
     "features",
     "losses",
     "training",
+    "optimism",
     "runs",
     "gain",
     "ensemble",
