@@ -8,7 +8,7 @@ from mask_lib.labels import AgeGroup, Gender, Mask
 MODES = ("inspect", "grid", "review", "relabel", "suspects")
 TITLES = {
     "inspect": "Inspect: does the label fit?",
-    "grid": "Grid: does every photo show class {label}, {words}?",
+    "grid": "Grid: does every photo show class {label} ({words})?",
     "review": "Review: is it really wrong?",
     "relabel": "Relabel: which class is it?",
     "suspects": "Suspects: is the suggestion right?",

@@ -10,6 +10,7 @@ const HINTS = { relabel: 5, suspects: 6 }; // of a mode's keys those always in v
 const MODES = { inspect: "Inspect", grid: "Grid", review: "Review", relabel: "Relabel", suspects: "Suspects" };
 const ATTRIBUTES = ["mask", "gender", "age"];
 const CLASS_KEYS = [", .", "class before / after"];
+const UNDO_KEY = ["u", "undo"];
 const SCREEN_KEYS = [
   ["⇧1 ⇧2 ⇧3 ⇧4 ⇧5", "the five modes, in the order of the bar"],
   ["r", "read the decisions again from disk"],
@@ -533,15 +534,14 @@ class View {
     const { done, total, per_minute: pace, minutes_left: minutes } = screen.progress;
     this.bar.style.width = `${total ? (100 * done) / total : 0}%`;
     const parts = [`${done.toLocaleString("en")} of ${total.toLocaleString("en")}`];
-    if (pace != null) parts.push(`${Math.round(pace)} a minute`);
+    if (pace != null) parts.push(`${Math.round(pace)} photos a minute`);
     if (minutes != null) parts.push(minutesText(minutes));
     this.progress.textContent = parts.join(" · ");
     this.message.textContent = trouble ? "" : note || screen.message || screen.problems?.at(-1) || "";
   }
 
   hinted({ mode, keys }) {
-    const undo = keys.filter(([, meaning]) => meaning.startsWith("undo"));
-    return [...keys.slice(0, HINTS[mode] ?? 4), ...(mode === "grid" ? [CLASS_KEYS] : []), ...undo];
+    return [...keys.slice(0, HINTS[mode] ?? 4), ...(mode === "grid" ? [CLASS_KEYS] : []), UNDO_KEY];
   }
 
   drawHelp(screen) {

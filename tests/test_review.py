@@ -125,7 +125,9 @@ def test_at_the_end_nothing_is_shown_and_no_key_writes(review, tmp_path):
 # Grid.
 
 
-@pytest.mark.parametrize(("label", "asked"), [(1, "class 1, worn male 30-59?"), (17, "class 17, not worn female 60+?")])
+@pytest.mark.parametrize(
+    ("label", "asked"), [(1, "class 1 (worn male 30-59)?"), (17, "class 17 (not worn female 60+)?")]
+)
 def test_the_grid_asks_about_one_class(review, label, asked):
     assert review.start("grid", label=label)["title"].endswith(asked)
 
