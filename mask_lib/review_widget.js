@@ -499,7 +499,7 @@ class View {
     const facts = card ? [`class ${card.label}${years}`, element("br"), `person ${card.person}`] : [];
     this.why.replaceChildren(element("div", "person", ...facts));
     if (card?.why && isSuspect(card)) {
-      const score = element("small", "", ` score ${card.score.toFixed(2)}`);
+      const score = element("small", "", card.score == null ? "" : ` score ${card.score.toFixed(2)}`);
       this.why.append(element("div", "reason", element("b", "", "Why: "), card.why, score));
     } else if (card?.why && screen.mode === "suspects") {
       this.why.append(element("div", "person", card.why));

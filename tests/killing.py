@@ -13,6 +13,7 @@ import re
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,6 +58,8 @@ def killed_once(folder: Path, tables: tuple[pd.DataFrame, ...], number: int, del
     if not child:
         try:
             press_until_killed(folder, tables, number, writing)
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(1)
     os.close(writing)
