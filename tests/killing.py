@@ -25,7 +25,7 @@ from mask_lib.review import Review
 KEYS = ("Enter", "f", "u", "Enter", "u", "f")  # among the suspects: a whole person's four lines, one line, undo
 KILLS_A_LOG = 25  # each opening reads its log from the start
 LONGEST_DELAY = 0.002  # seconds from an acknowledgement to the kill: a few more presses
-PART = 32  # bytes that every other annotator's system takes at once, as write(2) may
+PART = 8  # bytes that every other annotator's system takes at once, as write(2) may
 
 
 def write_in_parts(handle: int, content: bytes, write: Callable[[int, bytes], int] = os.write) -> int:
