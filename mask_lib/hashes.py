@@ -68,7 +68,7 @@ def hash_photo(path: Path) -> tuple[np.uint64, np.uint64, np.ndarray]:
     """ahash, phash and the (16, 16) uint8 grey picture of one file."""
     image = grey(path)
     found = (imagehash.average_hash(image), imagehash.phash(image))
-    small = np.asarray(image.resize((SMALL_SIDE, SMALL_SIDE), Image.Resampling.BOX))
+    small = np.asarray(image.resize((SMALL_SIDE, SMALL_SIDE), Image.Resampling.BILINEAR))
     return *(packed(one.hash) for one in found), small
 
 
@@ -102,16 +102,25 @@ def open_hashes(
         cache = folder / "hashes.npz"
         states = np.array([state_of(path) for path in paths], np.int64).reshape(-1, 3)
         hashes, is_known = remembered(cache, names, states)
-        stale = np.flatnonzero(~is_known)
-        with ThreadPoolExecutor(workers) as pool, files.progress(total=len(stale), what="hashing photos") as line:
-            for start in range(0, len(stale), SAVE_EVERY):
-                rows = stale[start : start + SAVE_EVERY]
-                for row, found in zip(rows, pool.map(hash_photo, [paths[row] for row in rows]), strict=True):
-                    hashes.ahash[row], hashes.phash[row], hashes.small[row] = found
-                    line.update()
-                is_known[rows] = True
-                save(cache, names[is_known], states[is_known], hashes, is_known)
+        for rows in hash_rows(hashes, paths, np.flatnonzero(~is_known), workers):
+            is_known[rows] = True
+            save(cache, names[is_known], states[is_known], hashes, is_known)
     return hashes
+
+
+def hash_rows(
+    hashes: Hashes, paths: Sequence[Path], rows: np.ndarray, workers: int | None = None
+) -> Iterator[np.ndarray]:
+    """Fill these rows from their files; gives the rows of each part as it is done, when they may be saved."""
+    if not len(rows):
+        return
+    with ThreadPoolExecutor(workers) as pool, files.progress(total=len(rows), what="hashing photos") as line:
+        for start in range(0, len(rows), SAVE_EVERY):
+            part = rows[start : start + SAVE_EVERY]
+            for row, found in zip(part, pool.map(hash_photo, [paths[row] for row in part]), strict=True):
+                hashes.ahash[row], hashes.phash[row], hashes.small[row] = found
+                line.update()
+            yield part
 
 
 def state_of(path: Path) -> tuple[int, int, int]:

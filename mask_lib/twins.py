@@ -16,8 +16,9 @@ from scipy.sparse.csgraph import connected_components
 from mask_lib import files, likeness, photos
 from mask_lib.hashes import KINDS, Hashes, hexed, near
 
-# Bits of 64 that a copy may differ in: the most that crops of 2 % cost, measured on painted and real faces.
-DISTANCES = {"ahash": 8, "phash": 12}
+# Bits of 64 that a copy may differ in: the most that a crop of 2 % off each edge cost of hundreds of painted
+# and real faces. By ahash most of what is as near is no copy; the pixels tell.
+DISTANCES = {"ahash": 10, "phash": 14}
 PAIR_COLUMNS = ["row", "other", *KINDS, "residual"]
 DUPLICATE_COLUMNS = ["hash", "path", "person", "label", "set", "distance"]
 LEAK_COLUMNS = ["ImageID", "path", "label", "distance"]
@@ -102,23 +103,23 @@ def duplicates(
     nearest to all others, 16 hex digits and no other group's; `distance` counts the bits to it; `set`
     is train or eval, and `label` empty in eval. The representative comes first.
     """
-    group_of = groups(len(photo_table), pairs[pairs[kind] <= (DISTANCES[kind] if distance is None else distance)])
-    values, taken, found = getattr(hashes, kind), set(), []
-    for _, rows in sorted(group_of.groupby(group_of).groups.items()):
-        group = np.array(rows)
-        representative, apart = nearest_to_all(values[group])
-        name = free_name(int(values[group][representative]), taken)
-        follows = np.arange(len(group)) != representative
-        members = photo_table.iloc[group].rename(columns={"split": "set"})
-        members = members.assign(hash=hexed([name])[0], distance=apart, follows=follows)
-        found.append(members.sort_values(["follows", "distance", "path"], kind="stable")[DUPLICATE_COLUMNS])
-    return pd.concat(found, ignore_index=True) if found else no_duplicates(photo_table)
+    group_of = groups(len(photo_table), within(pairs, kind, distance))
+    values, taken = getattr(hashes, kind), set()
+    order, names, bits = [], [], []
+    for rows in group_of.groupby(group_of).groups.values():
+        representative, apart = nearest_to_all(values[rows])
+        sequence = np.lexsort((rows, apart, np.arange(len(rows)) != representative))
+        order += rows[sequence].tolist()
+        bits += apart[sequence].tolist()
+        names += [free_name(int(values[rows[representative]]), taken)] * len(rows)
+    members = photo_table.iloc[order].rename(columns={"split": "set"}).reset_index(drop=True)
+    members = members.assign(hash=pd.Series(hexed(names), dtype="str"), distance=pd.Series(bits, dtype="int64"))
+    return members[DUPLICATE_COLUMNS]
 
 
-def no_duplicates(photo_table: pd.DataFrame) -> pd.DataFrame:
-    """An empty table of duplicates, its columns of the usual dtypes."""
-    nobody = photo_table[:0].rename(columns={"split": "set"})
-    return nobody.assign(hash=pd.Series(dtype="str"), distance=pd.Series(dtype="int64"))[DUPLICATE_COLUMNS]
+def within(pairs: pd.DataFrame, kind: str, distance: int | None) -> pd.DataFrame:
+    """The pairs whose hashes of one kind are at most `distance` bits apart, by default those of `DISTANCES`."""
+    return pairs[pairs[kind] <= (DISTANCES[kind] if distance is None else distance)]
 
 
 def groups(count: int, pairs: pd.DataFrame) -> pd.Series:
@@ -153,7 +154,7 @@ def leaks(photo_table: pd.DataFrame, pairs: pd.DataFrame, kind: str, distance: i
     by its own pixels, and where they disagree on the label, the reader should see it. `path` and `label`
     are the training photo's.
     """
-    pairs = pairs[pairs[kind] <= (DISTANCES[kind] if distance is None else distance)]
+    pairs = within(pairs, kind, distance)
     is_eval = (photo_table["split"] == "eval").to_numpy()
     crossing = pairs[is_eval[pairs["row"]] != is_eval[pairs["other"]]]
     swapped = is_eval[crossing["row"]]
@@ -163,6 +164,16 @@ def leaks(photo_table: pd.DataFrame, pairs: pd.DataFrame, kind: str, distance: i
         ImageID=judged, path=known["path"].to_numpy(), label=known["label"].array, distance=crossing[kind]
     )
     return found.sort_values(["ImageID", "distance", "residual", "path"], ignore_index=True)[LEAK_COLUMNS]
+
+
+def read_duplicates(output_dir: str | os.PathLike[str], kind: str) -> pd.DataFrame:
+    """A table that `write` left, in the dtypes of `duplicates`. Raises FileNotFoundError that says what to run."""
+    path = Path(output_dir) / "tables" / f"duplicates.{kind}.csv"
+    if not path.exists():
+        raise FileNotFoundError(f"no {files.shown_path(path)}: run 00_prepare_data first")
+    # As text: a hash of digits alone, or with one e, would become a number.
+    table = pd.read_csv(path, dtype="str", keep_default_na=False)
+    return table.assign(label=pd.to_numeric(table["label"]).astype("Int64"), distance=table["distance"].astype("int64"))
 
 
 def conflicts(duplicate_table: pd.DataFrame) -> pd.DataFrame:
