@@ -70,13 +70,15 @@ def is_alike(small: np.ndarray, rows: np.ndarray, others: np.ndarray) -> np.ndar
 
     `rows` must be sorted; only theirs of the bases are held in memory.
     """
+    if not len(rows):
+        return np.zeros(0, bool)
     present, starts = np.unique(rows, return_index=True)
     found, flat = [], inside(small, 1)
     for basis, partners in zip(explained(small[present]), np.split(others, starts[1:]), strict=True):
         there = flat[partners]  # (k, 196)
         left = (there**2).sum(axis=1) - ((there @ basis) ** 2).sum(axis=1)
         found.append(left <= MOST_UNLIKE**2 * there.shape[1])
-    return np.concatenate(found) if found else np.zeros(0, bool)
+    return np.concatenate(found)
 
 
 def sampling(shift: np.ndarray, stretch: np.ndarray) -> np.ndarray:

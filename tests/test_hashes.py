@@ -113,7 +113,7 @@ def test_only_new_and_changed_photos_are_hashed_again(data, tmp_path, hashed):
     assert changed.phash[1] != first.phash[1]
 
 
-def test_a_change_that_keeps_size_and_modification_time_is_seen(data, tmp_path, hashed):
+def test_a_change_that_keeps_size_and_modification_time_is_seen(data, tmp_path):
     path = data / "train" / "images" / "a/plain.bmp"
     picture(0).save(path)
     state = path.stat()
