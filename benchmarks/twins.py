@@ -83,24 +83,21 @@ def compare_hashing(paths: list[Path]) -> float:
 
 
 def compare_pairs(few: hashes.Hashes, hashing: float) -> None:
-    """Print the times of all pairs, each kind of hash apart, and what the memory grew by."""
-    many, half = crowd(few, OFFICIAL), crowd(few, OFFICIAL // 2)
+    """Print the time of all pairs by each kind of hash, alone and with a first look at the near ones; and memory."""
+    half, many = crowd(few, OFFICIAL // 2), crowd(few, OFFICIAL)
     for kind, most in twins.DISTANCES.items():
-        values = getattr(many, kind)
-        taken = statistics.median(seconds(lambda value, most=most: all_pairs(value, most), [values]) for _ in "123")
-        held = [most_held(lambda some=some, most=most: all_pairs(getattr(some, kind), most)) for some in (half, many)]
-        print(
-            f"all pairs by {kind} of {OFFICIAL:,} / hashing them: {taken / hashing / OFFICIAL:.1%} (at most 15%),",
-            end="",
-        )
-        print(
-            f" memory {held[1]:.0f} MiB, of half as many photos {held[0]:.0f}; a table of all pairs: {OFFICIAL**2 >> 20}"
-        )
+        print(f"all pairs by {kind} of {OFFICIAL:,} / hashing them (at most 15% is asked): ", end="")
+        report(lambda some, kind=kind, most=most: all_pairs(getattr(some, kind), most), half, many, hashing)
     count = sum(all_pairs(getattr(many, kind), most) for kind, most in twins.DISTANCES.items())
-    taken = seconds(lambda distances: twins.candidates(many, distances, True), [twins.DISTANCES])
-    held = [most_held(lambda some=some: twins.candidates(some, twins.DISTANCES, True)) for some in (half, many)]
-    print(f"with a first look at the {count:,} near ones / hashing: {taken / hashing / OFFICIAL:.1%},", end="")
-    print(f" memory {held[1]:.0f} MiB, of half as many photos {held[0]:.0f}")
+    print(f"both, and a first look at the {count:,} near pairs / hashing: ", end="")
+    report(lambda some: twins.candidates(some, twins.DISTANCES, True), half, many, hashing)
+
+
+def report(find: Callable, half: hashes.Hashes, many: hashes.Hashes, hashing: float) -> None:
+    """Print the time of a call beside that of hashing as many photos, and what it holds of half and of all photos."""
+    taken = statistics.median(seconds(find, [many]) for _ in range(3))
+    held = [most_held(lambda some=some: find(some)) for some in (many, half)]
+    print(f"{taken / hashing / OFFICIAL:.1%}; {held[0]:.0f} MiB, {held[1]:.0f} of half as many")
 
 
 def main(people: int) -> None:

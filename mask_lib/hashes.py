@@ -96,8 +96,7 @@ def open_hashes(
     """
     folder, paths = Path(folder), photos.files_of(data_dir, photo_table)
     folder.mkdir(parents=True, exist_ok=True)
-    # Surrogates in a name that is not UTF-8 would pass through numpy as they are; `ascii` is as good a name.
-    names = np.array([ascii(f"{split}/{path}") for split, path in photo_table[["split", "path"]].to_numpy()], str)
+    names = np.array([f"{split}/{path}" for split, path in photo_table[["split", "path"]].to_numpy()], str)
     with FileLock(folder / "hashes.lock"):
         cache = folder / "hashes.npz"
         states = np.array([state_of(path) for path in paths], np.int64).reshape(-1, 3)
