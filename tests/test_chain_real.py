@@ -30,8 +30,8 @@ EXPERIMENT = {
     "output_dir": "outputs/tiny",
     "fold_count": len(FOLDS),
     "test_val_share": 0.15,
-    "suspects_width": 48,
-    "suspects_height": 64,
+    "features_width": 48,
+    "features_height": 64,
     "notebooks": {"07_ensemble": {"weights": [1.0]}},  # `weights` means another thing in training
     "runs": {"tiny": RUN},
 }
@@ -165,7 +165,7 @@ def test_label_cleaning_without_a_screen_applies_the_decisions_that_exist(projec
     log.append([{"path": wrong, "field": "label", "old": int(train["label"][0]), "new": 17, "sha256": digest}])
     log.append([{"path": dropped, "field": "verdict", "old": None, "new": "drop"}])
     log.append([{"path": changed, "field": "label", "old": int(train["label"][9]), "new": 0, "sha256": "ab" * 32}])
-    given = {"output_dir": tmp_path, "data_dir": "data/sample", "suspects_width": 48, "suspects_height": 64}
+    given = {"output_dir": tmp_path, "data_dir": "data/sample", "features_width": 48, "features_height": 64}
     paths = [CHECKOUT / "notebooks/01_label_cleaning.ipynb", tmp_path / "01.ipynb"]
     arguments = [text for name, value in given.items() for text in ("-p", name, value)]
     done = subprocess.run(
