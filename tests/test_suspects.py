@@ -104,9 +104,33 @@ def test_one_photo_of_a_suspected_person_leads_and_shows_the_face(photos):
     found = suspects.rank(photos, seen(photos, noise=0.3))
     rows = of_person(found, "000001")
     assert rows["path"].iloc[0] == "000001/normal.jpg"
-    assert rows["score"].iloc[0] == pytest.approx(2 * rows["score"].iloc[1], abs=1e-5)
+    assert rows["score"].iloc[1:].tolist() == pytest.approx([suspects.FOLLOWS * rows["score"].iloc[0]] * 6, abs=1e-5)
     leaders = found["path"][:12].str[:6]
     assert not leaders[~found["field"][:12].eq("swap")].duplicated().any()
+
+
+def test_the_others_follow_before_much_weaker_suspicions(photos):
+    """Whoever reads the list row by row finds all seven photos of the surest people near its top."""
+    found = suspects.rank(photos, seen(photos, noise=0.3))
+    wrong = set(photos["path"][photos["label"] != photos["true"]])
+    assert set(found["path"][: len(wrong)]) == wrong
+
+
+def test_two_photos_that_look_like_each_others_label_are_worse_than_one_that_looks_wrong(photos):
+    """A worn and a normal photo that changed names; elsewhere a single photo of the same looks."""
+    table, sure = photos.assign(label=photos["true"]), seen(photos.assign(label=photos["true"]), noise=0)
+    alone, pair = "000050/normal.jpg", ["000051/normal.jpg", "000051/mask2.jpg"]
+    columns, row_of = list(labels.PROBABILITY_COLUMNS), {path: row for row, path in enumerate(sure["path"])}
+    for path, looks in ((alone, 0), (pair[0], 0), (pair[1], 2)):
+        _, gender, age = labels.decode(table["true"][row_of[path]])
+        heads = [np.full((1, count), 0.05) for count in labels.SHAPE]
+        for head, value in zip(heads, (looks, gender, age), strict=True):
+            head[0, value] = 0.9
+        sure.loc[row_of[path], columns] = labels.joint(*heads)[0]
+    found = suspects.rank(table, sure)
+    assert set(found["path"][:2]) == set(pair) and found["path"][2] == alone
+    assert set(found["field"][:3]) == {"mask"}
+    assert found["score"][1] > found["score"][2]
 
 
 def test_looking_younger_than_sixty_is_no_news_at_sixty(photos):
@@ -165,6 +189,22 @@ def test_without_a_run_features_find_the_faults(photos):
     found = suspects.rank(photos, probabilities)
     wrong = set(photos["path"][photos["label"] != photos["true"]])
     assert len(wrong & set(found["path"][:70])) >= 0.9 * len(wrong)
+
+
+def test_few_old_people_are_not_taken_for_younger_ones():
+    """One person in twenty is old, and the features tell only roughly: still most of the old look old."""
+    generator = np.random.default_rng(0)
+    ages = np.repeat(np.where(np.arange(300) % 20 == 0, 2, np.arange(300) % 2), 2)
+    table = pd.DataFrame(
+        {
+            "path": [f"{row:04d}.jpg" for row in range(600)],
+            "person": [f"{row // 2:04d}" for row in range(600)],
+            "label": [labels.encode(row % 3, row // 2 % 2, age) for row, age in enumerate(ages)],
+        }
+    )
+    signal = 1.5 * np.eye(3)[ages] + generator.normal(size=(600, 3))
+    found = labels.marginals(suspects.out_of_fold([signal], table)[list(labels.PROBABILITY_COLUMNS)].to_numpy())["age"]
+    assert (found.argmax(axis=1)[ages == 2] == 2).mean() > 0.5
 
 
 def test_no_photo_is_judged_by_its_own_person(photos):
