@@ -9,7 +9,7 @@ from cleanlab.filter import find_label_issues
 from cleanlab.rank import get_label_quality_scores
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mask_lib import folds, labels
@@ -23,6 +23,7 @@ PERSON_FIELDS = ("gender", "age")  # the same on all photos of a person
 BALANCED = ("age",)  # learned as if its values were equally frequent: else every one of the few old looks younger
 WORDS = {"gender": labels.GENDER_WORDS, "age": labels.AGE_WORDS}
 MASK_DOUBT = 2.5  # log odds taken off a photo without a partner: files are misnamed in pairs, seldom one by one
+TRUSTED = 0.15  # mean probability of a person's own gender or age from which they teach the second time
 BORDER_DOUBT = 2.0  # log odds taken off an age right at the border of two groups
 BORDER_WIDTH = 6.0  # years over which that fades
 FOLLOWS = 0.9  # what a photo counts whose person has another photo in the queue before it
@@ -31,38 +32,59 @@ DUPLICATE_BONUS = 2.0  # what a copy of the photo with another label adds, in lo
 
 
 def out_of_fold(
-    features: Sequence[np.ndarray], photo_table: pd.DataFrame, fold_count: int = 5, seed: int = 0
+    features: Sequence[np.ndarray], photo_table: pd.DataFrame, fold_count: int = 10, seed: int = 0
 ) -> pd.DataFrame:
     """Probabilities of every photo before any training, columns `path, label, p00 … p17`.
 
     features: one or more (N, D) arrays, such as a frozen network's layers, rows as in `photo_table`
     (columns `path, person, label`); their answers are averaged. Mask, gender and age are learned
     apart, each by a logistic regression on the people of the other folds: a class of all three has
-    too few photos to learn from, an attribute has enough.
+    too few photos to learn from, an attribute has enough. Gender and age are learned twice, the
+    second time without the people whose label the first found most unlikely: a wrong label teaches
+    others to be wrong.
     """
     table = photo_table[["path", "person", "label"]].astype({"label": "int64"}).reset_index(drop=True)
     fold_of = table["person"].map(folds.spread(table, fold_count, seed)).to_numpy()
-    heads = {
-        name: np.mean([attribute_out_of_fold(one, given, fold_of, name) for one in features], axis=0)
-        for name, given in labels.decode_all(table["label"].to_numpy()).items()
-    }
+    heads = {}
+    for name, given in labels.decode_all(table["label"].to_numpy()).items():
+        heads[name] = attribute_out_of_fold(features, given, fold_of, name)
+        if name in PERSON_FIELDS:
+            own = pd.Series(heads[name][np.arange(len(given)), given])
+            trusted = own.groupby(table["person"]).transform("mean").to_numpy() > TRUSTED
+            heads[name] = attribute_out_of_fold(features, given, fold_of, name, trusted)
     found = pd.DataFrame(labels.joint(**heads), columns=list(labels.PROBABILITY_COLUMNS))
     return table[["path", "label"]].join(found)
 
 
-def attribute_out_of_fold(features: np.ndarray, given: np.ndarray, fold_of: np.ndarray, name: str) -> np.ndarray:
-    """(N, K) probabilities of the attribute `name` (mask, gender, age), each fold's from the photos of the others."""
-    found = np.zeros((len(given), len(labels.ATTRIBUTES[name])))
-    weights = "balanced" if name in BALANCED else None
+def attribute_out_of_fold(
+    features: Sequence[np.ndarray],
+    given: np.ndarray,
+    fold_of: np.ndarray,
+    name: str,
+    trusted: np.ndarray | None = None,
+) -> np.ndarray:
+    """(N, K) probabilities of the attribute `name` (mask, gender, age), each fold's from the photos of the others.
+
+    trusted: (N,) bool, the photos to learn from; all of them where it is left out.
+    """
+    found = np.zeros((len(features), len(given), len(labels.ATTRIBUTES[name])))
     for fold in np.unique(fold_of):
-        asked = fold_of == fold
-        regression = LogisticRegression(C=REGULARISATION, max_iter=ITERATIONS, class_weight=weights)
-        model = make_pipeline(StandardScaler(), regression)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(features[~asked], given[~asked])
-        found[np.ix_(asked, model[-1].classes_)] = model.predict_proba(features[asked])
-    return found
+        asked, known = fold_of == fold, fold_of != fold
+        # Distrust must not take away a value altogether, or nobody could be found to have it.
+        if trusted is not None and set(given[known & trusted]) == set(given[known]):
+            known = known & trusted
+        for one, answers in zip(features, found, strict=True):
+            model = fitted(one[known], given[known], "balanced" if name in BALANCED else None)
+            answers[np.ix_(asked, model[-1].classes_)] = model.predict_proba(one[asked])
+    return found.mean(axis=0)
+
+
+def fitted(features: np.ndarray, given: np.ndarray, weights: str | None) -> Pipeline:
+    """A logistic regression on standardised features, `weights` its `class_weight`."""
+    regression = LogisticRegression(C=REGULARISATION, max_iter=ITERATIONS, class_weight=weights)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return make_pipeline(StandardScaler(), regression).fit(features, given)
 
 
 def rank(
