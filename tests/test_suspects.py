@@ -115,7 +115,7 @@ def test_the_others_follow_before_much_weaker_suspicions(photos):
     found = suspects.rank(photos, seen(photos, noise=0.3))
     surest = of_person(found, "000001")
     assert surest["score"].iloc[0] > 0.9 and len(surest) == 7
-    assert found["score"][found.index[: surest.index[-1]]].min() > 0.8
+    assert found["score"][found.index[: surest.index[-1]]].min() > 0.9 * suspects.FOLLOWS
 
 
 def test_two_photos_that_look_like_each_others_label_are_worse_than_one_that_looks_wrong(photos):
