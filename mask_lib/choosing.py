@@ -1,13 +1,14 @@
 """Which recipe an ensemble takes, and what each member is worth to it."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
 from mask_lib import blending, calibration, scores
 from mask_lib.blending import METHODS, Recipe
-from mask_lib.ensemble import COLUMNS
+from mask_lib.ensemble import COLUMNS, check_weights
 from mask_lib.out_of_fold import OutOfFold
 from mask_lib.scores import Score
 
@@ -20,7 +21,7 @@ class Choice:
     """The recipe, what it was chosen from, why, and its nested probabilities."""
 
     recipe: Recipe
-    table: pd.DataFrame  # see `choose`
+    table: pd.DataFrame  # see `choose`; empty for weights that were given
     reason: str
     out_of_fold: pd.DataFrame  # path, person, label, p00 … p17: of each person by weights found without them
 
@@ -35,7 +36,7 @@ class _Candidate:
     row: dict  # of the table that `choose` gives
 
     def is_really_better(self) -> bool:
-        return self.row["difference_low"] > 0
+        return bool(self.row["difference_low"] > 0)
 
     def moved(self) -> str:
         """Its difference in macro F1 in words."""
@@ -66,7 +67,7 @@ def choose(found: OutOfFold, part_count: int = 5, seed: int = 0) -> Choice:
     kept = [best]
     tempered = candidate("temperatures", best, **best.how, tempering=True)
     gain = log_loss_gain(best.nested, tempered.nested, found.truth, found.person, seed=seed)
-    keeps = gain.low > 0 and tempered.row["difference"] >= 0
+    keeps = bool(gain.low > 0 and tempered.row["difference"] >= 0)
     reason += f" Temperatures are {'kept' if keeps else 'left out'}: log loss falls by {gain.value:.4f} "
     reason += f"({gain.low:+.4f} to {gain.high:+.4f}), macro F1 moves by {tempered.moved()}."
     kept += [tempered] * keeps
@@ -78,6 +79,17 @@ def choose(found: OutOfFold, part_count: int = 5, seed: int = 0) -> Choice:
     table["chosen"] = table["method"].isin([one.row["method"] for one in kept])
     columns = dict(zip(COLUMNS, kept[-1].nested.T, strict=True))
     return Choice(kept[-1].recipe, table, reason, found.photos.assign(**columns))
+
+
+def given(found: OutOfFold, weights: Sequence[float]) -> Choice:
+    """The choice of weights that a person gave: nothing is fitted, so nothing needs nesting.
+
+    Raises ValueError unless each member has a weight of 0 or above, one of them above 0.
+    """
+    check_weights(weights, len(found.names))
+    recipe = Recipe(tuple(weight / sum(weights) for weight in weights))
+    columns = dict(zip(COLUMNS, recipe.blend(found.probabilities).T, strict=True))
+    return Choice(recipe, pd.DataFrame(), "The weights are as given.", found.photos.assign(**columns))
 
 
 def _row(

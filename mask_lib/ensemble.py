@@ -127,15 +127,20 @@ def weighted_mean(tables: Sequence[pd.DataFrame], weights: Sequence[float], key:
     Raises ValueError unless all tables hold the same keys, in any order, and each has a weight of 0
     or above, one of them above 0.
     """
-    if len(tables) != len(weights) or not tables:
-        raise ValueError(f"{len(tables)} files but {len(weights)} weights: give one weight a file")
-    if min(weights) < 0 or sum(weights) <= 0 or not np.isfinite(weights).all():
-        raise ValueError(f"weights = {list(weights)}: each must be 0 or above, one of them above 0")
+    check_weights(weights, len(tables))
     first = tables[0]
     total = np.zeros((len(first), len(COLUMNS)))
     for table, weight in zip(tables, weights, strict=True):
         total += weight * _in_order_of(first, table, key)[COLUMNS].to_numpy()
     return first.assign(**dict(zip(COLUMNS, (total / sum(weights)).T, strict=True)))
+
+
+def check_weights(weights: Sequence[float], members: int) -> None:
+    """Raise ValueError unless there is one weight of 0 or above for each member, one of them above 0."""
+    if members != len(weights) or not members:
+        raise ValueError(f"{members} files but {len(weights)} weights: give one weight a file")
+    if min(weights) < 0 or sum(weights) <= 0 or not np.isfinite(weights).all():
+        raise ValueError(f"weights = {list(weights)}: each must be 0 or above, one of them above 0")
 
 
 def _in_order_of(first: pd.DataFrame, table: pd.DataFrame, key: str) -> pd.DataFrame:

@@ -81,14 +81,13 @@ def estimate(
     people = max(1, round(evaluation_photos / PHOTOS_A_PERSON))
     generator = np.random.default_rng(seed)
     drawn = _centred(as_labeled, as_doubted, people, draws, generator)
-    values = scores.summarise(*scores.from_probabilities(out_of_fold))
-    known, shift, spread = {"out of fold": values["macro_f1"]}, np.zeros(len(METRICS)), SHIFT
+    known, shift, spread = {"out of fold": _macro_f1(_metrics(as_labeled))}, np.zeros(len(METRICS)), SHIFT
     if test_val is not None and len(test_val):
-        own = scores.summarise(*scores.from_probabilities(test_val))
-        known["test_val"] = own["macro_f1"]
-        beside = _centred(as_labeled, as_doubted * 0, test_val["person"].nunique(), draws, generator)
+        held_out, _ = _tallies(test_val, set())
+        known["test_val"] = _macro_f1(_metrics(held_out))
+        beside = _centred(as_labeled, as_doubted * 0, len(held_out), draws, generator)
         trust = SHIFT**2 / (SHIFT**2 + beside.var(axis=0))
-        shift = trust * ([own[metric] for metric in METRICS] - beside.mean(axis=0))
+        shift = trust * (_metrics(held_out) - beside.mean(axis=0))
         spread = SHIFT * np.sqrt(1 - trust)
     drawn = np.clip(drawn + generator.normal(shift, spread, size=drawn.shape), 0, 1)
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
@@ -106,6 +105,15 @@ def _tallies(table: pd.DataFrame, doubtful: set[str]) -> tuple[np.ndarray, np.nd
     corrected = np.where(table["path"].isin(doubtful), predicted, truth)
     as_labeled = scores.person_tallies(truth, predicted, person)
     return as_labeled, scores.person_tallies(corrected, predicted, person) - as_labeled
+
+
+def _metrics(tallies: np.ndarray) -> np.ndarray:
+    """(5,) metrics of all people together."""
+    return scores.metrics_of(tallies.sum(axis=0, keepdims=True))[0]
+
+
+def _macro_f1(metrics: np.ndarray) -> float:
+    return float(metrics[METRICS.index("macro_f1")])
 
 
 def _centred(

@@ -56,7 +56,11 @@ def _joined_folds(folder: Path) -> pd.DataFrame:
     if not (folder / "scores.json").exists():
         raise FileNotFoundError(f"{files.shown_path(folder)} holds no finished run: run 03_one_model for it first")
     chosen = files.read_json(folder / "config.json").get("folds") or _folds_of(folder)
-    tables = [read_probabilities(folder / f"fold{fold}" / "oof.csv", "path") for fold in chosen]
+    paths = [folder / f"fold{fold}" / "oof.csv" for fold in chosen]
+    missing = [files.shown_path(path) for path in paths if not path.exists()]
+    if missing:
+        raise FileNotFoundError(f"no {', '.join(missing)}: run 03_one_model for {folder.name} again")
+    tables = [read_probabilities(path, "path") for path in paths]
     joined = pd.concat(tables, ignore_index=True)
     doubled = joined["path"][joined["path"].duplicated()]
     if len(doubled):
