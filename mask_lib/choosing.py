@@ -49,8 +49,9 @@ def choose(found: OutOfFold, part_count: int = 5, seed: int = 0) -> Choice:
     `table` has one row a candidate: method, macro_f1 with low and high, log_loss, difference (of macro F1)
     with difference_low and difference_high, p, weights (found on all people) and `chosen`. Ways to find
     weights are compared with equal weights; temperatures, then offsets, with what was chosen before
-    them. Really better means that the paired interval by person lies above 0; temperatures, which
-    are fitted to log loss, must better that, and not lower macro F1.
+    them. Really better means that the paired interval by person lies above 0, at 95% for a single rival
+    and wider for several, which have more luck between them; temperatures, which are fitted to log
+    loss, must better that, and not lower macro F1.
     Raises ValueError when there are fewer people than parts.
     """
     parts = blending.person_parts(found.photos, part_count, seed)
@@ -63,22 +64,22 @@ def choose(found: OutOfFold, part_count: int = 5, seed: int = 0) -> Choice:
     equal = candidate("equal", method="equal")
     others = [name for name in METHODS if name != "equal"] if len(found.names) > 1 else []
     others = [candidate(name, equal, len(others), method=name) for name in others]
-    best, reason = _best_weights(equal, others)
-    kept = [best]
+    best, why = _best_weights(equal, others)
+    kept, reasons = [best], [why]
     tempered = candidate("temperatures", best, **best.how, tempering=True)
     gain = log_loss_gain(best.nested, tempered.nested, found.truth, found.person, seed=seed)
-    keeps = bool(gain.low > 0 and tempered.row["difference"] >= 0)
-    reason += f" Temperatures are {'kept' if keeps else 'left out'}: log loss falls by {gain.value:.4f} "
-    reason += f"({gain.low:+.4f} to {gain.high:+.4f}), macro F1 moves by {tempered.moved()}."
-    kept += [tempered] * keeps
+    if gain.low > 0 and tempered.row["difference"] >= 0:
+        kept.append(tempered)
+    falls = f"log loss falls by {gain.value:.4f} ({gain.low:+.4f} to {gain.high:+.4f}), "
+    reasons.append(_verdict("Temperatures", tempered, kept, falls))
     shifted = candidate("offsets", kept[-1], **kept[-1].how, shifting=True)
-    keeps = shifted.is_really_better()
-    reason += f" Offsets by class are {'kept' if keeps else 'left out'}: macro F1 moves by {shifted.moved()}."
-    kept += [shifted] * keeps
+    if shifted.is_really_better():
+        kept.append(shifted)
+    reasons.append(_verdict("Offsets by class", shifted, kept))
     table = pd.DataFrame([one.row for one in (equal, *others, tempered, shifted)])
     table["chosen"] = table["method"].isin([one.row["method"] for one in kept])
     columns = dict(zip(COLUMNS, kept[-1].nested.T, strict=True))
-    return Choice(kept[-1].recipe, table, reason, found.photos.assign(**columns))
+    return Choice(kept[-1].recipe, table, " ".join(reasons), found.photos.assign(**columns))
 
 
 def given(found: OutOfFold, weights: Sequence[float]) -> Choice:
@@ -121,9 +122,8 @@ def _best_weights(equal: _Candidate, others: list[_Candidate]) -> tuple[_Candida
     """The best of those that are really better than equal weights, or equal weights, and why."""
     if not others:
         return equal, "There is one member, so there are no weights to find."
-    gain = lambda one: one.row["difference"]  # noqa: E731
     better = [one for one in others if one.is_really_better()]
-    best = max(better or others, key=gain)
+    best = max(better or others, key=lambda one: one.row["difference"])
     name = best.row["method"]
     if better:
         return best, f"Weights by {name} are taken: on people they were not found on, macro F1 moves by {best.moved()}."
@@ -131,6 +131,12 @@ def _best_weights(equal: _Candidate, others: list[_Candidate]) -> tuple[_Candida
         f"Equal weights are kept: the best other way, {name}, is not really better on people it has not seen, "
         f"macro F1 moves by {best.moved()}."
     )
+
+
+def _verdict(what: str, candidate: _Candidate, kept: list[_Candidate], more: str = "") -> str:
+    """Whether a step was kept and what it brings, in a sentence."""
+    word = "kept" if kept[-1] is candidate else "left out"
+    return f"{what} are {word}: {more}macro F1 moves by {candidate.moved()}."
 
 
 def log_loss_gain(

@@ -42,7 +42,9 @@ class Expected:
     def in_words(self) -> str:
         """The one line that belongs under a submission."""
         doubt = f", {self.doubtful:,} doubtful labels counted as possibly wrong" if self.doubtful else ""
-        thin = f" Of {len(self.thin)} classes fewer than {FEW} people are known: it may err by more." if self.thin else ""
+        thin = (
+            f" Of {len(self.thin)} classes fewer than {FEW} people are known: it may err by more." if self.thin else ""
+        )
         return (
             f"On {self.evaluation_people:,} unseen people this submission should score a macro F1 of {self.score} "
             f"and an accuracy of {Score(**self.table.loc['accuracy'])}: 95% intervals for the score itself, "
@@ -91,7 +93,9 @@ def estimate(
         spread = SHIFT * np.sqrt(1 - trust)
     drawn = np.clip(drawn + generator.normal(shift, spread, size=drawn.shape), 0, 1)
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    table = pd.DataFrame({"value": drawn.mean(axis=0), "low": low, "high": high}, index=pd.Index(METRICS, name="metric"))
+    table = pd.DataFrame(
+        {"value": drawn.mean(axis=0), "low": low, "high": high}, index=pd.Index(METRICS, name="metric")
+    )
     doubted = int(out_of_fold["path"].isin(doubtful or set()).sum())
     holders = out_of_fold.groupby("label")["person"].nunique().reindex(range(CLASS_COUNT), fill_value=0)
     thin = [describe(label) for label in holders.index[holders < FEW]]

@@ -15,9 +15,9 @@ def people(count: int, generator: np.random.Generator, first: int = 0) -> pd.Dat
     group = generator.choice(6, count, p=GROUPS / GROUPS.sum())
     person = np.repeat([f"{number:07d}" for number in range(first, first + count)], len(MASKS))
     label = np.repeat(group, len(MASKS)) + 6 * np.tile(MASKS, count)
-    return pd.DataFrame({"path": [f"{name}/{row % 7}.jpg" for row, name in enumerate(person)], "person": person}).assign(
-        label=label
-    )
+    return pd.DataFrame(
+        {"path": [f"{name}/{row % 7}.jpg" for row, name in enumerate(person)], "person": person}
+    ).assign(label=label)
 
 
 def logits(photos: pd.DataFrame, generator: np.random.Generator, skill: float = 3.2) -> np.ndarray:

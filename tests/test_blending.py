@@ -27,6 +27,11 @@ def truth(photos) -> np.ndarray:
     return photos["label"].to_numpy()
 
 
+def tables_of(photos: pd.DataFrame, members: np.ndarray) -> list[pd.DataFrame]:
+    """The members as tables with path, label, p00 … p17."""
+    return [photos[["path", "label"]].join(pd.DataFrame(one, columns=opinions.COLUMNS)) for one in members]
+
+
 def random_member(count: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).dirichlet(np.ones(18), count)
 
@@ -103,7 +108,7 @@ def test_the_slope_of_the_smooth_stand_in_is_right(photos, truth, monkeypatch):
 def test_a_recipe_blends_arrays_and_tables_alike(photos):
     members = members_of(photos, [0.5, 1])
     recipe = blending.Recipe((0.7, 0.3), (0.5, 2.0), tuple(np.linspace(-1, 1, 18)))
-    tables = [photos[["path", "label"]].join(pd.DataFrame(one, columns=opinions.COLUMNS)) for one in members]
+    tables = tables_of(photos, members)
     turned = [tables[0], tables[1].iloc[::-1].reset_index(drop=True)]
     found = recipe.blend_tables(turned, "path")
     mean = 0.7 * calibration.tempered(members[0], 0.5) + 0.3 * calibration.tempered(members[1], 2)
@@ -113,9 +118,7 @@ def test_a_recipe_blends_arrays_and_tables_alike(photos):
 
 
 def test_a_plain_recipe_is_the_weighted_mean_bit_for_bit(photos):
-    tables = [
-        photos[["path", "label"]].join(pd.DataFrame(one, columns=opinions.COLUMNS)) for one in members_of(photos, [1, 2])
-    ]
+    tables = tables_of(photos, members_of(photos, [1, 2]))
     found = blending.Recipe((0.75, 0.25)).blend_tables(tables, "path")
     pd.testing.assert_frame_equal(found, ensemble.weighted_mean(tables, [0.75, 0.25], "path"), check_exact=True)
 

@@ -58,7 +58,7 @@ def test_a_temperature_of_one_changes_no_bit_and_certainty_is_no_obstacle(judged
 
 @pytest.mark.parametrize("temperature", [0, -1, float("nan")])
 def test_a_temperature_that_is_none_is_refused(temperature):
-    with pytest.raises(ValueError, match="temperature = .*must be above 0"):
+    with pytest.raises(ValueError, match=r"temperature = .*must be above 0"):
         calibration.tempered(np.eye(18), temperature)
 
 

@@ -8,7 +8,8 @@ import pytest
 from mask_lib import blending, calibration, choosing, scores
 from mask_lib.out_of_fold import OutOfFold
 
-COLUMNS = "method macro_f1 low high log_loss difference difference_low difference_high p weights chosen".split()
+MEASURED = ["macro_f1", "low", "high", "log_loss", "difference", "difference_low", "difference_high", "p"]
+COLUMNS = ["method", *MEASURED, "weights", "chosen"]
 
 
 def ensemble_of(noises: dict[str, float], count: int = 120, seed: int = 0) -> OutOfFold:

@@ -117,12 +117,12 @@ def test_people_are_counted_from_photos_and_the_line_says_all(judged):
 
 
 def test_classes_of_too_few_people_are_said_to_make_it_err(judged):
-    assert "fewer than" not in expected.estimate(judged, 280, draws=50).in_words()
+    assert "Fewer than" not in expected.estimate(judged, 280, draws=50).in_words()
     few = judged[judged["person"].isin(judged["person"].unique()[:12])]
     found = expected.estimate(few, 280, draws=50)
     held = few.groupby("label")["person"].nunique().reindex(range(18), fill_value=0)
     assert found.thin == [labels.describe(label) for label in range(18) if held[label] < 5] != []
-    assert f"Of {len(found.thin)} classes fewer than 5 people are known" in found.in_words()
+    assert f"Fewer than 5 people are known of {len(found.thin)} classes" in found.in_words()
 
 
 def test_doubted_labels_move_the_estimate_up_and_widen_it(judged):
