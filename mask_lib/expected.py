@@ -17,7 +17,10 @@ PHOTOS_A_PERSON = 7
 DRAWS = 2000
 DRAWS_AT_ONCE = 200  # bounds memory: draws x people x 8 bytes
 LEVEL = 0.95
-SHIFT = 0.01  # standard deviation of what the estimate may lack: it knows single folds' networks, not their mean
+# The share of errors that averaging the networks of all folds takes away, and its standard deviation, before
+# test_val is asked. On six painted sets, three networks each, macro F1 rose from 0.64 to 0.67, accuracy from
+# 0.71 to 0.74: a tenth of the errors; with more photos there is less to gain.
+AVERAGING, ONE_NETWORK = (0.08, 0.06), (0.0, 0.03)
 FEW = 5  # people of a class, below which its share of macro F1 is little more than a guess
 SURE = 0.9  # of a label being wrong, from which on it is doubted
 
@@ -41,9 +44,9 @@ class Expected:
 
     def in_words(self) -> str:
         """The one line that belongs under a submission."""
-        doubt = f", {self.doubtful:,} doubtful labels counted as possibly wrong" if self.doubtful else ""
+        doubt = f", {self.doubtful:,} doubtful labels taken for wrong in half of the draws" if self.doubtful else ""
         thin = (
-            f" Of {len(self.thin)} classes fewer than {FEW} people are known: it may err by more." if self.thin else ""
+            f" Fewer than {FEW} people are known of {len(self.thin)} classes: it may err by more." if self.thin else ""
         )
         return (
             f"On {self.evaluation_people:,} unseen people this submission should score a macro F1 of {self.score} "
@@ -59,6 +62,7 @@ def estimate(
     doubtful: set[str] | None = None,
     seed: int = 0,
     draws: int = DRAWS,
+    fold_count: int = 5,
 ) -> Expected:
     """The expected scores of a submission on an evaluation set of `evaluation_photos` photos, seven a person.
 
@@ -69,12 +73,13 @@ def estimate(
     set of people by those weights and scores it. The evaluation set is thus taken to have the class
     make-up of the labeled people; in a small one, rare classes can be missing and count 0.
 
-    What out-of-fold scores lack is learned from test_val as far as that is certain: a shift of 0 ±
-    `SHIFT`, updated by how far test_val lies from what a set of its size should score.
+    An out-of-fold photo was judged by one network a member, an evaluation photo by the mean of
+    `fold_count`: that takes away a share of the errors, `AVERAGING` (none is expected of one fold,
+    `ONE_NETWORK`), and test_val corrects that share as far as it is certain, which a few people are not.
 
-    doubtful: paths whose label may be wrong (see `doubtful_photos`). The evaluation labels may be
-    clean or as noisy: each draw takes a random share, 0 to 1, of the doubted labels for wrong and counts
-    the likeliest class as right, which moves the estimate up by half their weight and widens it.
+    doubtful: paths whose label may be wrong (see `doubtful_photos`). Nobody knows whether the evaluation
+    labels are as noisy or clean: half of the draws take the labels as they are, the other half take the
+    likeliest class of the doubted photos for right. That moves the estimate up and widens it.
     Raises ValueError for an empty table, as `scores.bootstrap` does, and for no evaluation photo.
     """
     if evaluation_photos < 1:
@@ -83,15 +88,13 @@ def estimate(
     people = max(1, round(evaluation_photos / PHOTOS_A_PERSON))
     generator = np.random.default_rng(seed)
     drawn = _centred(as_labeled, as_doubted, people, draws, generator)
-    known, shift, spread = {"out of fold": _macro_f1(_metrics(as_labeled))}, np.zeros(len(METRICS)), SHIFT
+    known, less = {"out of fold": _macro_f1(_metrics(as_labeled))}, AVERAGING if fold_count > 1 else ONE_NETWORK
     if test_val is not None and len(test_val):
         held_out, _ = _tallies(test_val, set())
         known["test_val"] = _macro_f1(_metrics(held_out))
         beside = _centred(as_labeled, as_doubted * 0, len(held_out), draws, generator)
-        trust = SHIFT**2 / (SHIFT**2 + beside.var(axis=0))
-        shift = trust * (_metrics(held_out) - beside.mean(axis=0))
-        spread = SHIFT * np.sqrt(1 - trust)
-    drawn = np.clip(drawn + generator.normal(shift, spread, size=drawn.shape), 0, 1)
+        less = _corrected(less, _metrics(held_out), beside)
+    drawn = np.clip(drawn + generator.normal(*less, size=drawn.shape) * (1 - drawn), 0, 1)
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     table = pd.DataFrame(
         {"value": drawn.mean(axis=0), "low": low, "high": high}, index=pd.Index(METRICS, name="metric")
@@ -109,6 +112,18 @@ def _tallies(table: pd.DataFrame, doubtful: set[str]) -> tuple[np.ndarray, np.nd
     corrected = np.where(table["path"].isin(doubtful), predicted, truth)
     as_labeled = scores.person_tallies(truth, predicted, person)
     return as_labeled, scores.person_tallies(corrected, predicted, person) - as_labeled
+
+
+def _corrected(less: tuple[float, float], seen: np.ndarray, beside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(5,) means and deviations of the share of errors taken away, once held-out people scored `seen`.
+
+    beside: (draws, 5) of what as many people should score if nothing is taken away. Both are taken as normal.
+    """
+    mean, deviation = less
+    errors = np.maximum(1 - beside.mean(axis=0), 1e-6)
+    trust = deviation**2 / (deviation**2 + beside.var(axis=0) / errors**2)
+    share = (seen - beside.mean(axis=0)) / errors
+    return mean + trust * (share - mean), deviation * np.sqrt(1 - trust)
 
 
 def _metrics(tallies: np.ndarray) -> np.ndarray:
@@ -148,8 +163,8 @@ def _drawn(
         even = np.full(shape, 1 / len(as_labeled))
         chances = generator.dirichlet(np.ones(shape[1]), size=shape[0]) if uncertain else even  # (D, P)
         times = generator.multinomial(people, chances).astype(np.float64)
-        share = generator.random((shape[0], 1))
-        blocks.append(scores.metrics_of(times @ as_labeled + share * (times @ as_doubted)))
+        is_clean = generator.integers(0, 2, size=(shape[0], 1))
+        blocks.append(scores.metrics_of(times @ as_labeled + is_clean * (times @ as_doubted)))
     return np.concatenate(blocks)
 
 

@@ -30,7 +30,7 @@ def judged() -> pd.DataFrame:
     return opinions.judged(TRAIN, np.random.default_rng(0))
 
 
-def covered(repeats: int, noise: float = 0.0, doubting: bool = False, draws: int = 300) -> tuple[float, float]:
+def covered(repeats: int, noise: float = 0.0, doubting: bool = False, draws: int = 200) -> tuple[float, float]:
     """Share of simulated sets whose true score lies in the interval, and the mean error of the estimate."""
     hits, errors = [], []
     for seed in range(repeats):
@@ -82,6 +82,19 @@ def test_held_out_people_move_the_estimate_as_far_as_they_are_sure(judged):
     found = expected.estimate(judged, 280, better[0])
     assert found.known["test_val"] == pytest.approx(true_score(better[0]))
     assert found.known["out of fold"] == pytest.approx(true_score(judged))
+
+
+def test_averaging_networks_takes_away_a_share_of_the_errors(judged):
+    one, five = (expected.estimate(judged, 700, fold_count=count, draws=4000).table["value"] for count in (1, 5))
+    np.testing.assert_allclose(((five - one) / (1 - one))[["macro_f1", "accuracy"]], expected.AVERAGING[0], atol=0.01)
+
+
+def test_the_share_is_corrected_by_what_the_held_out_people_scored():
+    beside = np.random.default_rng(0).normal(0.8, [[0.001, 0.05, 10.0]], size=(4000, 3))
+    means, deviations = expected._corrected((0.1, 0.05), np.array([0.85, 0.85, 0.85]), beside)
+    # Sure: a quarter of the errors is gone. Unsure: between that and a tenth. Blind: what was believed before.
+    assert means[[0, 2]] == pytest.approx([0.25, 0.1], abs=0.01) and 0.1 < means[1] < 0.15
+    assert deviations[0] < 0.01 < deviations[1] < deviations[2] == pytest.approx(0.05, rel=0.01)
 
 
 def test_no_held_out_people_are_none(judged):
