@@ -53,6 +53,16 @@ class Recipe:
         temperatures = np.delete(self.temperatures, member) if self.temperatures else ()
         return dataclasses.replace(self, weights=tuple(weights.tolist()), temperatures=tuple(map(float, temperatures)))
 
+    def in_words(self, names: Sequence[str]) -> str:
+        """`deep (60%), wide (40%, T 1.20)`, and whether classes are shifted."""
+        temperatures = self.temperatures or (1.0,) * len(self.weights)
+        parts = [
+            f"{name} ({weight:.0%}{f', T {temperature:.2f}' if temperature != 1 else ''})"
+            for name, weight, temperature in zip(names, self.weights, temperatures, strict=True)
+            if weight
+        ]
+        return ", ".join(parts) + (", classes shifted" if any(self.offsets) else "")
+
     def _check(self, count: int) -> None:
         if len(self.weights) != count or (self.temperatures and len(self.temperatures) != count):
             raise ValueError(f"a recipe for {len(self.weights)} members was given {count}")

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ import pandas as pd
 from mask_lib import blending, calibration, scores
 from mask_lib.blending import METHODS, Recipe
 from mask_lib.ensemble import COLUMNS, check_weights
-from mask_lib.out_of_fold import OutOfFold
+from mask_lib.out_of_fold import OutOfFold, is_finished, read_out_of_fold
 from mask_lib.scores import Score
 
 LEVEL = 0.95  # of every interval; that of several challengers is widened so that they share its 5%
@@ -23,7 +24,12 @@ class Choice:
     recipe: Recipe
     table: pd.DataFrame  # see `choose`; empty for weights that were given
     reason: str
-    out_of_fold: pd.DataFrame  # path, person, label, p00 … p17: of each person by weights found without them
+    out_of_fold: pd.DataFrame | None  # path, person, label, p00 … p17: of each person by weights found without them
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """(N, 18) of `out_of_fold`."""
+        return self.out_of_fold[COLUMNS].to_numpy(dtype=np.float64)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +47,25 @@ class _Candidate:
     def moved(self) -> str:
         """Its difference in macro F1 in words."""
         return "{difference:+.4f} ({difference_low:+.4f} to {difference_high:+.4f})".format(**self.row)
+
+
+def decide(
+    output_dir: Path, names: Sequence[str], weights: Sequence[float], seed: int = 0
+) -> tuple[OutOfFold | None, Choice]:
+    """The members' out-of-fold probabilities and the recipe: the given `weights`, or if there are none the chosen ones.
+
+    Members that are no finished runs of this experiment, such as files from elsewhere, cannot be judged:
+    then there is no table, and weights that are not given are equal.
+    """
+    unknown = [name for name in names if not is_finished(output_dir, name)]
+    if unknown:
+        check_weights(weights or [1.0] * len(names), len(names))
+        parts = np.array(weights or [1.0] * len(names), dtype=np.float64)
+        reason = f"{', '.join(unknown)} cannot be judged, having no out-of-fold tables here"
+        kept = "the weights are as given" if weights else "equal weights are taken"
+        return None, Choice(Recipe(tuple((parts / parts.sum()).tolist())), pd.DataFrame(), f"{reason}: {kept}.", None)
+    found = read_out_of_fold(output_dir, names)
+    return found, given(found, weights) if weights else choose(found, seed=seed)
 
 
 def choose(found: OutOfFold, part_count: int = 5, seed: int = 0) -> Choice:

@@ -51,6 +51,11 @@ def read_out_of_fold(output_dir: Path, names: Sequence[str]) -> OutOfFold:
     return OutOfFold(list(names), photos, stack)
 
 
+def is_finished(output_dir: Path, run: str) -> bool:
+    """Whether a run of this experiment has come to its end."""
+    return (Path(output_dir) / "runs" / run / "scores.json").exists()
+
+
 def _joined_folds(folder: Path) -> pd.DataFrame:
     """A finished run's out-of-fold table over its folds: path, label, p00 … p17. Each fold's file is checked."""
     if not (folder / "scores.json").exists():

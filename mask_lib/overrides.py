@@ -97,6 +97,14 @@ def write(submission: pd.DataFrame, output_dir: Path, ids: Sequence[str]) -> Pat
     return files.write_csv(submission, Path(output_dir) / "submissions" / "submission.csv.leak.csv")
 
 
+def captions(table: pd.DataFrame) -> list[str]:
+    """For each row of the table that `apply` gives, what was predicted and what the original's label says."""
+    return [
+        f"predicted {labels.describe(row.predicted)}\nlabeled {labels.describe(row.label)}"
+        for row in table.itertuples()
+    ]
+
+
 def in_words(table: pd.DataFrame) -> str:
     """What was overridden, in a sentence or two, from the table that `apply` gives."""
     if table.empty:

@@ -163,3 +163,9 @@ def test_nesting_shows_a_part_nothing_that_was_fitted_on_it(photos, truth):
     found, other = (blending.nested(members, labels, parts, **how) for labels in (truth, upside_down))
     np.testing.assert_array_equal(found[parts == 1], other[parts == 1])
     assert not np.array_equal(found[parts == 0], other[parts == 0])
+
+
+def test_a_recipe_in_words_names_its_members_and_what_is_done_to_them():
+    recipe = blending.Recipe((0.6, 0.4, 0.0), (1.0, 1.2, 2.0), (0.1, *[0.0] * 17))
+    assert recipe.in_words(["deep", "wide", "idle"]) == "deep (60%), wide (40%, T 1.20), classes shifted"
+    assert blending.Recipe((1.0,)).in_words(["one"]) == "one (100%)"

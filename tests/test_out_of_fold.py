@@ -7,7 +7,7 @@ import opinions
 import pandas as pd
 import pytest
 
-from mask_lib import clean_labels, files, folds, out_of_fold
+from mask_lib import choosing, clean_labels, files, folds, out_of_fold
 
 RUNS = ["first", "second.b", "third"]
 PEOPLE = 12
@@ -139,3 +139,19 @@ def test_photos_that_are_no_longer_in_the_split_are_named(output):
 def test_nobody_is_no_ensemble(output):
     with pytest.raises(ValueError, match="at least one member"):
         out_of_fold.read_out_of_fold(output, [])
+
+
+def test_members_that_can_be_judged_get_the_best_weights_and_given_ones_are_taken(output):
+    found, choice = choosing.decide(output, RUNS, [])
+    assert found.names == RUNS and choice.recipe.weights == pytest.approx((1 / 3,) * 3) and len(choice.table)
+    found, choice = choosing.decide(output, RUNS, [1.0, 0.0, 3.0])
+    assert found.names == RUNS and choice.recipe.weights == (0.25, 0.0, 0.75)
+
+
+def test_files_from_elsewhere_are_averaged_without_being_judged(output):
+    found, choice = choosing.decide(output, ["first", "stranger"], [])
+    assert found is None and choice.recipe.weights == (0.5, 0.5) and choice.out_of_fold is None
+    assert choice.reason == "stranger cannot be judged, having no out-of-fold tables here: equal weights are taken."
+    assert choosing.decide(output, ["first", "stranger"], [1.0, 3.0])[1].recipe.weights == (0.25, 0.75)
+    with pytest.raises(ValueError, match="2 files but 1 weights"):
+        choosing.decide(output, ["first", "stranger"], [1.0])

@@ -160,3 +160,8 @@ def test_the_second_submission_lies_where_the_contract_says_and_is_checked(outpu
     pd.testing.assert_frame_equal(pd.read_csv(written), SUBMISSION, check_dtype=False)
     with pytest.raises(ValueError, match=r"row 0 answers d\.jpg, but info\.csv has a\.jpg there"):
         overrides.write(SUBMISSION, output, sorted(IDS))
+
+
+def test_a_caption_tells_what_was_predicted_and_what_is_known():
+    _, table = overrides.apply(SUBMISSION, leaks(("a.jpg", "x/1.jpg", 5, 0)), {"x/1.jpg": 11})
+    assert overrides.captions(table) == ["predicted worn male <30\nlabeled incorrect female 60+"]
