@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from mask_lib import files, scores, tracking
-from mask_lib.finished import FinishedRun
+from mask_lib.finished import COSTS, FinishedRun
 from mask_lib.labels import PROBABILITY_COLUMNS
 
 LEVEL = 0.95  # of all the intervals of a table of differences together
@@ -45,7 +45,7 @@ def score_table(finished: Sequence[FinishedRun]) -> pd.DataFrame:
         for metric in reversed(COMPARED):
             value, low, high = run.intervals.loc[metric]
             row |= {metric: value, f"{metric}_low": low, f"{metric}_high": high}
-        cost = {name: run.found.get(name) for name in ("training_seconds", "photos_per_second", "peak_memory_bytes")}
+        cost = {name: run.found.get(name) for name in COSTS}
         rows.append({**row, "photos": len(run.out_of_fold), **cost})
     return pd.DataFrame(rows)
 
@@ -96,8 +96,10 @@ def differences(finished: Sequence[FinishedRun], draws: int = DRAWS) -> pd.DataF
     """
     pairs = list(itertools.combinations(finished, 2))
     level = 1 - (1 - LEVEL) / max(len(pairs), 1)
-    tables = [_difference(better, worse, level, draws) for better, worse in pairs]
-    return pd.DataFrame([row for table in tables for row in table], columns=DIFFERENCE_COLUMNS)
+    rows = []
+    for better, worse in files.progress(pairs, what="compare", unit="pair"):
+        rows += _difference(better, worse, level, draws)
+    return pd.DataFrame(rows, columns=DIFFERENCE_COLUMNS)
 
 
 def _difference(better: FinishedRun, worse: FinishedRun, level: float, draws: int) -> list[dict[str, Any]]:

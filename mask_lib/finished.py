@@ -14,6 +14,7 @@ import pandas as pd
 from mask_lib import config, files, photos, scores
 from mask_lib.labels import PROBABILITY_COLUMNS
 
+COSTS = ("training_seconds", "photos_per_second", "peak_memory_bytes")  # which older runs may lack
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)  # what damaged files lead to
 
 
@@ -51,13 +52,11 @@ def find(output_dirs: Iterable[Path]) -> tuple[list[FinishedRun], pd.DataFrame]:
     finished, problems = [], []
     for home in homes:
         for folder in sorted(path for path in (home / "runs").glob("[!.]*") if path.is_dir()):
-            name = (
-                folder.name if len(homes) == 1 else f"{files.shown_path(home).removeprefix('outputs/')}/{folder.name}"
-            )
+            experiment = "" if len(homes) == 1 else f"{files.shown_path(home).removeprefix('outputs/')}/"
             try:
-                finished.append(read_run(folder, name))
+                finished.append(read_run(folder, experiment + folder.name))
             except UNREADABLE as error:
-                words = str(error) if isinstance(error, OSError | ValueError) else repr(error)
+                words = str(error) if isinstance(error, OSError | ValueError) else f"damaged: {error!r}"
                 problems.append((files.shown_path(folder), words))
     if not finished:
         others = "".join(f"; {run}: {problem}" for run, problem in problems)
@@ -71,36 +70,40 @@ def read_run(folder: Path, name: str) -> FinishedRun:
     """One run from its folder. Raises one of `UNREADABLE` for a run that is unfinished, damaged or mixed up."""
     if not (folder / "scores.json").exists():
         raise FileNotFoundError("not finished: it has no scores.json; run its notebook again to go on")
-    saved, found, home = (
-        files.read_json(folder / "config.json"),
-        files.read_json(folder / "scores.json"),
-        folder.parents[1],
-    )
-    settings = config.Run.from_settings({key: value for key, value in saved.items() if key != "device"})
+    saved, found = (files.read_json(folder / name) for name in ("config.json", "scores.json"))
+    device = str(saved.pop("device", ""))
+    settings = config.Run.from_settings(saved)
     trained = [int(row["fold"]) for row in found["folds"]]
-    person_of = photos.labeled(home).set_index("path")["person"]
-    tables = pd.concat([_read_fold(folder, fold) for fold in trained], ignore_index=True)
-    scores.check_probabilities(tables.drop(columns="fold"), "path")
-    tables = tables.assign(person=tables["path"].map(person_of))
-    if tables["person"].isna().any():
-        raise ValueError(f"{tables['person'].isna().sum()} of its photos are not in tables/photos.csv")
+    if not trained:
+        raise ValueError("scores.json names no fold that was trained")
+    out_of_fold = pd.concat([_read_fold(folder, fold) for fold in trained], ignore_index=True)
+    out_of_fold = _with_people(out_of_fold, folder.parents[1])
     history = pd.concat([pd.read_csv(folder / f"fold{fold}" / "history.csv") for fold in trained], ignore_index=True)
-    prepared = len(list((home / "tables").glob("split.stratified.[0-9]*.csv")))
-    run = FinishedRun(
-        name, folder, settings, str(saved.get("device", "")), max(prepared, len(trained)), found, history, tables
-    )
+    prepared = len(list((folder.parents[1] / "tables").glob("split.stratified.[0-9]*.csv")))
+    run = FinishedRun(name, folder, settings, device, max(prepared, len(trained)), found, history, out_of_fold)
     _check(run)
     return run
 
 
 def _read_fold(folder: Path, fold: int) -> pd.DataFrame:
-    """A fold's out-of-fold table, with `fold`. Raises ValueError that names the file if it does not parse."""
+    """A fold's out-of-fold table, with `fold`. Raises ValueError that names the file if it is not whole."""
     path = folder / f"fold{fold}" / "oof.csv"
     try:
         table = pd.read_csv(path, dtype={"path": "str", **dict.fromkeys(PROBABILITY_COLUMNS, "float64")})
+        scores.check_probabilities(table, "path")
     except ValueError as error:
         raise ValueError(f"{path.parent.name}/{path.name}: {error}") from error
     return table.assign(fold=fold)
+
+
+def _with_people(table: pd.DataFrame, home: Path) -> pd.DataFrame:
+    """The table with `person`, from the experiment's photo table. Raises ValueError for photos that it lacks."""
+    if table["path"].duplicated().any():
+        raise ValueError("a photo stands in the oof.csv of two folds")
+    found = table.assign(person=table["path"].map(photos.labeled(home).set_index("path")["person"]))
+    if found["person"].isna().any():
+        raise ValueError(f"{found['person'].isna().sum()} of its photos are not in tables/photos.csv")
+    return found
 
 
 def _check(run: FinishedRun) -> None:
@@ -109,6 +112,9 @@ def _check(run: FinishedRun) -> None:
     counted = pd.Series(scores.summarise(*scores.from_probabilities(run.out_of_fold)))[told.index]
     if not np.allclose(told, counted, atol=1e-6):
         raise ValueError("scores.json does not fit the oof.csv files: run its notebook again")
-    missing = {"fold", "epoch", "train_loss", "val_loss", "val_macro_f1"} - set(run.history)
-    if missing or run.history.empty:
-        raise ValueError(f"history.csv lacks {', '.join(sorted(missing)) or 'rows'}")
+    odd = [name for name in COSTS if not isinstance(run.found.get(name), int | float | None)]
+    if odd:
+        raise ValueError(f"scores.json holds no number as {', '.join(odd)}")
+    drawn = run.history.reindex(columns=["epoch", "train_loss", "val_loss", "val_macro_f1"])
+    if drawn.empty or drawn.isna().any(axis=None):
+        raise ValueError(f"history.csv lacks {', '.join(drawn.columns[drawn.isna().any()]) or 'rows'}")
