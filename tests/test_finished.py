@@ -80,7 +80,7 @@ DAMAGES = {
     "a row less": (lambda folder: without_row(folder / "fold0" / "oof.csv"), "scores.json does not fit"),
     "a column less": (
         lambda folder: renamed_column(folder / "fold0" / "oof.csv", "p03", "q03"),
-        "fold0/oof.csv: the table of probabilities has q03 too much",
+        "fold0/oof.csv: the table of probabilities lacks p03",
     ),
     "odd cost": (
         lambda folder: changed_json(folder / "scores.json", photos_per_second="fast"),
