@@ -65,7 +65,7 @@ def test_two_runs_are_compared_and_the_others_told(trained, shell, capsys):
     problems = pd.read_csv(output / "comparison" / "problems.csv")
     assert [Path(run).name for run in problems["run"]] == ["broken-off", "damaged"]
     assert "not finished" in problems["problem"].iloc[0]
-    assert "runs/broken-off not finished: it has no scores.json" in capsys.readouterr().out
+    assert "not finished: it has no scores.json; run its notebook again" in capsys.readouterr().out
     settings, scores, differences, disagreements = (
         pd.read_csv(output / "comparison" / f"{name}.csv")
         for name in ("settings", "scores", "differences", "disagreements")
