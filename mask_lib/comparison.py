@@ -128,7 +128,8 @@ def _difference(better: FinishedRun, worse: FinishedRun, level: float, draws: in
 def chosen_pair(finished: Sequence[FinishedRun], run_a: str = "", run_b: str = "") -> tuple[FinishedRun, ...]:
     """The two runs of these names; an empty name stands for the best run that is left. One run if there is only one.
 
-    Raises ValueError for a name that no finished run has, and for the same one twice.
+    The best, that is, of those that share photos with the other. Raises ValueError for a name that no finished
+    run has, and for the same one twice.
     """
     by_name = {run.name: run for run in finished}
     for name in filter(None, (run_a, run_b)):
@@ -136,9 +137,14 @@ def chosen_pair(finished: Sequence[FinishedRun], run_a: str = "", run_b: str = "
             raise ValueError(f"no finished run is called {name!r}; there are {', '.join(by_name)}")
     if run_a and run_a == run_b:
         raise ValueError(f"run_a and run_b are both {run_a!r}: name two runs, or none")
-    left = (run for run in finished if run.name not in (run_a, run_b))
-    chosen = [by_name[name] if name else next(left, None) for name in (run_a, run_b)]
-    return tuple(run for run in chosen if run is not None)
+    first = by_name[run_a or run_b] if run_a or run_b else finished[0]
+    left = [run for run in finished if run.name != first.name]
+    if run_a and run_b:
+        return first, by_name[run_b]
+    if not left:
+        return (first,)
+    other = next((run for run in left if len(common(first, run))), left[0])
+    return (other, first) if run_b else (first, other)
 
 
 def disagreements(pair: Sequence[FinishedRun]) -> pd.DataFrame:
@@ -176,8 +182,11 @@ def verdict(finished: Sequence[FinishedRun], found: pd.DataFrame) -> str:
     if len(finished) == 1:
         return f"Only one run is finished: {told}."
     against = found[(found["b"] == best.name) & (found["metric"] == "macro_f1")]
-    beaten = list(against["a"][against["real"] & (against["difference"] > 0)])
-    level = [name for name in against["a"] if name not in beaten]
-    better = f" It is really better than {', '.join(beaten)}." if beaten else ""
-    alike = f" From {', '.join(level)} it cannot be told apart by these people." if level else ""
-    return f"The best of {len(finished)} runs is {told}.{better}{alike}"
+    is_beaten, is_apart = against["real"] & (against["difference"] > 0), against["difference"].isna()
+    groups = {
+        "It is really better than {}.": is_beaten,
+        "From {} it cannot be told apart by these people.": ~is_beaten & ~is_apart,
+        "With {} it shares no photo, so nothing can be said.": is_apart,
+    }
+    sentences = [words.format(", ".join(against["a"][rows])) for words, rows in groups.items() if rows.any()]
+    return " ".join([f"The best of {len(finished)} runs is {told}.", *sentences])

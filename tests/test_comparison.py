@@ -123,7 +123,7 @@ def test_a_pair_without_common_photos_has_no_difference():
     table = comparison.differences([one, other])
     assert table["difference"].isna().all() and not table["real"].any()
     assert list(table["photos"]) == [0, 0]
-    assert "cannot be told apart" in comparison.verdict([one, other], table)
+    assert comparison.verdict([one, other], table).endswith("With y it shares no photo, so nothing can be said.")
 
 
 def test_one_run_alone_is_compared_with_nothing():
@@ -146,6 +146,13 @@ def test_one_run_alone_is_compared_with_nothing():
 )
 def test_a_run_that_is_not_named_is_the_best_left(runs, run_a, run_b, names):
     assert [run.name for run in comparison.chosen_pair(runs, run_a, run_b)] == names
+
+
+def test_the_other_run_shares_photos_with_the_first_if_any_does():
+    x, y, z = (past_runs.invented(name, [(path, 3, 3, 0.9)]) for name, path in (("x", "a1"), ("y", "b1"), ("z", "a1")))
+    assert [run.name for run in comparison.chosen_pair([x, y, z])] == ["x", "z"]
+    assert [run.name for run in comparison.chosen_pair([x, y, z], run_b="z")] == ["x", "z"]
+    assert [run.name for run in comparison.chosen_pair([x, y])] == ["x", "y"]
 
 
 def test_names_that_cannot_be_compared_are_refused(runs):
