@@ -36,6 +36,8 @@ CLASS_NAMES = tuple(describe(label) for label in range(CLASS_COUNT))
 WORDS = {"mask": MASK_WORDS, "gender": GENDER_WORDS, "age": AGE_WORDS}
 BLOCK = CLASS_COUNT // len(Mask)  # neighbouring classes that share a mask
 MOST_SIZES = 6
+LINES = ("-", "--", ":", "-.")  # once the colours are used up
+ABOVE_DOT = {"textcoords": "offset points", "ha": "center", "fontsize": 8}
 WRITTEN_MODELS = 5  # side by side; the numbers of more would overlap
 
 
@@ -212,6 +214,58 @@ def learning_rate_finder(found: pd.DataFrame, suggestion: float, ax: Axes | None
     ax.grid(axis="y", color=FAINT, linewidth=0.6)
     ax.legend(frameon=False)
     _title(ax, "How fast it can learn")
+
+
+def run_curves(histories: Mapping[str, pd.DataFrame], axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
+    """Validation loss on the left, macro F1 on the right, a line a run: the mean of its folds in a band of their range.
+
+    `histories` maps a run's name to a table as `curves` takes it. Raises ValueError for no run at all.
+    """
+    if not histories:
+        raise ValueError("no runs to draw")
+    if axes is None:
+        axes = plt.subplots(1, 2, figsize=(12, 4.2), layout="constrained")[1]
+    for ax, column, title in zip(axes, ("val_loss", "val_macro_f1"), ("Validation loss", "Macro F1"), strict=True):
+        lines = []
+        for number, history in enumerate(histories.values()):
+            colour, style = COLOURS[number % len(COLOURS)], LINES[number // len(COLOURS) % len(LINES)]
+            by_epoch = history.groupby("epoch")[column].agg(["mean", "min", "max"])
+            ax.fill_between(by_epoch.index, by_epoch["min"], by_epoch["max"], color=colour, alpha=0.12, linewidth=0)
+            marker = "o" if len(by_epoch) == 1 else ""  # a line of one epoch would not be seen
+            lines += ax.plot(
+                by_epoch.index, by_epoch["mean"], color=colour, linestyle=style, linewidth=2, marker=marker
+            )
+        _clean(ax).set_xlabel("epoch")
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.grid(axis="y", color=FAINT, linewidth=0.6)
+        _title(ax, title)
+    _legend(axes[1], lines, histories)
+    return axes
+
+
+def differences(table: pd.DataFrame, ax: Axes | None = None, metric: str = "macro_f1") -> Axes:
+    """A dot and an interval for each pair of runs: how much better the one is; coloured where that is real, else grey.
+
+    `table` has the columns of `comparison.differences`; pairs without common photos are left out.
+    """
+    rows = table[(table["metric"] == metric) & table["difference"].notna()]
+    ax = _axes(ax, 9, 1.2 + 0.36 * max(len(rows), 2))
+    if rows.empty:
+        ax.set_axis_off()
+        ax.text(0.5, 0.5, "no two runs to compare", transform=ax.transAxes, ha="center", va="center", color=GREY)
+        return ax
+    for place, row in enumerate(rows.itertuples()):
+        colour = BLUE if row.real else GREY
+        ax.hlines(place, row.low, row.high, color=colour, linewidth=2.5, alpha=0.6)
+        ax.plot(row.difference, place, "o", color=colour, markersize=6)
+        ax.annotate(f"{row.difference:+.3f}", (row.difference, place), (0, 6), **ABOVE_DOT, color=INK)
+    ax.axvline(0, color=INK, linewidth=1)
+    names = [plain(f"{row.b} over {row.a}") for row in rows.itertuples()]
+    ax.set_yticks(range(len(rows)), names, parse_math=False)
+    ax.set_ylim(len(rows) - 0.4, -0.7)  # the first row of the table at the top
+    ax.grid(axis="x", color=FAINT, linewidth=0.6)
+    ax.set_xlabel(f"difference in {metric.replace('_', ' ').replace('f1', 'F1')}, with its interval by person")
+    _title(ax, f"{int(rows['real'].sum())} of {counted(len(rows), 'difference')} beyond chance")
     return ax
 
 

@@ -441,3 +441,70 @@ def test_no_picture_needs_torch():
     script = "import sys, mask_lib.galleries, mask_lib.plots; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], cwd=files.PROJECT, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def runs_of(count: int) -> dict[str, pd.DataFrame]:
+    return {f"_run {number}": history_table(folds=number + 1, epochs=3 + number) for number in range(count)}
+
+
+def test_curves_of_runs_are_the_means_of_their_folds_in_their_range():
+    histories = runs_of(3)
+    losses, f1 = plots.run_curves(histories)
+    for ax, column in ((losses, "val_loss"), (f1, "val_macro_f1")):
+        for line, band, history in zip(ax.lines, ax.collections, histories.values(), strict=True):
+            by_epoch = history.groupby("epoch")[column]
+            np.testing.assert_allclose(line.get_ydata(), by_epoch.mean())
+            assert list(line.get_xdata()) == sorted(set(history["epoch"]))
+            heights = band.get_paths()[0].vertices[:, 1]
+            assert heights.max() == pytest.approx(history[column].max())
+            assert heights.min() == pytest.approx(history[column].min())
+    assert [text.get_text() for text in f1.get_legend().get_texts()] == list(histories)
+
+
+def test_many_runs_are_told_apart_by_dashes_once_the_colours_are_used_up():
+    losses, _ = plots.run_curves(runs_of(12))
+    looks = {(line.get_color(), line.get_linestyle()) for line in losses.lines}
+    assert len(looks) == 12
+
+
+def test_a_run_of_one_epoch_can_be_seen():
+    losses, _ = plots.run_curves({"short": history_table(epochs=1)})
+    assert losses.lines[0].get_marker() == "o"
+
+
+def test_no_runs_have_no_curves():
+    with pytest.raises(ValueError, match="no runs to draw"):
+        plots.run_curves({})
+
+
+def difference_rows() -> pd.DataFrame:
+    rows = [
+        (FORMULA, "best", "macro_f1", 0.10, 0.05, 0.15, True),
+        (FORMULA, "best", "accuracy", 0.30, 0.05, 0.45, True),
+        ("other", "best", "macro_f1", 0.02, -0.01, 0.05, False),
+        ("elsewhere", "best", "macro_f1", np.nan, np.nan, np.nan, False),
+    ]
+    return pd.DataFrame(rows, columns=["a", "b", "metric", "difference", "low", "high", "real"])
+
+
+def test_a_real_difference_has_another_colour_than_one_that_may_be_chance(ax):
+    plots.differences(difference_rows(), ax)
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == [f"best over {FORMULA}", "best over other"]
+    dots = [line for line in ax.lines if line.get_marker() == "o"]
+    assert [dot.get_xdata()[0] for dot in dots] == [0.10, 0.02]
+    assert [dot.get_color() for dot in dots] == [plots.BLUE, plots.GREY]
+    spans = [collection.get_segments()[0][:, 0].tolist() for collection in ax.collections]
+    assert spans == [[0.05, 0.15], [-0.01, 0.05]]
+    assert ax.get_title(loc="left") == "1 of 2 differences beyond chance"
+    assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the first row at the top
+    draw(ax.figure)
+
+
+def test_another_metric_is_drawn_when_asked_for(ax):
+    plots.differences(difference_rows(), ax, metric="accuracy")
+    assert texts(ax) == ["+0.300"]
+
+
+def test_one_run_alone_has_no_differences_to_draw(ax):
+    plots.differences(difference_rows()[:0], ax)
+    assert texts(ax) == ["no two runs to compare"]
