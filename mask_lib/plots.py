@@ -214,6 +214,7 @@ def learning_rate_finder(found: pd.DataFrame, suggestion: float, ax: Axes | None
     ax.grid(axis="y", color=FAINT, linewidth=0.6)
     ax.legend(frameon=False)
     _title(ax, "How fast it can learn")
+    return ax
 
 
 def run_curves(histories: Mapping[str, pd.DataFrame], axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
