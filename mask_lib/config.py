@@ -59,7 +59,7 @@ class Run:
     compile_network: bool = False  # worth it on a GPU for runs of many minutes
     keep_epochs: int = 0  # of the last so many epochs the weights stay on disk, to be averaged
     ema_decay: float = 0.0  # of a moving average of the weights, such as 0.999 a step; 0: none
-    checkpoint_choice: CheckpointChoice = "best"  # by macro F1 on the validation fold, averages too once made; or one
+    checkpoint_choice: CheckpointChoice = "best"  # by macro F1 on the validation fold, once made of averages too
     seed: int = 0
 
     def __post_init__(self) -> None:
