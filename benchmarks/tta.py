@@ -38,9 +38,8 @@ def main(architecture: str, side: int, count: int) -> None:
     print(f"{architecture} at {side} px, {count} photos, {devices.device_name(device)}")
     print(f"one view: {count / fastest[0]:,.0f} photos/s")
     for tta, taken in zip(settings[1:], fastest[1:], strict=True):
-        print(
-            f"{tta.num_tta} views, {tta.tta_views} / {tta.num_tta} x one view: {taken / (tta.num_tta * fastest[0]):.3f}"
-        )
+        ratio = taken / (tta.num_tta * fastest[0])
+        print(f"{tta.num_tta} views, {tta.tta_views} / {tta.num_tta} x one view: {ratio:.3f}")
 
 
 if __name__ == "__main__":
