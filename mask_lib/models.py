@@ -17,6 +17,7 @@ import safetensors
 import timm
 import torch
 from safetensors.torch import load_file, save_file
+from timm.optim import param_groups_layer_decay
 from torch import nn
 
 from mask_lib import files, labels
@@ -195,24 +196,42 @@ def _packaged_state(architecture: str) -> dict[str, torch.Tensor]:
     return dict(zip(ours, theirs.values(), strict=True))
 
 
-def parameter_groups(network: nn.Module, learning_rate: float, head_scale: float, weight_decay: float) -> list[dict]:
+def parameter_groups(
+    network: nn.Module, learning_rate: float, head_scale: float, weight_decay: float, layer_decay: float = 1.0
+) -> list[dict]:
     """Optimizer groups: backbone and last layer, each with and without weight decay.
 
     Biases and normalisation weights, which have one dimension, are never decayed. Each group holds
-    `peak`, its highest learning rate.
+    `peak`, its highest learning rate. With a `layer_decay` below 1 there are such groups for each layer
+    as timm numbers them (a block of a transformer, of a ResNet …), and each learns that many times as
+    fast as the one after it (Clark et al. 2020, ELECTRA); the last layer as fast as without.
     """
-    layers = network.get_classifier()
-    layers = layers if isinstance(layers, tuple) else (layers,)  # distilled networks have two last layers
-    head = {id(parameter) for layer in layers for parameter in layer.parameters()}
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    head = {id(parameter) for layer in last_layers(network) for parameter in layer.parameters()}
+    scales = _layer_scales(network, layer_decay)
+    groups: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}
     for parameter in network.parameters():
         if parameter.requires_grad:
-            groups.setdefault((id(parameter) in head, parameter.ndim > 1), []).append(parameter)
+            key = (id(parameter) in head, scales.get(id(parameter), 1.0), parameter.ndim > 1)
+            groups.setdefault(key, []).append(parameter)
     return [
-        {"params": members, "peak": learning_rate * (head_scale if in_head else 1.0), "lr": 0.0}
+        {"params": members, "peak": learning_rate * scale * (head_scale if in_head else 1.0), "lr": 0.0}
         | {"weight_decay": weight_decay if decays else 0.0}
-        for (in_head, decays), members in groups.items()
+        for (in_head, scale, decays), members in groups.items()
     ]
+
+
+def last_layers(network: nn.Module) -> tuple[nn.Module, ...]:
+    """The layers that give the logits: one, but two in distilled networks."""
+    layers = network.get_classifier()
+    return layers if isinstance(layers, tuple) else (layers,)
+
+
+def _layer_scales(network: nn.Module, layer_decay: float) -> dict[int, float]:
+    """By a parameter's id the share of the learning rate that its depth leaves it; empty for no decay."""
+    if layer_decay == 1:
+        return {}
+    groups = param_groups_layer_decay(network, layer_decay=layer_decay)
+    return {id(parameter): group["lr_scale"] for group in groups for parameter in group["params"]}
 
 
 def write_checkpoint(

@@ -35,6 +35,7 @@ MASK_COLOURS = dict(zip(Mask, COLOURS, strict=False))
 CLASS_NAMES = tuple(describe(label) for label in range(CLASS_COUNT))
 WORDS = {"mask": MASK_WORDS, "gender": GENDER_WORDS, "age": AGE_WORDS}
 BLOCK = CLASS_COUNT // len(Mask)  # neighbouring classes that share a mask
+MOST_SIZES = 6
 WRITTEN_MODELS = 5  # side by side; the numbers of more would overlap
 
 
@@ -102,6 +103,34 @@ def age_histogram(photos: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
+def sizes_and_brightness(sizes: np.ndarray, brightness: np.ndarray, splits: Sequence[str]) -> Figure:
+    """Photos by size, the most frequent first, and by mean brightness, each split in a colour.
+
+    sizes: (N, 2) width and height in pixels; brightness: (N,) grey levels 0-255; splits: a name a photo.
+    Training and evaluation photos that differ here were not taken alike.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(12, 3.6), layout="constrained", width_ratios=(1, 2))
+    left, right = (_clean(ax) for ax in axes)
+    names = list(dict.fromkeys(splits))
+    table = pd.DataFrame({"size": [f"{width} × {height}" for width, height in sizes], "split": list(splits)})
+    counts = table.value_counts(["size", "split"]).unstack(fill_value=0)
+    counts = counts.loc[counts.sum(axis=1).nlargest(MOST_SIZES).index, names]
+    start = np.zeros(len(counts))
+    for name, colour in zip(names, COLOURS, strict=False):
+        left.barh(list(counts.index), counts[name], left=start, color=colour, height=0.6)
+        start += counts[name].to_numpy()
+        of_split = brightness[np.asarray(splits) == name]
+        right.hist(of_split, np.arange(0, 261, 5), density=True, color=colour, alpha=0.55, label=name)
+    left.invert_yaxis()
+    left.xaxis.set_major_formatter("{x:,.0f}")
+    right.set(xlabel="mean brightness, grey levels", yticks=[])
+    right.legend(frameon=False)
+    others = table["size"].nunique() - len(counts)
+    _title(left, "Size in pixels" + (f", {others:,} more sizes" if others else ""))
+    _title(right, "Brightness, each split's share")
+    return released(figure)
+
+
 def problems(problems: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Bars of how often each kind of `problem` was found; the columns are `path`, `problem`, `detail`."""
     counts = problems["problem"].value_counts().sort_values()
@@ -164,6 +193,26 @@ def curves(history: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Sequenc
         ax.legend(frameon=False)
         _title(ax, title)
     return axes
+
+
+def learning_rate_finder(found: pd.DataFrame, suggestion: float, ax: Axes | None = None) -> Axes:
+    """Loss against a growing learning rate, dots a step and a line smoothed, with the suggested rate marked.
+
+    `found` has the columns `learning_rate`, `loss` and `smoothed`, as `lr_finder.find` gives them.
+    """
+    ax = _axes(ax, 9, 4)
+    ax.plot(found["learning_rate"], found["loss"], ".", color=GREY, markersize=4, alpha=0.6, label="a step")
+    ax.plot(found["learning_rate"], found["smoothed"], color=BLUE, linewidth=2.5, label="smoothed")
+    ax.axvline(suggestion, color=ORANGE, linewidth=1.5, linestyle="--", label=f"suggested: {suggestion:.2g}")
+    ax.set_xscale("log")
+    low, high = found["smoothed"].min(), found["smoothed"].iloc[: max(len(found) // 2, 1)].max()
+    # What explodes may leave the picture, or it would flatten the rest.
+    ax.set_ylim(low - 0.1 * (high - low) - 1e-3, high + 0.5 * (high - low) + 1e-3)
+    ax.set(xlabel="learning rate", ylabel="loss")
+    ax.grid(axis="y", color=FAINT, linewidth=0.6)
+    ax.legend(frameon=False)
+    _title(ax, "How fast it can learn")
+    return ax
 
 
 def confusion(truth: Sequence[int], predicted: Sequence[int], ax: Axes | None = None) -> Axes:
@@ -232,6 +281,88 @@ def predicted_shares(tables: Mapping[str, pd.DataFrame], known: Sequence[int], a
     _class_ticks(ax)
     _legend(ax, [*bars, ticks], [*tables, "training photos"])
     _title(ax, "Share of each class among the predictions")
+    return ax
+
+
+def reliability(tables: Mapping[str, pd.DataFrame], ax: Axes | None = None) -> Axes:
+    """How often predictions are right, over how sure they are: a line a model, a dot for each bin with photos.
+
+    `tables` maps a name to a table from `calibration.reliability` (columns `photos`, `confidence`,
+    `accuracy`); the dots grow with the number of photos. On the grey diagonal both are equal.
+    """
+    ax = _axes(ax, 6.5, 5.5)
+    ax.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--")
+    lines = []
+    for number, table in enumerate(tables.values()):
+        filled, colour = table[table["photos"] > 0], COLOURS[number % len(COLOURS)]
+        lines += ax.plot(filled["confidence"], filled["accuracy"], color=colour, linewidth=1.5)
+        areas = 250 * filled["photos"] / max(table["photos"].sum(), 1) + 6  # points squared
+        ax.scatter(filled["confidence"], filled["accuracy"], s=areas, color=colour, zorder=3)
+    ax.set(xlabel="probability of the likeliest class", ylabel="share of photos that are right", xlim=(0, 1))
+    ax.set_ylim(-0.03, 1.03)
+    _legend(ax, lines, tables, loc="lower right")
+    _title(ax, "Sure and right: above the diagonal too modest, below it too sure")
+    return ax
+
+
+def agreement(shares: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Heat map of an (M, M) table from `choosing.agreement`: the share of photos that two members answer alike."""
+    count = len(shares)
+    ax = _axes(ax, 3 + 0.7 * count, 2 + 0.6 * count)
+    values = shares.to_numpy(dtype=float)
+    others = np.where(np.eye(count, dtype=bool), np.nan, values)  # everyone agrees with themselves
+    low, high = (np.nanmin(others), np.nanmax(others)) if count > 1 else (0, 1)
+    ax.imshow(others, cmap="Blues", vmin=low - 0.02, vmax=high + 0.02)
+    _write_cells(ax, others, "{:.1%}", dark=others > (low + high) / 2 + 0.01)
+    names = [plain(name) for name in shares.index]
+    ax.set_xticks(range(count), names, rotation=35, ha="right", rotation_mode="anchor", parse_math=False)
+    ax.set_yticks(range(count), names, parse_math=False)
+    _frameless(ax)
+    _title(ax, "Photos that two members answer alike")
+    return ax
+
+
+def contributions(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """What each member adds to macro F1, as dots with whiskers, from `choosing.contributions`.
+
+    Columns `member, weight, difference, low, high`; left of the line at 0 a member does harm.
+    """
+    ax = _axes(ax, 9, 1.4 + 0.35 * max(len(table), 2))
+    places = np.arange(len(table))[::-1]
+    ax.axvline(0, color=GREY, linewidth=1, linestyle="--")
+    ax.hlines(places, table["low"], table["high"], color=BLUE, linewidth=2, alpha=0.55)
+    ax.plot(table["difference"], places, "o", color=BLUE, markersize=6)
+    names = [f"{plain(row.member)} ({row.weight:.0%})" for row in table.itertuples()]
+    ax.set_yticks(places, names, parse_math=False)
+    ax.margins(y=0.15)
+    ax.set_xlabel("macro F1 with it, less that without it")
+    _title(ax, "What each member adds (its weight)")
+    return ax
+
+
+def expected_score(
+    drawn: Sequence[float],
+    score: tuple[float, float, float],
+    known: Mapping[str, float] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """What an evaluation set may score: a histogram of the draws, the interval shaded, what is known as lines.
+
+    drawn: macro F1 of each draw, as in `expected.Expected.drawn`; score: its value, low and high; known:
+    macro F1 by name where labels are known.
+    """
+    ax = _axes(ax, 9, 3.6)
+    value, low, high = score
+    ax.hist(drawn, bins=40, color=FAINT)
+    handles = [ax.axvspan(low, high, color=BLUE, alpha=0.15), ax.axvline(value, color=BLUE, linewidth=2)]
+    names = ["95% interval", f"expected: {value:.3f}"]
+    for colour, (name, found) in zip(COLOURS[1:], (known or {}).items(), strict=False):
+        handles.append(ax.axvline(found, color=colour, linewidth=1.5, linestyle="--"))
+        names.append(f"{name}: {found:.3f}")
+    ax.set(xlabel="macro F1", yticks=[])
+    ax.spines["left"].set_visible(False)
+    _legend(ax, handles, names, loc="upper left", bbox_to_anchor=(1, 1))
+    _title(ax, f"Expected macro F1 on unseen people: {value:.3f} ({low:.3f} to {high:.3f})")
     return ax
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from mask_lib import config, devices, features, files, folds, inference, models, scores, store, training
+from mask_lib import config, devices, features, files, folds, inference, models, sampling, scores, store, training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,9 +99,9 @@ def read_result(
 
 
 def step_count(run: config.Run, split: pd.DataFrame) -> int:
-    """How many updates a fold's training takes in all."""
+    """How many updates a fold's training takes in all, if it does not stop early."""
     train_count = int((split["split"] == folds.TRAIN).sum())
-    return run.epochs * len(training.batches(train_count, run.batch_size, seed=0, fold=0, epoch=0))
+    return run.epochs * sampling.step_count(train_count, run.batch_size)
 
 
 def intervals(out_of_fold: pd.DataFrame) -> pd.DataFrame:

@@ -99,6 +99,18 @@ def test_classes_of_one_mask_share_a_colour(ax):
     assert all(len(set(colours[start : start + 6])) == 1 for start in (0, 6, 12))
 
 
+def test_sizes_and_brightness_show_each_split():
+    sizes = np.array([[384, 512]] * 5 + [[200, 200]] * 2 + [[10 + side, 20] for side in range(6)])
+    splits = ["train"] * 6 + ["eval"] * 7
+    figure = plots.sizes_and_brightness(sizes, np.linspace(0, 255, 13), splits)
+    left, right = figure.axes
+    assert [label.get_text() for label in left.get_yticklabels()][:2] == ["384 × 512", "200 × 200"]
+    widths = [[bar.get_width() for bar in bars][:2] for bars in left.containers]
+    assert widths == [[5, 1], [0, 1]]  # train, then eval
+    assert "2 more sizes" in left.get_title(loc="left")
+    assert [text.get_text() for text in right.get_legend().get_texts()] == ["train", "eval"]
+
+
 def test_changed_classes_say_by_how_much(ax):
     before = np.repeat(np.arange(18), 3)
     after = np.where(before == 2, 5, before)[:-1]  # class 2 becomes 5, and one photo of class 17 is dropped
@@ -188,6 +200,26 @@ def test_one_folds_own_history_file_is_enough():
     losses, f1 = plots.curves(history_table(folds=1).drop(columns="fold"))
     assert [text.get_text() for text in losses.get_legend().get_texts()] == ["training", "validation"]
     assert np.allclose(f1.lines[0].get_ydata(), history_table(folds=1)["val_macro_f1"])
+
+
+def finder_table() -> pd.DataFrame:
+    """A loss that falls, is lowest at a rate of 0.1, and explodes."""
+    rates = np.geomspace(1e-6, 10, 71)
+    loss = 1 + np.abs(np.log10(rates) + 1) ** 2 + 500.0 * (rates > 5)
+    return pd.DataFrame({"learning_rate": rates, "loss": loss + 0.1 * (np.arange(71) % 2), "smoothed": loss})
+
+
+def test_the_learning_rate_finder_shows_each_step_and_the_suggestion(ax):
+    found = finder_table()
+    plots.learning_rate_finder(found, 0.01, ax)
+    steps, smoothed, suggested = ax.get_lines()
+    np.testing.assert_array_equal(steps.get_xydata(), found[["learning_rate", "loss"]])
+    np.testing.assert_array_equal(smoothed.get_xydata(), found[["learning_rate", "smoothed"]])
+    assert suggested.get_xdata() == [0.01, 0.01]
+    assert "suggested: 0.01" in [text.get_text() for text in ax.get_legend().get_texts()]
+    assert ax.get_xscale() == "log"
+    low, high = ax.get_ylim()
+    assert low < found["smoothed"].min() < found["smoothed"][0] < high < 100  # what explodes does not flatten the rest
 
 
 def test_confusion_is_scikit_learns_by_row_with_its_counts_written(ax):
@@ -284,6 +316,77 @@ def test_nothing_predicted_and_nothing_known_is_drawn_as_nothing(ax):
     assert [bar.get_height() for bar in ax.containers[0]] == [0] * 18
 
 
+def reliability_table() -> pd.DataFrame:
+    """Of three bins one without photos."""
+    columns = {"low": [0, 1 / 3, 2 / 3], "high": [1 / 3, 2 / 3, 1], "photos": [10, 0, 30]}
+    return pd.DataFrame({**columns, "confidence": [0.3, np.nan, 0.9], "accuracy": [0.5, np.nan, 0.8]})
+
+
+def shares_of(names: list[str]) -> pd.DataFrame:
+    values = 1 - np.abs(np.subtract.outer(np.arange(len(names)), np.arange(len(names)))) / 10
+    return pd.DataFrame(values, index=names, columns=names)
+
+
+def contribution_table(names: list[str]) -> pd.DataFrame:
+    rows = [(name, 0.5, place / 100, place / 100 - 0.02, place / 100 + 0.01, 0.1) for place, name in enumerate(names)]
+    return pd.DataFrame(rows, columns=["member", "weight", "difference", "low", "high", "p"])
+
+
+def test_reliability_draws_the_bins_that_hold_photos_and_names_every_model(ax):
+    plots.reliability({FORMULA: reliability_table(), "_soup": reliability_table()}, ax)
+    diagonal, *lines = ax.lines
+    assert diagonal.get_xydata().tolist() == [[0, 0], [1, 1]]
+    assert [line.get_xydata().tolist() for line in lines] == [[[0.3, 0.5], [0.9, 0.8]]] * 2
+    sizes = ax.collections[0].get_sizes()
+    assert len(sizes) == 2 and sizes[1] > sizes[0]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [FORMULA, "_soup"]
+    draw(ax.figure)
+
+
+def test_agreement_writes_the_share_of_every_pair_but_not_of_a_member_with_itself(ax):
+    plots.agreement(shares_of([FORMULA, "b", "c"]), ax)
+    written = {text.get_position(): text.get_text() for text in ax.texts}
+    pairs = {(0, 1), (1, 0), (1, 2), (2, 1)}
+    assert written == dict.fromkeys(pairs, "90.0%") | {(0, 2): "80.0%", (2, 0): "80.0%"}
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == [FORMULA, "b", "c"]
+    draw(ax.figure)
+
+
+def test_a_single_member_agrees_with_nobody(ax):
+    plots.agreement(shares_of(["alone"]), ax)
+    assert not ax.texts
+    draw(ax.figure)
+
+
+def test_contributions_stand_beside_their_member_in_order(ax):
+    plots.contributions(contribution_table(["a", FORMULA, "c"]), ax)
+    places = dict(zip(ax.get_yticks(), [tick.get_text() for tick in ax.get_yticklabels()], strict=True))
+    assert [places[place] for place in (2, 1, 0)] == ["a (50%)", f"{FORMULA} (50%)", "c (50%)"]
+    dots = ax.lines[-1].get_xydata()
+    np.testing.assert_allclose(dots, [[0, 2], [0.01, 1], [0.02, 0]])
+    whiskers = [segment[:, 0].tolist() for segment in ax.collections[0].get_segments()]
+    np.testing.assert_allclose(whiskers, [[-0.02, 0.01], [-0.01, 0.02], [0, 0.03]])
+    draw(ax.figure)
+
+
+def test_no_contributions_are_drawn_as_nothing(ax):
+    plots.contributions(contribution_table([]), ax)
+    draw(ax.figure)
+
+
+def test_the_expected_score_shades_its_interval_and_marks_what_is_known(ax):
+    drawn = np.random.default_rng(0).normal(0.75, 0.02, 500)
+    plots.expected_score(drawn, (0.751, 0.71, 0.79), {"out of fold": 0.74, FORMULA: 0.77}, ax)
+    assert sum(bar.get_height() for bar in ax.containers[0]) == 500
+    assert [line.get_xdata()[0] for line in ax.lines] == [0.751, 0.74, 0.77]
+    band = ax.patches[-1].get_extents().transformed(ax.transData.inverted())
+    assert (band.x0, band.x1) == pytest.approx((0.71, 0.79))
+    texts = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert texts == ["95% interval", "expected: 0.751", "out of fold: 0.740", f"{FORMULA}: 0.770"]
+    assert "0.751 (0.710 to 0.790)" in ax.get_title(loc="left")
+    draw(ax.figure)
+
+
 def one_fold() -> dict[int, pd.DataFrame]:
     return {0: photo_table().assign(split=["val", "train"] * 105)}
 
@@ -295,7 +398,12 @@ CHARTS = {
     "fold_balance": lambda ax: plots.fold_balance(one_fold(), ax),
     "confusion": lambda ax: plots.confusion(*predictions(), ax),
     "score_table": lambda ax: plots.score_table({"a": score_intervals()}, ax),
+    "learning_rate_finder": lambda ax: plots.learning_rate_finder(finder_table(), 0.01, ax),
     "predicted_shares": lambda ax: plots.predicted_shares({"a": certain([0, 1])}, [0, 1], ax),
+    "reliability": lambda ax: plots.reliability({"a": reliability_table()}, ax),
+    "agreement": lambda ax: plots.agreement(shares_of(["a", "b"]), ax),
+    "contributions": lambda ax: plots.contributions(contribution_table(["a", "b"]), ax),
+    "expected_score": lambda ax: plots.expected_score([0.7, 0.8], (0.75, 0.7, 0.8), {"test_val": 0.7}, ax),
 }
 
 
