@@ -19,7 +19,7 @@ Augmentation = Literal["none", "flip", "faces"]
 Balance = Literal["none", "sqrt", "full"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 LabelSource = Literal["clean", "given"]
-CheckpointChoice = Literal["best", "last"]
+CheckpointChoice = Literal["best", "last", "swa", "ema"]
 WhenChanged = Literal["refuse", "restart"]
 
 WEIGHTS_BY_NAME = frozenset({"imagenet", "none"})  # anything else is a path
@@ -71,7 +71,9 @@ class Run:
     dropout: float = 0.0
     precision: Precision = "auto"  # auto: bfloat16 or float16 on a GPU, float32 on a CPU
     compile_network: bool = False  # worth it on a GPU for runs of many minutes
-    checkpoint_choice: CheckpointChoice = "best"  # by macro F1 on the validation fold
+    keep_epochs: int = 0  # of the last so many epochs the weights stay on disk, to be averaged
+    ema_decay: float = 0.0  # of a moving average of the weights, such as 0.999 a step; 0: none
+    checkpoint_choice: CheckpointChoice = "best"  # by macro F1 on the validation fold, once made of averages too
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -83,8 +85,10 @@ class Run:
         self._hold(lambda value: 0 < value <= 1, "above 0 and at most 1", "layer_decay")
         self._hold(lambda value: 0 <= value <= 1, "from 0 to 1", "mixing_probability")
         self._hold(lambda value: 0 <= value < 1, "at least 0 and below 1", "momentum", "label_smoothing", "dropout")
+        self._hold(lambda value: 0 <= value < 1, "at least 0 and below 1", "ema_decay")
         not_negative = ("weight_decay", "attribute_loss", "focal_gamma", "warmup_epochs", "seed")
         self._hold(lambda value: value >= 0, "0 or above", *not_negative, "frozen_epochs", "early_stop_epochs")
+        self._hold(lambda value: value >= 0, "0 or above", "keep_epochs")
         at_most = f"at most epochs ({self.epochs})"
         self._hold(lambda value: value <= self.epochs, at_most, "warmup_epochs", "frozen_epochs")
         three = "empty or three numbers, for mask, gender and age, at least 0 and below 1"
@@ -95,6 +99,9 @@ class Run:
         self._hold(lambda value: value == "none" or not balanced, once, "class_balance")
         self._hold(SAFE_NAME.fullmatch, "a name of letters, digits, '_', '-' and '.', since it becomes a folder", "run")
         self._hold(lambda value: value in (1, 3, 4), "1, 3 or 4", "image_channels")
+        choice = self.checkpoint_choice
+        self._hold(lambda value: value > 0 or choice != "ema", "above 0 where checkpoint_choice is ema", "ema_decay")
+        self._hold(lambda value: value > 0 or choice != "swa", "above 0 where checkpoint_choice is swa", "keep_epochs")
         self._hold(lambda folds: all(fold >= 0 for fold in folds), "a list of fold numbers from 0", "folds")
         self._hold(lambda folds: len(set(folds)) == len(folds), "without repeats", "folds")
 

@@ -128,10 +128,12 @@ def mistakes(data_dir: Path, run: FinishedRun, count: int) -> tuple[pd.DataFrame
     paths = photos.files_of(data_dir, worst.assign(split="train"))
     images = np.array([store.decode(path, frame) for path in paths], dtype=np.uint8).reshape(-1, *frame.shape)
     maps = np.zeros(images.shape[:3], dtype=np.float32)
+    picked = inference.picked_names(run.folder)
     for fold, rows in worst.groupby("fold").indices.items():
-        checkpoint = run.folder / f"fold{fold}" / "checkpoint" / f"{run.settings.checkpoint_choice}.safetensors"
-        network, preprocessing, _ = inference.load(checkpoint, devices.pick_device())
-        maps[rows] = heatmaps(network, preprocessing, images[rows], predicted[rows])
+        name = picked.get(fold, run.settings.checkpoint_choice)
+        checkpoint = models.read_checkpoint(run.folder / f"fold{fold}" / "checkpoint" / f"{name}.safetensors")
+        loaded = inference.load(*checkpoint, devices.pick_device())
+        maps[rows] = heatmaps(loaded.network, loaded.preprocessing, images[rows], predicted[rows])
     return worst, images, maps
 
 

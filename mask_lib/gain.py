@@ -65,7 +65,9 @@ def measure(data_dir: str | os.PathLike[str], output_dir: str | os.PathLike[str]
     data = photos.find_data(data_dir, unpack_into=output / "unpacked")
     before = train_on_given_labels(data, output, run)
     splits = clean_labels.read_splits(output)
-    after = runs.read_result(runs.folder_of(output, run), splits, sorted(before.history["fold"].unique()))
+    after = runs.read_result(
+        runs.folder_of(output, run), splits, sorted(before.history["fold"].unique()), as_trained=True
+    )
     found = compare(before.out_of_fold, after.out_of_fold, clean_labels.touched(output))
     files.write_json(found, output / FOLDER / f"{run}.json")
     return found

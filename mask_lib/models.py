@@ -263,6 +263,13 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise OSError(f"{files.shown_path(path)} is no checkpoint that can be read: {error}") from error
 
 
+def read_shapes(path: Path) -> dict[str, list[int]]:
+    """The shape of each of a checkpoint's weights, by name, without reading them."""
+    with safetensors.safe_open(path, framework="pt") as opened:
+        names = [name for name in opened.keys() if not name.startswith(OPTIMIZER_PREFIX)]  # noqa: SIM118
+        return {name: opened.get_slice(name).get_shape() for name in names}
+
+
 def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """(weights, manifest) of a .safetensors file; the optimizer's tensors are left out."""
     manifest = read_manifest(path)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from mask_lib import config, devices, features, files, folds, models, sampling, scores, store, training
+from mask_lib import config, devices, features, files, folds, inference, models, sampling, scores, store, training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,10 +82,16 @@ def chosen_folds(run: config.Run, splits: dict[int, pd.DataFrame]) -> tuple[int,
     return run.folds or tuple(splits)
 
 
-def read_result(folder: Path, splits: dict[int, pd.DataFrame], chosen: Sequence[int]) -> RunResult:
-    """What the trained folds `chosen` left in a run's folder."""
+def read_result(
+    folder: Path, splits: dict[int, pd.DataFrame], chosen: Sequence[int], as_trained: bool = False
+) -> RunResult:
+    """What the trained folds `chosen` left in a run's folder; as_trained: before averages of weights were picked."""
     histories = [pd.read_csv(folder / f"fold{fold}" / "history.csv") for fold in chosen]
-    tables = [pd.read_csv(folder / f"fold{fold}" / "oof.csv") for fold in chosen]
+    paths = [folder / f"fold{fold}" / "oof.csv" for fold in chosen]
+    if as_trained:
+        before = [path.with_name(inference.TRAINED) for path in paths]
+        paths = [old if old.exists() else path for old, path in zip(before, paths, strict=True)]
+    tables = [pd.read_csv(path) for path in paths]
     out_of_fold = pd.concat(tables, ignore_index=True)
     person_of = splits[chosen[0]].set_index("path")["person"]
     out_of_fold.insert(1, "person", out_of_fold["path"].map(person_of))
@@ -114,17 +120,25 @@ def fold_scores(result: RunResult) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("fold")
 
 
+def scores_of(result: RunResult) -> dict[str, Any]:
+    """The part of `scores.json` that follows from the out-of-fold tables."""
+    by_fold = fold_scores(result)
+    return {
+        "out_of_fold": intervals(result.out_of_fold).to_dict("index"),
+        "folds": by_fold.reset_index().to_dict("records"),
+        "mean": by_fold.mean().to_dict(),
+        "deviation": by_fold.std(ddof=1).fillna(0).to_dict(),
+    }
+
+
 def write_scores(result: RunResult, baseline: pd.DataFrame | None = None) -> dict[str, Any]:
     """Write the run's `scores.json`, last of all its files, and return what it holds.
 
     baseline: scores of something simpler on the same folds, as `intervals` gives them.
     """
-    by_fold, history = fold_scores(result), result.history
+    history = result.history
     found = {
-        "out_of_fold": intervals(result.out_of_fold).to_dict("index"),
-        "folds": by_fold.reset_index().to_dict("records"),
-        "mean": by_fold.mean().to_dict(),
-        "deviation": by_fold.std(ddof=1).fillna(0).to_dict(),
+        **scores_of(result),
         "training_seconds": float(history["seconds"].sum()),
         "photos_per_second": float(history["photos_per_second"].median()),
         "peak_memory_bytes": devices.peak_memory_bytes(devices.pick_device()),

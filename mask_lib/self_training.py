@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mask_lib import clean_labels, config, devices, files, inference, photos, pseudo_labels
+from mask_lib import clean_labels, config, devices, files, inference, models, photos, pseudo_labels, views
 
 
 def predictions(data_dir: Path, output_dir: Path, run: str, num_tta: int = 1) -> dict[int, pd.DataFrame]:
@@ -30,11 +30,12 @@ def predictions(data_dir: Path, output_dir: Path, run: str, num_tta: int = 1) ->
     found = inference.checkpoints(output_dir, run, labeled, splits, choice="last")
     evaluated = photos.evaluated(output_dir)
     opened = inference.open_photos(data_dir, output_dir, evaluated, labeled.frame)
+    tta = views.Tta(num_tta)
     source, rows = devices.DevicePhotos(opened, devices.pick_device()), np.arange(len(evaluated))
     paths = pd.DataFrame({"path": list(map(str, photos.files_of(data_dir, evaluated)))})
     return {
-        fold: inference.probability_table(paths, inference.mean_over_folds({fold: path}, source, rows, num_tta))
-        for fold, path in found.items()
+        fold: inference.probability_table(paths, inference.load(*checkpoint, source.device).predict(source, rows, tta))
+        for fold, checkpoint in ((fold, models.read_checkpoint(path)) for fold, path in found.items())
     }
 
 

@@ -19,6 +19,7 @@ from torch import nn
 
 from mask_lib import (
     augment,
+    averaging,
     config,
     devices,
     files,
@@ -34,6 +35,7 @@ from mask_lib import (
 )
 
 HISTORY_TIMES = ("seconds", "photos_per_second")  # what differs between two equal runs
+MOVING_AVERAGE = -1  # its place among the optimizer's states in a checkpoint: what only training goes on from
 OnStep = Callable[[int], None]  # steps of this fold finished so far
 
 
@@ -76,6 +78,8 @@ class FoldTraining:
         """Take a network with its initial weights; `forward` is the same one, compiled or not."""
         self.network, self.forward = network, forward
         self.optimizer = optimizers.build(network, self.run)
+        decay = self.run.ema_decay
+        self.moving_average = averaging.moving_average(network, decay) if decay else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
 
     def manifest(self) -> dict[str, Any]:
@@ -93,6 +97,8 @@ class FoldTraining:
         """Write a checkpoint; with the optimizer's state training can go on from it."""
         self.place.scaler = self.scaler.state_dict()
         state = self.optimizer.state_dict() if with_optimizer else None
+        if state and self.moving_average:
+            state = {**state, "state": {**state["state"], MOVING_AVERAGE: self.moving_average.module.state_dict()}}
         models.write_checkpoint(path, self.network.state_dict(), self.manifest(), state)
 
     def resume(self, path: Path) -> None:
@@ -110,14 +116,19 @@ class FoldTraining:
             )
         self.network.load_state_dict(state)
         self.place = Place(**manifest["place"])
-        optimizer = self.optimizer.state_dict()
-        self.optimizer.load_state_dict({**optimizer, "state": models.read_optimizer_state(path)})
+        optimizer, states = self.optimizer.state_dict(), models.read_optimizer_state(path)
+        if self.moving_average:
+            self.moving_average.module.load_state_dict(states.pop(MOVING_AVERAGE))
+        self.optimizer.load_state_dict({**optimizer, "state": states})
         self.scaler.load_state_dict(self.place.scaler)
 
     def train_step(self, batch: np.ndarray, epoch: int, step: int, step_count: int) -> torch.Tensor:
         """One update on the photos at positions `batch`; returns their summed loss, a float64 scalar."""
         factor = schedules.learning_rate_factor(self.run, epoch + step / step_count, self.place.history)
-        return self.update(batch, sampling.step_seed(self.run.seed, self.fold, epoch, step), factor)
+        loss = self.update(batch, sampling.step_seed(self.run.seed, self.fold, epoch, step), factor)
+        if self.moving_average:
+            self.moving_average.update(self.network, step=epoch * step_count + step)
+        return loss
 
     def update(self, batch: np.ndarray, seed: int, factor: float) -> torch.Tensor:
         """The same with `factor` times the peak learning rates and all random numbers from `seed`."""
@@ -192,17 +203,36 @@ class FoldTraining:
         place.epoch, place.step, place.loss_sum, place.seconds = place.epoch + 1, 0, 0.0, 0.0
         if improved:
             self.save(checkpoint_folder / "best.safetensors", with_optimizer=False)
+        self.validate_moving_average(checkpoint_folder / "ema.safetensors")
+        self.keep_epoch(checkpoint_folder)
         # The last checkpoint ends the epoch: what is written before it is written again if a kill comes between.
         files.write_csv(pd.DataFrame(place.history), checkpoint_folder.parent / "history.csv")
         self.save(checkpoint_folder / "last.safetensors", with_optimizer=True)
+
+    def validate_moving_average(self, path: Path) -> None:
+        """Score the moving average, if there is one, into the epoch's row of history; write it if none was better."""
+        if not self.moving_average:
+            return
+        predicted = self.predict(folds.VAL, self.moving_average.module).argmax(axis=1)
+        found = float(scores.summarise(self.labels[folds.VAL], predicted)["macro_f1"])
+        *before, row = self.place.history
+        row["val_ema_macro_f1"] = found
+        if found > max((one["val_ema_macro_f1"] for one in before), default=-1.0):
+            models.write_checkpoint(path, self.moving_average.module.state_dict(), self.manifest())
+
+    def keep_epoch(self, checkpoint_folder: Path) -> None:
+        """Write the weights of the epoch that has just ended, and delete those of epochs too long ago to be kept."""
+        if self.run.keep_epochs:
+            self.save(averaging.epoch_path(checkpoint_folder, self.place.epoch), with_optimizer=False)
+            averaging.epoch_path(checkpoint_folder, self.place.epoch - self.run.keep_epochs).unlink(missing_ok=True)
 
     def finished(self) -> bool:
         """Whether nothing is left to train: all epochs are done, or the run stopped early."""
         return self.place.epoch == self.run.epochs or schedules.stopped_early(self.run, self.place.history)
 
-    def predict(self, part: str) -> np.ndarray:
-        """(N, 18) float32 probabilities of one part of the split."""
-        return inference.predict(self.network, self.photos, self.rows[part], self.preprocessing, self.dtype)
+    def predict(self, part: str, network: nn.Module | None = None) -> np.ndarray:
+        """(N, 18) float32 probabilities of one part of the split, by the network in training or another."""
+        return inference.predict(network or self.network, self.photos, self.rows[part], self.preprocessing, self.dtype)
 
 
 def train_fold(
@@ -221,8 +251,9 @@ def train_fold(
     """Train one fold in `folder`, from where it was left; returns its out-of-fold table.
 
     Columns `path, label, p00 … p17` for the fold's val photos. Writes `history.csv`, `oof.csv` and
-    `checkpoint/{last,best}.safetensors`. Raises ChangedSettingsError if the folder holds a run of
-    other settings and `when_changed` is refuse; restart puts that folder aside.
+    `checkpoint/{last,best}.safetensors`; also `ema` and `epoch…` there if the settings ask.
+    Raises ChangedSettingsError if the folder holds a run of other settings and `when_changed` is refuse;
+    restart puts that folder aside.
     """
     training = FoldTraining(run, fold, split, source)
     training.start(network, forward)
@@ -233,12 +264,12 @@ def train_fold(
         network.load_state_dict(first_weights)
     if training.finished() and (folder / "oof.csv").exists():
         return pd.read_csv(folder / "oof.csv")
-    (folder.parent / "scores.json").unlink(missing_ok=True)  # the run is no longer finished
+    forget_results(folder)
     while not training.finished():
         training.train_epoch(last, checkpoint_seconds, on_step)
         training.finish_epoch(last.parent)
         on_epoch(training.place.history[-1])
-    chosen = last.with_name(f"{run.checkpoint_choice}.safetensors")
+    chosen = last.with_name(f"{trained_choice(run)}.safetensors")
     network.load_state_dict(models.read_checkpoint(chosen)[0])
     validated = split.loc[split["split"] == folds.VAL, ["path", "label"]]
     out_of_fold = inference.probability_table(validated, training.predict(folds.VAL))
@@ -257,6 +288,22 @@ def resumed(training: FoldTraining, last: Path, when_changed: config.WhenChanged
         put_aside(last.parent.parent)
         return False
     return True
+
+
+def trained_choice(run: config.Run) -> str:
+    """The name of the weights that training itself chooses: an average of epochs is only made later."""
+    return "best" if run.checkpoint_choice == "swa" else run.checkpoint_choice
+
+
+def forget_results(folder: Path) -> None:
+    """Remove what a fold's folder that trains on makes untrue: its run's scores, and which average was picked."""
+    (folder.parent / "scores.json").unlink(missing_ok=True)
+    (folder / inference.TRAINED).unlink(missing_ok=True)
+    picks = folder.parent / inference.AVERAGING
+    if picks.exists():
+        saved = files.read_json(picks)
+        saved["folds"].pop(folder.name.removeprefix("fold"), None)
+        files.write_json(saved, picks)
 
 
 def put_aside(folder: Path) -> Path:

@@ -38,8 +38,11 @@ OUT_OF_RANGE = {
     "mixing_probability": [-0.1, 1.1],
     "attribute_loss": [-0.1],
     "dropout": [-0.1, 1],
+    "keep_epochs": [-1],
+    "ema_decay": [-0.1, 1],
     "seed": [-1],
 }
+NEEDED = {"swa": {"keep_epochs": 2}, "ema": {"ema_decay": 0.9}}  # what a choice cannot do without
 
 
 def built(**changes) -> config.Run:
@@ -121,7 +124,7 @@ def test_text_that_is_no_whole_number_is_refused_by_name(text):
 @pytest.mark.parametrize("name", CHOICES)
 def test_every_choice_is_accepted_and_any_other_refused_with_the_list(name):
     for choice in CHOICES[name]:
-        assert getattr(built(**{name: choice}), name) == choice
+        assert getattr(built(**{name: choice, **NEEDED.get(choice, {})}), name) == choice
     with pytest.raises(ValueError, match=rf"{name} = 'other': it must be one of {', '.join(CHOICES[name])}"):
         built(**{name: "other"})
 
@@ -141,6 +144,12 @@ def test_every_field_with_a_range_is_tried_out_of_it():
 def test_no_number_is_infinite(name):
     with pytest.raises(ValueError, match=rf"^{name} = inf"):
         built(**{name: float("inf")})
+
+
+@pytest.mark.parametrize(("choice", "name"), [("swa", "keep_epochs"), ("ema", "ema_decay")])
+def test_weights_that_nothing_makes_cannot_be_chosen(choice, name):
+    with pytest.raises(ValueError, match=rf"{name} = 0.*: it must be above 0 where checkpoint_choice is {choice}"):
+        built(checkpoint_choice=choice)
 
 
 def test_ranges_hold_however_a_run_is_built():

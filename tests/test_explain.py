@@ -238,8 +238,8 @@ def test_each_mistake_is_explained_by_the_network_that_had_not_seen_its_person(t
     apart = []
     for fold in (0, 1):
         path = run.folder / f"fold{fold}" / "checkpoint" / "best.safetensors"
-        network, preprocessing, _ = inference.load(path, devices.pick_device())
-        whole = explain.heatmaps(network, preprocessing, images, predicted)
+        loaded = inference.load(*models.read_checkpoint(path), devices.pick_device())
+        whole = explain.heatmaps(loaded.network, loaded.preprocessing, images, predicted)
         own = (table["fold"] == fold).to_numpy()
         np.testing.assert_allclose(maps[own], whole[own], atol=1e-5)
         apart.append(np.abs(maps[~own] - whole[~own]).max())
