@@ -122,10 +122,11 @@ def mean_over_folds(found: dict[int, Path], source: devices.DevicePhotos, rows: 
     for path in files.progress(found.values(), what=f"predict {len(rows)} photos", unit="fold"):
         state, manifest = models.read_checkpoint(path)
         preprocessing = models.Preprocessing.from_manifest(manifest)
-        network = models.build(manifest["run"]["architecture"], channels=preprocessing.channels)
+        run = config.Run.from_settings(manifest["run"])
+        network = models.build(run.architecture, channels=preprocessing.channels, head=run.head)
         network.load_state_dict(state)
         network.to(source.device, memory_format=torch.channels_last)
-        dtype = devices.dtype_for(manifest["run"]["precision"], source.device)
+        dtype = devices.dtype_for(run.precision, source.device)
         total += predict(network, source, rows, preprocessing, dtype, num_tta)
     return total / len(found)
 

@@ -50,7 +50,7 @@ def train_run(
     if photos.frame.channels != run.image_channels:
         raise ValueError(f"image_channels = {run.image_channels}: the store's photos have {photos.frame.channels}")
     source = devices.DevicePhotos(photos, devices.pick_device())
-    network = models.build(run.architecture, dropout=run.dropout, channels=run.image_channels)
+    network = models.build(run.architecture, dropout=run.dropout, channels=run.image_channels, head=run.head)
     network.to(source.device, memory_format=torch.channels_last)
     forward = torch.compile(network) if run.compile_network else network
     steps = {fold: step_count(run, splits[fold]) for fold in chosen}

@@ -81,7 +81,7 @@ class FoldTraining:
         self.dtype = devices.dtype_for(run.precision, device)
         frame = photos.frame
         self.preprocessing = models.preprocessing(
-            run.architecture, frame.width, frame.height, frame.resize, run.image_channels
+            run.architecture, frame.width, frame.height, frame.resize, run.image_channels, run.per_image_norm
         )
         self.weights = losses.class_weights(self.labels[folds.TRAIN], run.class_balance).to(device)
         self.place = Place()
@@ -229,8 +229,9 @@ def train_fold(
     last = folder / "checkpoint" / "last.safetensors"
     if not resumed(training, last, when_changed):
         seed = step_seed(run.seed, fold, 0, 0)
-        first_weights = models.initial_state(run.architecture, run.weights, seed, channels=run.image_channels)
-        network.load_state_dict(first_weights)
+        network.load_state_dict(
+            models.initial_state(run.architecture, run.weights, seed, channels=run.image_channels, head=run.head)
+        )
     if training.place.epoch == run.epochs and (folder / "oof.csv").exists():
         return pd.read_csv(folder / "oof.csv")
     (folder.parent / "scores.json").unlink(missing_ok=True)  # the run is no longer finished
