@@ -52,7 +52,7 @@ def known_years(split: pd.DataFrame) -> np.ndarray:
 def shifted(train_labels: np.ndarray, years: np.ndarray, old_from: int) -> np.ndarray:
     """(N,) int64 labels in which people of `old_from` years and more, below 60, count as the oldest."""
     older = (years >= old_from) & (years < OLDEST)  # NaN is neither
-    return np.where(older, train_labels + int(labels.AgeGroup.FROM_60) - int(labels.AgeGroup.FROM_30_TO_59), train_labels)
+    return train_labels + older * (labels.AgeGroup.FROM_60 - labels.AgeGroup.FROM_30_TO_59)
 
 
 def targets(train: pd.DataFrame, run: Run) -> tuple[np.ndarray, np.ndarray]:

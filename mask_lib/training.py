@@ -17,7 +17,22 @@ import pandas as pd
 import torch
 from torch import nn
 
-from mask_lib import augment, config, devices, files, folds, inference, losses, models, scores
+from mask_lib import (
+    ages,
+    augment,
+    config,
+    devices,
+    files,
+    folds,
+    inference,
+    losses,
+    mixing,
+    models,
+    optimizers,
+    sampling,
+    schedules,
+    scores,
+)
 
 HISTORY_TIMES = ("seconds", "photos_per_second")  # what differs between two equal runs
 OnStep = Callable[[int], None]  # steps of this fold finished so far
@@ -40,35 +55,6 @@ class Place:
     scaler: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def step_seed(seed: int, fold: int, epoch: int, step: int) -> int:
-    """A seed below 2^63 for one step, unrelated to that of any other."""
-    return int(np.random.SeedSequence([seed, fold, epoch, step]).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-def batches(count: int, batch_size: int, seed: int, fold: int, epoch: int) -> list[np.ndarray]:
-    """An epoch's batches: positions 0 … count-1, shuffled, each exactly once, of nearly equal sizes.
-
-    Nearly equal, since one last batch of a single photo would upset batch normalisation.
-    """
-    order = np.random.default_rng([seed, fold, epoch]).permutation(count)
-    return np.array_split(order, math.ceil(count / batch_size))
-
-
-def learning_rate_factor(run: config.Run, progress: float) -> float:
-    """The share of the peak learning rate at `progress`, in epochs since the start."""
-    if progress < run.warmup_epochs:
-        return (progress + 1e-3) / (run.warmup_epochs + 1e-3)
-    share = (progress - run.warmup_epochs) / max(run.epochs - run.warmup_epochs, 1e-9)
-    if run.schedule == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * share))
-    if run.schedule == "one_cycle":  # up over three tenths, down to nearly nothing (Smith & Topin 2018)
-        rising = share < 0.3
-        return 0.04 + 0.96 * share / 0.3 if rising else 0.5 * (1 + math.cos(math.pi * (share - 0.3) / 0.7)) + 1e-4
-    if run.schedule == "step":
-        return 0.1 ** int(share * 3)
-    return 1.0
-
-
 class FoldTraining:
     """One fold of one run: network, optimizer, photos and the place reached."""
 
@@ -78,24 +64,22 @@ class FoldTraining:
         self.data = folds.fingerprint(photos.content, split, run.weights)
         self.rows = {part: photos.rows(list(table["path"])) for part, table in split.groupby("split")}
         self.labels = {part: table["label"].to_numpy(np.int64) for part, table in split.groupby("split")}
+        train = split[split["split"] == folds.TRAIN]
+        self.labels[folds.TRAIN], self.targets = ages.targets(train, run)
+        self.years = files.digest(ages.known_years(train).tolist()) if ages.needed(run) else None
         self.dtype = devices.dtype_for(run.precision, device)
         frame = photos.frame
         self.preprocessing = models.preprocessing(
             run.architecture, frame.width, frame.height, frame.resize, run.image_channels, run.per_image_norm
         )
         self.weights = losses.class_weights(self.labels[folds.TRAIN], run.class_balance).to(device)
+        self.old = mixing.oldest(self.labels[folds.TRAIN]) if run.mixing == "cutmix_old" else None
         self.place = Place()
 
     def start(self, network: nn.Module, forward: nn.Module) -> None:
         """Take a network with its initial weights; `forward` is the same one, compiled or not."""
         self.network, self.forward = network, forward
-        groups = models.parameter_groups(
-            network, self.run.learning_rate, self.run.head_learning_rate_scale, self.run.weight_decay
-        )
-        if self.run.optimizer == "sgd":
-            self.optimizer: torch.optim.Optimizer = torch.optim.SGD(groups, lr=0.0, momentum=self.run.momentum)
-        else:
-            self.optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(self.run.momentum, 0.999))
+        self.optimizer = optimizers.build(network, self.run)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
 
     def manifest(self) -> dict[str, Any]:
@@ -104,6 +88,7 @@ class FoldTraining:
             "run": self.run.settings(),
             "fold": self.fold,
             "data": self.data,
+            "years": self.years,
             "dtype": str(self.dtype),
             "preprocessing": dataclasses.asdict(self.preprocessing),
             "place": dataclasses.asdict(self.place),
@@ -121,6 +106,8 @@ class FoldTraining:
         differences = config.changed(manifest["run"], self.run.settings())
         if manifest["data"] != self.data:
             differences.append("the photos, their labels or the split")
+        if manifest.get("years") != self.years:
+            differences.append("the ages in years")
         if manifest.get("dtype", str(self.dtype)) != str(self.dtype):
             differences.append(f"arithmetic in {manifest['dtype']}, here {self.dtype}")
         if differences:
@@ -136,16 +123,17 @@ class FoldTraining:
 
     def train_step(self, batch: np.ndarray, epoch: int, step: int, step_count: int) -> torch.Tensor:
         """One update on the photos at positions `batch`; returns their summed loss, a float64 scalar."""
-        seed = step_seed(self.run.seed, self.fold, epoch, step)
+        factor = schedules.learning_rate_factor(self.run, epoch + step / step_count, self.place.history)
+        return self.update(batch, sampling.step_seed(self.run.seed, self.fold, epoch, step), factor)
+
+    def update(self, batch: np.ndarray, seed: int, factor: float) -> torch.Tensor:
+        """The same with `factor` times the peak learning rates and all random numbers from `seed`."""
         torch.manual_seed(seed)  # dropout and the like
-        factor = learning_rate_factor(self.run, epoch + step / step_count)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * factor
-        pixels = self.photos.batch(self.rows[folds.TRAIN][batch])
-        augmented = augment.augment(pixels, self.run.augmentation, torch.Generator().manual_seed(seed))
-        target = torch.from_numpy(self.labels[folds.TRAIN][batch]).to(self.device)
+        photos, target = self.prepared(batch, seed)
         with devices.autocast(self.device, self.dtype):
-            logits = self.forward(self.preprocessing.prepared(augmented))
+            logits = self.forward(self.preprocessing.prepared(photos))
         loss = losses.loss_of(logits.float(), target, self.run, self.weights)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
@@ -153,21 +141,35 @@ class FoldTraining:
         self.scaler.update()
         return loss.detach().double() * len(batch)
 
+    def prepared(self, batch: np.ndarray, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Augmented photos, (B, C, H, W) float32, and their targets as `losses.loss_of` takes them."""
+        random = np.random.default_rng(seed)
+        positions, partner = batch, None
+        if self.run.mixing != "none":
+            positions, partner = mixing.with_partners(batch, self.old, random)
+        pixels = self.photos.batch(self.rows[folds.TRAIN][positions])
+        photos = augment.augment(pixels, self.run.augmentation, torch.Generator().manual_seed(seed))
+        target = torch.from_numpy(self.targets[positions]).to(self.device)
+        return (photos, target) if partner is None else mixing.mixed(photos, target, partner, self.run, random)
+
     def train_epoch(self, checkpoint: Path, checkpoint_seconds: float, on_step: OnStep) -> None:
         """The rest of the epoch that `place` stands in, with a checkpoint now and then."""
-        place, count = self.place, len(self.rows[folds.TRAIN])
-        todo = batches(count, self.run.batch_size, self.run.seed, self.fold, place.epoch)
+        place, run = self.place, self.run
+        todo = sampling.batches(
+            self.labels[folds.TRAIN], run.batch_size, run.seed, self.fold, place.epoch, run.sampling
+        )
         self.forward.train()
         loss_sum = torch.tensor(place.loss_sum, dtype=torch.float64, device=self.device)
         started, saved = time.perf_counter() - place.seconds, time.perf_counter()
-        for step in range(place.step, len(todo)):
-            loss_sum += self.train_step(todo[step], place.epoch, step, len(todo))
-            place.step = step + 1
-            if time.perf_counter() - saved >= checkpoint_seconds and place.step < len(todo):
-                self.take_stock(loss_sum, started)
-                self.save(checkpoint, with_optimizer=True)
-                saved = time.perf_counter()
-            on_step(place.epoch * len(todo) + place.step)
+        with optimizers.frozen_backbone(self.network, place.epoch < run.frozen_epochs):
+            for step in range(place.step, len(todo)):
+                loss_sum += self.train_step(todo[step], place.epoch, step, len(todo))
+                place.step = step + 1
+                if time.perf_counter() - saved >= checkpoint_seconds and place.step < len(todo):
+                    self.take_stock(loss_sum, started)
+                    self.save(checkpoint, with_optimizer=True)
+                    saved = time.perf_counter()
+                on_step(place.epoch * len(todo) + place.step)
         self.take_stock(loss_sum, started)
 
     def take_stock(self, loss_sum: torch.Tensor, started: float) -> None:
@@ -188,7 +190,8 @@ class FoldTraining:
         row = {"fold": self.fold, "epoch": place.epoch + 1, "train_loss": place.loss_sum / count}
         row |= {"val_loss": float(-np.log(np.maximum(of_truth, 1e-12)).mean(dtype=np.float64))}
         row |= {f"val_{name}": float(value) for name, value in found.items()}
-        row |= {"learning_rate": self.optimizer.param_groups[0]["lr"]}
+        first = self.optimizer.param_groups[0]
+        row |= {"learning_rate": first["lr"] * (self.run.learning_rate / first["peak"])}  # whatever its layer's is
         row |= {"seconds": place.seconds, "photos_per_second": count / max(place.seconds, 1e-9)}
         place.history.append(row)
         improved = found["macro_f1"] > place.best_macro_f1
@@ -199,6 +202,10 @@ class FoldTraining:
         # The last checkpoint ends the epoch: what is written before it is written again if a kill comes between.
         files.write_csv(pd.DataFrame(place.history), checkpoint_folder.parent / "history.csv")
         self.save(checkpoint_folder / "last.safetensors", with_optimizer=True)
+
+    def finished(self) -> bool:
+        """Whether nothing is left to train: all epochs are done, or the run stopped early."""
+        return self.place.epoch == self.run.epochs or schedules.stopped_early(self.run, self.place.history)
 
     def predict(self, part: str) -> np.ndarray:
         """(N, 18) float32 probabilities of one part of the split."""
@@ -228,14 +235,11 @@ def train_fold(
     training.start(network, forward)
     last = folder / "checkpoint" / "last.safetensors"
     if not resumed(training, last, when_changed):
-        seed = step_seed(run.seed, fold, 0, 0)
-        network.load_state_dict(
-            models.initial_state(run.architecture, run.weights, seed, channels=run.image_channels, head=run.head)
-        )
-    if training.place.epoch == run.epochs and (folder / "oof.csv").exists():
+        network.load_state_dict(models.first_weights(run, sampling.step_seed(run.seed, fold, 0, 0)))
+    if training.finished() and (folder / "oof.csv").exists():
         return pd.read_csv(folder / "oof.csv")
     (folder.parent / "scores.json").unlink(missing_ok=True)  # the run is no longer finished
-    while training.place.epoch < run.epochs:
+    while not training.finished():
         training.train_epoch(last, checkpoint_seconds, on_step)
         training.finish_epoch(last.parent)
         on_epoch(training.place.history[-1])

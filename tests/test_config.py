@@ -27,7 +27,15 @@ OUT_OF_RANGE = {
     "weight_decay": [-0.1, float("nan")],
     "head_learning_rate_scale": [0, -1],
     "warmup_epochs": [-1, 2.5],
+    "plateau_epochs": [0],
+    "layer_decay": [0, -0.5, 1.1],
+    "frozen_epochs": [-1, 3],
+    "early_stop_epochs": [-1],
+    "focal_gamma": [-0.1],
     "label_smoothing": [-0.1, 1],
+    "attribute_label_smoothing": [[0.1], [0, 0, 1], [0, -0.1, 0], [0, 0, 0, 0]],
+    "mixing_alpha": [0, -1],
+    "mixing_probability": [-0.1, 1.1],
     "attribute_loss": [-0.1],
     "dropout": [-0.1, 1],
     "seed": [-1],
@@ -140,6 +148,12 @@ def test_ranges_hold_however_a_run_is_built():
         config.Run(epochs=0)
     with pytest.raises(ValueError, match="epochs = 0: it must be at least 1"):
         dataclasses.replace(config.Run(), epochs=0)
+
+
+def test_rare_classes_are_balanced_once():
+    assert built(sampling="weighted", class_balance="none").sampling == "weighted"
+    with pytest.raises(ValueError, match=r"class_balance = 'full': it must be none where sampling is weighted"):
+        built(sampling="weighted", class_balance="full")
 
 
 def test_a_fold_of_the_wrong_type_is_named_by_its_place():

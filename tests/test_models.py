@@ -321,6 +321,26 @@ def test_each_parameter_is_in_one_group_with_the_right_rate_and_decay(architectu
         assert group_of[id(parameter)]["weight_decay"] == (0.01 if parameter.ndim > 1 else 0.0)
 
 
+DEEPEST_LAST = {  # one parameter a layer, from the input on
+    TINY: ["conv1.0", "layer1.0.conv1", "layer2.0.conv1", "layer3.0.conv1", "layer4.0.conv1", "fc"],
+    "test_efficientnet": ["conv_stem", *(f"blocks.{block}.0.bn1" for block in range(5)), "classifier"],
+    "test_vit": ["patch_embed.proj", *(f"blocks.{block}.attn.qkv" for block in range(6)), "head"],
+}
+
+
+@pytest.mark.parametrize("architecture", DEEPEST_LAST)
+def test_layer_decay_slows_each_layer_by_its_depth(architecture):
+    network, layers = models.build(architecture), DEEPEST_LAST[architecture]
+    groups = models.parameter_groups(network, 0.1, head_scale=10, weight_decay=0.01, layer_decay=0.5)
+    group_of = {id(parameter): group for group in groups for parameter in group["params"]}
+    assert sum(len(group["params"]) for group in groups) == len(group_of) == len(list(network.parameters()))
+    for above, layer in enumerate(reversed(layers)):
+        group = group_of[id(network.get_parameter(f"{layer}.weight"))]
+        assert group["peak"] == pytest.approx(0.1 * 0.5**above * (1 if above else 10))
+    for parameter in network.parameters():
+        assert group_of[id(parameter)]["weight_decay"] == (0.01 if parameter.ndim > 1 else 0.0)
+
+
 def test_frozen_parameters_are_in_no_group():
     network = models.build(TINY)
     network.conv1[0].weight.requires_grad_(False)

@@ -1,0 +1,48 @@
+"""An epoch meets each photo once, or each class equally often; order and random numbers hang on the step alone."""
+
+import numpy as np
+import pytest
+
+from mask_lib import sampling
+
+SKEWED = np.repeat([0, 4, 17], [80, 19, 1])  # 80 photos of class 0, one of class 17
+
+
+@pytest.mark.parametrize("kind", ["shuffle", "weighted"])
+def test_an_epoch_is_as_many_photos_in_batches_of_nearly_one_size(kind):
+    batches = sampling.batches(np.zeros(103, dtype=int), 16, seed=0, fold=1, epoch=2, sampling=kind)
+    assert {len(batch) for batch in batches} == {14, 15}
+    assert sum(map(len, batches)) == 103
+    assert len(batches) == sampling.step_count(103, 16)
+
+
+def test_shuffled_each_photo_comes_exactly_once():
+    batches = sampling.batches(np.zeros(103, dtype=int), 16, seed=0, fold=1, epoch=2)
+    assert sorted(np.concatenate(batches)) == list(range(103))
+
+
+def test_weighted_each_class_present_is_as_likely_and_so_is_each_photo_within_it():
+    shares = sampling.weighted_shares(SKEWED)
+    for label in (0, 4, 17):
+        assert shares[label == SKEWED].sum() == pytest.approx(1 / 3)
+        assert np.ptp(shares[label == SKEWED]) == 0
+
+
+def test_weighted_epochs_hold_the_classes_equally_often():
+    drawn = [np.concatenate(sampling.batches(SKEWED, 16, 0, 0, epoch, "weighted")) for epoch in range(90)]
+    counts = np.bincount(SKEWED[np.concatenate(drawn)], minlength=18)[[0, 4, 17]]
+    assert counts.sum() == 90 * len(SKEWED)
+    assert counts / counts.sum() == pytest.approx([1 / 3] * 3, abs=4 * (2 / 9 / 9000) ** 0.5)  # 4 deviations
+
+
+@pytest.mark.parametrize("kind", ["shuffle", "weighted"])
+def test_order_and_seeds_differ_between_epochs_folds_and_steps_and_come_again(kind):
+    labels = np.arange(50) % 18
+    places = [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0)]
+    orders = [tuple(np.concatenate(sampling.batches(labels, 8, *place, kind))) for place in places * 2]
+    assert len(set(orders)) == 4
+    assert orders[:4] == orders[4:]
+    seeds = {
+        sampling.step_seed(*place) for place in [(0, 0, 0, 0), (0, 0, 0, 1), (0, 0, 1, 0), (0, 1, 0, 0), (1, 0, 0, 0)]
+    }
+    assert len(seeds) == 5
