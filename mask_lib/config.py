@@ -87,28 +87,22 @@ class Run:
     def __post_init__(self) -> None:
         for name, kind in typing.get_type_hints(type(self)).items():
             object.__setattr__(self, name, checked(name, getattr(self, name), kind))
-        whole = ("image_width", "image_height", "epochs", "batch_size", "plateau_epochs")
-        self._hold(lambda value: value >= 1, "at least 1", *whole)
+        at_least_1 = ("image_width", "image_height", "epochs", "batch_size", "plateau_epochs")
+        self._hold(lambda value: value >= 1, "at least 1", *at_least_1)
         self._hold(lambda value: value > 0, "above 0", "learning_rate", "head_learning_rate_scale", "mixing_alpha")
-        self._hold(lambda value: 0 <= value < 1, "at least 0 and below 1", "momentum", "label_smoothing", "dropout")
         self._hold(lambda value: 0 < value <= 1, "above 0 and at most 1", "layer_decay")
         self._hold(lambda value: 0 <= value <= 1, "from 0 to 1", "mixing_probability")
-        unbounded = ("weight_decay", "attribute_loss", "warmup_epochs", "seed", "focal_gamma")
-        self._hold(lambda value: value >= 0, "0 or above", *unbounded, "frozen_epochs", "early_stop_epochs")
-        self._hold(
-            lambda value: value <= self.epochs, f"at most epochs ({self.epochs})", "warmup_epochs", "frozen_epochs"
-        )
-        three = "empty or three numbers, of mask, gender and age, at least 0 and below 1"
-        self._hold(
-            lambda value: len(value) in (0, 3) and all(0 <= one < 1 for one in value),
-            three,
-            "attribute_label_smoothing",
-        )
-        self._hold(
-            lambda value: value == "none" or self.sampling == "shuffle",
-            "none where sampling is weighted, or rare classes would count twice over",
-            "class_balance",
-        )
+        self._hold(lambda value: 0 <= value < 1, "at least 0 and below 1", "momentum", "label_smoothing", "dropout")
+        not_negative = ("weight_decay", "attribute_loss", "focal_gamma", "warmup_epochs", "seed")
+        self._hold(lambda value: value >= 0, "0 or above", *not_negative, "frozen_epochs", "early_stop_epochs")
+        at_most = f"at most epochs ({self.epochs})"
+        self._hold(lambda value: value <= self.epochs, at_most, "warmup_epochs", "frozen_epochs")
+        three = "empty or three numbers, for mask, gender and age, at least 0 and below 1"
+        self._hold(lambda value: len(value) in (0, 3), three, "attribute_label_smoothing")
+        self._hold(lambda value: all(0 <= one < 1 for one in value), three, "attribute_label_smoothing")
+        balanced = self.sampling == "weighted"
+        once = "none where sampling is weighted, or rare classes would count twice over"
+        self._hold(lambda value: value == "none" or not balanced, once, "class_balance")
         self._hold(lambda value: value >= 0, "0 or above", "age_softness")
         self._hold(lambda years: AGE_EDGES[0] < years <= AGE_EDGES[1], "from 31 to 60 years", "old_from")
         self._hold_heads()

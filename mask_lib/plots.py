@@ -177,9 +177,8 @@ def learning_rate_finder(found: pd.DataFrame, suggestion: float, ax: Axes | None
     ax.axvline(suggestion, color=ORANGE, linewidth=1.5, linestyle="--", label=f"suggested: {suggestion:.2g}")
     ax.set_xscale("log")
     low, high = found["smoothed"].min(), found["smoothed"].iloc[: max(len(found) // 2, 1)].max()
-    ax.set_ylim(
-        low - 0.1 * (high - low) - 1e-3, high + 0.5 * (high - low) + 1e-3
-    )  # what explodes may leave the picture
+    # What explodes may leave the picture, or it would flatten the rest.
+    ax.set_ylim(low - 0.1 * (high - low) - 1e-3, high + 0.5 * (high - low) + 1e-3)
     ax.set(xlabel="learning rate", ylabel="loss")
     ax.grid(axis="y", color=FAINT, linewidth=0.6)
     ax.legend(frameon=False)

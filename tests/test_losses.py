@@ -1,12 +1,15 @@
 """The loss is the plain one when all extras are off, and each extra does what it says."""
 
+import typing
+
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import f1_score
 from torch.nn import functional
 
 from mask_lib import labels, losses
-from mask_lib.config import Run
+from mask_lib.config import Loss, Run
 
 EVEN = torch.ones(labels.CLASS_COUNT)
 UNEVEN = np.repeat([0, 4, 17], [90, 9, 1])  # 90 photos of class 0, one of class 17
@@ -122,3 +125,189 @@ def test_the_gradient_is_finite_and_leads_downhill(logits, target, scale):
     assert logits.grad.isfinite().all()
     step = 0.1 * logits.grad
     assert losses.loss_of(logits.detach() - step, target, run, weights) < loss
+
+
+LOSSES = typing.get_args(Loss)
+
+
+def soft(target: torch.Tensor) -> torch.Tensor:
+    """The same labels as (B, 18) probabilities."""
+    return functional.one_hot(target, labels.CLASS_COUNT).float()
+
+
+def cost_of_attributes(logits: torch.Tensor, attributes: torch.Tensor, run: Run) -> torch.Tensor:
+    """The loss for (B, 3) mask, gender and age, -1 for unknown."""
+    target, known = losses.partial_target(attributes)
+    return losses.loss_of(logits, target, run, EVEN, known)
+
+
+def answers(logits: torch.Tensor, target: torch.Tensor) -> losses.Question:
+    return losses.Question(logits, target, labels.SHAPE, (), None)
+
+
+@pytest.mark.parametrize("attribute_loss", [0.0, 1.0])
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_labels_and_the_same_as_probabilities_cost_the_same(logits, target, loss, label_smoothing, attribute_loss):
+    run = Run(
+        loss=loss,
+        label_smoothing=label_smoothing,
+        attribute_loss=attribute_loss,
+        attribute_label_smoothing=(0.0, 0.1, 0.2),
+    )
+    weights = losses.class_weights(target.numpy(), "sqrt")
+    found = losses.loss_of(logits, soft(target), run, weights)
+    torch.testing.assert_close(found, losses.loss_of(logits, target, run, weights))
+
+
+@pytest.mark.parametrize("attribute_loss", [0.0, 1.0])
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_focal_loss_with_gamma_0_is_cross_entropy(logits, target, label_smoothing, attribute_loss):
+    extras = {"label_smoothing": label_smoothing, "attribute_loss": attribute_loss}
+    weights = losses.class_weights(target.numpy(), "full")
+    focal = losses.loss_of(logits, target, Run(loss="focal", focal_gamma=0.0, **extras), weights)
+    torch.testing.assert_close(focal, losses.loss_of(logits, target, Run(**extras), weights))
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
+def test_focal_loss_is_cross_entropy_times_what_is_missing_to_the_power_of_gamma(logits, target, gamma):
+    chance = functional.softmax(logits, dim=1)[torch.arange(len(target)), target]
+    found = losses.loss_of(logits, target, Run(loss="focal", focal_gamma=gamma), EVEN)
+    torch.testing.assert_close(found, (-((1 - chance) ** gamma) * chance.log()).mean())
+
+
+def test_focal_loss_all_but_forgets_what_is_right():
+    right, wrong = confident(4), confident(5)
+    costs = {loss: [losses.loss_of(one, torch.tensor([4]), Run(loss=loss), EVEN) for one in (right, wrong)]
+             for loss in ("cross_entropy", "focal")}  # fmt: skip
+    assert costs["focal"][0] < 1e-3 * costs["cross_entropy"][0]
+    torch.testing.assert_close(costs["focal"][1], costs["cross_entropy"][1], rtol=0.02, atol=0)
+
+
+def test_the_f1_loss_of_perfect_answers_is_0_and_of_wholly_wrong_ones_1(target):
+    perfect = 200 * soft(target)
+    assert losses.macro_f1_loss(answers(perfect, target)).item() == pytest.approx(0, abs=1e-6)
+    target = torch.tensor([0, 1, 2, 2, 3])
+    assert losses.macro_f1_loss(answers(200 * soft(target + 9), target)).item() == 1
+
+
+def test_the_f1_loss_of_answers_beyond_doubt_is_the_macro_f1_over_the_classes_there():
+    random = np.random.default_rng(0)
+    truth = random.integers(0, 12, 200)
+    predicted = np.where(random.random(200) < 0.6, truth, random.integers(0, 12, 200))
+    found = losses.macro_f1_loss(answers(200 * soft(torch.from_numpy(predicted)), torch.from_numpy(truth)))
+    assert found.item() == pytest.approx(1 - f1_score(truth, predicted, average="macro"), abs=1e-5)
+
+
+def test_the_f1_loss_of_a_mixed_photo_is_least_for_its_shares():
+    mixed = 0.7 * soft(torch.tensor([3, 5])) + 0.3 * soft(torch.tensor([9, 11]))
+    exact = losses.macro_f1_loss(answers(mixed.clamp_min(1e-9).log(), mixed))
+    assert exact.item() == pytest.approx(0, abs=1e-5)
+    for share in (0.5, 0.9):
+        other = share * soft(torch.tensor([3, 5])) + (1 - share) * soft(torch.tensor([9, 11]))
+        assert losses.macro_f1_loss(answers(other.clamp_min(1e-9).log(), mixed)) > 0.1
+
+
+def test_f1_and_cross_entropy_is_their_sum_and_only_the_second_is_weighted(logits, target):
+    weights = losses.class_weights(UNEVEN, "full")
+    f1, cross_entropy, both = (
+        losses.loss_of(logits, target, Run(loss=loss, attribute_loss=0.5), weights)
+        for loss in ("f1", "cross_entropy", "f1_cross_entropy")
+    )
+    torch.testing.assert_close(both, f1 + cross_entropy)
+    torch.testing.assert_close(f1, losses.loss_of(logits, target, Run(loss="f1", attribute_loss=0.5), EVEN))
+
+
+def test_the_f1_loss_counts_attributes_too(logits, target):
+    parts = functional.softmax(logits, dim=1).double().numpy()
+    expected = losses.macro_f1_loss(answers(logits, target)).item()
+    for name, given in labels.marginals(parts).items():
+        wanted = np.eye(given.shape[1])[labels.decode_all(target.numpy())[name]]
+        expected += 1 - (2 * (given * wanted).sum(axis=0) / (given + wanted).sum(axis=0)).mean()
+    found = losses.loss_of(logits, target, Run(loss="f1", attribute_loss=1.0), EVEN)
+    assert found.item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_few_steps_along_any_loss_find_the_labels(target, loss):
+    logits = torch.zeros(len(target), labels.CLASS_COUNT, requires_grad=True)
+    optimizer = torch.optim.Adam([logits], lr=0.3)
+    for _ in range(60):
+        optimizer.zero_grad()
+        losses.loss_of(logits, target, Run(loss=loss, attribute_loss=0.5), EVEN).backward()
+        assert logits.grad.isfinite().all()
+        optimizer.step()
+    assert torch.equal(logits.argmax(dim=1), target)
+
+
+@pytest.mark.parametrize("gamma", [0.3, 1.0, 3.0])
+def test_focal_gradients_are_finite_even_for_answers_beyond_doubt(logits, target, gamma):
+    logits = (logits * 1e4).requires_grad_()
+    losses.loss_of(logits, target, Run(loss="focal", focal_gamma=gamma, attribute_loss=1.0), EVEN).backward()
+    assert logits.grad.isfinite().all()
+
+
+def test_smoothing_by_attribute_spreads_over_the_values_of_that_attribute():
+    target = torch.tensor([labels.encode(labels.Mask.WORN, labels.Gender.FEMALE, labels.AgeGroup.FROM_60)])
+    question = losses.Question(torch.zeros(1, 18), target, labels.SHAPE, (0.0, 0.1, 0.3), None)
+    cube = losses.smoothed(question).view(labels.SHAPE).numpy()
+    expected = np.einsum("m,g,a->mga", [1, 0, 0], [0.05, 0.95], [0.1, 0.1, 0.8])
+    np.testing.assert_allclose(cube, expected, atol=1e-7)
+
+
+def test_smoothing_by_attribute_reaches_the_attribute_losses(logits, target):
+    run = Run(attribute_loss=1.0, attribute_label_smoothing=(0.0, 0.1, 0.3))
+    plain = Run(attribute_label_smoothing=(0.0, 0.1, 0.3))
+    alone = losses.loss_of(logits, target, run, EVEN) - losses.loss_of(logits, target, plain, EVEN)
+    expected, parts = 0.0, labels.marginals(functional.softmax(logits.double(), dim=1).numpy())
+    for (name, given), amount in zip(parts.items(), run.attribute_label_smoothing, strict=True):
+        size = given.shape[1]
+        wanted = (1 - amount) * np.eye(size)[labels.decode_all(target.numpy())[name]] + amount / size
+        expected -= (wanted * np.log(given)).sum(axis=1).mean()
+    assert alone.item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_mixed_photo_costs_what_its_shares_cost(logits, target):
+    other = target.flip(0)
+    mixed, run = 0.7 * soft(target) + 0.3 * soft(other), Run(label_smoothing=0.1)
+    parts = [losses.loss_of(logits, one, run, EVEN) for one in (target, other)]
+    torch.testing.assert_close(losses.loss_of(logits, mixed, run, EVEN), 0.7 * parts[0] + 0.3 * parts[1])
+
+
+def test_a_mixed_photo_weighs_what_its_classes_weigh_in_their_shares(logits):
+    weights = losses.class_weights(UNEVEN, "full")
+    mixed = 0.25 * soft(torch.tensor([0])) + 0.75 * soft(torch.tensor([17]))
+    found = losses.loss_of(logits[:1], mixed, Run(), weights)
+    plain = losses.loss_of(logits[:1], mixed, Run(), EVEN)
+    torch.testing.assert_close(found, plain * (0.25 * weights[0] + 0.75 * weights[17]))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_of_a_photo_without_age_only_mask_and_gender_teach(loss):
+    run = Run(loss=loss, attribute_loss=1.0)
+    logits = torch.randn(1, 18, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    cost_of_attributes(logits, torch.tensor([[2, 1, -1]]), run).backward()
+    cube = functional.softmax(logits.detach(), dim=1).view(labels.SHAPE)
+    # A step along the gradient moves mask and gender, but no age within any of them.
+    within = logits.grad.view(labels.SHAPE) / cube
+    torch.testing.assert_close(within, within[:, :, :1].expand(labels.SHAPE), atol=1e-5, rtol=1e-4)
+    assert logits.grad.abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_photo_of_which_nothing_is_known_teaches_nothing(logits, target, loss):
+    run = Run(loss=loss, attribute_loss=1.0, label_smoothing=0.1)
+    attributes = torch.stack(torch.unravel_index(target, labels.SHAPE), dim=1)
+    attributes[:4] = -1
+    logits = logits.requires_grad_()
+    cost_of_attributes(logits, attributes, run).backward()
+    assert not logits.grad[:4].any()
+    assert logits.grad[4:].any(dim=1).all()
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_whole_labels_given_by_their_attributes_cost_the_same(logits, target, loss):
+    run = Run(loss=loss, attribute_loss=1.0, label_smoothing=0.1)
+    attributes = torch.stack(torch.unravel_index(target, labels.SHAPE), dim=1)
+    found = cost_of_attributes(logits, attributes, run)
+    torch.testing.assert_close(found, losses.loss_of(logits, target, run, EVEN))

@@ -190,6 +190,26 @@ def test_one_folds_own_history_file_is_enough():
     assert np.allclose(f1.lines[0].get_ydata(), history_table(folds=1)["val_macro_f1"])
 
 
+def finder_table() -> pd.DataFrame:
+    """A loss that falls, is lowest at a rate of 0.1, and explodes."""
+    rates = np.geomspace(1e-6, 10, 71)
+    loss = 1 + np.abs(np.log10(rates) + 1) ** 2 + 500.0 * (rates > 5)
+    return pd.DataFrame({"learning_rate": rates, "loss": loss + 0.1 * (np.arange(71) % 2), "smoothed": loss})
+
+
+def test_the_learning_rate_finder_shows_each_step_and_the_suggestion(ax):
+    found = finder_table()
+    plots.learning_rate_finder(found, 0.01, ax)
+    steps, smoothed, suggested = ax.get_lines()
+    np.testing.assert_array_equal(steps.get_xydata(), found[["learning_rate", "loss"]])
+    np.testing.assert_array_equal(smoothed.get_xydata(), found[["learning_rate", "smoothed"]])
+    assert suggested.get_xdata() == [0.01, 0.01]
+    assert "suggested: 0.01" in [text.get_text() for text in ax.get_legend().get_texts()]
+    assert ax.get_xscale() == "log"
+    low, high = ax.get_ylim()
+    assert low < found["smoothed"].min() < found["smoothed"][0] < high < 100  # what explodes does not flatten the rest
+
+
 def test_confusion_is_scikit_learns_by_row_with_its_counts_written(ax):
     truth, predicted = predictions()
     plots.confusion(truth, predicted, ax)
@@ -295,6 +315,7 @@ CHARTS = {
     "fold_balance": lambda ax: plots.fold_balance(one_fold(), ax),
     "confusion": lambda ax: plots.confusion(*predictions(), ax),
     "score_table": lambda ax: plots.score_table({"a": score_intervals()}, ax),
+    "learning_rate_finder": lambda ax: plots.learning_rate_finder(finder_table(), 0.01, ax),
     "predicted_shares": lambda ax: plots.predicted_shares({"a": certain([0, 1])}, [0, 1], ax),
 }
 

@@ -11,7 +11,9 @@ from mask_lib import files
 
 FOLDER = files.PROJECT / "mask_lib"
 MODULES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "__init__")
-WITHOUT_TORCH = [name for name in ("labels", "photos", "review", "plots", "headless") if name in MODULES]
+WITHOUT_TORCH = [
+    name for name in ("labels", "photos", "schedules", "sampling", "review", "plots", "headless") if name in MODULES
+]
 
 
 def imported_modules(source: str) -> set[str]:

@@ -10,7 +10,7 @@ import torch
 import toys
 from safetensors.torch import load_file
 
-from mask_lib import augment, config, files, models, runs, training
+from mask_lib import augment, config, devices, files, folds, labels, models, runs, sampling, training
 
 STEPS = 2 * 2 * 2  # epochs x folds x steps an epoch
 
@@ -146,48 +146,149 @@ def test_validation_sees_photos_as_they_are(data, tmp_path, monkeypatch):
     assert sum(calls) == (split["split"] == "train").sum()
 
 
-def test_an_epoch_meets_every_photo_once_in_batches_of_nearly_one_size():
-    batches = training.batches(103, 16, seed=0, fold=1, epoch=2)
-    assert sorted(np.concatenate(batches)) == list(range(103))
-    assert {len(batch) for batch in batches} == {14, 15}
-
-
-def test_order_and_seeds_differ_between_epochs_folds_and_steps():
-    orders = {tuple(np.concatenate(training.batches(50, 8, *place))) for place in [(0, 0, 0), (0, 0, 1), (0, 1, 0)]}
-    assert len(orders) == 3
-    seeds = {
-        training.step_seed(*place) for place in [(0, 0, 0, 0), (0, 0, 0, 1), (0, 0, 1, 0), (0, 1, 0, 0), (1, 0, 0, 0)]
-    }
-    assert len(seeds) == 5
-
-
-@pytest.mark.parametrize("schedule", ["constant", "cosine", "one_cycle", "step"])
-def test_schedules_start_warm_peak_at_one_and_stay_positive(schedule):
-    run = config.Run(epochs=10, schedule=schedule, warmup_epochs=1.0)
-    factors = [training.learning_rate_factor(run, progress) for progress in np.linspace(0, 9.99, 400)]
-    assert factors[0] < 0.01
-    assert max(factors) == pytest.approx(1.0, abs=0.01)
-    assert min(factors) > 0
-    if schedule != "constant":
-        assert factors[-1] < 0.02
-
-
 def test_a_loss_that_is_no_number_stops_training_with_advice(data, tmp_path):
     with pytest.raises(FloatingPointError, match="lower learning_rate"):
         toys.train(data, tmp_path, folds=(0,), learning_rate=1e30, schedule="constant", warmup_epochs=0.0)
 
 
-def test_adamw_resumes_as_well(data, tmp_path):
-    whole = toys.train(data, tmp_path / "whole", folds=(0,), optimizer="adamw", learning_rate=0.01)
-    stopping = pytest.MonkeyPatch()
-    steps = iter(range(3))
-    train_step = training.FoldTraining.train_step
-    stopping.setattr(training.FoldTraining, "train_step", lambda self, *rest: (next(steps), train_step(self, *rest))[1])
-    with pytest.raises(StopIteration):
-        toys.train(data, tmp_path / "broken", 0, folds=(0,), optimizer="adamw", learning_rate=0.01)
-    stopping.undo()
-    resumed = toys.train(data, tmp_path / "broken", 0, folds=(0,), optimizer="adamw", learning_rate=0.01)
-    pd.testing.assert_frame_equal(whole.out_of_fold, resumed.out_of_fold, check_exact=True)
+FEATURES = {
+    "adamw": {"optimizer": "adamw", "learning_rate": 0.01},
+    "focal and mixup": {"loss": "focal", "mixing": "mixup", "label_smoothing": 0.0},
+    "f1 and cutmix": {"loss": "f1", "mixing": "cutmix", "mixing_alpha": 0.5},
+    "smoothed age and halves": {"attribute_label_smoothing": (0.0, 0.0, 0.2), "mixing": "cutmix_half"},
+    "weighted, with the old": {"sampling": "weighted", "mixing": "cutmix_old", "loss": "f1_cross_entropy"},
+    "layers and ice": {"layer_decay": 0.5, "frozen_epochs": 1, "optimizer": "adamw", "learning_rate": 0.01},
+    "plateau": {"schedule": "plateau", "plateau_epochs": 1, "epochs": 4, "learning_rate": 0.2},
+    "early stop": {"early_stop_epochs": 1, "epochs": 6, "learning_rate": 0.2},
+}
+
+
+def train_broken(data, output, stop_at, **changes):
+    """Train fold 0 with a checkpoint each step, raise in place of step `stop_at`, and train on."""
+    train_step, steps = training.FoldTraining.train_step, iter(range(stop_at))
+
+    def step_or_stop(self, *rest):
+        next(steps)
+        return train_step(self, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.FoldTraining, "train_step", step_or_stop)
+        with pytest.raises(StopIteration):
+            toys.train(data, output, 0, folds=(0,), **changes)
+    return toys.train(data, output, 0, folds=(0,), **changes)
+
+
+@pytest.mark.parametrize("feature", FEATURES)
+def test_every_feature_resumes_to_the_same_bits(data, tmp_path, feature):
+    changes = FEATURES[feature]
+    whole = toys.train(data, tmp_path / "whole", folds=(0,), **changes)
+    toys.train(data, tmp_path / "plain", folds=(0,), epochs=len(whole.history))
+    assert results(tmp_path / "whole") != results(tmp_path / "plain")  # it does something at all
+    for stop_at in (1, 2 * len(whole.history) - 1):  # an epoch has two steps
+        train_broken(data, tmp_path / str(stop_at), stop_at, **changes)
+        assert results(tmp_path / str(stop_at)) == results(tmp_path / "whole")
+
+
+ALL_AT_ONCE = {
+    "folds": (0,),
+    "epochs": 4,
+    "schedule": "plateau",
+    "plateau_epochs": 1,
+    "early_stop_epochs": 2,
+    "frozen_epochs": 1,
+    "layer_decay": 0.7,
+    "sampling": "weighted",
+    "loss": "f1_cross_entropy",
+    "attribute_label_smoothing": (0.0, 0.1, 0.2),
+    "mixing": "cutmix_old",
+}
+
+
+def test_a_kill_changes_no_bit_with_all_features_at_once(data, tmp_path):
+    assert toys.exit_code(data, tmp_path / "whole", **ALL_AT_ONCE) == 0
+    for kill_at in (1, 2, 5):  # in the frozen epoch, at its end, after it
+        assert toys.exit_code(data, tmp_path / str(kill_at), kill_at, **ALL_AT_ONCE) == -signal.SIGKILL
+        assert toys.exit_code(data, tmp_path / str(kill_at), **ALL_AT_ONCE) == 0
+        assert results(tmp_path / str(kill_at)) == results(tmp_path / "whole")
+
+
+@pytest.fixture
+def no_progress(monkeypatch):
+    """Every epoch's validation gives the same probabilities."""
+
+    def even(self, part):
+        return np.full((len(self.rows[part]), labels.CLASS_COUNT), 1 / labels.CLASS_COUNT, np.float32)
+
+    monkeypatch.setattr(training.FoldTraining, "predict", even)
+
+
+def test_without_progress_a_plateau_run_learns_ever_slower(data, tmp_path, no_progress):
+    changes = {"schedule": "plateau", "plateau_epochs": 2, "epochs": 7, "learning_rate": 0.01, "warmup_epochs": 0.0}
+    history = toys.train(data, tmp_path, folds=(0,), **changes).history
+    assert history["learning_rate"].tolist() == pytest.approx([0.01] * 3 + [0.001] * 2 + [0.0001] * 2)
+
+
+def test_without_progress_a_run_stops_early_and_is_finished(data, tmp_path, no_progress, monkeypatch):
+    changes = {"early_stop_epochs": 2, "epochs": 9, "folds": (0,)}
+    first = toys.train(data, tmp_path, **changes)
+    assert first.history["epoch"].tolist() == [1, 2, 3]
+    (tmp_path / "runs" / "toy" / "fold0" / "oof.csv").unlink()  # killed before it was written
+    monkeypatch.setattr(training.FoldTraining, "train_step", None)  # calling it would raise
+    for _ in range(2):
+        again = toys.train(data, tmp_path, **changes)
+        pd.testing.assert_frame_equal(again.history, first.history)
+        pd.testing.assert_frame_equal(again.out_of_fold, first.out_of_fold, check_exact=True)
+
+
+def checkpoint_of(output, fold=0):
+    return models.read_checkpoint(output / "runs" / "toy" / f"fold{fold}" / "checkpoint" / "last.safetensors")[0]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_frozen_epochs_leave_the_backbone_bit_for_bit(data, tmp_path, optimizer):
+    changes = {"optimizer": optimizer, "weight_decay": 0.1, "folds": (0,), "epochs": 2}
+    toys.train(data, tmp_path / "frozen", frozen_epochs=2, **changes)
+    toys.train(data, tmp_path / "thawed", frozen_epochs=1, **changes)
+    first = models.initial_state("test_resnet", "none", sampling.step_seed(0, 0, 0, 0))
+    frozen, thawed = checkpoint_of(tmp_path / "frozen"), checkpoint_of(tmp_path / "thawed")
+    assert {name for name in first if not torch.equal(first[name], frozen[name])} == {"fc.weight", "fc.bias"}
+    assert not any(torch.equal(first[name], thawed[name]) for name in first if name.endswith("running_mean"))
+    assert not torch.equal(first["conv1.0.weight"], thawed["conv1.0.weight"])
+
+
+def test_a_frozen_fold_leaves_the_next_one_as_if_it_were_alone(data, tmp_path):
+    toys.train(data, tmp_path / "both", folds=(0, 1), frozen_epochs=1)
+    toys.train(data, tmp_path / "alone", folds=(1,), frozen_epochs=1)
+    both, alone = checkpoint_of(tmp_path / "both", fold=1), checkpoint_of(tmp_path / "alone", fold=1)
+    assert all(torch.equal(both[name], alone[name]) for name in alone)
+
+
+def test_the_history_tells_the_runs_learning_rate_whatever_the_layers_are(data, tmp_path):
+    changes = {"folds": (0,), "epochs": 1, "schedule": "constant", "warmup_epochs": 0.0}
+    history = toys.train(data, tmp_path, layer_decay=0.3, learning_rate=0.02, **changes).history
+    assert history["learning_rate"].tolist() == pytest.approx([0.02])
+
+
+def test_cutmix_old_loads_partners_from_all_training_photos_and_none_from_validation(data, tmp_path, monkeypatch):
+    asked = []
+    batch = devices.DevicePhotos.batch
+    monkeypatch.setattr(
+        devices.DevicePhotos, "batch", lambda self, rows: asked.append((self.store, rows)) or batch(self, rows)
+    )
+    toys.train(data, tmp_path, folds=(0,), epochs=1, mixing="cutmix_old")
+    split = toys.splits(toys.table())[0].set_index("path")
+    opened, rows = asked[0]
+    paths = {row: path for path, row in opened.row_of.items()}
+    loaded = split.loc[[paths[row] for row in rows]]
+    assert (loaded["split"] == "train").all()
+    half = len(loaded) // 2
+    assert set(labels.decode_all(loaded["label"].to_numpy()[half:])["age"]) == {labels.AgeGroup.FROM_60}
+
+
+def test_cutmix_old_without_anybody_old_is_refused(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(toys, "splits", lambda photos: folds.make_splits(photos.assign(label=0), 2, 0.2))
+    with pytest.raises(ValueError, match=r"cutmix_old.*60 or over"):
+        toys.train(data, tmp_path, folds=(0,), mixing="cutmix_old")
 
 
 def test_a_finished_fold_needs_no_first_weights(data, tmp_path, monkeypatch):

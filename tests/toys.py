@@ -100,7 +100,9 @@ def train(
     )
 
 
-def train_and_die(data: Path, output: Path, kill_at: int | None, in_write: bool, checkpoint_seconds: float) -> None:
+def train_and_die(
+    data: Path, output: Path, kill_at: int | None, in_write: bool, checkpoint_seconds: float, changes: dict
+) -> None:
     """Train, and after `kill_at` steps in all die by SIGKILL, at once or in the middle of the next checkpoint."""
     torch.set_num_threads(1)
     done, train_step = itertools.count(1), training.FoldTraining.train_step
@@ -114,7 +116,7 @@ def train_and_die(data: Path, output: Path, kill_at: int | None, in_write: bool,
         return loss
 
     training.FoldTraining.train_step = step_or_die
-    train(data, output, checkpoint_seconds)
+    train(data, output, checkpoint_seconds, **changes)
 
 
 def die() -> None:
@@ -122,11 +124,13 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def exit_code(data: Path, output: Path, kill_at: int | None = None, in_write: bool = False, seconds: float = 0) -> int:
+def exit_code(
+    data: Path, output: Path, kill_at: int | None = None, in_write: bool = False, seconds: float = 0, **changes
+) -> int:
     """How `train_and_die` ended, in a process forked from one that has torch loaded but never used."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["mask_lib.runs"])  # not toys: a fork server does not know the tests' folder
-    process = context.Process(target=train_and_die, args=(data, output, kill_at, in_write, seconds))
+    process = context.Process(target=train_and_die, args=(data, output, kill_at, in_write, seconds, changes))
     process.start()
     process.join(120)
     return process.exitcode
