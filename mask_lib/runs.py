@@ -212,9 +212,7 @@ def compared(result: RunResult, other: RunResult | None) -> pd.DataFrame:
 def comparison(result: RunResult, other: RunResult | None) -> str:
     """One or two sentences on what `compared` found."""
     if other is None:
-        return (
-            "There is no finished run with 18 outputs on the same folds to compare it with: train one by 03_one_model."
-        )
+        return "There is no finished run with 18 outputs on the same folds: train one by 03_one_model to compare."
     found = scores.Score(*compared(result, other).loc["macro_f1", ["difference", "low", "high"]])
     real = "chance may explain it" if found.low <= 0 <= found.high else "more than chance explains"
     return f"Its macro F1 less that of {other.folder.name}, which has 18 outputs, is {found}: {real}."
