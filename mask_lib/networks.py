@@ -8,7 +8,8 @@ from mask_lib import labels
 
 CUSTOM = "custom_model"  # the architecture's name beside timm's
 STEM = 32  # channels
-STAGES = (("fused", 48, 2), ("fused", 72, 2), ("inverted", 144, 3), ("inverted", 240, 3))  # kind, channels, blocks
+STAGES = (("fused", 48), ("fused", 80), ("inverted", 160), ("inverted", 288))  # kind of block, channels
+BLOCKS = 2  # a stage, of which the first halves the maps
 EXPANSION = 4
 FEATURES = 768  # of a photo, before the last layer
 ATTENTION_NAMES = ("classes", "attention")
@@ -38,7 +39,7 @@ class SqueezeExcite(nn.Module):
 
 
 class Block(nn.Module):
-    """An inverted bottleneck with a shortcut: expand, look around, excite, project.
+    """An inverted bottleneck with a shortcut: expand, look around, excite, project; SiLU after both are added.
 
     fused: one dense 3 x 3 convolution expands and looks around, which is the better use of early, large
     maps (EfficientNetV2, Tan & Le 2021); inverted: 1 x 1, then 5 x 5 in each channel alone (MobileNetV4,
@@ -54,24 +55,24 @@ class Block(nn.Module):
             around = [
                 normalised(convolution(inside, wide)),
                 normalised(convolution(wide, wide, 5, stride, groups=wide)),
+                SqueezeExcite(wide, inside // 4),
             ]
-        last = nn.BatchNorm2d(outside)
-        nn.init.zeros_(last.weight)  # a block begins as its shortcut, so that depth costs nothing at first
-        self.branch = nn.Sequential(*around, SqueezeExcite(wide, max(8, inside // 4)), convolution(wide, outside), last)
+        self.branch = nn.Sequential(*around, convolution(wide, outside), nn.BatchNorm2d(outside))
         pool = nn.AvgPool2d(stride, ceil_mode=True, count_include_pad=False) if stride > 1 else nn.Identity()
         project = nn.Sequential(convolution(inside, outside), nn.BatchNorm2d(outside))
         self.shortcut = nn.Identity() if (inside, stride) == (outside, 1) else nn.Sequential(pool, project)
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """(B, C, H, W) → (B, C', H / stride, W / stride)."""
-        return self.shortcut(maps) + self.branch(maps)
+        return functional.silu(self.shortcut(maps) + self.branch(maps))
 
 
 class CustomNetwork(nn.Module):
-    """A network of our own for faces of 32 to 224 pixels and more, to be trained from scratch: 3.4 M parameters.
+    """A network of our own for faces of 32 pixels and more, to be trained from scratch: 2.4 M parameters.
 
-    Its maps are a sixteenth of the photo, half as coarse as is usual, since small photos have no detail to
-    spare. Settings and methods are timm's, as far as this package calls them.
+    Made for short runs on few photos: wide and shallow, every block's sum goes through an activation, and
+    the pooled features are normalised (the changes that let it learn faster than a ResNet-18 of 11 M).
+    Settings and methods are timm's, as far as this package calls them.
     """
 
     def __init__(self, num_classes: int, drop_rate: float = 0.0, in_chans: int = 3, global_pool: str = "avg"):
@@ -89,24 +90,26 @@ class CustomNetwork(nn.Module):
         }
         self.stem = normalised(convolution(in_chans, STEM, 3, stride=2))
         inside, blocks = STEM, []
-        for stage, (kind, outside, count) in enumerate(STAGES):
-            for place in range(count):
-                blocks.append(Block(kind, inside, outside, stride=2 if place == 0 and stage < 3 else 1))
-                inside = outside
+        for kind, outside in STAGES:
+            blocks += [Block(kind, inside, outside, stride=2)]
+            blocks += [Block(kind, outside, outside, stride=1) for _ in range(BLOCKS - 1)]
+            inside = outside
         self.blocks = nn.Sequential(*blocks)
         self.last = normalised(convolution(inside, FEATURES))
+        # Pooled maps differ little from photo to photo until they are scaled: with it the last layer learns at once.
+        self.norm = nn.BatchNorm2d(FEATURES)
         self.classifier = nn.Linear(FEATURES, num_classes) if num_classes else nn.Identity()
         for part in self.modules():
             if isinstance(part, nn.Conv2d):
                 nn.init.kaiming_normal_(part.weight, nonlinearity="relu")
 
     def forward_features(self, photos: torch.Tensor) -> torch.Tensor:
-        """(B, C, H, W) photos → (B, 768, H / 16, W / 16) maps."""
+        """(B, C, H, W) photos → (B, 768, H / 32, W / 32) maps."""
         return self.last(self.blocks(self.stem(photos)))
 
     def forward_head(self, maps: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
         """Maps → (B, 18) logits, or with `pre_logits` the (B, 768) features; maps stay maps without pooling."""
-        features = maps.mean((2, 3)) if self.global_pool else maps
+        features = self.norm(maps.mean((2, 3), keepdim=True)).flatten(1) if self.global_pool else self.norm(maps)
         features = functional.dropout(features, self.drop_rate, self.training)
         return features if pre_logits else self.classifier(features)
 
