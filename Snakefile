@@ -74,7 +74,9 @@ ROOTS = archives.folders_with_data(DATA) if DATA.is_dir() else []  # DATA, or fo
 LISTS = [relative(root / path) for root in ROOTS for path in ("train/train.csv", "eval/info.csv")]
 LISTS = [path for path in [*LISTS, relative(DATA)] if files.project_path(path).is_file()]  # DATA itself: an archive
 FOLDS = range(setting("00_prepare_data", "fold_count"))
-TABLES = [f"{OUTPUT}/tables/photos.csv", *(f"{OUTPUT}/tables/split.stratified.{fold}.csv" for fold in FOLDS)]
+SPLITS = [f"split.stratified.{small}{fold}" for small in ("", "small.") for fold in FOLDS]
+COPIES = [f"{kind}.{of}" for kind in ("duplicates", "data_leak") for of in ("ahash", "phash")]
+TABLES = [f"{OUTPUT}/tables/{name}.csv" for name in ("photos", "external", "groups", *COPIES, *SPLITS)]
 CLEAN = f"{OUTPUT}/tables/clean.csv"
 DECISIONS = [relative(path) for path in sorted(files.project_path(OUTPUT).glob("review/decisions.*.jsonl"))]
 TRAIN = {run: settings(notebook, run, when_changed="restart") for run, notebook in RUNS.items()}

@@ -1,6 +1,7 @@
 """What lies before an annotator: the modes, which photos wait in them, and all that a screen shows."""
 
 import io
+import itertools
 import os
 import threading
 from collections import deque
@@ -18,8 +19,9 @@ from mask_lib.standing import Stroke, Worklog, words_of
 UPCOMING, PREVIOUS, RECENT = 6, 3, 10  # photos and decisions that a screen holds
 OPTIONS = {"only_unseen": True, "limit": None, "label": 0, "page_size": 24, "columns": 6}
 PNG_WITH_ALPHA = b"\x06"  # the colour type in a PNG's header, its byte 25
-LONGEST_PAUSE = 60.0  # seconds; a longer one is a break and does not count for the pace
-PACE_OVER = 30  # the pace is that of the last decisions
+LONGEST_PAUSE = 30.0  # seconds; a longer one is a break and does not count for the pace
+PACE_OVER = 60  # the pace is that of the last keys
+LEAST_PHOTOS, LEAST_SECONDS = 10, 10.0  # settled, and worked for, before a pace means anything
 PERSON_FIELDS = ("gender", "age")  # the same on all photos of a person
 ABOUT_PERSON = (*PERSON_FIELDS, "swap")  # suspicions that concern several photos of a person at once
 EMPTY = {
@@ -62,7 +64,7 @@ class Desk:
         self._suspects = {row["path"]: row for row in suspected if row["path"] in self._rows}
         self.log, self._work = log, Worklog(log)
         self._lock = threading.RLock()
-        self._presses: deque[float] = deque(maxlen=PACE_OVER)
+        self._presses: deque[tuple[float, int]] = deque(maxlen=PACE_OVER)  # when, and how many waited then
         self.start("inspect")
 
     # What the screen calls.
@@ -84,6 +86,7 @@ class Desk:
             paths = [path for path in self._candidates() if self._waits(path) or not self._options["only_unseen"]]
             size = max(1, int(self._options["page_size"])) if mode == "grid" else 1
             self._queue = Queue(paths[: self._options["limit"]], self._waits, size)
+            self._presses.clear()  # each mode has a pace of its own
             self._message = "" if self._queue.waiting else EMPTY[mode]
             return self.screen()
 
@@ -107,6 +110,7 @@ class Desk:
                 "recent": [recent(stroke) for stroke in reversed(self._work.strokes[-RECENT:])],
                 "progress": self._progress(),
                 "pending": self._typed.in_words(),
+                "typed": self._typed.leads_to(self._label(queue.current)) if queue.current else [],
                 "scope": "person" if self._is_for_person() else "photo",
                 "keys": self.keys(),
                 "message": self._message,
@@ -191,16 +195,21 @@ class Desk:
         }
 
     def _title(self) -> str:
-        title = keystrokes.TITLES[self._mode]
-        return f"{title} {labels.describe(self._options['label'])}" if self._mode == "grid" else title
+        label = self._options["label"]
+        return keystrokes.TITLES[self._mode].format(label=label, words=labels.describe(label))
 
     def _progress(self) -> dict[str, Any]:
-        total, left = len(self._queue.paths), self._queue.waiting
-        gaps = [later - sooner for sooner, later in zip(self._presses, list(self._presses)[1:], strict=False)]
-        working = [gap for gap in gaps if gap <= LONGEST_PAUSE]
-        per_minute = 60 * len(working) / sum(working) if len(working) > 1 and sum(working) > 0 else None
-        minutes_left = left / per_minute if per_minute else None
-        return {"done": total - left, "total": total, "per_minute": per_minute, "minutes_left": minutes_left}
+        total, left, pace = len(self._queue.paths), self._queue.waiting, self._pace()
+        minutes_left = left / pace if pace and left else None
+        return {"done": total - left, "total": total, "per_minute": pace, "minutes_left": minutes_left}
+
+    def _pace(self) -> float | None:
+        """Photos settled a minute, breaks left out; None while too little was done to tell."""
+        seconds, settled = 0.0, 0
+        for (sooner, waiting), (later, still_waiting) in itertools.pairwise(self._presses):
+            if later - sooner <= LONGEST_PAUSE:
+                seconds, settled = seconds + later - sooner, settled + waiting - still_waiting
+        return 60 * settled / seconds if settled >= LEAST_PHOTOS and seconds >= LEAST_SECONDS else None
 
     def _siblings(self, path: str | None) -> list[str]:
         """All photos of the person on a photo, that photo first."""

@@ -19,7 +19,7 @@ class Evidence:
 
 
 def gather(
-    data_dir: Path, output_dir: Path, photo_table: pd.DataFrame, frame: store.Frame, run: str = "", fold_count: int = 5
+    data_dir: Path, output_dir: Path, photo_table: pd.DataFrame, frame: store.Frame, run: str = "", fold_count: int = 10
 ) -> Evidence:
     """Probabilities of every train photo of `photo_table` from networks that have not seen its person.
 
@@ -60,6 +60,6 @@ def of_features(
 ) -> Evidence:
     """What a logistic regression on a frozen backbone's features says, learned on other people."""
     decoded = inference.open_photos(data_dir, output_dir, photo_table, frame)
-    described = [features.backbone_features(decoded, files.project_path(output_dir) / "features")]
+    described = features.stage_features(decoded, files.project_path(output_dir) / "features")
     probabilities = suspects.out_of_fold(described, photo_table, fold_count, FEATURE_SEED)
     return Evidence(probabilities, "a logistic regression on a frozen backbone's features")

@@ -4,6 +4,8 @@ It needs no training of a network, so it also ranks suspicious labels before the
 """
 
 import warnings
+import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -13,37 +15,88 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from torch import nn
 
 from mask_lib import config, devices, files, folds, inference, labels, models, store
 
 REGULARISATION = 0.003  # scikit-learn's C for standardised features of about a thousand columns
+POOLED, STAGES = "pooled", 2  # how the cache names what the last layer pools; how many stages stand beside it
 ITERATIONS = 100  # the probabilities hardly move after that, though the solver would go on
 
 
-@torch.inference_mode()
 def backbone_features(
     photos: store.Store, folder: Path, architecture: str = "tf_efficientnet_lite0", weights: str = "imagenet"
 ) -> np.ndarray:
     """(N, D) float32 pooled features of every photo of the store, in its order; cached in `folder`."""
+    return descriptions(photos, folder, architecture, weights)[POOLED]
+
+
+def stage_features(
+    photos: store.Store, folder: Path, architecture: str = "tf_efficientnet_lite0", weights: str = "imagenet"
+) -> list[np.ndarray]:
+    """The network's last two stages, each (N, 2 x channels) float32, in the store's order; cached in `folder`.
+
+    A stage is described by the mean and the standard deviation of each channel over the photo: they
+    keep more of a mask's edge or of skin than what the last layer pools for telling objects apart.
+    A network that does not show its stages (timm's `forward_intermediates`) gives its pooled features
+    as the only array. Shares its pass over the photos, and its file, with `backbone_features`.
+    """
+    found = descriptions(photos, folder, architecture, weights)
+    return [found[name] for name in found if name != POOLED] or [found[POOLED]]
+
+
+def descriptions(photos: store.Store, folder: Path, architecture: str, weights: str) -> dict[str, np.ndarray]:
+    """All that one pass over the photos yields, by name: `pooled`, then `stage0` … where the network shows them.
+
+    Kept in one file in `folder`, which is computed anew if it is damaged.
+    """
     frame = photos.frame
     preprocessing = models.preprocessing(architecture, frame.width, frame.height, frame.resize, frame.channels)
     source = weights if weights in config.WEIGHTS_BY_NAME else files.file_digest(files.project_path(weights))
     name = files.digest([photos.content, sorted(photos.row_of.items()), architecture, source, repr(preprocessing)])
-    cached = Path(folder) / f"{architecture}-{name}.npy"
-    if cached.exists():
-        return np.load(cached, allow_pickle=False)
-    device = devices.pick_device()
-    network = models.build(architecture, class_count=0, channels=frame.channels)
-    network.load_state_dict(models.initial_state(architecture, weights, seed=0, class_count=0, channels=frame.channels))
+    cached = Path(folder) / f"{architecture}-{name}.npz"
+    found = read_arrays(cached, len(photos.images))
+    if found is None:
+        found = computed(photos, architecture, weights, preprocessing)
+        with files.replacing(cached) as temporary:
+            np.savez(temporary, **found)
+    return found
+
+
+def read_arrays(path: Path, rows: int) -> dict[str, np.ndarray] | None:
+    """The arrays of an .npz file in their order; None if there is none, or one cut short or of other than `rows`."""
+    try:
+        with np.load(path, allow_pickle=False) as opened:  # the archive's checksums tell of changed bytes
+            found = {name: opened[name] for name in opened.files}
+    except (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile, zlib.error, NotImplementedError):
+        return None
+    return found if POOLED in found and all(len(one) == rows for one in found.values()) else None
+
+
+@torch.inference_mode()
+def computed(
+    photos: store.Store, architecture: str, weights: str, preprocessing: models.Preprocessing
+) -> dict[str, np.ndarray]:
+    """`descriptions` without the cache."""
+    device, channels = devices.pick_device(), photos.frame.channels
+    network = models.build(architecture, class_count=0, channels=channels)
+    network.load_state_dict(models.initial_state(architecture, weights, seed=0, class_count=0, channels=channels))
     network.to(device, memory_format=torch.channels_last).eval()
     source, found = devices.DevicePhotos(photos, device), []
     blocks = list(store.blocks(len(photos.images), inference.PREDICT_BATCH))
     for block in files.progress(blocks, what="features", unit="batch"):
-        found.append(network(preprocessing.prepared(source.batch(block).float() / 255)).float().cpu().numpy())
-    features = np.concatenate(found)
-    with files.replacing(cached) as temporary:
-        np.save(temporary, features, allow_pickle=False)
-    return features
+        described = describe(network, preprocessing.prepared(source.batch(block).float() / 255))
+        found.append({name: values.float().cpu().numpy() for name, values in described.items()})
+    return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
+
+
+def describe(network: nn.Module, batch: torch.Tensor) -> dict[str, torch.Tensor]:
+    """One batch's (B, D) descriptions, as `descriptions` names them."""
+    if not hasattr(network, "forward_intermediates"):
+        return {POOLED: network(batch)}
+    last, stages = network.forward_intermediates(batch, indices=STAGES)  # the stages are (B, C, H, W)
+    described = [torch.cat([one.mean((2, 3)), one.std((2, 3), correction=0)], dim=1) for one in stages]
+    return {POOLED: network.forward_head(last)} | {f"stage{number}": one for number, one in enumerate(described)}
 
 
 def logistic_probabilities(known: np.ndarray, known_labels: np.ndarray, asked: np.ndarray) -> np.ndarray:

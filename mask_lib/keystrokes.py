@@ -8,7 +8,7 @@ from mask_lib.labels import AgeGroup, Gender, Mask
 MODES = ("inspect", "grid", "review", "relabel", "suspects")
 TITLES = {
     "inspect": "Inspect: does the label fit?",
-    "grid": "Grid: mark what does not belong to this class",
+    "grid": "Grid: does every photo show class {label} ({words})?",
     "review": "Review: is it really wrong?",
     "relabel": "Relabel: which class is it?",
     "suspects": "Suspects: is the suggestion right?",
@@ -33,19 +33,19 @@ LOOK: list[Binding] = [
     (("ArrowRight",), "ahead", "look ahead"),
 ]
 ALWAYS: list[Binding] = [
-    (("Backspace", "u"), "undo", "undo, as often as you like"),
+    (("Backspace", "u"), "undo", "undo; as often as you like"),
     (("z",), "", "zoom"),
     (("?",), "", "these keys"),
 ]
 ASIDE: list[Binding] = [
     (("s",), "skip", "skip for now"),
-    (("f",), "flag", "flag, or take the flag off"),
+    (("f",), "flag", "flag; again: take the flag off"),
 ]
 TYPING: list[Binding] = [
-    (tuple(DIGITS), "digit", "the class, 0-17: 2-9 at once, 0 and 1 wait for a second digit or Enter"),
-    (("q", "w", "e"), "attribute", "mask worn, incorrect, not worn; Enter writes it"),
-    (("m", "g"), "attribute", "male, female; Enter writes it"),
-    (("j", "k", "l"), "attribute", "under 30, 30-59, 60 and over; Enter writes it"),
+    (tuple(DIGITS), "digit", "the class; 2-9 count at once, 0 and 1 wait for a second digit or Enter"),
+    (("q", "w", "e"), "attribute", "mask worn / incorrect / not worn; Enter writes it"),
+    (("m", "g"), "attribute", "male / female; Enter writes it"),
+    (("j", "k", "l"), "attribute", "<30 / 30-59 / 60+; Enter writes it"),
     (("P",), "person", "the next decision is for the whole person, or for this photo only"),
     (("S",), "swap", "swap the labels of this person's normal and incorrect photo"),
     (("x",), "drop", "drop from training"),
@@ -61,11 +61,11 @@ BINDINGS: dict[str, list[Binding]] = {
     ],
     "grid": [
         (("ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"), "cursor", "move the cursor"),
-        (("1",), "toggle", "wrong, or not wrong after all"),
+        (("1",), "toggle", "wrong; again: not wrong after all"),
         (("Enter",), "page_right", "all others on this page are right; next page"),
         (("n",), "next_page", "next page"),
         (("p",), "previous_page", "page before"),
-        (("f",), "flag", "flag, or take the flag off"),
+        (("f",), "flag", "flag; again: take the flag off"),
         *ALWAYS,
     ],
     "review": [
@@ -85,7 +85,7 @@ BINDINGS: dict[str, list[Binding]] = {
         *ALWAYS,
     ],
     "suspects": [
-        (("Enter",), "enter", "accept the suggestion, or write what was typed"),
+        (("Enter",), "enter", "accept the suggestion; if something was typed, write that"),
         (("n", "2"), "right", "the label is right"),
         *TYPING,
         *ASIDE,
@@ -155,6 +155,13 @@ class Typed:
         if self.digit:
             return attributes_of(int(self.digit))
         return dict(self.attributes)
+
+    def leads_to(self, label: int) -> list[int]:
+        """The classes that a photo of class `label` may get if typing goes on from here."""
+        if self.digit:
+            longer = range(int(self.digit) * 10, int(self.digit) * 10 + 10)
+            return sorted({int(self.digit), *longer} & set(range(labels.CLASS_COUNT)))
+        return [with_attributes(label, self.attributes)] if self.attributes else []
 
     def in_words(self) -> str:
         """`1_` or `female 60+`."""

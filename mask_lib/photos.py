@@ -187,6 +187,17 @@ def _prepared(output_dir: str | os.PathLike[str]) -> pd.DataFrame:
     return read_photos(path)
 
 
+def sizes(data_dir: str | os.PathLike[str], photos: pd.DataFrame, workers: int | None = None) -> np.ndarray:
+    """(N, 2) int64 width and height of each row's photo in pixels, upright or not, from the files' heads."""
+
+    def size(path: Path) -> tuple[int, int]:
+        with Image.open(path, formats=FORMATS) as image:
+            return image.size
+
+    with ThreadPoolExecutor(workers) as pool:
+        return np.array(list(pool.map(size, files_of(data_dir, photos))), np.int64).reshape(-1, 2)
+
+
 def thumbnails(data_dir: str | os.PathLike[str], photos: pd.DataFrame, side: int = 192) -> list[np.ndarray]:
     """Each row's photo as (H, W, 3) uint8 with no side above `side` pixels, for galleries."""
     found = []

@@ -35,6 +35,7 @@ MASK_COLOURS = dict(zip(Mask, COLOURS, strict=False))
 CLASS_NAMES = tuple(describe(label) for label in range(CLASS_COUNT))
 WORDS = {"mask": MASK_WORDS, "gender": GENDER_WORDS, "age": AGE_WORDS}
 BLOCK = CLASS_COUNT // len(Mask)  # neighbouring classes that share a mask
+MOST_SIZES = 6
 WRITTEN_MODELS = 5  # side by side; the numbers of more would overlap
 
 
@@ -100,6 +101,34 @@ def age_histogram(photos: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.legend(frameon=False)
     _title(ax, f"{counted(len(people), 'person', 'people')} by age and gender")
     return ax
+
+
+def sizes_and_brightness(sizes: np.ndarray, brightness: np.ndarray, splits: Sequence[str]) -> Figure:
+    """Photos by size, the most frequent first, and by mean brightness, each split in a colour.
+
+    sizes: (N, 2) width and height in pixels; brightness: (N,) grey levels 0-255; splits: a name a photo.
+    Training and evaluation photos that differ here were not taken alike.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(12, 3.6), layout="constrained", width_ratios=(1, 2))
+    left, right = (_clean(ax) for ax in axes)
+    names = list(dict.fromkeys(splits))
+    table = pd.DataFrame({"size": [f"{width} × {height}" for width, height in sizes], "split": list(splits)})
+    counts = table.value_counts(["size", "split"]).unstack(fill_value=0)
+    counts = counts.loc[counts.sum(axis=1).nlargest(MOST_SIZES).index, names]
+    start = np.zeros(len(counts))
+    for name, colour in zip(names, COLOURS, strict=False):
+        left.barh(list(counts.index), counts[name], left=start, color=colour, height=0.6)
+        start += counts[name].to_numpy()
+        of_split = brightness[np.asarray(splits) == name]
+        right.hist(of_split, np.arange(0, 261, 5), density=True, color=colour, alpha=0.55, label=name)
+    left.invert_yaxis()
+    left.xaxis.set_major_formatter("{x:,.0f}")
+    right.set(xlabel="mean brightness, grey levels", yticks=[])
+    right.legend(frameon=False)
+    others = table["size"].nunique() - len(counts)
+    _title(left, "Size in pixels" + (f", {others:,} more sizes" if others else ""))
+    _title(right, "Brightness, each split's share")
+    return released(figure)
 
 
 def problems(problems: pd.DataFrame, ax: Axes | None = None) -> Axes:

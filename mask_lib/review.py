@@ -38,6 +38,8 @@ class Review(Desk):
                 accepted, self._message = False, in_words(reason)
                 self._settle_down()
             self._after(written)
+            if accepted:
+                self._presses.append((time.monotonic(), self._queue.waiting))
             answer = {"sequence": sequence, "accepted": accepted, "message": self._message}
             return {**answer, "decisions": [made["id"] for made in written], "screen": self.screen()}
 
@@ -108,7 +110,7 @@ class Review(Desk):
             return self._work.write([self._change(path, "flag", not self._value(path, "flag"))])
         if action == "toggle":
             marked = self._value(path, "mark") == "wrong"
-            return self._count(self._work.write([self._change(path, "mark", None if marked else "wrong")]))
+            return self._work.write([self._change(path, "mark", None if marked else "wrong")])
         return self._decide(self._plain_changes(action, path))
 
     def _plain_changes(self, action: str, path: str) -> list[Decision]:
@@ -175,7 +177,7 @@ class Review(Desk):
 
     def _page_right(self) -> list[Decision]:
         page = [path for path in self._queue.page() if self._value(path, "mark") is None]
-        written = self._count(self._work.write([self._change(path, "mark", "right") for path in page], kind="page"))
+        written = self._work.write([self._change(path, "mark", "right") for path in page], kind="page")
         self._message = f"{len(page)} photos are right."
         self._queue.turn_page(1)
         return written
@@ -200,16 +202,11 @@ class Review(Desk):
         """Write one stroke about the current photo, and go on to the next."""
         persons = {self._rows[change["path"]]["person"] for change in changes}
         kind = "person" if len(changes) > 1 and len(persons) == 1 else "stroke"
-        written = self._count(self._work.write(changes, kind=kind))
+        written = self._work.write(changes, kind=kind)
         self._message = words_of(Stroke(written))
         self._settle_down()
         self._queue.look_again(made["path"] for made in written)
         self._queue.advance()
-        return written
-
-    def _count(self, written: list[Decision]) -> list[Decision]:
-        if written:
-            self._presses.append(time.monotonic())
         return written
 
     def _after(self, written: list[Decision]) -> None:

@@ -6,12 +6,13 @@
 const ANSWER_WITHIN = 3000; // milliseconds until the kernel is reported as silent
 const PHOTOS_KEPT = 64;
 const KEYS_WAITING = 20; // typed ahead while an answer is awaited; a person is never further ahead
-const HINTS = 4; // of a mode's keys that are always in view; ? shows all
+const HINTS = { relabel: 5, suspects: 6 }; // of a mode's keys those always in view, else 4; ? shows all
 const MODES = { inspect: "Inspect", grid: "Grid", review: "Review", relabel: "Relabel", suspects: "Suspects" };
 const ATTRIBUTES = ["mask", "gender", "age"];
+const CLASS_KEYS = [", .", "class before / after"];
+const UNDO_KEY = ["u", "undo"];
 const SCREEN_KEYS = [
   ["⇧1 ⇧2 ⇧3 ⇧4 ⇧5", "the five modes, in the order of the bar"],
-  [", .", "in the grid: the class before, the class after"],
   ["r", "read the decisions again from disk"],
 ];
 const SILENT =
@@ -260,21 +261,23 @@ function chips(words, suggested) {
   });
 }
 
-// All classes with their numbers, a row for each mask and gender: what it says now, what is suggested, what the
-// digit typed so far can still become.
-function classMap(vocabulary, card, pending) {
-  const typed = /^\d/.exec(pending)?.[0];
+function isSuspect(card) {
+  return card?.suggested != null && card.suggested !== card.label;
+}
+
+// All classes with their numbers, a row for each mask and gender: what it says now, what is suggested, what
+// may still come of what was typed so far.
+function classMap(vocabulary, card, typed) {
   const ages = new Set(vocabulary.map((words) => words.at(-1))).size;
   const table = element("table", "classes");
   const head = vocabulary.slice(0, ages).map((words) => element("th", "", words.at(-1)));
   table.append(element("tr", "", element("th", ""), ...head));
   vocabulary.forEach((words, label) => {
     if (label % ages === 0) table.append(element("tr", "", element("th", "", words.slice(0, -1).join(" "))));
-    const number = String(label).padStart(2, "0");
-    const cell = element("td", "", number);
+    const cell = element("td", "", String(label).padStart(2, "0"));
     cell.classList.toggle("label-review-now", label === card.label);
-    cell.classList.toggle("label-review-suggested", label === card.suggested);
-    cell.classList.toggle("label-review-typed", typed !== undefined && number.startsWith(typed));
+    cell.classList.toggle("label-review-suggested", label === card.suggested && isSuspect(card));
+    cell.classList.toggle("label-review-typed", typed.includes(label));
     table.lastChild.append(cell);
   });
   return table;
@@ -328,6 +331,7 @@ class View {
     this.claim = element("div", "claim");
     this.why = element("div", "why");
     this.pending = element("div", "pending");
+    this.scope = element("div", "scope", "This decision is for the whole person");
     this.classes = element("div", "map");
     this.recent = element("ol", "recent");
     this.hints = element("div", "hints");
@@ -342,7 +346,7 @@ class View {
     this.notice.setAttribute("role", "alert");
     this.help = element("div", "help");
     this.wake = element("div", "wake", "Click here to use the keyboard");
-    const side = element("div", "side", this.claim, this.why, this.pending, this.classes);
+    const side = element("div", "side", this.claim, this.why, this.scope, this.classes, this.pending);
     side.append(element("h4", "", "Last decisions"), this.recent);
     const views = element("div", "views", this.stage, this.page, this.wake, this.help);
     const frame = element("div", "frame");
@@ -489,25 +493,30 @@ class View {
 
   drawClaim(card) {
     const { vocabulary, screen } = this.talk;
-    const suggested = card && card.suggested != null ? vocabulary[card.suggested] : null;
+    const suggested = isSuspect(card) ? vocabulary[card.suggested] : null;
     this.claim.replaceChildren(...(card ? chips(vocabulary[card.label], suggested) : []));
     const years = card?.age == null ? "" : ` · ${card.age} years in the table`;
     const facts = card ? [`class ${card.label}${years}`, element("br"), `person ${card.person}`] : [];
-    const why = card?.why ? [element("b", "", "Why: "), card.why] : [];
-    this.why.replaceChildren(element("div", "person", ...facts), element("div", "reason", ...why));
+    this.why.replaceChildren(element("div", "person", ...facts));
+    if (card?.why && isSuspect(card)) {
+      const score = element("small", "", card.score == null ? "" : ` score ${card.score.toFixed(2)}`);
+      this.why.append(element("div", "reason", element("b", "", "Why: "), card.why, score));
+    } else if (card?.why && screen.mode === "suspects") {
+      this.why.append(element("div", "person", card.why));
+    }
     const isRelabel = card && (screen.mode === "relabel" || screen.mode === "suspects");
-    this.classes.replaceChildren(...(isRelabel ? [classMap(vocabulary, card, screen.pending)] : []));
+    this.classes.replaceChildren(...(isRelabel ? [classMap(vocabulary, card, screen.typed)] : []));
   }
 
   drawRest(screen) {
     const { unanswered, note, trouble } = this.talk;
     this.modes.forEach((button) => button.setAttribute("aria-pressed", button.dataset.mode === screen.mode));
     this.title.textContent = screen.title;
-    const scope = screen.scope === "person" ? "for the whole person" : "";
-    const hint = ([names, meaning]) => element("span", "", ...keyCaps(names), ` ${meaning}`);
-    this.hints.replaceChildren(...screen.keys.slice(0, HINTS).map(hint));
-    this.pending.textContent = [screen.pending, scope].filter(Boolean).join(" · ");
-    this.pending.hidden = !this.pending.textContent;
+    const hint = ([names, meaning]) => element("span", "", ...keyCaps(names), ` ${meaning.split(";")[0]}`);
+    this.hints.replaceChildren(...this.hinted(screen).map(hint));
+    this.pending.textContent = screen.pending;
+    this.pending.hidden = !screen.pending;
+    this.scope.hidden = screen.scope !== "person";
     const entry = (name, text, title) => {
       const item = element("li", name, text);
       item.title = title;
@@ -525,14 +534,19 @@ class View {
     const { done, total, per_minute: pace, minutes_left: minutes } = screen.progress;
     this.bar.style.width = `${total ? (100 * done) / total : 0}%`;
     const parts = [`${done.toLocaleString("en")} of ${total.toLocaleString("en")}`];
-    if (pace != null) parts.push(`${Math.round(pace)} a minute`);
+    if (pace != null) parts.push(`${Math.round(pace)} photos a minute`);
     if (minutes != null) parts.push(minutesText(minutes));
     this.progress.textContent = parts.join(" · ");
     this.message.textContent = trouble ? "" : note || screen.message || screen.problems?.at(-1) || "";
   }
 
+  hinted({ mode, keys }) {
+    return [...keys.slice(0, HINTS[mode] ?? 4), ...(mode === "grid" ? [CLASS_KEYS] : []), UNDO_KEY];
+  }
+
   drawHelp(screen) {
-    this.help.replaceChildren(element("h3", "", `Keys: ${MODES[screen.mode]}`), keyTable(screen.keys));
+    const keys = [...screen.keys, ...(this.isGrid() ? [CLASS_KEYS] : [])];
+    this.help.replaceChildren(element("h3", "", `Keys: ${MODES[screen.mode]}`), keyTable(keys));
     this.help.append(element("h3", "", "Always"), keyTable(SCREEN_KEYS));
   }
 }

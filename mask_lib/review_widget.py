@@ -17,8 +17,8 @@ from IPython.display import Markdown
 from mask_lib import files, keystrokes, labels
 from mask_lib.decisions import DecisionLog, log_path
 from mask_lib.review import Review
+from mask_lib.standing import WORDS
 
-WORDS = (labels.MASK_WORDS, labels.GENDER_WORDS, labels.AGE_WORDS)
 VOCABULARY = [
     [words[part] for words, part in zip(WORDS, labels.decode(label), strict=True)]
     for label in range(labels.CLASS_COUNT)

@@ -7,6 +7,8 @@ from typing import Any
 from mask_lib import labels
 from mask_lib.decisions import Decision, DecisionLog
 
+WORDS = (labels.MASK_WORDS, labels.GENDER_WORDS, labels.AGE_WORDS)
+
 
 class Standing:
     """Per photo and field the decisions that were not undone, in order."""
@@ -136,9 +138,11 @@ class Worklog:
 
 
 def words_of(stroke: Stroke) -> str:
-    """What a stroke decided, in words: `worn male <30 → worn female <30 (7 photos)`."""
-    first, count = stroke.decisions[0], len({made["path"] for made in stroke.decisions})
+    """What a stroke decided, in words: `male → female (7 photos)`, `incorrect ↔ not worn (2 photos)`."""
+    first, last, count = stroke.decisions[0], stroke.decisions[-1], len({made["path"] for made in stroke.decisions})
     text = words_of_change(first)
+    if count == 2 and (first["old"], first["new"]) == (last["new"], last["old"]):
+        text = text.replace("→", "↔")
     return f"{text} ({count} photos)" if count > 1 else text
 
 
@@ -148,9 +152,16 @@ def words_of_change(made: Decision) -> str:
     if field == "label":
         if made["old"] in (None, new):
             return f"class {labels.describe(new)}"
-        return f"{labels.describe(made['old'])} → {labels.describe(new)}"
+        return words_of_difference(made["old"], new)
     if field in ("flag", "skip"):
         return {"flag": "flagged", "skip": "skipped"}[field] if new else f"no longer {field}"
     if new is None:
         return f"no longer {made['old']}"
     return {"right": "label right", "wrong": "label wrong", "confirmed": "wrong, confirmed", "drop": "dropped"}[new]
+
+
+def words_of_difference(old: int, new: int) -> str:
+    """What differs between two classes, in words: `male 30-59 → female <30`."""
+    parts = zip(WORDS, labels.decode(old), labels.decode(new), strict=True)
+    changed = [(words[before], words[after]) for words, before, after in parts if before != after]
+    return " → ".join(" ".join(side) for side in zip(*changed, strict=True))

@@ -9,57 +9,82 @@ from cleanlab.filter import find_label_issues
 from cleanlab.rank import get_label_quality_scores
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mask_lib import folds, labels
 from mask_lib.labels import Mask
 
 SUSPECT_COLUMNS = ["path", "field", "current", "suggested", "score", "why"]
-REGULARISATION = 0.003  # scikit-learn's C for standardised features of about a thousand columns
+REGULARISATION = 0.01  # scikit-learn's C for standardised features of some hundred columns
 ITERATIONS = 60  # the probabilities hardly move after that
 LEAST = 1e-4  # probability below which a network's certainty counts for nothing more
 PERSON_FIELDS = ("gender", "age")  # the same on all photos of a person
+BALANCED = ("age",)  # learned as if its values were equally frequent: else every one of the few old looks younger
 WORDS = {"gender": labels.GENDER_WORDS, "age": labels.AGE_WORDS}
-MASK_DOUBT = 2.5  # log odds taken off single photos: files are misnamed in pairs, seldom one by one
+MASK_DOUBT = 2.5  # log odds taken off a photo without a partner: files are misnamed in pairs, seldom one by one
+TRUSTED = 0.15  # mean probability of a person's own gender or age from which they teach the second time
 BORDER_DOUBT = 2.0  # log odds taken off an age right at the border of two groups
 BORDER_WIDTH = 6.0  # years over which that fades
-FOLLOWS = 0.5  # what a photo counts whose person has another photo in the queue before it
+FOLLOWS = 0.7  # what a photo counts whose person has another photo in the queue before it
 ISSUE_BONUS = 0.5  # what cleanlab's verdict "this label is an issue" adds, in log odds
 DUPLICATE_BONUS = 2.0  # what a copy of the photo with another label adds, in log odds
 
 
 def out_of_fold(
-    features: Sequence[np.ndarray], photo_table: pd.DataFrame, fold_count: int = 5, seed: int = 0
+    features: Sequence[np.ndarray], photo_table: pd.DataFrame, fold_count: int = 10, seed: int = 0
 ) -> pd.DataFrame:
     """Probabilities of every photo before any training, columns `path, label, p00 … p17`.
 
     features: one or more (N, D) arrays, such as a frozen network's layers, rows as in `photo_table`
     (columns `path, person, label`); their answers are averaged. Mask, gender and age are learned
     apart, each by a logistic regression on the people of the other folds: a class of all three has
-    too few photos to learn from, an attribute has enough.
+    too few photos to learn from, an attribute has enough. Gender and age are learned twice, the
+    second time without the people whose label the first found most unlikely: a wrong label teaches
+    others to be wrong.
     """
     table = photo_table[["path", "person", "label"]].astype({"label": "int64"}).reset_index(drop=True)
     fold_of = table["person"].map(folds.spread(table, fold_count, seed)).to_numpy()
-    heads = {
-        name: np.mean([attribute_out_of_fold(one, given, fold_of, len(labels.ATTRIBUTES[name])) for one in features], 0)
-        for name, given in labels.decode_all(table["label"].to_numpy()).items()
-    }
+    heads = {}
+    for name, given in labels.decode_all(table["label"].to_numpy()).items():
+        heads[name] = attribute_out_of_fold(features, given, fold_of, name)
+        if name in PERSON_FIELDS:
+            own = pd.Series(heads[name][np.arange(len(given)), given])
+            trusted = own.groupby(table["person"]).transform("mean").to_numpy() > TRUSTED
+            heads[name] = attribute_out_of_fold(features, given, fold_of, name, trusted)
     found = pd.DataFrame(labels.joint(**heads), columns=list(labels.PROBABILITY_COLUMNS))
     return table[["path", "label"]].join(found)
 
 
-def attribute_out_of_fold(features: np.ndarray, given: np.ndarray, fold_of: np.ndarray, count: int) -> np.ndarray:
-    """(N, count) probabilities of one attribute, each fold's from the photos of the others."""
-    found = np.zeros((len(given), count))
+def attribute_out_of_fold(
+    features: Sequence[np.ndarray],
+    given: np.ndarray,
+    fold_of: np.ndarray,
+    name: str,
+    trusted: np.ndarray | None = None,
+) -> np.ndarray:
+    """(N, K) probabilities of the attribute `name` (mask, gender, age), each fold's from the photos of the others.
+
+    trusted: (N,) bool, the photos to learn from; all of them where it is left out.
+    """
+    found = np.zeros((len(features), len(given), len(labels.ATTRIBUTES[name])))
     for fold in np.unique(fold_of):
-        asked = fold_of == fold
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=REGULARISATION, max_iter=ITERATIONS))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(features[~asked], given[~asked])
-        found[np.ix_(asked, model[-1].classes_)] = model.predict_proba(features[asked])
-    return found
+        asked, known = fold_of == fold, fold_of != fold
+        # Distrust must not take away a value altogether, or nobody could be found to have it.
+        if trusted is not None and set(given[known & trusted]) == set(given[known]):
+            known = known & trusted
+        for one, answers in zip(features, found, strict=True):
+            model = fitted(one[known], given[known], "balanced" if name in BALANCED else None)
+            answers[np.ix_(asked, model[-1].classes_)] = model.predict_proba(one[asked])
+    return found.mean(axis=0)
+
+
+def fitted(features: np.ndarray, given: np.ndarray, weights: str | None) -> Pipeline:
+    """A logistic regression on standardised features, `weights` its `class_weight`."""
+    regression = LogisticRegression(C=REGULARISATION, max_iter=ITERATIONS, class_weight=weights)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return make_pipeline(StandardScaler(), regression).fit(features, given)
 
 
 def rank(
@@ -155,13 +180,22 @@ def border_doubt(table: pd.DataFrame, suggested: np.ndarray) -> np.ndarray:
 def mask_evidence(table: pd.DataFrame, probabilities: np.ndarray, given: np.ndarray) -> pd.DataFrame:
     """Evidence against how the mask is worn on single photos."""
     best = probabilities.argmax(axis=1)
-    odds = log_odds_against(probabilities, given) + issue_bonus(probabilities, given) - MASK_DOUBT
+    odds = log_odds_against(probabilities, given) + issue_bonus(probabilities, given)
+    odds -= MASK_DOUBT * ~has_partner(table["person"].to_numpy(), given, best)
     words = list(labels.MASK_WORDS.values())
     why = [
         f'the mask looks "{words[new]}" ({share:.0%}); the label says "{words[old]}"'
         for new, old, share in zip(best, given, probabilities.max(axis=1), strict=True)
     ]
     return evidence_table(table, "mask", given, best, odds, why)
+
+
+def has_partner(person: np.ndarray, given: np.ndarray, best: np.ndarray) -> np.ndarray:
+    """(N,) bool: another photo of the person looks like this one's label, and this one like the other's."""
+    moves = set(zip(person, given, best, strict=True))
+    return np.array(
+        [new != old and (who, new, old) in moves for who, old, new in zip(person, given, best, strict=True)], dtype=bool
+    )
 
 
 def swap_evidence(table: pd.DataFrame, probabilities: np.ndarray) -> pd.DataFrame:
@@ -246,7 +280,9 @@ def in_order(found: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     """Per photo its strongest evidence, worst first, and of each person's suspicion one photo before the others.
 
     That photo leads: it shows the face if there is one that does. Who decides it for the person has
-    decided the others, so these count half and come when every graver suspicion has been seen.
+    decided the others, which then wait no more. They count a little less, so that suspicions of
+    about the same weight show all their faces first; much less, and the top of the list would miss
+    photos that are as surely wrong as their leaders.
     """
     strongest = found.sort_values("odds", ascending=False, kind="stable").drop_duplicates("path")
     shows_face = labels.decode_all(strongest["current"].to_numpy())["mask"] == Mask.NOT_WORN

@@ -20,7 +20,9 @@ NOTEBOOKS = {
         COMMON + "fold_count = 5\nseed = 0",
         "tables = Path(output_dir, 'tables')\n"
         "tables.mkdir(parents=True, exist_ok=True)\n"
-        "names = ['photos', 'problems', *(f'split.stratified.{fold}' for fold in range(fold_count))]\n"
+        "names = ['photos', 'problems', 'external', 'groups']\n"
+        "names += [f'{kind}.{of}hash' for kind in ('duplicates', 'data_leak') for of in 'ap']\n"
+        "names += [f'split.stratified.{kind}{fold}' for kind in ('', 'small.') for fold in range(fold_count)]\n"
         "[(tables / f'{name}.csv').write_text(f'seed {seed}') for name in names]",
     ),
     "01_label_cleaning": (

@@ -2,28 +2,18 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
+from collections import Counter
 
 import pytest
+from tiny_project import environment
 
 from mask_lib import files
-from mask_lib.decisions import DECISION_KEYS, DecisionLog, LogMovedOn, log_path
+from mask_lib.decisions import DECISION_KEYS, STROKE, DecisionLog, LogMovedOn, log_path
 
-PRESSES = 1000
-PRESSER = """
-import sys
-from pathlib import Path
-sys.path.insert(0, "tests")
-from sitting import open_review, type_keys
-review = open_review(Path(sys.argv[1]), people=3)
-print("ready", flush=True)
-for number in range(int(sys.argv[2])):
-    answer = type_keys(review, ["1", "1", "f", "2", "u"][number % 5])[0]
-    print(*answer["decisions"], flush=True)
-"""
+KILLS = 1000
 
 
 def mark(path: str = "anna/mask1.jpg", new: str | None = "wrong", **more) -> dict:
@@ -207,22 +197,28 @@ def test_threads_and_openings_write_no_line_into_another(tmp_path):
     assert [made["id"] for made in lines(logs[0])] == [f"ann:{number}" for number in range(100)]
 
 
-def test_no_acknowledged_decision_is_lost_however_the_process_dies(tmp_path):
-    acknowledged, rounds, torn_after = set(), 0, [0.03, 0.11, 0.23, 0.4, 0.05, 0.3]
-    while len(acknowledged) < PRESSES and rounds < 40:
-        running = subprocess.Popen(
-            [sys.executable, "-c", PRESSER, str(tmp_path), str(PRESSES)], stdout=subprocess.PIPE, cwd=files.PROJECT
-        )
-        assert running.stdout.readline() == b"ready\n"
-        timer = threading.Timer(torn_after[rounds % len(torn_after)] * (1 + rounds / 4), running.kill)
-        timer.start()
-        acknowledged.update(name for line in running.stdout if line.endswith(b"\n") for name in line.decode().split())
-        timer.cancel()
-        assert running.wait() in (0, -signal.SIGKILL)
-        running.stdout.close()
-        rounds += 1
-    review_log = DecisionLog(tmp_path / "review" / "decisions.ann.jsonl", "ann")
-    on_disk = {made["id"] for made in review_log.decisions}
-    assert rounds >= 3 and len(acknowledged) >= PRESSES
-    assert acknowledged - on_disk == set()
-    assert len(on_disk) == len(review_log.decisions) == len(lines(review_log))
+def killed(folder, kills: int) -> list[dict]:
+    """What annotators were told who were killed one after another: see `killing.py`."""
+    command = [sys.executable, str(files.PROJECT / "tests" / "killing.py"), str(folder), str(kills)]
+    return json.loads(subprocess.run(command, env=environment(folder), check=True, stdout=subprocess.PIPE).stdout)
+
+
+def test_a_kill_after_each_of_a_thousand_key_presses_loses_no_acknowledged_decision(tmp_path, record_property):
+    counts = Counter()
+    for found in killed(tmp_path, KILLS):
+        log = DecisionLog(found["log"], "ann")
+        acknowledged = [tuple(made) for made in found["acknowledged"]]
+        on_disk = {(made["id"], made["time"]) for made in log.decisions}
+        counts.update(kills=found["kills"], acknowledged=len(acknowledged), torn=found["torn"])
+        counts.update(lost=len(set(acknowledged) - on_disk))
+        assert len({made["id"] for made in log.decisions}) == len(log.decisions) == len(lines(log)), "ids are unique"
+        assert len(set(acknowledged)) == len(acknowledged) >= found["kills"]
+        lines_of = Counter(made["time"] for made in log.decisions)
+        strokes = [(made["time"], STROKE.match(made["reason"])) for made in log.decisions]
+        assert all(lines_of[time] == int(numbers[2]) for time, numbers in strokes if numbers), "strokes are whole"
+        problems = found["problems"] + log.problems
+        assert len(problems) == found["torn"] and all(".torn" in problem for problem in problems)
+    for name, count in counts.items():
+        record_property(name, count)
+    print(dict(counts))
+    assert counts["kills"] == KILLS and counts["lost"] == 0 and counts["torn"] > 0, dict(counts)

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from mask_lib import features, folds, labels, models, store
@@ -47,6 +48,10 @@ def computed(photos: store.Store, folder, **changes) -> np.ndarray:
     return features.backbone_features(photos, folder / "cache", **{"architecture": TINY, "weights": "none", **changes})
 
 
+def staged(photos: store.Store, folder, **changes) -> list[np.ndarray]:
+    return features.stage_features(photos, folder / "cache", **{"architecture": TINY, "weights": "none", **changes})
+
+
 def never(*_arguments, **_named):
     raise AssertionError("this was not to be called")
 
@@ -87,6 +92,70 @@ def test_photos_of_other_channels_go_through_the_same_backbone(tmp_path, channel
     else:
         blank = store.Store(images * np.uint8([1, 1, 1, 0]), rows, "other", opened.frame)
         assert not np.allclose(computed(blank, tmp_path, weights=str(weights)), found, atol=1e-2)
+
+
+def test_stages_are_the_means_and_deviations_of_their_channels(photos, tmp_path):
+    network = models.build(TINY, class_count=0)
+    network.load_state_dict(models.initial_state(TINY, "none", seed=0, class_count=0))
+    preprocessing = models.preprocessing(TINY, FRAME.width, FRAME.height, FRAME.resize)
+    batch = torch.from_numpy(np.array(photos.images)).permute(0, 3, 1, 2).float() / 255
+    with torch.inference_mode():
+        stages = network.eval().forward_intermediates(preprocessing.prepared(batch), intermediates_only=True)[-2:]
+    found = staged(photos, tmp_path)
+    assert len(found) == 2
+    for one, stage in zip(found, stages, strict=True):
+        cells = stage.numpy().reshape(24, stage.shape[1], -1)
+        np.testing.assert_allclose(one, np.hstack([cells.mean(2), cells.std(2)]), atol=1e-5)
+
+
+def test_pooled_features_and_stages_come_from_one_pass_and_one_file(photos, tmp_path, monkeypatch):
+    pooled = computed(photos, tmp_path)
+    monkeypatch.setattr(models, "initial_state", never)
+    assert [len(one) for one in staged(photos, tmp_path)] == [len(pooled)] * 2
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_pooled_features_are_what_the_network_answers(photos, tmp_path, monkeypatch):
+    by_stages = computed(photos, tmp_path)
+    monkeypatch.setattr(models, "build", without_stages(models.build))
+    np.testing.assert_allclose(computed(photos, tmp_path / "plain"), by_stages, atol=1e-5)
+
+
+def test_a_network_that_hides_its_stages_gives_its_pooled_features(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(models, "build", without_stages(models.build))
+    (only,) = staged(photos, tmp_path)
+    np.testing.assert_array_equal(only, computed(photos, tmp_path))
+
+
+def without_stages(build):
+    """`models.build`, its networks hiding what `forward_intermediates` would show."""
+
+    class Plain(torch.nn.Module):
+        def __init__(self, network):
+            super().__init__()
+            self.network, self.pretrained_cfg = network, network.pretrained_cfg
+
+        def forward(self, batch):
+            return self.network(batch)
+
+    return lambda *arguments, **named: Plain(build(*arguments, **named))
+
+
+@pytest.mark.parametrize("damage", ["cut", "emptied", "changed", "other"])
+def test_a_damaged_cache_is_computed_anew(photos, tmp_path, damage):
+    first = staged(photos, tmp_path)
+    (cached,) = (tmp_path / "cache").iterdir()
+    whole = cached.read_bytes()
+    middle = len(whole) // 2
+    flipped = whole[:middle] + bytes(255 - byte for byte in whole[middle : middle + 8]) + whole[middle + 8 :]
+    if damage == "other":
+        np.savez(cached, pooled=np.zeros((3, 2)))
+    else:
+        cached.write_bytes({"cut": whole[:middle], "emptied": b"", "changed": flipped}[damage])
+    for one, again in zip(first, staged(photos, tmp_path), strict=True):
+        np.testing.assert_array_equal(one, again)
+    with np.load(cached, allow_pickle=False) as opened:
+        assert all(len(opened[name]) == 24 for name in opened.files)
 
 
 def test_photos_that_changed_get_new_features(photos, tmp_path):

@@ -67,6 +67,13 @@ def folder(tmp_path):
     return Folder(tmp_path / "data")
 
 
+def test_sizes_are_those_of_the_files(folder):
+    table, _ = folder.scan()
+    Image.new("RGB", (30, 20)).save(folder.train / table["path"][3])
+    sizes = photos.sizes(folder.root, table)
+    assert sizes.shape == (16, 2) and sizes[3].tolist() == [30, 20] and sizes[0].tolist() == [48, 64]
+
+
 def test_a_sound_folder_gives_every_photo_with_its_label_and_no_problem(folder):
     found, problems = folder.scan()
     assert problems.empty and list(problems) == photos.PROBLEM_COLUMNS and list(found) == photos.PHOTO_COLUMNS

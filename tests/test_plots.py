@@ -99,6 +99,18 @@ def test_classes_of_one_mask_share_a_colour(ax):
     assert all(len(set(colours[start : start + 6])) == 1 for start in (0, 6, 12))
 
 
+def test_sizes_and_brightness_show_each_split():
+    sizes = np.array([[384, 512]] * 5 + [[200, 200]] * 2 + [[10 + side, 20] for side in range(6)])
+    splits = ["train"] * 6 + ["eval"] * 7
+    figure = plots.sizes_and_brightness(sizes, np.linspace(0, 255, 13), splits)
+    left, right = figure.axes
+    assert [label.get_text() for label in left.get_yticklabels()][:2] == ["384 × 512", "200 × 200"]
+    widths = [[bar.get_width() for bar in bars][:2] for bars in left.containers]
+    assert widths == [[5, 1], [0, 1]]  # train, then eval
+    assert "2 more sizes" in left.get_title(loc="left")
+    assert [text.get_text() for text in right.get_legend().get_texts()] == ["train", "eval"]
+
+
 def test_changed_classes_say_by_how_much(ax):
     before = np.repeat(np.arange(18), 3)
     after = np.where(before == 2, 5, before)[:-1]  # class 2 becomes 5, and one photo of class 17 is dropped

@@ -125,6 +125,13 @@ def test_at_the_end_nothing_is_shown_and_no_key_writes(review, tmp_path):
 # Grid.
 
 
+@pytest.mark.parametrize(
+    ("label", "asked"), [(1, "class 1 (worn male 30-59)?"), (17, "class 17 (not worn female 60+)?")]
+)
+def test_the_grid_asks_about_one_class(review, label, asked):
+    assert review.start("grid", label=label)["title"].endswith(asked)
+
+
 def test_a_page_of_the_grid_is_done_with_one_key(review, tmp_path):
     screen = review.start("grid", label=1, page_size=4)
     page = [card["path"] for card in screen["page"]]
@@ -188,6 +195,29 @@ def test_a_class_is_typed_naturally(review, tmp_path, keys, label):
     answers = type_keys(review, *("Enter" if key == "⏎" else key for key in keys))
     assert [len(answer["decisions"]) for answer in answers] == [0] * (len(keys) - 1) + [1]
     assert state(tmp_path)[PATHS[0]]["label"] == label
+
+
+@pytest.mark.parametrize(
+    ("keys", "classes"),  # of a photo of class 7
+    [("", []), ("0", range(10)), ("1", [1, *range(10, 18)]), ("g", [10]), ("ge", [16]), ("gl1", [1, *range(10, 18)])],
+)
+def test_the_screen_tells_which_classes_may_come_of_what_was_typed(review, keys, classes):
+    confirm(review, 0)
+    review.start("relabel")
+    type_keys(review, *keys)
+    assert review.screen()["typed"] == list(classes)
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [("1⏎", "incorrect → worn"), ("Pg⏎", "male → female (4 photos)"), ("16", "incorrect male → not worn female"),
+     ("7", "class incorrect male 30-59"), ("S", "incorrect ↔ not worn (2 photos)")],
+)  # fmt: skip
+def test_a_new_class_is_told_by_what_it_changes(review, keys, words):
+    confirm(review, 0)
+    review.start("relabel")
+    type_keys(review, *("Enter" if key == "⏎" else key for key in keys))
+    assert review.screen()["recent"][0]["text"] == words
 
 
 def test_two_digits_that_are_no_class_write_nothing(review, tmp_path):
@@ -480,12 +510,45 @@ def test_photos_come_as_they_are_and_odd_formats_as_jpeg(review, tmp_path):
         review.photo_bytes("../../etc/passwd")
 
 
-def test_the_pace_leaves_out_breaks(review, monkeypatch):
-    clock = iter([0, 2, 4, 1000, 1002, 1004])
-    monkeypatch.setattr("mask_lib.review.time.monotonic", lambda: next(clock))
-    type_keys(review, *["2"] * 6)
-    assert review.screen()["progress"]["per_minute"] == pytest.approx(30)
-    assert review.screen()["progress"]["minutes_left"] == pytest.approx(6 / 30)
+def pace_after(review: Review, monkeypatch, times: list[float], keys: str) -> tuple[float | None, float | None]:
+    """What the screen says of the pace after keys that were pressed at these times, in seconds."""
+    clock = iter(times)
+    with monkeypatch.context() as patch:
+        patch.setattr("mask_lib.review.time.monotonic", lambda: next(clock))
+        assert all(answer["accepted"] for answer in type_keys(review, *keys))
+    progress = review.screen()["progress"]
+    return progress["per_minute"], progress["minutes_left"]
+
+
+def test_the_pace_leaves_out_breaks(tmp_path, monkeypatch):
+    review = open_review(tmp_path, people=5)  # 20 photos
+    minutes = pace_after(review, monkeypatch, [0, 2, 4, 6, 8, 10, 5000, 5002, 5004, 5006, 5008, 5010], "2" * 12)
+    assert minutes == pytest.approx((30, 8 / 30))
+
+
+@pytest.mark.parametrize(
+    ("times", "keys"),
+    [
+        ([0, 2, 4, 6, 8, 10], "222222"),  # too few photos
+        ([0.1 * number for number in range(16)], "2" * 16),  # too short a time
+        ([100.0 * number for number in range(16)], "2" * 16),  # nothing but breaks
+        ([2.0 * number for number in range(16)], "2" * 8 + "u" * 8),  # nothing settled in the end
+    ],
+)
+def test_no_pace_is_told_before_it_means_anything(tmp_path, monkeypatch, times, keys):
+    assert pace_after(open_review(tmp_path, people=5), monkeypatch, times, keys) == (None, None)
+
+
+def test_the_pace_counts_photos_and_not_keys(tmp_path, monkeypatch):
+    review = open_review(tmp_path, people=5)
+    review.start("suspects")  # each key decides for a person's four photos
+    assert pace_after(review, monkeypatch, [0, 5, 10, 15], "nnnn") == pytest.approx((48, 4 / 48))
+    assert review.start("inspect")["progress"]["per_minute"] is None  # another work, another pace
+
+
+def test_at_the_end_no_time_is_left_to_tell_of(review, monkeypatch):
+    pace, minutes = pace_after(review, monkeypatch, [2.0 * number for number in range(12)], "2" * 12)
+    assert pace == pytest.approx(30) and minutes is None
 
 
 class Annotator(RuleBasedStateMachine):

@@ -65,6 +65,9 @@ WIDTHS = """() => {
     const root = document.querySelector('.label-review-root');
     return [root.scrollWidth, root.clientWidth];
 }"""
+HEIGHTS = """() => ['views', 'side'].map(
+    (name) => document.querySelector(`.label-review-${name}`).getBoundingClientRect().height
+)"""
 COLLECT = """() => {
     window.acknowledged = new Set();
     const recent = document.querySelector('.label-review-recent');
@@ -464,7 +467,11 @@ def test_every_mode_has_its_screen_by_day_and_by_night_wide_and_narrow(desk: Des
         if mode == "relabel":
             desk.press("1")
             until(lambda: desk.look()["pending"], "a digit waits")
+            typed = desk.page.locator(".label-review-classes .label-review-typed").all_inner_texts()
+            assert typed == ["01", *map(str, range(10, 18))]
         save_picture(desk, mode)
+        views, side = desk.page.evaluate(HEIGHTS)
+        assert side <= views, f"{mode}: what stands beside the photo is taller than it"
         desk.press("Escape")
     desk.press("?")
     save_picture(desk, "keys")
