@@ -82,9 +82,10 @@ def checkpoints(output_dir: Path, run: str, labeled: store.Store, splits: dict[i
         manifest = models.read_manifest(path)
         expected = folds.fingerprint(labeled.content, splits[fold], settings.weights) if fold in splits else None
         if manifest.get("data") != expected or config.changed(manifest["run"], settings.settings()):
+            notebook = "04_three_model" if settings.head == "three" else "03_one_model"
             raise ValueError(
                 f"{files.shown_path(path)} was trained on other photos, labels or folds, or with other settings, than "
-                f"those of today: run 03_one_model again with run: {run} and when_changed: restart"
+                f"those of today: run {notebook} again with run: {run} and when_changed: restart"
             )
         found[fold] = path
     return found
