@@ -68,17 +68,24 @@ def probability_table(keys: pd.DataFrame, probabilities: np.ndarray) -> pd.DataF
     return keys.reset_index(drop=True).join(pd.DataFrame(probabilities, columns=list(labels.PROBABILITY_COLUMNS)))
 
 
-def checkpoints(output_dir: Path, run: str, labeled: store.Store, splits: dict[int, pd.DataFrame]) -> dict[int, Path]:
+def checkpoints(
+    output_dir: Path,
+    run: str,
+    labeled: store.Store,
+    splits: dict[int, pd.DataFrame],
+    choice: config.CheckpointChoice | None = None,
+) -> dict[int, Path]:
     """The checkpoint of each fold of a finished run, whose photos, labels and split must be those of today.
 
-    labeled: the store of the labeled photos. Raises FileNotFoundError that says what to run first for a
-    run that is not finished, ValueError that names a fold whose checkpoint belongs to something else.
+    labeled: the store of the labeled photos. choice: instead of the one that the run's settings name. Raises
+    FileNotFoundError that says what to run first for a run that is not finished, ValueError that names a
+    fold whose checkpoint belongs to something else.
     """
     folder = Path(output_dir) / "runs" / run
     settings = run_settings(output_dir, run)
     found = {}
     for fold in settings.folds or tuple(splits):
-        path = folder / f"fold{fold}" / "checkpoint" / f"{settings.checkpoint_choice}.safetensors"
+        path = folder / f"fold{fold}" / "checkpoint" / f"{choice or settings.checkpoint_choice}.safetensors"
         manifest = models.read_manifest(path)
         expected = folds.fingerprint(labeled.content, splits[fold], settings.weights) if fold in splits else None
         if manifest.get("data") != expected or config.changed(manifest["run"], settings.settings()):
@@ -114,6 +121,17 @@ def open_trainable(data_dir: Path, output_dir: Path, run: config.Run) -> store.S
     return open_photos(data_dir, output_dir, table, store.Frame.of_run(run))
 
 
+def load(path: Path, device: torch.device) -> tuple[nn.Module, models.Preprocessing, torch.dtype]:
+    """A checkpoint's network on a device, how it wants its photos, and the precision it was trained in."""
+    state, manifest = models.read_checkpoint(path)
+    preprocessing = models.Preprocessing.from_manifest(manifest)
+    run = config.Run.from_settings(manifest["run"])
+    network = models.of_run(run)
+    network.load_state_dict(state)
+    network.to(device, memory_format=torch.channels_last).eval()
+    return network, preprocessing, devices.dtype_for(run.precision, device)
+
+
 def mean_over_folds(found: dict[int, Path], source: devices.DevicePhotos, rows: np.ndarray, num_tta: int) -> np.ndarray:
     """(N, 18) probabilities of a store's `rows`, averaged over the folds' checkpoints.
 
@@ -121,13 +139,7 @@ def mean_over_folds(found: dict[int, Path], source: devices.DevicePhotos, rows: 
     """
     total = np.zeros((len(rows), labels.CLASS_COUNT))
     for path in files.progress(found.values(), what=f"predict {len(rows)} photos", unit="fold"):
-        state, manifest = models.read_checkpoint(path)
-        preprocessing = models.Preprocessing.from_manifest(manifest)
-        run = config.Run.from_settings(manifest["run"])
-        network = models.of_run(run)
-        network.load_state_dict(state)
-        network.to(source.device, memory_format=torch.channels_last)
-        dtype = devices.dtype_for(run.precision, source.device)
+        network, preprocessing, dtype = load(path, source.device)
         total += predict(network, source, rows, preprocessing, dtype, num_tta)
     return total / len(found)
 
