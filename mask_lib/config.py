@@ -9,6 +9,8 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Self
 
+from mask_lib.labels import AGE_EDGES
+
 Resize = Literal["stretch", "crop", "pad"]
 Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["constant", "cosine", "one_cycle", "step", "plateau"]
@@ -19,6 +21,8 @@ Augmentation = Literal["none", "flip", "faces"]
 Balance = Literal["none", "sqrt", "full"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 LabelSource = Literal["clean", "given"]
+Head = Literal["linear", "attention", "three"]
+AgeTarget = Literal["classes", "ordinal"]
 CheckpointChoice = Literal["best", "last", "swa", "ema"]
 WhenChanged = Literal["refuse", "restart"]
 
@@ -36,12 +40,14 @@ class Run:
     """
 
     run: str = "one_model"  # names the folder under runs/
-    architecture: str = "tf_efficientnet_lite0"  # any timm name
+    architecture: str = "tf_efficientnet_lite0"  # any timm name, or custom_model
+    head: Head = "linear"  # attention: where to look for each class; three: mask, gender and age apart
     weights: str = "imagenet"  # imagenet, none, or the path of a .safetensors file
     image_width: int = 224  # pixels
     image_height: int = 224  # pixels
     resize: Resize = "stretch"
     image_channels: int = 3  # 1: grey, 3: colour, 4: red, green, blue and yellow, as mask_lib.rgby combines them
+    per_image_norm: bool = False  # each photo's channels get mean 0 and deviation 1, not the data set's
     folds: tuple[int, ...] = ()  # empty: all of them
     label_source: LabelSource = "clean"  # as label cleaning left them, or as the data set gives them
     epochs: int = 2
@@ -64,6 +70,10 @@ class Run:
     attribute_label_smoothing: tuple[float, ...] = ()  # of mask, gender, age: [0.0, 0.0, 0.2]; empty: none
     class_balance: Balance = "none"  # weights of the classes in the loss: none, 1/sqrt(count), 1/count
     attribute_loss: float = 0.0  # weight of the losses of mask, gender and age beside the 18-way one
+    head_loss_weights: tuple[float, ...] = (1.0, 1.0, 1.0)  # of the three heads' losses: mask, gender, age
+    age_target: AgeTarget = "classes"  # ordinal: the third head learns from ages in years
+    age_softness: float = 0.0  # years by which the borders between age groups are blurred in training
+    old_from: int = 60  # years from which training counts a person as old; scores always count from 60
     augmentation: Augmentation = "flip"
     mixing: Mixing = "none"  # of two photos and their labels; cutmix_old: with a photo of the oldest
     mixing_alpha: float = 1.0  # shares come from Beta(alpha, alpha): 1 any alike, below 1 mostly small ones
@@ -97,6 +107,9 @@ class Run:
         balanced = self.sampling == "weighted"
         once = "none where sampling is weighted, or rare classes would count twice over"
         self._hold(lambda value: value == "none" or not balanced, once, "class_balance")
+        self._hold(lambda value: value >= 0, "0 or above", "age_softness")
+        self._hold(lambda years: AGE_EDGES[0] < years <= AGE_EDGES[1], "from 31 to 60 years", "old_from")
+        self._hold_heads()
         self._hold(SAFE_NAME.fullmatch, "a name of letters, digits, '_', '-' and '.', since it becomes a folder", "run")
         self._hold(lambda value: value in (1, 3, 4), "1, 3 or 4", "image_channels")
         choice = self.checkpoint_choice
@@ -104,6 +117,16 @@ class Run:
         self._hold(lambda value: value > 0 or choice != "swa", "above 0 where checkpoint_choice is swa", "keep_epochs")
         self._hold(lambda folds: all(fold >= 0 for fold in folds), "a list of fold numbers from 0", "folds")
         self._hold(lambda folds: len(set(folds)) == len(folds), "without repeats", "folds")
+
+    def _hold_heads(self) -> None:
+        """What the settings of three heads ask for."""
+        three, name = self.head == "three", "head_loss_weights"
+        self._hold(lambda weights: len(weights) == 3, "three numbers, for mask, gender and age", name)
+        self._hold(lambda weights: min(weights) >= 0 < max(weights), "0 or above, one of them above 0", name)
+        self._hold(lambda weights: three or set(weights) == {1.0}, "[1.0, 1.0, 1.0] unless head is three", name)
+        self._hold(lambda target: three or target == "classes", "classes unless head is three", "age_target")
+        apart = self.age_target == "classes"
+        self._hold(lambda years: apart or years == 0, "0 where age_target is ordinal", "age_softness")
 
     def _hold(self, holds: Callable[[Any], Any], wanted: str, *names: str) -> None:
         for name in names:

@@ -77,9 +77,10 @@ def require_today(path: Path, settings: config.Run, labeled: store.Store, split:
     manifest = models.read_manifest(path)
     expected = None if split is None else folds.fingerprint(labeled.content, split, settings.weights)
     if manifest.get("data") != expected or config.changed(manifest["run"], settings.settings()):
+        notebook = "04_three_model" if settings.head == "three" else "03_one_model"
         raise ValueError(
             f"{files.shown_path(path)} was trained on other photos, labels or folds, or with other settings, than "
-            f"those of today: run 03_one_model again with run: {settings.run} and when_changed: restart"
+            f"those of today: run {notebook} again with run: {settings.run} and when_changed: restart"
         )
 
 
@@ -131,10 +132,11 @@ class Loaded:
 def load(state: dict[str, torch.Tensor], manifest: dict[str, Any], device: torch.device) -> Loaded:
     """A checkpoint's network on `device`."""
     preprocessing = models.Preprocessing.from_manifest(manifest)
-    network = models.build(manifest["run"]["architecture"], channels=preprocessing.channels)
+    run = config.Run.from_settings(manifest["run"])
+    network = models.of_run(run)
     network.load_state_dict(state)
     network.to(device, memory_format=torch.channels_last)
-    return Loaded(network, preprocessing, devices.dtype_for(manifest["run"]["precision"], device))
+    return Loaded(network, preprocessing, devices.dtype_for(run.precision, device))
 
 
 def stored(checkpoint: Path, source: devices.DevicePhotos, paths: list[str], tta: views.Tta, start: Path) -> np.ndarray:

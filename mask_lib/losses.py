@@ -6,10 +6,11 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from mask_lib import labels
+from mask_lib import ages, labels
 from mask_lib.config import Balance, Run
 
 POWERS: dict[Balance, float] = {"none": 0.0, "sqrt": 0.5, "full": 1.0}
+EVEN = (1.0, 1.0, 1.0)  # weights of three heads at which the sum of their cross-entropies is the joint one
 SUMMED_AXES = {"mask": (2, 3), "gender": (1, 3), "age": (1, 2)}  # of (B, mask, gender, age)
 
 
@@ -42,20 +43,55 @@ def loss_of(
 ) -> torch.Tensor:
     """Scalar loss of (B, 18) float32 logits for (B,) int64 labels or, of mixed photos, (B, 18) probabilities.
 
+    For an ordinal age head the targets have further columns, `ages.past_borders`.
+
     The run's `loss` over the 18 classes, plus `attribute_loss` times the sum of the same over the mask,
     gender and age that the 18 probabilities imply. The second part lets a rare class learn its age from
-    all photos of that age.
+    all photos of that age. Three heads that are weighted, or of which the age's is ordinal, have the sum
+    of their own losses in place of the 18-way one.
 
     known: (B, 3) bool, which attributes of each photo are, for targets as `partial_target` makes them. A
     photo counts for the attributes that are known, and for the 18 classes if all are.
     """
+    past = None
+    if target.is_floating_point():
+        target, past = target[:, : labels.CLASS_COUNT], target[:, labels.CLASS_COUNT :]
     of_photo = target @ weights if target.is_floating_point() else weights[target]
     smoothing = run.attribute_label_smoothing
-    of_all = None if known is None else known.all(dim=1).float()
-    loss = _answered([Question(logits, target, labels.SHAPE, smoothing, of_all)], run, of_photo)
+    if run.head_loss_weights != EVEN or run.age_target == "ordinal":
+        loss = _of_heads(_attributes(logits, target, smoothing, known), past, run, of_photo)
+    else:
+        of_all = None if known is None else known.all(dim=1).float()
+        loss = _answered([Question(logits, target, labels.SHAPE, smoothing, of_all)], run, of_photo)
     if run.attribute_loss:
         loss = loss + run.attribute_loss * _answered(_attributes(logits, target, smoothing, known), run, of_photo)
     return loss
+
+
+def _of_heads(questions: list[Question], past: torch.Tensor | None, run: Run, of_photo: torch.Tensor) -> torch.Tensor:
+    """The scalar sum of three heads' losses, each times its weight; `past` as `ordinal_losses` takes it."""
+    parts = [_answered([question], run, of_photo) for question in questions]
+    if run.age_target == "ordinal":
+        parts[-1] = (ordinal_losses(questions[-1], past, run) * of_photo).mean()
+    return sum(weight * part for weight, part in zip(run.head_loss_weights, parts, strict=True))
+
+
+def ordinal_losses(question: Question, past: torch.Tensor, run: Run) -> torch.Tensor:
+    """(B,) cross-entropies of being as old as each border, twice their mean over those that are known.
+
+    question: that for age. past: (B, K) float32, 0 to 1, NaN where unknown. As in ordinal regression
+    (CORAL, Cao et al. 2020) one line serves all borders: the logit of being past a border falls evenly with
+    its years. Three groups tell the logits at the two borders that count, and so the whole line.
+    """
+    young, middle, old = question.logits.log_softmax(dim=1).unbind(1)
+    first, last = torch.logaddexp(middle, old) - young, old - torch.logaddexp(young, middle)
+    places = past.new_tensor(ages.border_places(run.old_from))
+    logits = first[:, None] + (last - first)[:, None] * places
+    kept, known = (1 - run.label_smoothing) * (1 - sum(question.smoothing)), past.isfinite()
+    wanted = kept * past.nan_to_num() + (1 - kept) / 2
+    losses = functional.binary_cross_entropy_with_logits(logits, wanted, known.float(), reduction="none").sum(dim=1)
+    losses = 2 * losses / known.sum(dim=1).clamp_min(1)
+    return losses if question.counted is None else losses * question.counted
 
 
 def partial_target(attributes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

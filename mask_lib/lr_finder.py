@@ -30,14 +30,8 @@ def find(
     mixed, with a rate that grows from `low` to `high`; no layer is frozen. All of it is thrown away:
     nothing is written, and the run trains as if it had never been.
     """
-    network = models.build(run.architecture, dropout=run.dropout, channels=run.image_channels).to(
-        source.device, memory_format=torch.channels_last
-    )
-    network.load_state_dict(
-        models.initial_state(
-            run.architecture, run.weights, sampling.step_seed(run.seed, fold, 0, 0), channels=run.image_channels
-        )
-    )
+    network = models.of_run(run).to(source.device, memory_format=torch.channels_last)
+    network.load_state_dict(models.first_weights(run, sampling.step_seed(run.seed, fold, 0, 0)))
     trial = training.FoldTraining(run, fold, split, source)
     trial.start(network, network)
     network.train()

@@ -41,15 +41,15 @@ def mixed(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The first B of `photos`, (≥ B, C, H, W) float32, each mixed with its partner, and their targets.
 
-    target: int64 labels of all `photos`; partner: (B,) as `with_partners` gives them. The (B, 18) float32
-    probabilities say how much of a photo is whose: rows sum to 1. A photo that is not among the share
-    `mixing_probability` stays as it is.
+    target: int64 labels of all `photos`, or their float32 targets as `ages.targets` gives them; partner:
+    (B,) as `with_partners` gives them. The (B, 18) float32 probabilities say how much of a photo is whose:
+    rows sum to 1. A photo that is not among the share `mixing_probability` stays as it is.
     """
     count = len(partner)
     kept = kept_parts(run, (count, *photos.shape[2:]), photos.device, random)
     shares = kept.mean(dim=(1, 2, 3)).view(-1, 1)
     beside = torch.from_numpy(partner).to(photos.device)
-    wanted = functional.one_hot(target, labels.CLASS_COUNT).float()
+    wanted = target if target.is_floating_point() else functional.one_hot(target, labels.CLASS_COUNT).float()
     return (
         photos[:count] * kept + photos[beside] * (1 - kept),
         wanted[:count] * shares + wanted[beside] * (1 - shares),

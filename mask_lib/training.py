@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from mask_lib import (
+    ages,
     augment,
     averaging,
     config,
@@ -65,10 +66,13 @@ class FoldTraining:
         self.data = folds.fingerprint(photos.content, split, run.weights)
         self.rows = {part: photos.rows(list(table["path"])) for part, table in split.groupby("split")}
         self.labels = {part: table["label"].to_numpy(np.int64) for part, table in split.groupby("split")}
+        train = split[split["split"] == folds.TRAIN]
+        self.labels[folds.TRAIN], self.targets = ages.targets(train, run)
+        self.years = files.digest(ages.known_years(train).tolist()) if ages.needed(run) else None
         self.dtype = devices.dtype_for(run.precision, device)
         frame = photos.frame
         self.preprocessing = models.preprocessing(
-            run.architecture, frame.width, frame.height, frame.resize, run.image_channels
+            run.architecture, frame.width, frame.height, frame.resize, run.image_channels, run.per_image_norm
         )
         self.weights = losses.class_weights(self.labels[folds.TRAIN], run.class_balance).to(device)
         self.old = mixing.oldest(self.labels[folds.TRAIN]) if run.mixing == "cutmix_old" else None
@@ -88,6 +92,7 @@ class FoldTraining:
             "run": self.run.settings(),
             "fold": self.fold,
             "data": self.data,
+            "years": self.years,
             "dtype": str(self.dtype),
             "preprocessing": dataclasses.asdict(self.preprocessing),
             "place": dataclasses.asdict(self.place),
@@ -107,6 +112,8 @@ class FoldTraining:
         differences = config.changed(manifest["run"], self.run.settings())
         if manifest["data"] != self.data:
             differences.append("the photos, their labels or the split")
+        if manifest.get("years") != self.years:
+            differences.append("the ages in years")
         if manifest.get("dtype", str(self.dtype)) != str(self.dtype):
             differences.append(f"arithmetic in {manifest['dtype']}, here {self.dtype}")
         if differences:
@@ -146,14 +153,14 @@ class FoldTraining:
         return loss.detach().double() * len(batch)
 
     def prepared(self, batch: np.ndarray, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Augmented photos, (B, C, H, W) float32, and (B,) int64 labels; where photos are mixed (B, 18) float32."""
+        """Augmented photos, (B, C, H, W) float32, and their targets as `losses.loss_of` takes them."""
         random = np.random.default_rng(seed)
         positions, partner = batch, None
         if self.run.mixing != "none":
             positions, partner = mixing.with_partners(batch, self.old, random)
         pixels = self.photos.batch(self.rows[folds.TRAIN][positions])
         photos = augment.augment(pixels, self.run.augmentation, torch.Generator().manual_seed(seed))
-        target = torch.from_numpy(self.labels[folds.TRAIN][positions]).to(self.device)
+        target = torch.from_numpy(self.targets[positions]).to(self.device)
         return (photos, target) if partner is None else mixing.mixed(photos, target, partner, self.run, random)
 
     def train_epoch(self, checkpoint: Path, checkpoint_seconds: float, on_step: OnStep) -> None:
@@ -259,9 +266,7 @@ def train_fold(
     training.start(network, forward)
     last = folder / "checkpoint" / "last.safetensors"
     if not resumed(training, last, when_changed):
-        seed = sampling.step_seed(run.seed, fold, 0, 0)
-        first_weights = models.initial_state(run.architecture, run.weights, seed, channels=run.image_channels)
-        network.load_state_dict(first_weights)
+        network.load_state_dict(models.first_weights(run, sampling.step_seed(run.seed, fold, 0, 0)))
     if training.finished() and (folder / "oof.csv").exists():
         return pd.read_csv(folder / "oof.csv")
     forget_results(folder)
