@@ -24,6 +24,7 @@ RUN = {
     "image_width": 48,
     "image_height": 64,
     "epochs": 1,
+    "keep_epochs": 1,
     "compare_with_baseline": False,
     "tracking_mode": "disabled",
 }
@@ -71,6 +72,7 @@ def output(project: Path) -> Path:
         ("inferences/tiny.test.csv", ["ImageID", *CLASSES]),
         ("inferences/tiny.test_val.csv", ["path", "label", *CLASSES]),
         ("submissions/submission.csv", ["ImageID", "ans"]),
+        ("submissions/submission.csv.leak.csv", ["ImageID", "ans"]),
     ],
 )
 def test_each_table_has_the_promised_columns_and_some_rows(output: Path, path: str, columns: list[str]):
@@ -87,7 +89,9 @@ def test_a_fold_leaves_its_history_and_checkpoints(output: Path, fold: int):
     history = pd.read_csv(folder / "history.csv")
     assert list(history["epoch"]) == [1]
     assert {"train_loss", "val_loss", "val_macro_f1", "seconds", "photos_per_second"} <= set(history.columns)
-    assert {path.name for path in (folder / "checkpoint").iterdir()} == {"last.safetensors", "best.safetensors"}
+    assert {path.name for path in (folder / "checkpoint").iterdir()} == {
+        *("last.safetensors", "best.safetensors", "epoch001.safetensors", "swa.safetensors")
+    }
 
 
 def test_a_run_keeps_its_settings_and_scores(output: Path):
@@ -150,7 +154,9 @@ def test_no_person_crosses_and_every_photo_is_judged_by_strangers(output: Path):
         ("01_label_cleaning", "Changed labels: 0; dropped photos: 0"),
         ("03_one_model.tiny", "On people it has never seen"),
         ("06_inference.tiny", "photos predicted by 1 run"),
-        ("07_ensemble", "the weighted mean of 1 member"),
+        ("05_average_weights.tiny", "An average is used only where"),
+        ("07_ensemble", "answers by tiny (100%"),
+        ("08_compare_runs", "tiny"),
     ],
 )
 def test_each_report_holds_the_answer(output: Path, name: str, answer: str):
