@@ -213,7 +213,7 @@ def test_only_training_counts_people_of_58_as_old(data, tmp_path):
     groups = {part: set(labels.decode_all(found)["age"]) for part, found in fold.labels.items()}
     assert labels.AgeGroup.FROM_30_TO_59 not in groups["train"]
     assert labels.AgeGroup.FROM_30_TO_59 in groups["val"]
-    assert set(fold.targets) == set(fold.labels["train"])
+    assert set(fold.targets.wanted.target.tolist()) == set(fold.labels["train"])
     result = toys.train(data, tmp_path, old_from=58)
     assert sorted(result.out_of_fold["label"].unique()) == sorted(toys.CLASSES)
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mask_lib import config, labels, mixing
+from mask_lib.targets import Wanted
 
 KINDS = ["mixup", "cutmix", "cutmix_half", "cutmix_old"]
 COUNT, HEIGHT, WIDTH = 64, 24, 17
@@ -28,7 +29,9 @@ def mix(run: config.Run, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, np.
     photos, target = plain_photos()
     random = np.random.default_rng(seed)
     _, partner = mixing.with_partners(np.arange(COUNT), None, random)
-    return *mixing.mixed(photos, target, partner, run, random), partner
+    photos, wanted = mixing.mixed(photos, Wanted(target), partner, run, random)
+    assert wanted.weights is wanted.known is None
+    return photos, wanted.target, partner
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -114,7 +117,7 @@ def test_cutmix_old_mixes_every_photo_with_an_old_one_even_if_the_batch_holds_no
     assert (train_labels[positions[partner]] == 17).all()
     photos = torch.zeros(len(positions), 3, HEIGHT, WIDTH)
     run = run_of("cutmix_old", mixing_alpha=50.0)  # boxes of about half the photo
-    _, target = mixing.mixed(photos, torch.from_numpy(train_labels[positions]), partner, run, random)
+    _, (target, _, _) = mixing.mixed(photos, Wanted(torch.from_numpy(train_labels[positions])), partner, run, random)
     assert len(target) == len(batch)
     assert (target[:, 17] > 0).all()
 
