@@ -64,7 +64,7 @@ def _partial(train: pd.DataFrame, run: Run) -> tuple[np.ndarray, torch.Tensor, t
         )
     given = train["label"].to_numpy(np.int64)
     years = ages.known_years(train) if ages.needed(run) else np.full(len(train), np.nan)
-    attributes = train[list(folds.KNOWN.values())].to_numpy(np.int64)  # (N, 3)
+    attributes = train[list(folds.KNOWN.values())].to_numpy(np.int64, copy=True)  # (N, 3)
     groups = attributes[:, -1] = ages.shifted(attributes[:, -1], years, run.old_from)
     target, known = losses.partial_target(torch.from_numpy(attributes))
     target = torch.from_numpy(ages.refined(target.numpy(), groups, years, run))

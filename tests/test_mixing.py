@@ -131,3 +131,27 @@ def test_partners_within_a_batch_are_each_others():
     positions, partner = mixing.with_partners(np.arange(100, 130), None, np.random.default_rng(0))
     assert positions.tolist() == list(range(100, 130))
     assert sorted(partner) == list(range(30))
+
+
+def test_weights_are_mixed_by_the_shares_that_targets_are_mixed_by():
+    photos, _ = plain_photos()
+    weights = torch.where(torch.arange(COUNT) % 2 == 0, 1.0, 0.5)
+    random = np.random.default_rng(0)
+    _, partner = mixing.with_partners(np.arange(COUNT), None, random)
+    _, wanted = mixing.mixed(photos, Wanted(torch.eye(COUNT), weights), partner, run_of("mixup"), random)
+    torch.testing.assert_close(wanted.weights, wanted.target @ weights)  # each photo a class of its own
+    assert len(wanted.weights.unique()) > 3 and wanted.known is None
+
+
+def test_an_attribute_is_known_of_a_mixed_photo_if_it_is_of_all_that_is_in_it():
+    photos, target = plain_photos(2)
+    known = torch.tensor([[True, False, True], [False, False, True]])
+    one_known = Wanted(target, None, known)
+    for probability, expected in ((0.0, known), (1.0, known.all(dim=0).expand(2, 3))):
+        run = run_of("mixup", mixing_probability=probability)
+        _, wanted = mixing.mixed(photos, one_known, np.array([1, 0]), run, np.random.default_rng(0))
+        assert torch.equal(wanted.known, expected)
+
+
+def test_nobody_whose_class_is_unknown_is_a_partner_from_the_old():
+    assert mixing.oldest(np.array([-1, 2, -1, 17])).tolist() == [1, 3]
