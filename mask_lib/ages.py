@@ -63,9 +63,9 @@ def shifted(train_labels: np.ndarray, years: np.ndarray, old_from: int) -> np.nd
 def targets(train: pd.DataFrame, run: Run) -> tuple[np.ndarray, np.ndarray]:
     """(N,) int64 labels that training counts and weighs classes by, and its targets.
 
-    train: a split's train rows, all with a label. The targets are the labels themselves; with blurred borders (N, 18)
-    float32 probabilities; for an ordinal head (N, 18 + K) float32, the labels one-hot and then
-    `past_borders`.
+    train: a split's train rows, all with a label. The targets are the labels themselves; with blurred
+    borders (N, 18) float32 probabilities; for an ordinal head (N, 18 + K) float32, the labels one-hot and
+    then `past_borders`.
     """
     found = train["label"].to_numpy(np.int64)
     if not needed(run):

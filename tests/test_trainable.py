@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import toys
 from safetensors.torch import load_file
 
 from mask_lib import (
     config,
+    devices,
     external,
     files,
     folds,
@@ -225,20 +227,55 @@ def test_a_run_of_other_weights_does_not_go_on_from_a_checkpoint(taught, student
         runs.train_run(run, lighter, inference.open_trainable(data, output, run), output)
 
 
-def test_weights_and_partial_rows_change_what_is_learned(taught, student, tmp_path):
-    """Each of them does something: the runs differ, though their steps and random numbers are the same."""
+def answers_of(data: Path, output: Path, run: config.Run, change) -> np.ndarray:
+    """What a run of fold 0 says of its val photos once `change` was made to the split, in place."""
+    split = trainable.read_splits(output, run)[0]
+    change(split)
+    decoded = inference.open_trainable(data, output, run)
+    result = runs.train_run(run, {0: split}, decoded, output / change.__name__, when_changed="restart")
+    return result.out_of_fold[list(labels.PROBABILITY_COLUMNS)].to_numpy()
+
+
+def as_it_is(split):
+    pass
+
+
+def pseudo_labels_lighter(split):
+    split["weight"] = split["weight"].replace(0.5, 0.1)
+
+
+def partial_rows_lighter(split):
+    split.loc[split["label"] == -1, "weight"] = 0.1
+
+
+def partial_rows_of_nobody(split):
+    split.loc[split["label"] == -1, list(folds.KNOWN.values())] = -1
+
+
+def partial_rows_of_nobody_lighter(split):
+    partial_rows_of_nobody(split)
+    partial_rows_lighter(split)
+
+
+def test_training_hears_weights_and_what_is_known(taught):
+    """All with the same steps and random numbers; a photo of which nothing is known teaches nothing at any weight."""
     data, output = taught
-    run = run_of(**STUDENT)
-    splits, decoded = trainable.read_splits(output, run), inference.open_trainable(data, output, run)
-    heavy = {fold: split.assign(weight=1.0) for fold, split in splits.items()}
-    unknown = {fold: split.copy() for fold, split in splits.items()}
-    for split in unknown.values():
-        split.loc[split["label"] == -1, "known_age"] = -1
-    for name, changed in (("heavy", heavy), ("unknown", unknown)):
-        other = runs.train_run(run, changed, decoded, tmp_path / name)
-        assert not np.allclose(
-            other.out_of_fold[list(labels.PROBABILITY_COLUMNS)], student.out_of_fold[list(labels.PROBABILITY_COLUMNS)]
-        )
+    run = run_of(**STUDENT | {"mixing": "none", "folds": (0,), "attribute_loss": 1.0, "loss": "f1_cross_entropy"})
+    changes = [as_it_is, pseudo_labels_lighter, partial_rows_lighter, partial_rows_of_nobody]
+    found = [answers_of(data, output, run, change) for change in changes]
+    for number, one in enumerate(found):
+        assert not any(np.allclose(one, other, atol=1e-5) for other in found[:number])
+    np.testing.assert_array_equal(answers_of(data, output, run, partial_rows_of_nobody_lighter), found[-1])
+
+
+def test_pseudo_and_partial_rows_do_not_count_for_the_balance_of_classes(taught):
+    data, output = taught
+    changes = STUDENT | {"sampling": "shuffle", "class_balance": "full"}
+    weights = []
+    for run in (run_of(class_balance="full"), run_of(**changes)):
+        source = devices.DevicePhotos(inference.open_trainable(data, output, run), torch.device("cpu"))
+        weights.append(training.FoldTraining(run, 0, trainable.read_splits(output, run)[0], source).weights)
+    assert torch.equal(*weights) and len(weights[0].unique()) > 2
 
 
 def test_three_heads_learn_from_partial_rows_too(taught, tmp_path):
