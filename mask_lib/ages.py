@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from mask_lib import external, labels, photos
+from mask_lib import external, folds, labels, photos
 from mask_lib.config import Run
 
 MIDDLE, OLDEST = labels.AGE_EDGES
@@ -45,12 +45,17 @@ def known_years(split: pd.DataFrame) -> np.ndarray:
             "give them to ages.with_years first"
         )
     years = split["age"].to_numpy("float64", na_value=np.nan)
-    groups = np.digitize(years, labels.AGE_EDGES)
-    return np.where(groups == labels.decode_all(split["label"])["age"], years, np.nan)
+    return np.where(np.digitize(years, labels.AGE_EDGES) == groups_of(split), years, np.nan)
+
+
+def groups_of(split: pd.DataFrame) -> np.ndarray:
+    """(N,) int64 age groups of a split's rows, -1 where a split with partial labels does not know it."""
+    known = split.get(folds.KNOWN["age"])
+    return labels.decode_all(split["label"])["age"] if known is None else known.to_numpy(np.int64)
 
 
 def shifted(train_labels: np.ndarray, years: np.ndarray, old_from: int) -> np.ndarray:
-    """(N,) int64 labels in which people of `old_from` years and more, below 60, count as the oldest."""
+    """(N,) int64 labels, or age groups, in which people of `old_from` years and more, below 60, are the oldest."""
     older = (years >= old_from) & (years < OLDEST)  # NaN is neither
     return train_labels + older * (labels.AgeGroup.FROM_60 - labels.AgeGroup.FROM_30_TO_59)
 
@@ -58,19 +63,29 @@ def shifted(train_labels: np.ndarray, years: np.ndarray, old_from: int) -> np.nd
 def targets(train: pd.DataFrame, run: Run) -> tuple[np.ndarray, np.ndarray]:
     """(N,) int64 labels that training counts and weighs classes by, and its targets.
 
-    train: a split's train rows. The targets are the labels themselves; with blurred borders (N, 18)
-    float32 probabilities; for an ordinal head (N, 18 + K) float32, the labels one-hot and then
-    `past_borders`.
+    train: a split's train rows, all with a label. The targets are the labels themselves; with blurred
+    borders (N, 18) float32 probabilities; for an ordinal head (N, 18 + K) float32, the labels one-hot and
+    then `past_borders`.
     """
     found = train["label"].to_numpy(np.int64)
     if not needed(run):
         return found, found
     years = known_years(train)
     found = shifted(found, years, run.old_from)
+    if run.age_target == "classes" and not run.age_softness:
+        return found, found
     one_hot = np.eye(labels.CLASS_COUNT, dtype=np.float32)[found]
+    return found, refined(one_hot, labels.decode_all(found)["age"], years, run)
+
+
+def refined(one_hot: np.ndarray, groups: np.ndarray, years: np.ndarray, run: Run) -> np.ndarray:
+    """(N, 18) float32 probabilities as a run's settings blur them, or (N, 18 + K) with an ordinal head's borders.
+
+    groups: (N,) int64 age groups, as `past_borders` takes them.
+    """
     if run.age_target == "ordinal":
-        return found, np.hstack([one_hot, past_borders(found, years, run.old_from)])
-    return found, blurred(one_hot, years, run.age_softness, run.old_from) if run.age_softness else found
+        return np.hstack([one_hot, past_borders(groups, years, run.old_from)])
+    return blurred(one_hot, years, run.age_softness, run.old_from) if run.age_softness else one_hot
 
 
 def blurred(one_hot: np.ndarray, years: np.ndarray, softness: float, old_from: int = OLDEST) -> np.ndarray:
@@ -92,14 +107,16 @@ def borders(old_from: int = OLDEST) -> tuple[int, ...]:
     return tuple(sorted({*range(LOWEST, HIGHEST + 1, YEARS_BETWEEN), MIDDLE, old_from}))
 
 
-def past_borders(train_labels: np.ndarray, years: np.ndarray, old_from: int = OLDEST) -> np.ndarray:
+def past_borders(groups: np.ndarray, years: np.ndarray, old_from: int = OLDEST) -> np.ndarray:
     """(N, K) float32, 1 where a person is as old as a border or older, else 0; NaN where nobody knows.
 
-    Of a person without years the label still tells the borders that its group lies wholly on one side of.
+    groups: (N,) int64 age groups, -1 where unknown. Of a person without years the group still tells the
+    borders that it lies wholly on one side of.
     """
     edges = np.array(borders(old_from))
-    group = labels.decode_all(train_labels)["age"]
-    least, most = np.array([-math.inf, MIDDLE, OLDEST])[group], np.array([MIDDLE, OLDEST, math.inf])[group]
+    # The last entries, which -1 takes too, are those of an unknown group.
+    least = np.array([-math.inf, MIDDLE, OLDEST, -math.inf])[groups]
+    most = np.array([MIDDLE, OLDEST, math.inf, math.inf])[groups]
     by_group = np.where(least[:, None] >= edges, 1.0, np.where(most[:, None] <= edges, 0.0, np.nan))
     by_years = (years[:, None] >= edges).astype(float)
     return np.where(np.isnan(years)[:, None], by_group, by_years).astype(np.float32)

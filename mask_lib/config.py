@@ -50,6 +50,9 @@ class Run:
     per_image_norm: bool = False  # each photo's channels get mean 0 and deviation 1, not the data set's
     folds: tuple[int, ...] = ()  # empty: all of them
     label_source: LabelSource = "clean"  # as label cleaning left them, or as the data set gives them
+    pseudo_labels: str = ""  # a finished run of which mask_lib.self_training made pseudo-labels, which join training
+    pseudo_weight: float = 0.5  # of a pseudo-labeled photo in the loss, beside 1 for a labeled one
+    partial_labels: bool = False  # external photos of which not every attribute is known join training
     epochs: int = 2
     batch_size: int = 16  # photos
     optimizer: Optimizer = "sgd"
@@ -110,6 +113,7 @@ class Run:
         self._hold(lambda value: value >= 0, "0 or above", "age_softness")
         self._hold(lambda years: AGE_EDGES[0] < years <= AGE_EDGES[1], "from 31 to 60 years", "old_from")
         self._hold_heads()
+        self._hold_more_photos()
         self._hold(SAFE_NAME.fullmatch, "a name of letters, digits, '_', '-' and '.', since it becomes a folder", "run")
         self._hold(lambda value: value in (1, 3, 4), "1, 3 or 4", "image_channels")
         choice = self.checkpoint_choice
@@ -127,6 +131,16 @@ class Run:
         self._hold(lambda target: three or target == "classes", "classes unless head is three", "age_target")
         apart = self.age_target == "classes"
         self._hold(lambda years: apart or years == 0, "0 where age_target is ordinal", "age_softness")
+
+    def _hold_more_photos(self) -> None:
+        """What pseudo-labels and photos of which not all is known ask for."""
+        another = "the name of another run, which is finished, or empty"
+        self._hold(lambda name: not name or (SAFE_NAME.fullmatch(name) and name != self.run), another, "pseudo_labels")
+        self._hold(lambda value: 0 < value <= 1, "above 0 and at most 1, a labeled photo's weight", "pseudo_weight")
+        teaches = self.attribute_loss > 0 or self.head == "three"
+        advice = "false here, since 18 outputs alone learn nothing of a photo of which not all is known"
+        advice += ": set attribute_loss above 0, such as 1.0, or head: three"
+        self._hold(lambda joins: teaches or not joins, advice, "partial_labels")
 
     def _hold(self, holds: Callable[[Any], Any], wanted: str, *names: str) -> None:
         for name in names:

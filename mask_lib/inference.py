@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from mask_lib import clean_labels, config, devices, external, files, folds, labels, layout, models, photos, store, views
+from mask_lib import config, devices, files, folds, labels, layout, models, photos, store, trainable, views
 
 PREDICT_BATCH = 64  # photos; small enough for any network on any GPU in use
 AVERAGING = "averaging.json"  # in a run's folder: which weights of each fold are used, and why
@@ -109,9 +109,8 @@ def open_photos(data_dir: Path, output_dir: Path, table: pd.DataFrame, frame: st
 
 
 def open_trainable(data_dir: Path, output_dir: Path, run: config.Run) -> store.Store:
-    """The store of every photo that a run may train on, external ones too, as its settings ask."""
-    table = external.with_external(photos.labeled(output_dir), output_dir)
-    return open_photos(data_dir, output_dir, table, store.Frame.of_run(run))
+    """The store of every photo that a run may train on, external and pseudo-labeled ones too, as its settings ask."""
+    return open_photos(data_dir, output_dir, trainable.photo_table(output_dir, run), store.Frame.of_run(run))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,7 +185,7 @@ def predict_run(
     parts = ("test", "test_val") if config.checked("split", split, Part) == "both" else (split,)
     settings = run_settings(output_dir, run)
     tta.check_fits(store.Frame.of_run(settings))
-    splits = clean_labels.read_splits(output_dir, settings.label_source)
+    splits = trainable.read_splits(output_dir, settings)
     labeled = open_trainable(data_dir, output_dir, settings)
     found = checkpoints(output_dir, run, labeled, splits)
     folder = Path(output_dir) / "inferences" / "models" / run

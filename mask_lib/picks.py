@@ -15,7 +15,6 @@ import torch
 
 from mask_lib import (
     averaging,
-    clean_labels,
     config,
     devices,
     files,
@@ -25,6 +24,7 @@ from mask_lib import (
     runs,
     scores,
     store,
+    trainable,
     training,
 )
 
@@ -110,7 +110,7 @@ def open_benches(
     data_dir: Path, output_dir: Path, settings: config.Run
 ) -> tuple[store.Store, dict[int, pd.DataFrame], dict[int, Bench]]:
     """The labeled photos of a run, today's splits, and a bench for each of the run's folds."""
-    splits = clean_labels.read_splits(output_dir, settings.label_source)
+    splits = trainable.read_splits(output_dir, settings)
     labeled = inference.open_trainable(data_dir, output_dir, settings)
     source = devices.DevicePhotos(labeled, devices.pick_device())
     chosen = runs.chosen_folds(settings, splits)

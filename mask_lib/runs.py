@@ -21,6 +21,7 @@ from mask_lib import (
     sampling,
     scores,
     store,
+    trainable,
     training,
 )
 
@@ -163,8 +164,12 @@ def write_scores(result: RunResult, baseline: pd.DataFrame | None = None) -> dic
 
 
 def baseline(photos: store.Store, result: RunResult, splits: dict[int, pd.DataFrame], folder: Path) -> pd.DataFrame:
-    """Scores, as `intervals` gives them, of a logistic regression on frozen features, on the run's own folds."""
+    """Scores, as `intervals` gives them, of a logistic regression on frozen features, on the run's own folds.
+
+    It learns from photos with a label of their own alone, so that it is the same bar for every run.
+    """
     trained = {int(fold): splits[int(fold)] for fold in result.history["fold"].unique()}
+    trained = {fold: split[trainable.is_real(split)] for fold, split in trained.items()}
     table = features.logistic_out_of_fold(features.backbone_features(photos, folder), photos, trained)
     return intervals(table.assign(person=table["path"].map(result.out_of_fold.set_index("path")["person"])))
 

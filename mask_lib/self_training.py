@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mask_lib import clean_labels, config, devices, files, inference, models, photos, pseudo_labels, views
+from mask_lib import config, devices, files, inference, models, photos, pseudo_labels, trainable, views
 
 
 def predictions(data_dir: Path, output_dir: Path, run: str, num_tta: int = 1) -> dict[int, pd.DataFrame]:
@@ -25,7 +25,7 @@ def predictions(data_dir: Path, output_dir: Path, run: str, num_tta: int = 1) ->
     """
     settings = inference.run_settings(output_dir, run)
     refuse_listening(settings)
-    splits = clean_labels.read_splits(output_dir, settings.label_source)
+    splits = trainable.read_splits(output_dir, settings)
     labeled = inference.open_trainable(data_dir, output_dir, settings)
     found = inference.checkpoints(output_dir, run, labeled, splits, choice="last")
     evaluated = photos.evaluated(output_dir)
@@ -67,7 +67,7 @@ def make(
     data = photos.find_data(data_dir, unpack_into=output / "unpacked")
     predicted = predictions(data, output, run, num_tta)
     found = pseudo_labels.choose(predicted, threshold, class_share, weight)
-    splits = clean_labels.read_splits(output, inference.run_settings(output, run).label_source)
+    splits = trainable.read_splits(output, inference.run_settings(output, run))
     pseudo_labels.write(found, output, run, {fold: splits[fold] for fold in predicted})
     return found
 

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from mask_lib import averaging, config, files, inference, models, runs, scores
+from mask_lib import averaging, config, files, inference, models, runs, scores, trainable
 from mask_lib.picks import SOUP_OF, Bench, is_soup, open_benches, without_place
 
 NAME = "soup"  # of its checkpoints
@@ -28,6 +28,7 @@ def make_soup(data_dir: Path, output_dir: Path, soup: str, members: Sequence[str
     """
     settings = [inference.run_settings(output_dir, run) for run in members]
     _check_names(output_dir, soup, members)
+    _check_photos(settings)
     labeled, splits, benches = open_benches(data_dir, output_dir, settings[0])
     found = {run: inference.checkpoints(output_dir, run, labeled, splits) for run in members}
     common = [fold for fold in benches if all(fold in paths for paths in found.values())]
@@ -56,6 +57,15 @@ def _check_names(output_dir: Path, soup: str, members: Sequence[str]) -> None:
     if soup in members or (runs.folder_of(output_dir, soup).exists() and not is_soup(output_dir, soup)):
         raise ValueError(f"soup = {soup!r}: that is a run that was trained; give the soup a name of its own")
     config.Run(run=soup)  # raises for a name that is no folder's
+
+
+def _check_photos(settings: Sequence[config.Run]) -> None:
+    """Raise ValueError that names two members that learned from other photos or labels."""
+    asked = [{name: one.settings()[name] for name in trainable.SETTINGS} for one in settings]
+    for one, other in zip(settings, asked, strict=True):
+        if reasons := config.changed(asked[0], other):
+            names = f"{settings[0].run} and {one.run}"
+            raise ValueError(f"{names} were trained on other photos or labels ({'; '.join(reasons)}): no soup of both")
 
 
 def write_fold(paths: dict[str, Path], bench: Bench, settings: config.Run, folder: Path) -> dict[str, Any]:

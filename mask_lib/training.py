@@ -18,7 +18,6 @@ import torch
 from torch import nn
 
 from mask_lib import (
-    ages,
     augment,
     averaging,
     config,
@@ -33,6 +32,7 @@ from mask_lib import (
     sampling,
     schedules,
     scores,
+    targets,
 )
 
 HISTORY_TIMES = ("seconds", "photos_per_second")  # what differs between two equal runs
@@ -67,14 +67,15 @@ class FoldTraining:
         self.rows = {part: photos.rows(list(table["path"])) for part, table in split.groupby("split")}
         self.labels = {part: table["label"].to_numpy(np.int64) for part, table in split.groupby("split")}
         train = split[split["split"] == folds.TRAIN]
-        self.labels[folds.TRAIN], self.targets = ages.targets(train, run)
-        self.years = files.digest(ages.known_years(train).tolist()) if ages.needed(run) else None
+        self.targets = targets.of_rows(train, run)
+        self.labels[folds.TRAIN] = self.targets.labels
+        self.years = targets.years_digest(train, run)
         self.dtype = devices.dtype_for(run.precision, device)
         frame = photos.frame
         self.preprocessing = models.preprocessing(
             run.architecture, frame.width, frame.height, frame.resize, run.image_channels, run.per_image_norm
         )
-        self.weights = losses.class_weights(self.labels[folds.TRAIN], run.class_balance).to(device)
+        self.weights = losses.class_weights(self.targets.real_labels, run.class_balance).to(device)
         self.old = mixing.oldest(self.labels[folds.TRAIN]) if run.mixing == "cutmix_old" else None
         self.place = Place()
 
@@ -142,37 +143,39 @@ class FoldTraining:
         torch.manual_seed(seed)  # dropout and the like
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * factor
-        photos, target = self.prepared(batch, seed)
+        photos, wanted = self.prepared(batch, seed)
         with devices.autocast(self.device, self.dtype):
             logits = self.forward(self.preprocessing.prepared(photos))
-        loss = losses.loss_of(logits.float(), target, self.run, self.weights)
+        loss = losses.loss_of(logits.float(), wanted.target, self.run, self.weights, wanted.known, wanted.weights)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return loss.detach().double() * len(batch)
 
-    def prepared(self, batch: np.ndarray, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Augmented photos, (B, C, H, W) float32, and their targets as `losses.loss_of` takes them."""
+    def prepared(self, batch: np.ndarray, seed: int) -> tuple[torch.Tensor, targets.Wanted]:
+        """Augmented photos, (B, C, H, W) float32, and what is wanted of them."""
         random = np.random.default_rng(seed)
         positions, partner = batch, None
         if self.run.mixing != "none":
             positions, partner = mixing.with_partners(batch, self.old, random)
         pixels = self.photos.batch(self.rows[folds.TRAIN][positions])
         photos = augment.augment(pixels, self.run.augmentation, torch.Generator().manual_seed(seed))
-        target = torch.from_numpy(self.targets[positions]).to(self.device)
-        return (photos, target) if partner is None else mixing.mixed(photos, target, partner, self.run, random)
+        wanted = self.targets.of(positions, self.device)
+        return (photos, wanted) if partner is None else mixing.mixed(photos, wanted, partner, self.run, random)
+
+    def batches(self, epoch: int) -> list[np.ndarray]:
+        """Positions of an epoch's photos among the train rows, batch by batch."""
+        found, run = self.targets, self.run
+        return sampling.batches(found.labels, run.batch_size, run.seed, self.fold, epoch, run.sampling, found.is_real)
 
     def train_epoch(self, checkpoint: Path, checkpoint_seconds: float, on_step: OnStep) -> None:
         """The rest of the epoch that `place` stands in, with a checkpoint now and then."""
-        place, run = self.place, self.run
-        todo = sampling.batches(
-            self.labels[folds.TRAIN], run.batch_size, run.seed, self.fold, place.epoch, run.sampling
-        )
+        place, todo = self.place, self.batches(self.place.epoch)
         self.forward.train()
         loss_sum = torch.tensor(place.loss_sum, dtype=torch.float64, device=self.device)
         started, saved = time.perf_counter() - place.seconds, time.perf_counter()
-        with optimizers.frozen_backbone(self.network, place.epoch < run.frozen_epochs):
+        with optimizers.frozen_backbone(self.network, place.epoch < self.run.frozen_epochs):
             for step in range(place.step, len(todo)):
                 loss_sum += self.train_step(todo[step], place.epoch, step, len(todo))
                 place.step = step + 1

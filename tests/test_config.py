@@ -20,6 +20,9 @@ OUT_OF_RANGE = {
     "image_height": [0],
     "image_channels": [0, 2, 5],
     "folds": [[-1], [0, 0]],
+    "pseudo_labels": ["a/b", "..", "one_model"],  # the last is the run's own name
+    "pseudo_weight": [0, -0.5, 1.1],
+    "partial_labels": [True],
     "epochs": [0],
     "batch_size": [0],
     "learning_rate": [0, -0.1, float("nan")],
@@ -235,6 +238,13 @@ def test_three_heads_may_weigh_their_losses(weights):
     assert built(head="three", head_loss_weights=weights).head_loss_weights == tuple(map(float, weights))
     with pytest.raises(ValueError, match=r"head_loss_weights = .*it must be \[1\.0, 1\.0, 1\.0\] unless head is three"):
         built(head="attention", head_loss_weights=weights)
+
+
+def test_partial_labels_want_something_that_learns_from_an_attribute_alone():
+    with pytest.raises(ValueError, match=r"partial_labels = True: .*set attribute_loss above 0, such as 1\.0, or head"):
+        built(partial_labels=True, head="attention")
+    assert built(partial_labels=True, attribute_loss=0.5).partial_labels
+    assert built(partial_labels=True, head="three").partial_labels
 
 
 def test_an_ordinal_age_stands_on_three_heads_and_is_not_blurred_too():

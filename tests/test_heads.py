@@ -10,7 +10,7 @@ import torch
 import toys
 from torch.nn import functional
 
-from mask_lib import ages, config, devices, inference, labels, losses, models, networks, runs, store, training
+from mask_lib import ages, config, devices, inference, labels, losses, models, networks, runs, store, training, views
 
 EVEN = torch.ones(labels.CLASS_COUNT)
 ORDINAL = config.Run(head="three", age_target="ordinal")
@@ -52,6 +52,26 @@ def test_a_head_of_weight_0_learns_nothing():
     losses.loss_of(head(torch.randn(12, 7)), torch.arange(12), run, EVEN).backward()
     assert head.heads["mask"].weight.grad.abs().sum() > 0
     assert head.heads["gender"].weight.grad.abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (2.0, 1.0, 0.5)])
+@pytest.mark.parametrize("kind", ["cross_entropy", "focal", "f1_cross_entropy"])
+def test_of_a_photo_of_which_only_the_age_is_known_the_age_head_alone_learns(kind, weights):
+    head = networks.ThreeHeads(7)
+    run = config.Run(head="three", head_loss_weights=weights, loss=kind, partial_labels=True)
+    target, known = losses.partial_target(torch.tensor([[-1, -1, 2], [-1, -1, 0]]))
+    losses.loss_of(head(torch.randn(2, 7)), target, run, EVEN, known).backward()
+    gradients = {name: part.weight.grad.abs().max() for name, part in head.heads.items()}
+    assert gradients["age"] > 1e-3
+    assert max(gradients["mask"], gradients["gender"]) < 1e-6
+
+
+@pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (2.0, 1.0, 0.5)])
+def test_whole_photos_cost_three_heads_the_same_beside_partial_ones(logits, target, weights):
+    run = config.Run(head="three", head_loss_weights=weights, label_smoothing=0.1)
+    known = torch.ones(len(target), 3, dtype=torch.bool)
+    found = losses.loss_of(logits, functional.one_hot(target, 18).float(), run, EVEN, known)
+    torch.testing.assert_close(found, losses.loss_of(logits, target, run, EVEN))
 
 
 @pytest.mark.parametrize("kind", ["focal", "f1", "f1_cross_entropy"])
@@ -184,9 +204,8 @@ def test_a_run_resumes_to_the_same_bits_and_its_checkpoint_alone_predicts(data, 
     opened = store.open_store(data / "store", data / "train" / "images", list(toys.table()["path"]), toys.FRAME)
     source = devices.DevicePhotos(opened, torch.device("cpu"))
     path = tmp_path / "whole" / "runs" / "toy" / "fold0" / "checkpoint" / "best.safetensors"
-    rows = opened.rows(list(whole.out_of_fold["path"]))
-    columns = list(labels.PROBABILITY_COLUMNS)
-    predicted = inference.mean_over_folds({0: path}, source, rows, num_tta=1)
+    paths, columns = list(whole.out_of_fold["path"]), list(labels.PROBABILITY_COLUMNS)
+    predicted = inference.mean_over_folds({0: path}, source, paths, views.ONE_VIEW, tmp_path, "val")
     np.testing.assert_allclose(predicted, whole.out_of_fold[columns].to_numpy(), atol=1e-6)
     if settings.get("head") == "three":
         product = labels.joint(**labels.marginals(predicted))
@@ -213,7 +232,7 @@ def test_only_training_counts_people_of_58_as_old(data, tmp_path):
     groups = {part: set(labels.decode_all(found)["age"]) for part, found in fold.labels.items()}
     assert labels.AgeGroup.FROM_30_TO_59 not in groups["train"]
     assert labels.AgeGroup.FROM_30_TO_59 in groups["val"]
-    assert set(fold.targets) == set(fold.labels["train"])
+    assert set(fold.targets.wanted.target.tolist()) == set(fold.labels["train"])
     result = toys.train(data, tmp_path, old_from=58)
     assert sorted(result.out_of_fold["label"].unique()) == sorted(toys.CLASSES)
 
