@@ -64,6 +64,7 @@ READING_ORDER = (
     "blending",
     "choosing",
     "overrides",
+    "voting",
     "decisions",
     "standing",
     "patches",
