@@ -8,6 +8,7 @@ goes wrong: everything here is fitted on some people and judged on others.
 import dataclasses
 import heapq
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from sklearn.isotonic import IsotonicRegression
 from mask_lib import labels, scores
 from mask_lib.labels import Mask
 
+COLUMNS = list(labels.PROBABILITY_COLUMNS)
 PHOTOS_A_PERSON = 7
 LIMITS = {Mask.WORN: 5, Mask.INCORRECT: 1, Mask.NOT_WORN: 1}  # of a person's photos
 SURE = 0.9  # probability from which a predicted mask counts towards its limit
@@ -26,7 +28,6 @@ ROWS_AT_ONCE = 1024  # photos compared at once with all others: bounds memory
 LEAST_PEOPLE = 4  # two to learn from and two to judge by
 MOST_PARTS = 10  # into which the training people are split
 LEAST = 1e-7  # probability below which a logarithm would let one photo outvote all others
-GROUP_COLUMNS = ["group", "certainty"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Learned:
     view: View
     threshold: float  # cosine, -1 to 1; groups less alike stay apart; inf: none may be joined
     groups: pd.DataFrame  # path, group, certainty: the training photos, found as evaluation photos are
-    precision: float  # of the pairs joined, the share that shows one person, as many people as there are to find
+    precision: float  # of the pairs joined, the share that shows one person; NaN where none is joined
     recall: float  # of the pairs that show one person, the share joined
     wanted: float  # the precision that was asked for
     right_by_likeness: IsotonicRegression | None  # share of a photo's mates that are right, by mean cosine
@@ -88,55 +89,75 @@ def learn(
     parts of about as many as the evaluation photos show, at least two: each part is searched with what
     the others teach. More people to find are more chances to mistake one for another; where a part
     holds fewer than the evaluation set, its mistakes are counted up in proportion.
-    Raises ValueError for another number of rows, fewer than four people, or a precision outside 0-1.
+    Raises ValueError for another number of rows, features that are not finite, fewer than four people,
+    or a precision outside 0-1.
     """
-    table, stacked = out_of_fold.reset_index(drop=True), flat(described)
-    if len(stacked) != len(table):
-        raise ValueError(f"{len(stacked)} described photos but {len(table)} rows of probabilities")
+    table, stacked = out_of_fold.reset_index(drop=True), flat(described, len(out_of_fold))
+    person, names = pd.factorize(table["person"])
     if not 0 < precision <= 1:
         raise ValueError(f"precision = {precision}: it is a share above 0, up to 1")
-    person, names = pd.factorize(table["person"])
     if len(names) < LEAST_PEOPLE:
         raise ValueError(f"{len(names)} people are too few to learn who looks like whom: {LEAST_PEOPLE} are needed")
-    wanted_people = max(1, evaluation_photos / PHOTOS_A_PERSON)
-    parts = int(np.clip(round(len(names) / wanted_people), 2, min(MOST_PARTS, len(names) // 2)))
+    asked_people = max(1, evaluation_photos / PHOTOS_A_PERSON)
+    parts = int(np.clip(round(len(names) / asked_people), 2, min(MOST_PARTS, len(names) // 2)))
     part_of = (np.random.default_rng(seed).permutation(len(names)) % parts)[person]
-    masks, vectors, joins = sure_masks(table), {}, []
-    for part in range(parts):
-        asked = np.flatnonzero(part_of == part)
-        view = fitted(stacked[part_of != part], person[part_of != part])
-        vectors[part] = view.vectors(stacked[asked])
-        joins += [(like, asked[a], asked[b]) for like, a, b in merges(vectors[part], masks[asked])]
-    curve = precision_curve(joins, person, max(1.0, wanted_people * parts / len(names)))
-    good = np.flatnonzero(curve["precision"] >= precision)
-    last = curve.iloc[good[-1]] if len(good) else pd.Series({"likeness": np.inf, "precision": 1.0, "recall": 0.0})
-    group = joined([join for join in joins if join[0] >= last["likeness"]], len(table))
-    likeness = np.zeros(len(table))
-    for part, found in vectors.items():
-        likeness[part_of == part] = mates_likeness(found, group[part_of == part])
+    searched = list(held_out(stacked, person, part_of, sure_masks(table)))
+    joins = [join for one in searched for join in one.joins]
+    curve = precision_curve(joins, person, crowding=max(1.0, asked_people * parts / len(names)))
+    chosen = lowest_good(curve, precision)
+    group = joined([join for join in joins if join[0] >= chosen["likeness"]], len(table))
+    likeness = np.empty(len(table))
+    for one in searched:
+        likeness[one.rows] = mates_likeness(one.vectors, group[one.rows])
     right = right_by_likeness(likeness, right_mates(group, person))
     groups = table[["path"]].join(group_table(group, likeness, right))
-    view = fitted(stacked, person)
-    return Learned(view, float(last["likeness"]), groups, float(last["precision"]), last["recall"], precision, right)
+    return Learned(
+        view=fitted(stacked, person),
+        threshold=chosen["likeness"],
+        groups=groups,
+        precision=chosen["precision"],
+        recall=chosen["recall"],
+        wanted=precision,
+        right_by_likeness=right,
+    )
 
 
-def find_people(
-    described: np.ndarray | Sequence[np.ndarray], test: pd.DataFrame, learned: Learned
-) -> pd.DataFrame:
+class Searched(NamedTuple):
+    """One part of the training photos, searched with what the people of the others teach."""
+
+    rows: np.ndarray  # (n,) int64, in the whole table
+    vectors: np.ndarray  # (n, K), as `View` gives them
+    joins: list[tuple[float, int, int]]  # as `merges` gives them, by rows of the whole table
+
+
+def held_out(described: np.ndarray, person: np.ndarray, part_of: np.ndarray, masks: np.ndarray) -> Iterator[Searched]:
+    """Each part of the photos; described: (N, D); person, part_of: (N,) int64; masks: (N, 3)."""
+    for part in np.unique(part_of):
+        known, rows = part_of != part, np.flatnonzero(part_of == part)
+        vectors = fitted(described[known], person[known]).vectors(described[rows])
+        joins = [(like, int(rows[a]), int(rows[b])) for like, a, b in merges(vectors, masks[rows])]
+        yield Searched(rows, vectors, joins)
+
+
+def lowest_good(curve: pd.DataFrame, precision: float) -> dict[str, float]:
+    """The last row of a `precision_curve` that is precise enough; where none is, one that joins nobody."""
+    good = curve[curve["precision"] >= precision]
+    if good.empty:
+        return {"likeness": np.inf, "precision": float("nan"), "recall": 0.0}
+    return {name: float(good[name].iloc[-1]) for name in ("likeness", "precision", "recall")}
+
+
+def find_people(described: np.ndarray | Sequence[np.ndarray], test: pd.DataFrame, learned: Learned) -> pd.DataFrame:
     """Columns `ImageID, group, certainty`, rows as in `test`: who of its photos belong together.
 
     described: as for `learn`, rows as in `test` (`ImageID, p00 … p17`). `group` numbers from 0 in order of
     first appearance; nobody has more than seven photos, or more of a surely predicted mask than
     `LIMITS` allows. `certainty`, 0-1, is the share of a photo's mates that should show the same person;
     photos that cannot be placed are alone in their group and have none (NaN).
-    Raises ValueError for another number of rows.
+    Raises ValueError for another number of rows, and for features that are not finite.
     """
-    stacked = flat(described)
-    if len(stacked) != len(test):
-        raise ValueError(f"{len(stacked)} described photos but {len(test)} rows of probabilities")
-    vectors = learned.view.vectors(stacked)
-    joins = [join for join in merges(vectors, sure_masks(test)) if join[0] >= learned.threshold]
-    group = joined(joins, len(test))
+    vectors = learned.view.vectors(flat(described, len(test)))
+    group = joined(merges(vectors, sure_masks(test), learned.threshold), len(test))
     found = group_table(group, mates_likeness(vectors, group), learned.right_by_likeness)
     return test[["ImageID"]].reset_index(drop=True).join(found)
 
@@ -203,15 +224,22 @@ def in_words(found: Report) -> str:
     )
 
 
-COLUMNS = list(labels.PROBABILITY_COLUMNS)
+def flat(described: np.ndarray | Sequence[np.ndarray], count: int) -> np.ndarray:
+    """(N, D) float64 of one array (N, …) or several beside each other.
 
-
-def flat(described: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
-    """(N, D) float64 of one array (N, …) or several beside each other. Raises ValueError for unequal lengths."""
+    Raises ValueError unless each describes `count` photos, with finite numbers.
+    """
     arrays = [described] if isinstance(described, np.ndarray) else list(described)
-    if len({len(one) for one in arrays}) != 1:
-        raise ValueError(f"arrays of {[len(one) for one in arrays]} photos: each must describe the same photos")
-    return np.concatenate([np.reshape(one, (len(one), -1)).astype(np.float64) for one in arrays], axis=1)
+    for one in arrays:
+        if len(one) != count:
+            raise ValueError(f"{len(one)} described photos but {count} rows of probabilities")
+    stacked = np.concatenate(
+        [np.reshape(one, (count, int(np.prod(one.shape[1:])))).astype(np.float64) for one in arrays], axis=1
+    )
+    is_wrong = ~np.isfinite(stacked).all(axis=1)
+    if is_wrong.any():
+        raise ValueError(f"the features of {is_wrong.sum()} photos, first row {is_wrong.argmax()}, are not finite")
+    return stacked
 
 
 def fitted(described: np.ndarray, person: np.ndarray) -> View:
@@ -239,8 +267,8 @@ def sure_masks(table: pd.DataFrame) -> np.ndarray:
     return (labels.marginals(probabilities)["mask"] >= SURE).astype(np.int64)
 
 
-def neighbours(vectors: np.ndarray) -> Iterator[tuple[float, int, int]]:
-    """Pairs (cosine, row, other), row below other, of photos one of which is among the likest of the other."""
+def neighbours(vectors: np.ndarray, least: float) -> Iterator[tuple[float, int, int]]:
+    """Pairs (cosine from `least` on, row, other), row below other, of which one is among the likest of the other."""
     count = min(NEIGHBOURS, len(vectors) - 1)
     pairs: dict[tuple[int, int], float] = {}
     for start in range(0, len(vectors) if count else 0, ROWS_AT_ONCE):
@@ -251,11 +279,11 @@ def neighbours(vectors: np.ndarray) -> Iterator[tuple[float, int, int]]:
         for row, others in enumerate(likest.tolist(), start=start):
             for other in others:
                 pairs[min(row, other), max(row, other)] = float(likeness[row - start, other])
-    yield from ((like, row, other) for (row, other), like in pairs.items() if like > 0)
+    yield from ((like, row, other) for (row, other), like in pairs.items() if like >= least)
 
 
-def merges(vectors: np.ndarray, masks: np.ndarray) -> list[tuple[float, int, int]]:
-    """Agglomerative clustering by average linkage: (mean cosine, row, other), the likest join first.
+def merges(vectors: np.ndarray, masks: np.ndarray, least: float = 0.0) -> list[tuple[float, int, int]]:
+    """Agglomerative clustering by average linkage: (mean cosine from `least` on, row, other), the likest join first.
 
     vectors: (N, K) unit vectors; masks: (N, 3), see `sure_masks`. Each join unites the clusters that hold
     the two rows, if together they are within the limits of one person. Average linkage never rises
@@ -266,7 +294,7 @@ def merges(vectors: np.ndarray, masks: np.ndarray) -> list[tuple[float, int, int
     sums, counts = vectors.copy(), np.column_stack([masks, np.ones(len(vectors), np.int64)])
     near: list[set[int]] = [set() for _ in vectors]
     age, heap, found = [0] * len(vectors), [], []
-    for like, row, other in neighbours(vectors):
+    for like, row, other in neighbours(vectors, least):
         near[row].add(other)
         near[other].add(row)
         heap.append((-like, row, other, 0, 0))
@@ -286,6 +314,8 @@ def merges(vectors: np.ndarray, masks: np.ndarray) -> list[tuple[float, int, int
             near[third].discard(other)
             near[third].add(row)
             mean = float(sums[row] @ sums[third]) / float(counts[row, -1] * counts[third, -1])
+            if mean < least:
+                continue  # too far apart now; asked again once either has grown
             first, second = min(row, third), max(row, third)
             heapq.heappush(heap, (-mean, first, second, age[first], age[second]))
     return found
@@ -364,12 +394,13 @@ def group_table(group: np.ndarray, likeness: np.ndarray, right: IsotonicRegressi
     certainty, has_mates = np.full(len(group), np.nan), np.isfinite(likeness)
     if right is not None and has_mates.any():
         certainty[has_mates] = right.predict(likeness[has_mates])
-    return pd.DataFrame({"group": group, "certainty": certainty}, columns=GROUP_COLUMNS)
+    return pd.DataFrame({"group": group, "certainty": certainty})
 
 
 def geometric_means(probabilities: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """(G, K) by group the mean of the logarithms of (N, K) probabilities, as probabilities that sum to 1."""
-    sums = np.zeros((codes.max() + 1, probabilities.shape[1]))
+    sizes = np.bincount(codes)
+    sums = np.zeros((len(sizes), probabilities.shape[1]))
     np.add.at(sums, codes, np.log(np.maximum(probabilities, LEAST)))
-    means = np.exp(sums / np.bincount(codes)[:, None])
+    means = np.exp(sums / sizes[:, None])
     return means / means.sum(axis=1, keepdims=True)

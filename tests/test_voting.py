@@ -244,10 +244,25 @@ def test_arrays_of_other_photos_are_refused(learned):
     features, photos = known_people()
     with pytest.raises(ValueError, match="167 described photos but 168 rows"):
         voting.learn(features[1:], photos, evaluation_photos=84)
-    with pytest.raises(ValueError, match=r"\[168, 167\] photos"):
+    with pytest.raises(ValueError, match="167 described photos but 168 rows"):
         voting.learn([features, features[1:]], photos, evaluation_photos=84)
     with pytest.raises(ValueError, match="168 described photos but 84 rows"):
         voting.find_people(features, unknown_people()[1], learned)
+
+
+def test_features_that_are_no_numbers_are_refused(learned):
+    features, test, _ = unknown_people()
+    features[5, 3] = np.nan
+    with pytest.raises(ValueError, match="1 photos, first row 5"):
+        voting.find_people(features, test, learned)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_hardly_any_photo_is_no_difficulty(learned, count):
+    features, test, _ = unknown_people()
+    found = voting.find_people(features[:count], test[:count], learned)
+    assert found["group"].tolist() == list(range(count))
+    assert len(voting.vote(test[:count], found)) == count
 
 
 def test_three_people_are_too_few():
