@@ -88,7 +88,10 @@ def learn(
     person under two names (`folds.read_groups`), or true pairs look wrong. The people are split into
     parts of about as many as the evaluation photos show, at least two: each part is searched with what
     the others teach. More people to find are more chances to mistake one for another; where a part
-    holds fewer than the evaluation set, its mistakes are counted up in proportion.
+    holds fewer than the evaluation set, its mistakes are counted up in proportion. The precision must be
+    had from whole people and again from people of whom photos are missing at random: a full group takes
+    in no stranger, which flatters wherever all seven photos are there. Of an evaluation set that holds
+    one or two photos a person it promises nothing.
     Raises ValueError for another number of rows, features that are not finite, fewer than four people,
     or a precision outside 0-1.
     """
@@ -100,11 +103,14 @@ def learn(
         raise ValueError(f"{len(names)} people are too few to learn who looks like whom: {LEAST_PEOPLE} are needed")
     asked_people = max(1, evaluation_photos / PHOTOS_A_PERSON)
     parts = int(np.clip(round(len(names) / asked_people), 2, min(MOST_PARTS, len(names) // 2)))
-    part_of = (np.random.default_rng(seed).permutation(len(names)) % parts)[person]
-    searched = list(held_out(stacked, person, part_of, sure_masks(table)))
+    generator = np.random.default_rng(seed)
+    part_of = (generator.permutation(len(names)) % parts)[person]
+    searched = list(held_out(stacked, person, part_of, sure_masks(table), thinned(person, generator)))
     joins = [join for one in searched for join in one.joins]
-    curve = precision_curve(joins, person, crowding=max(1.0, asked_people * parts / len(names)))
-    chosen = lowest_good(curve, precision)
+    crowding = max(1.0, asked_people * parts / len(names))
+    curve = precision_curve(joins, person, crowding)
+    gappy = precision_curve([join for one in searched for join in one.gappy_joins], person, crowding)
+    chosen = last_from(curve, max(lowest_good(one, precision) for one in (curve, gappy)))
     group = joined([join for join in joins if join[0] >= chosen["likeness"]], len(table))
     likeness = np.empty(len(table))
     for one in searched:
@@ -128,23 +134,42 @@ class Searched(NamedTuple):
     rows: np.ndarray  # (n,) int64, in the whole table
     vectors: np.ndarray  # (n, K), as `View` gives them
     joins: list[tuple[float, int, int]]  # as `merges` gives them, by rows of the whole table
+    gappy_joins: list[tuple[float, int, int]]  # the same where only some photos of each person are there
 
 
-def held_out(described: np.ndarray, person: np.ndarray, part_of: np.ndarray, masks: np.ndarray) -> Iterator[Searched]:
-    """Each part of the photos; described: (N, D); person, part_of: (N,) int64; masks: (N, 3)."""
+def held_out(
+    described: np.ndarray, person: np.ndarray, part_of: np.ndarray, masks: np.ndarray, is_kept: np.ndarray
+) -> Iterator[Searched]:
+    """Each part of the photos; described: (N, D); person, part_of: (N,) int64; masks: (N, 3); is_kept: (N,) bool."""
     for part in np.unique(part_of):
         known, rows = part_of != part, np.flatnonzero(part_of == part)
         vectors = fitted(described[known], person[known]).vectors(described[rows])
-        joins = [(like, int(rows[a]), int(rows[b])) for like, a, b in merges(vectors, masks[rows])]
-        yield Searched(rows, vectors, joins)
+        whole, gappy = np.arange(len(rows)), np.flatnonzero(is_kept[rows])
+        found = [
+            [(like, int(rows[some[a]]), int(rows[some[b]])) for like, a, b in merges(vectors[some], masks[rows[some]])]
+            for some in (whole, gappy)
+        ]
+        yield Searched(rows, vectors, *found)
 
 
-def lowest_good(curve: pd.DataFrame, precision: float) -> dict[str, float]:
-    """The last row of a `precision_curve` that is precise enough; where none is, one that joins nobody."""
-    good = curve[curve["precision"] >= precision]
-    if good.empty:
-        return {"likeness": np.inf, "precision": float("nan"), "recall": 0.0}
-    return {name: float(good[name].iloc[-1]) for name in ("likeness", "precision", "recall")}
+def thinned(person: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """(N,) bool: a random number of each person's photos, from one to all seven, chosen at random; person: (N,)."""
+    order = pd.Series(generator.permutation(len(person)))
+    kept = generator.integers(1, PHOTOS_A_PERSON + 1, size=person.max() + 1)
+    return (order.groupby(person).rank() <= kept[person]).to_numpy()
+
+
+def lowest_good(curve: pd.DataFrame, precision: float) -> float:
+    """The least likeness of a `precision_curve` at which it is precise enough; inf where there is none."""
+    good = curve["likeness"][curve["precision"] >= precision]
+    return float(good.min()) if len(good) else float("inf")
+
+
+def last_from(curve: pd.DataFrame, least: float) -> dict[str, float]:
+    """`likeness` (`least`), `precision` and `recall` of joining down to it; NaN and 0 where that joins nobody."""
+    taken = curve[curve["likeness"] >= least]
+    precision, recall = taken[["precision", "recall"]].iloc[-1] if len(taken) else (float("nan"), 0.0)
+    return {"likeness": least, "precision": float(precision), "recall": float(recall)}
 
 
 def find_people(described: np.ndarray | Sequence[np.ndarray], test: pd.DataFrame, learned: Learned) -> pd.DataFrame:

@@ -58,7 +58,7 @@ def test_unknown_people_are_found_though_masks_and_nuisance_are_louder(learned):
     features, test, person = unknown_people()
     found = voting.find_people(features, test, learned)
     precision, recall = voting.pair_scores(found["group"].to_numpy(), person)
-    assert precision > 0.97 and recall > 0.9
+    assert precision > 0.97 and recall > 0.8
     assert found["ImageID"].tolist() == test["ImageID"].tolist()
     assert list(found.columns) == ["ImageID", "group", "certainty"]
     assert found["group"].drop_duplicates().tolist() == list(range(found["group"].nunique()))
@@ -126,6 +126,21 @@ def test_a_crowd_to_find_makes_it_stricter():
     case = known_people()
     few, many = (voting.learn(*case, evaluation_photos=count, precision=0.98) for count in (84, 8400))
     assert many.threshold > few.threshold
+
+
+def test_missing_photos_make_it_stricter(monkeypatch):
+    """A full group takes in no stranger; with gaps in it, it may, and the precision must be had then too."""
+    case = known_people()
+    gappy = voting.learn(*case, evaluation_photos=84)
+    monkeypatch.setattr(voting, "thinned", lambda person, generator: np.ones(len(person), bool))
+    assert voting.learn(*case, evaluation_photos=84).threshold < gappy.threshold
+    assert gappy.precision >= gappy.wanted
+
+
+def test_everybody_keeps_from_one_to_seven_photos():
+    person = np.repeat(np.arange(200), 7)
+    kept = np.bincount(person, weights=voting.thinned(person, np.random.default_rng(0)))
+    assert set(kept) == {1, 2, 3, 4, 5, 6, 7}
 
 
 def test_people_are_never_judged_by_what_they_taught_themselves():
