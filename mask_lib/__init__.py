@@ -66,6 +66,7 @@ READING_ORDER = (
     "blending",
     "choosing",
     "overrides",
+    "voting",
     "decisions",
     "standing",
     "patches",
