@@ -73,6 +73,7 @@ READING_ORDER = (
     "suspects",
     "expected",
     "evidence",
+    "polling",
     "keystrokes",
     "queues",
     "desk",
