@@ -8,7 +8,7 @@ from mask_lib import features, folds, hashes, inference, photos, store, voting
 
 
 def described(data_dir: Path, output_dir: Path, table: pd.DataFrame, frame: store.Frame) -> list:
-    """What the photos of a table look like, rows as in `table`: (N, D) arrays of a frozen backbone, and small photos."""
+    """What the photos of a table look like, rows as in `table`: (N, D) arrays of a backbone, and small photos."""
     opened = inference.open_photos(data_dir, output_dir, table, frame)
     small = hashes.open_hashes(Path(output_dir) / "hashes", data_dir, table).small
     rows = opened.rows(list(table["path"]))
