@@ -72,6 +72,12 @@ def weights_of(run):
     return [f"{OUTPUT}/runs/{run}/scores.json", *([f"{OUTPUT}/runs/{run}/averaging.json"] if run in AVERAGE else [])]
 
 
+def pseudo_labels_of(run):
+    """The pseudo-labels that a run's training joins, if it names an earlier run."""
+    teacher = TRAIN[run].get("pseudo_labels")
+    return [f"{OUTPUT}/tables/pseudo.{teacher}.csv"] if teacher else []
+
+
 try:
     RUNS = parameters.planned_runs(config)
 except ValueError as error:
@@ -162,6 +168,7 @@ for notebook in sorted(set(RUNS.values())):
         input:
             TABLES,
             CLEAN,
+            lambda wildcards: pseudo_labels_of(wildcards.run),
             notebook=ancient(source(notebook)),
         output:
             scores=f"{OUTPUT}/runs/{{run}}/scores.json",
@@ -200,6 +207,25 @@ rule average:
         gpu=1,
     shell:
         HEADLESS
+
+
+rule pseudo_labels:
+    input:
+        TABLES,
+        CLEAN,
+        f"{OUTPUT}/runs/{{run}}/scores.json",
+    output:
+        f"{OUTPUT}/tables/pseudo.{{run}}.csv",
+    params:
+        data=DATA,
+        output=files.project_path(OUTPUT),
+    wildcard_constraints:
+        run="|".join(RUNS),
+    threads: all_cores()
+    resources:
+        gpu=1,
+    shell:
+        "{PYTHON:q} -m mask_lib.self_training {params.data:q} {params.output:q} {wildcards.run:q}"
 
 
 rule infer:

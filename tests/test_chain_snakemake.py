@@ -35,7 +35,9 @@ NOTEBOOKS = {
         "(review / 'suspects.csv').touch()",
     ),
     "03_one_model": (
-        COMMON + 'run = "one_model"\nepochs = 2\nlearning_rate = 0.1\nkeep_epochs = 0\nwhen_changed = "refuse"',
+        COMMON
+        + 'run = "one_model"\nepochs = 2\nlearning_rate = 0.1\nkeep_epochs = 0\npseudo_labels = ""\n'
+        + 'when_changed = "refuse"',
         "folder = Path(output_dir, 'runs', run)\n"
         "(folder / 'fold0').mkdir(parents=True, exist_ok=True)\n"
         "with open(folder / 'fold0' / 'checkpoint', 'a') as log: log.write('trained ')\n"
@@ -186,6 +188,16 @@ def test_only_runs_that_keep_epochs_are_averaged_and_that_comes_before_inference
     assert averaged.exists() and not (runs / "plain" / "averaging.json").exists()
     assert (inferences / "kept.test.csv").stat().st_mtime_ns > averaged.stat().st_mtime_ns
     assert planned(project) == set()
+
+
+def test_a_run_with_pseudo_labels_waits_for_its_teacher(project: Path):
+    write_values(project, runs={"teacher": {}, "student": {"pseudo_labels": "teacher"}})
+    plan = snakemake(project, *TOY, "--dry-run", "--printshellcmds")
+    assert plan.returncode == 0, plan.stdout
+    (command,) = [line for line in plan.stdout.splitlines() if "-m mask_lib.self_training" in line]
+    assert command.split()[-3:] == [str(project / "data"), str(project / "results"), "teacher"]
+    order = [plan.stdout.index(name) for name in ("runs/teacher/scores.json", "pseudo.teacher.csv", "runs/student/")]
+    assert order == sorted(order)
 
 
 def test_whether_cleaning_helped_is_asked_of_each_finished_run(project: Path):
