@@ -8,7 +8,7 @@ one another are one resampling; whatever is moved mirrors the edge, which is nev
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch.nn import functional
@@ -19,6 +19,8 @@ GREY_WEIGHTS = (0.2989, 0.587, 0.114)  # of red, green and blue: ITU-R 601, as t
 CELLS = 5  # of the grid that grid_distortion stretches, along each side
 KNOTS = 7  # of elastic_distortion's net, along each side: what lies between moves smoothly
 LINE_POINTS = 17  # of a motion blur's line
+NOISE = {"grid_distortion": (2, CELLS), "elastic_distortion": (2, KNOTS, KNOTS)}
+CACHED = 1 << 20  # numbers: what a processor works on at a time, so that it need not wait for its memory
 DRAWS = 6  # random numbers for each step of each photo
 NAMES = tuple(policies.OPERATIONS)
 
@@ -29,7 +31,12 @@ class Drawn:
 
     values: torch.Tensor  # (n,) float32, in the operation's unit, with its sign
     extra: torch.Tensor  # (n, 3) float32, uniform in [0, 1): a direction, a place
-    generator: torch.Generator  # for what needs more
+    noise: torch.Tensor  # (n, …) float32, uniform in [-1, 1), shaped as NOISE says
+
+    def parts(self, size: int) -> Iterator["Drawn"]:
+        """The same for `size` photos at a time."""
+        for of_part in zip(*(one.split(size) for one in (self.values, self.extra, self.noise)), strict=True):
+            yield Drawn(*of_part)
 
 
 def apply(batch: torch.Tensor, policy: policies.Policy, generator: torch.Generator) -> torch.Tensor:
@@ -42,7 +49,8 @@ def apply(batch: torch.Tensor, policy: policies.Policy, generator: torch.Generat
         for number in operation[:, place].unique().tolist():
             name, rows = NAMES[number], (operation[:, place] == number).nonzero()[:, 0]
             if name not in NEEDS_COLOURS or batch.shape[1] == 3:
-                waiting.take(name, rows, Drawn(values[rows, place], extra[rows, place], generator))
+                noise = 2 * torch.rand(len(rows), *NOISE.get(name, (0,)), generator=generator) - 1
+                waiting.take(name, rows, Drawn(values[rows, place], extra[rows, place], noise))
     return waiting.finished()
 
 
@@ -94,6 +102,7 @@ class Waiting:
         self.batch = batch
         self.matrices = torch.eye(3).repeat(len(batch), 1, 1)  # output to input
         self.moved = torch.zeros(len(batch), dtype=torch.bool)
+        self.size = max(1, CACHED // batch[0].numel()) if batch.device.type == "cpu" else len(batch)
 
     def take(self, name: str, rows: torch.Tensor, drawn: Drawn) -> None:
         """Do one operation to the photos `rows`, (n,) int64, or note it."""
@@ -104,25 +113,24 @@ class Waiting:
         elif name != "identity":
             if name not in AT_ANY_TIME:
                 self.move(rows[self.moved[rows]])
-            self.replace(rows, CHANGING[name](self.part(rows), drawn))
+            for some, part in zip(rows.split(self.size), drawn.parts(self.size), strict=True):
+                self.change(some, lambda photos, part=part: CHANGING[name](photos, part))
 
     def move(self, rows: torch.Tensor) -> None:
         """Resample the photos `rows`."""
-        if len(rows):
-            self.replace(rows, warped(self.part(rows), self.matrices[rows]))
-            self.matrices[rows], self.moved[rows] = torch.eye(3), False
+        for some in rows.split(self.size) if len(rows) else ():
+            self.change(some, lambda photos, some=some: warped(photos, self.matrices[some]))
+        self.matrices[rows], self.moved[rows] = torch.eye(3), False
 
     def finished(self) -> torch.Tensor:
         """The batch with nothing left to do."""
         self.move(self.moved.nonzero()[:, 0])
         return self.batch
 
-    def part(self, rows: torch.Tensor) -> torch.Tensor:
-        """A copy of the photos `rows`, for an operation to work in."""
-        return self.batch[rows.to(self.batch.device)]
-
-    def replace(self, rows: torch.Tensor, photos: torch.Tensor) -> None:
-        self.batch[rows.to(self.batch.device)] = photos
+    def change(self, rows: torch.Tensor, operation: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """Let an operation have a copy of the photos `rows` and keep what it makes of them."""
+        places = rows.to(self.batch.device)
+        self.batch.index_copy_(0, places, operation(self.batch.index_select(0, places)))
 
 
 # Movements: (n, 3, 3) float32 matrices from the output's to the input's coordinates, which run from -1 to 1 along both
@@ -181,9 +189,14 @@ def zoomed(drawn: Drawn, tall: float) -> torch.Tensor:
 def warped(photos: torch.Tensor, to_input: torch.Tensor) -> torch.Tensor:
     """(n, C, H, W) resampled by (n, 3, 3) or (n, 2, 3) matrices, bilinearly; the edge is mirrored."""
     x, y = centres(photos)
-    a = to_input.to(photos.device)[:, None, None, :2]  # (n, 1, 1, 2, 3)
-    grid = x[:, None] * a[..., 0] + (y[:, None, None] * a[..., 1] + a[..., 2])  # (n, H, W, 2)
-    return sampled(photos, grid)
+    to_input = to_input.to(photos.device)[..., None]  # (n, 3, 3, 1)
+    # Where each pixel comes from is a sum of what its column and what its row add; as complex numbers, x + iy, that
+    # is one quick pass over the photos.
+    by_column = torch.complex(to_input[:, 0, 0] * x, to_input[:, 1, 0] * x)  # (n, W)
+    by_row = torch.complex(
+        to_input[:, 0, 1] * y + to_input[:, 0, 2], to_input[:, 1, 1] * y + to_input[:, 1, 2]
+    )  # (n, H)
+    return sampled(photos, torch.view_as_real(by_row[:, :, None] + by_column[:, None]))
 
 
 def displaced(photos: torch.Tensor, by: torch.Tensor) -> torch.Tensor:
@@ -248,8 +261,9 @@ def sharpness(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
         return photos
     inside = photos[:, :, 1:-1, 1:-1]
     factor = spread(1 + drawn.values, photos)
-    smooth = functional.avg_pool2d(photos, 3, stride=1).mul_(9 / 13).add_(inside, alpha=4 / 13)
-    photos[:, :, 1:-1, 1:-1] = torch.lerp(smooth, inside, factor).clamp_(0, 1)
+    rows = photos[:, :, :-2] + photos[:, :, 1:-1] + photos[:, :, 2:]
+    smooth = (rows[..., :-2] + rows[..., 1:-1]).add_(rows[..., 2:]).add_(inside, alpha=4)
+    inside.mul_(factor).add_(smooth.mul_((1 - factor) / 13)).clamp_(0, 1)
     return photos
 
 
@@ -260,7 +274,8 @@ def posterize(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
 
 
 def solarize(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
-    return torch.where(photos < spread(drawn.values, photos), photos, 1 - photos)
+    bright = (photos >= spread(drawn.values, photos)).float()
+    return photos.add_(bright.sub_(photos * bright, alpha=2))  # x or 1 - x, without a slow choice of each
 
 
 def autocontrast(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
@@ -276,8 +291,8 @@ def equalize(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
     level = photos.mul_(255).round_().long().flatten(2)  # (n, C, H * W)
     counts = torch.zeros(*level.shape[:2], 256, dtype=torch.long, device=photos.device)
     counts.scatter_add_(2, level, torch.ones(1, dtype=torch.long, device=photos.device).expand_as(level))
-    last = counts.gather(2, level.amax(dim=2, keepdim=True))  # of the brightest level there is
-    step = (level.shape[2] - last) // 255
+    brightest = ((counts > 0) * torch.arange(256, device=photos.device)).amax(dim=2, keepdim=True)
+    step = (level.shape[2] - counts.gather(2, brightest)) // 255
     below = counts.cumsum(2) - counts
     table = ((below + step // 2) // step.clamp(min=1)).clamp(max=255)
     table = torch.where(step == 0, torch.arange(256, device=photos.device), table)
@@ -321,13 +336,13 @@ def filtered(photos: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
 
 def grid_distortion(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
     """Columns and rows of a grid grow and shrink, each by up to the value, and what is in them with them."""
-    sizes = 1 + (2 * torch.rand(2, len(photos), CELLS, generator=drawn.generator) - 1) * drawn.values[:, None]
-    edges = functional.pad(sizes.cumsum(2) / sizes.sum(2, keepdim=True), (1, 0))  # (2, n, CELLS + 1), 0 to 1
+    sizes = 1 + drawn.noise * drawn.values.view(-1, 1, 1)
+    edges = functional.pad(sizes.cumsum(2) / sizes.sum(2, keepdim=True), (1, 0))  # (n, 2, CELLS + 1), 0 to 1
     by = torch.empty(len(photos), 2, *photos.shape[2:], device=photos.device)
     for axis, middles in enumerate(centres(photos)):
         place = (middles.cpu() + 1) / 2 * CELLS  # in cells
         cell = place.floor().long().clamp(max=CELLS - 1)
-        found = torch.lerp(edges[axis][:, cell], edges[axis][:, cell + 1], place - cell)  # (n, side)
+        found = torch.lerp(edges[:, axis, cell], edges[:, axis, cell + 1], place - cell)  # (n, side)
         moved = (2 * (found - place / CELLS)).to(photos.device)
         by[:, axis] = moved[:, None] if axis == 0 else moved[:, :, None]
     return displaced(photos, by)
@@ -335,8 +350,7 @@ def grid_distortion(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
 
 def elastic_distortion(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
     """Each knot of a net moves by up to the value; between them the movement is smooth."""
-    knots = 2 * torch.rand(len(photos), 2, KNOTS, KNOTS, generator=drawn.generator) - 1
-    knots = (2 * drawn.values.view(-1, 1, 1, 1) * knots).to(photos.device)
+    knots = (2 * drawn.values.view(-1, 1, 1, 1) * drawn.noise).to(photos.device)
     by = functional.interpolate(knots, size=photos.shape[2:], mode="bicubic", align_corners=True)
     return displaced(photos, by)
 
