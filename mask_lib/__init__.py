@@ -37,6 +37,8 @@ READING_ORDER = (
     "scores",
     "devices",
     "models",
+    "movements",
+    "retouching",
     "operations",
     "augment",
     "mixing",

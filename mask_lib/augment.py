@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from mask_lib import operations, policies
+from mask_lib import operations, policies, retouching
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +111,7 @@ def erase(batch: torch.Tensor, probability: float, generator: torch.Generator) -
     chosen = draw(count, generator, 0, 1) < probability
     area, log_aspect = draw(count, generator, 0.02, 0.15), draw(count, generator, -1, 1) * math.log(2)
     down, across = draw(count, generator, 0, 1), draw(count, generator, 0, 1)
-    mask = operations.rectangles(area, log_aspect, down, across, (height, width)) & chosen[:, None, None]
+    mask = retouching.rectangles(area, log_aspect, down, across, (height, width)) & chosen[:, None, None]
     return torch.where(mask[:, None].to(batch.device), 0.5, batch)
 
 
