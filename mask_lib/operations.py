@@ -47,10 +47,21 @@ def apply(batch: torch.Tensor, policy: policies.Policy, generator: torch.Generat
     for place in range(operation.shape[1]):
         for number in operation[:, place].unique().tolist():
             name, rows = NAMES[number], (operation[:, place] == number).nonzero()[:, 0]
-            if name not in NEEDS_COLOURS or batch.shape[1] == 3:
-                noise = 2 * torch.rand(len(rows), *movements.NOISE.get(name, (0,)), generator=generator) - 1
-                waiting.take(name, rows, Drawn(values[rows, place], extra[rows, place], noise))
+            waiting.take(name, rows, Drawn(values[rows, place], extra[rows, place], noise(name, len(rows), generator)))
     return waiting.finished()
+
+
+def perform(batch: torch.Tensor, name: str, values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """One operation on each of (B, C, H, W) photos, by (B,) values in its unit, with their signs."""
+    waiting, rows = Waiting(batch), torch.arange(len(batch))
+    extra = torch.rand(len(batch), DRAWS - 3, generator=generator)
+    waiting.take(name, rows, Drawn(values, extra, noise(name, len(batch), generator)))
+    return waiting.finished()
+
+
+def noise(name: str, count: int, generator: torch.Generator) -> torch.Tensor:
+    """(count, …) float32 uniform in [-1, 1): as much as the operation needs for each photo, mostly nothing."""
+    return 2 * torch.rand(count, *movements.NOISE.get(name, (0,)), generator=generator) - 1
 
 
 def draw(
@@ -104,7 +115,9 @@ class Waiting:
         self.size = max(1, CACHED // batch[0].numel()) if batch.device.type == "cpu" else len(batch)
 
     def take(self, name: str, rows: torch.Tensor, drawn: Drawn) -> None:
-        """Do one operation to the photos `rows`, (n,) int64, or note it."""
+        """Do one operation to the photos `rows`, (n,) int64, or note it; saturation needs red, green and blue."""
+        if name in NEEDS_COLOURS and self.batch.shape[1] != 3:
+            return
         if name in movements.MOVING:
             height, width = self.batch.shape[2:]
             self.matrices[rows] = self.matrices[rows] @ movements.MOVING[name](drawn, height / width)

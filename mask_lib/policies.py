@@ -239,7 +239,7 @@ def diff(before: Policy, after: Policy) -> pd.DataFrame:
 def shares(policy: Policy) -> pd.DataFrame:
     """How often a photo meets each operation at each magnitude, as columns operation, magnitude and share.
 
-    magnitude: NaN for one drawn anew or none; share: mean number of times a photo; rows of an operation and magnitude that come several times are one.
+    magnitude: NaN for one that is drawn, and for none; share: how many times a photo meets it in the mean.
     """
     steps = table(policy)
     found = steps.assign(share=steps["probability"] / max(len(policy.sub_policies), 1))
