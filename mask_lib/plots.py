@@ -290,8 +290,8 @@ def predicted_shares(tables: Mapping[str, pd.DataFrame], known: Sequence[int], a
 def policy(policy: Policy, ax: Axes | None = None) -> Axes:
     """A dot for each operation and magnitude of an augmentation policy, as large as the share of photos that meet it.
 
-    Below an operation's name what its magnitude 1 stands for. A magnitude that each photo draws is a line over all of
-    them; an operation without one has a dot of its own left of 0.
+    A magnitude that each photo draws is a line over all of them; an operation without one has its dot left of 0. On
+    the right, how often a photo meets the operation at all.
     """
     shares = policies.shares(policy)
     names = list(dict.fromkeys(shares["operation"]))
@@ -303,7 +303,8 @@ def policy(policy: Policy, ax: Axes | None = None) -> Axes:
         else:
             at = NO_MAGNITUDE if np.isnan(row.magnitude) else row.magnitude
             ax.scatter([at], [place], s=20 + 600 * row.share, color=BLUE, alpha=0.6, linewidth=0)
-        ax.annotate(f"{row.share:.0%}", (1.08, place), ha="left", va="center", fontsize=8, color=INK)
+    for place, share in enumerate(shares.groupby("operation", sort=False)["share"].sum()):
+        ax.annotate(f"{share:.0%}", (1.08, place), ha="left", va="center", fontsize=8, color=INK)
     ax.set_yticks(range(len(names)), [OPERATIONS[name].words for name in names])
     ax.set(xlim=(-0.2, 1.2), xlabel="magnitude", xticks=[NO_MAGNITUDE, 0, 0.5, 1], xticklabels=["none", "0", "½", "1"])
     ax.invert_yaxis()
