@@ -17,7 +17,7 @@ from torchvision.transforms import InterpolationMode, v2
 
 from mask_lib import augment, devices, policies
 
-THREADS, ROUNDS = 2, 7
+THREADS, ROUNDS = 2, 9
 POLICY = policies.PRESETS["trivialaugment"]
 
 
