@@ -11,6 +11,9 @@ DEMO := outputs/demo
 # longer than to load them.
 unexport PYTHONDONTWRITEBYTECODE
 
+# Threads that wait by spinning make torch several times slower as soon as anything else wants the cores.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 help: ## list these commands
 	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 10
 

@@ -62,6 +62,16 @@ def all_cores():
         return 1
 
 
+def averages(values):
+    """Whether a run's training leaves weights to average, or a moving average to judge."""
+    return bool(values.get("keep_epochs") or values.get("ema_decay"))
+
+
+def weights_of(run):
+    """The files that tell when the weights of a run stand: its training's scores, and what was picked of averages."""
+    return [f"{OUTPUT}/runs/{run}/scores.json", *([f"{OUTPUT}/runs/{run}/averaging.json"] if run in AVERAGE else [])]
+
+
 try:
     RUNS = parameters.planned_runs(config)
 except ValueError as error:
@@ -80,6 +90,7 @@ TABLES = [f"{OUTPUT}/tables/{name}.csv" for name in ("photos", "external", "grou
 CLEAN = f"{OUTPUT}/tables/clean.csv"
 DECISIONS = [relative(path) for path in sorted(files.project_path(OUTPUT).glob("review/decisions.*.jsonl"))]
 TRAIN = {run: settings(notebook, run, when_changed="restart") for run, notebook in RUNS.items()}
+AVERAGE = {run: settings("05_average_weights", run) for run, values in TRAIN.items() if averages(values)}
 INFER = {run: settings("06_inference", run) for run in RUNS}
 ENSEMBLE = settings(
     "07_ensemble",
@@ -95,6 +106,7 @@ HEADLESS = (
 rule all:
     input:
         f"{OUTPUT}/submissions/submission.csv",
+        f"{OUTPUT}/comparison/scores.csv",
 
 
 # snakemake --cores all --configfile notebooks/params/NAME.yml did_it_help
@@ -167,11 +179,34 @@ for notebook in sorted(set(RUNS.values())):
             HEADLESS
 
 
-rule infer:
+# It may replace the scores by those of the averaged weights, and writes averaging.json after them.
+rule average:
     input:
         TABLES,
         CLEAN,
         scores=f"{OUTPUT}/runs/{{run}}/scores.json",
+        notebook=ancient(source("05_average_weights")),
+    output:
+        f"{OUTPUT}/runs/{{run}}/averaging.json",
+        notebook=f"{OUTPUT}/notebooks/05_average_weights.{{run}}.ipynb",
+        report=f"{OUTPUT}/reports/05_average_weights.{{run}}.html",
+    params:
+        settings=lambda wildcards: json.dumps(AVERAGE[wildcards.run]),
+        cells=parameters.source_digest(source("05_average_weights")),
+    wildcard_constraints:
+        run="|".join(AVERAGE) or "none",
+    threads: all_cores()
+    resources:
+        gpu=1,
+    shell:
+        HEADLESS
+
+
+rule infer:
+    input:
+        TABLES,
+        CLEAN,
+        lambda wildcards: weights_of(wildcards.run),
         notebook=ancient(source("06_inference")),
     output:
         test=f"{OUTPUT}/inferences/{{run}}.test.csv",
@@ -193,9 +228,13 @@ rule infer:
 rule ensemble:
     input:
         [relative(path) for name in ("test_filenames", "test_val_filenames") for path in ENSEMBLE.get(name, [])],
+        [path for run in RUNS for path in weights_of(run)],
+        TABLES,
+        CLEAN,
         notebook=ancient(source("07_ensemble")),
     output:
-        submission=f"{OUTPUT}/submissions/submission.csv",
+        f"{OUTPUT}/submissions/submission.csv",
+        f"{OUTPUT}/submissions/submission.csv.leak.csv",
         notebook=f"{OUTPUT}/notebooks/07_ensemble.ipynb",
         report=f"{OUTPUT}/reports/07_ensemble.html",
     params:
@@ -205,11 +244,27 @@ rule ensemble:
         HEADLESS
 
 
+rule compare:
+    input:
+        [path for run in RUNS for path in weights_of(run)],
+        notebook=ancient(source("08_compare_runs")),
+    output:
+        f"{OUTPUT}/comparison/settings.csv",
+        f"{OUTPUT}/comparison/scores.csv",
+        notebook=f"{OUTPUT}/notebooks/08_compare_runs.ipynb",
+        report=f"{OUTPUT}/reports/08_compare_runs.html",
+    params:
+        settings=json.dumps(settings("08_compare_runs")),
+        cells=parameters.source_digest(source("08_compare_runs")),
+    shell:
+        HEADLESS
+
+
 rule gain:
     input:
         TABLES,
         CLEAN,
-        scores=f"{OUTPUT}/runs/{{run}}/scores.json",
+        lambda wildcards: weights_of(wildcards.run),
     output:
         f"{OUTPUT}/gain/{{run}}.json",
     params:

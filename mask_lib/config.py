@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, Self
 
 from mask_lib import policies
+from mask_lib.labels import AGE_EDGES
 
 Resize = Literal["stretch", "crop", "pad"]
 Optimizer = Literal["sgd", "adamw"]
@@ -20,7 +21,9 @@ Mixing = Literal["none", "mixup", "cutmix", "cutmix_half", "cutmix_old"]
 Balance = Literal["none", "sqrt", "full"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 LabelSource = Literal["clean", "given"]
-CheckpointChoice = Literal["best", "last"]
+Head = Literal["linear", "attention", "three"]
+AgeTarget = Literal["classes", "ordinal"]
+CheckpointChoice = Literal["best", "last", "swa", "ema"]
 WhenChanged = Literal["refuse", "restart"]
 
 WEIGHTS_BY_NAME = frozenset({"imagenet", "none"})  # anything else is a path
@@ -37,14 +40,19 @@ class Run:
     """
 
     run: str = "one_model"  # names the folder under runs/
-    architecture: str = "tf_efficientnet_lite0"  # any timm name
+    architecture: str = "tf_efficientnet_lite0"  # any timm name, or custom_model
+    head: Head = "linear"  # attention: where to look for each class; three: mask, gender and age apart
     weights: str = "imagenet"  # imagenet, none, or the path of a .safetensors file
     image_width: int = 224  # pixels
     image_height: int = 224  # pixels
     resize: Resize = "stretch"
     image_channels: int = 3  # 1: grey, 3: colour, 4: red, green, blue and yellow, as mask_lib.rgby combines them
+    per_image_norm: bool = False  # each photo's channels get mean 0 and deviation 1, not the data set's
     folds: tuple[int, ...] = ()  # empty: all of them
     label_source: LabelSource = "clean"  # as label cleaning left them, or as the data set gives them
+    pseudo_labels: str = ""  # a finished run of which mask_lib.self_training made pseudo-labels, which join training
+    pseudo_weight: float = 0.5  # of a pseudo-labeled photo in the loss, beside 1 for a labeled one
+    partial_labels: bool = False  # external photos of which not every attribute is known join training
     epochs: int = 2
     batch_size: int = 16  # photos
     optimizer: Optimizer = "sgd"
@@ -65,6 +73,10 @@ class Run:
     attribute_label_smoothing: tuple[float, ...] = ()  # of mask, gender, age: [0.0, 0.0, 0.2]; empty: none
     class_balance: Balance = "none"  # weights of the classes in the loss: none, 1/sqrt(count), 1/count
     attribute_loss: float = 0.0  # weight of the losses of mask, gender and age beside the 18-way one
+    head_loss_weights: tuple[float, ...] = (1.0, 1.0, 1.0)  # of the three heads' losses: mask, gender, age
+    age_target: AgeTarget = "classes"  # ordinal: the third head learns from ages in years
+    age_softness: float = 0.0  # years by which the borders between age groups are blurred in training
+    old_from: int = 60  # years from which training counts a person as old; scores always count from 60
     augmentation: str = "flip"  # a preset's name, as mask_lib.policies lists them, or the path of a policy's .json
     mixing: Mixing = "none"  # of two photos and their labels; cutmix_old: with a photo of the oldest
     mixing_alpha: float = 1.0  # shares come from Beta(alpha, alpha): 1 any alike, below 1 mostly small ones
@@ -72,7 +84,9 @@ class Run:
     dropout: float = 0.0
     precision: Precision = "auto"  # auto: bfloat16 or float16 on a GPU, float32 on a CPU
     compile_network: bool = False  # worth it on a GPU for runs of many minutes
-    checkpoint_choice: CheckpointChoice = "best"  # by macro F1 on the validation fold
+    keep_epochs: int = 0  # of the last so many epochs the weights stay on disk, to be averaged
+    ema_decay: float = 0.0  # of a moving average of the weights, such as 0.999 a step; 0: none
+    checkpoint_choice: CheckpointChoice = "best"  # by macro F1 on the validation fold, once made of averages too
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -84,8 +98,10 @@ class Run:
         self._hold(lambda value: 0 < value <= 1, "above 0 and at most 1", "layer_decay")
         self._hold(lambda value: 0 <= value <= 1, "from 0 to 1", "mixing_probability")
         self._hold(lambda value: 0 <= value < 1, "at least 0 and below 1", "momentum", "label_smoothing", "dropout")
+        self._hold(lambda value: 0 <= value < 1, "at least 0 and below 1", "ema_decay")
         not_negative = ("weight_decay", "attribute_loss", "focal_gamma", "warmup_epochs", "seed")
         self._hold(lambda value: value >= 0, "0 or above", *not_negative, "frozen_epochs", "early_stop_epochs")
+        self._hold(lambda value: value >= 0, "0 or above", "keep_epochs")
         at_most = f"at most epochs ({self.epochs})"
         self._hold(lambda value: value <= self.epochs, at_most, "warmup_epochs", "frozen_epochs")
         three = "empty or three numbers, for mask, gender and age, at least 0 and below 1"
@@ -94,11 +110,38 @@ class Run:
         balanced = self.sampling == "weighted"
         once = "none where sampling is weighted, or rare classes would count twice over"
         self._hold(lambda value: value == "none" or not balanced, once, "class_balance")
+        self._hold(lambda value: value >= 0, "0 or above", "age_softness")
+        self._hold(lambda years: AGE_EDGES[0] < years <= AGE_EDGES[1], "from 31 to 60 years", "old_from")
+        self._hold_heads()
+        self._hold_more_photos()
         self._hold(SAFE_NAME.fullmatch, "a name of letters, digits, '_', '-' and '.', since it becomes a folder", "run")
         self._hold(lambda value: value in (1, 3, 4), "1, 3 or 4", "image_channels")
+        choice = self.checkpoint_choice
+        self._hold(lambda value: value > 0 or choice != "ema", "above 0 where checkpoint_choice is ema", "ema_decay")
+        self._hold(lambda value: value > 0 or choice != "swa", "above 0 where checkpoint_choice is swa", "keep_epochs")
         self._hold(lambda folds: all(fold >= 0 for fold in folds), "a list of fold numbers from 0", "folds")
         self._hold(lambda folds: len(set(folds)) == len(folds), "without repeats", "folds")
         policies.require_name_or_path(self.augmentation)
+
+    def _hold_heads(self) -> None:
+        """What the settings of three heads ask for."""
+        three, name = self.head == "three", "head_loss_weights"
+        self._hold(lambda weights: len(weights) == 3, "three numbers, for mask, gender and age", name)
+        self._hold(lambda weights: min(weights) >= 0 < max(weights), "0 or above, one of them above 0", name)
+        self._hold(lambda weights: three or set(weights) == {1.0}, "[1.0, 1.0, 1.0] unless head is three", name)
+        self._hold(lambda target: three or target == "classes", "classes unless head is three", "age_target")
+        apart = self.age_target == "classes"
+        self._hold(lambda years: apart or years == 0, "0 where age_target is ordinal", "age_softness")
+
+    def _hold_more_photos(self) -> None:
+        """What pseudo-labels and photos of which not all is known ask for."""
+        another = "the name of another run, which is finished, or empty"
+        self._hold(lambda name: not name or (SAFE_NAME.fullmatch(name) and name != self.run), another, "pseudo_labels")
+        self._hold(lambda value: 0 < value <= 1, "above 0 and at most 1, a labeled photo's weight", "pseudo_weight")
+        teaches = self.attribute_loss > 0 or self.head == "three"
+        advice = "false here, since 18 outputs alone learn nothing of a photo of which not all is known"
+        advice += ": set attribute_loss above 0, such as 1.0, or head: three"
+        self._hold(lambda joins: teaches or not joins, advice, "partial_labels")
 
     def _hold(self, holds: Callable[[Any], Any], wanted: str, *names: str) -> None:
         for name in names:

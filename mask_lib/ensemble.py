@@ -42,12 +42,18 @@ class Members:
 
 
 def read_members(
-    output_dir: Path, test_filenames: Sequence[str], test_val_filenames: Sequence[str], weights: Sequence[float]
+    output_dir: Path,
+    test_filenames: Sequence[str],
+    test_val_filenames: Sequence[str],
+    weights: Sequence[float],
+    ids: Sequence[str] | None = None,
 ) -> Members:
     """The members of an ensemble, their files checked.
 
-    Empty lists stand for every file under `inferences/`, and for equal weights. Raises ValueError if
-    the lists differ in length or in their runs' order, FileNotFoundError if there is nothing.
+    Empty lists stand for every file under `inferences/`, and for equal weights. `ids` are those of
+    info.csv: with them a test file must hold the same, in the same order, as 06_inference writes it; a
+    file in another order was edited since. Raises ValueError that names the file, or if the lists
+    differ in length or in their runs' order, FileNotFoundError if there is nothing.
     """
     given = {"test": [*test_filenames], "test_val": [*test_val_filenames]}
     if not any(given.values()):
@@ -65,7 +71,30 @@ def read_members(
         which: [read_probabilities(files.project_path(name), KEYS[which]) for name in names]
         for which, names in given.items()
     }
+    expected = {"test": ids, "test_val": tables["test_val"][0]["path"]}
+    for which, names in given.items():
+        for name, table in zip(names, tables[which], strict=True):
+            if expected[which] is not None:
+                _check_order(name, table[KEYS[which]], expected[which], "info.csv" if which == "test" else names[0])
     return Members(runs["test"], [float(weight) for weight in weights] or [1.0] * len(runs["test"]), tables)
+
+
+def _check_order(name: str, found: Sequence[str], wanted: Sequence[str], source: str) -> None:
+    """Raise ValueError that names the file unless it holds the `wanted` keys of `source` in their order."""
+    try:
+        same_order(found, wanted, Path(source).name)
+    except ValueError as error:
+        raise ValueError(f"{files.shown_path(name)}: {error}; run 06_inference for that run again") from error
+
+
+def same_order(found: Sequence[str], wanted: Sequence[str], source: str) -> None:
+    """Raise ValueError that names the first culprit unless keys are the `wanted` ones of `source`, in their order."""
+    for what, some in (("lacks", set(wanted) - set(found)), ("holds what is not there:", set(found) - set(wanted))):
+        if some:
+            raise ValueError(f"compared with {source} it {what} {len(some)} photos, such as {sorted(some)[:3]}")
+    for row, (ours, theirs) in enumerate(zip(found, wanted, strict=True)):
+        if ours != theirs:
+            raise ValueError(f"row {row} is {ours}, but {source} has {theirs} there")
 
 
 def _run_of(path: Path) -> str:
@@ -98,15 +127,20 @@ def weighted_mean(tables: Sequence[pd.DataFrame], weights: Sequence[float], key:
     Raises ValueError unless all tables hold the same keys, in any order, and each has a weight of 0
     or above, one of them above 0.
     """
-    if len(tables) != len(weights) or not tables:
-        raise ValueError(f"{len(tables)} files but {len(weights)} weights: give one weight a file")
-    if min(weights) < 0 or sum(weights) <= 0 or not np.isfinite(weights).all():
-        raise ValueError(f"weights = {list(weights)}: each must be 0 or above, one of them above 0")
+    check_weights(weights, len(tables))
     first = tables[0]
     total = np.zeros((len(first), len(COLUMNS)))
     for table, weight in zip(tables, weights, strict=True):
         total += weight * _in_order_of(first, table, key)[COLUMNS].to_numpy()
     return first.assign(**dict(zip(COLUMNS, (total / sum(weights)).T, strict=True)))
+
+
+def check_weights(weights: Sequence[float], members: int) -> None:
+    """Raise ValueError unless there is one weight of 0 or above for each member, one of them above 0."""
+    if members != len(weights) or not members:
+        raise ValueError(f"{members} files but {len(weights)} weights: give one weight a file")
+    if min(weights) < 0 or sum(weights) <= 0 or not np.isfinite(weights).all():
+        raise ValueError(f"weights = {list(weights)}: each must be 0 or above, one of them above 0")
 
 
 def _in_order_of(first: pd.DataFrame, table: pd.DataFrame, key: str) -> pd.DataFrame:
@@ -122,13 +156,14 @@ def _in_order_of(first: pd.DataFrame, table: pd.DataFrame, key: str) -> pd.DataF
 
 
 def submission(probabilities: pd.DataFrame, ids: Sequence[str]) -> pd.DataFrame:
-    """Columns `ImageID, ans` in the order of `ids`, info.csv's; ans is the likeliest class. Checked."""
+    """Columns `ImageID, ans` for `ids`, info.csv's; ans is the likeliest class. Checked.
+
+    Raises ValueError unless the probabilities are sound and stand for those ids in their order.
+    """
+    scores.check_probabilities(probabilities, "ImageID")
+    same_order(probabilities["ImageID"], ids, "info.csv")
     answers = probabilities[COLUMNS].to_numpy().argmax(axis=1)
-    answer_of = pd.Series(answers, index=probabilities["ImageID"])
-    missing = set(ids) - set(answer_of.index)
-    if missing:
-        raise ValueError(f"no probabilities for {len(missing)} photos of info.csv, such as {sorted(missing)[:3]}")
-    found = pd.DataFrame({"ImageID": list(ids), "ans": answer_of[list(ids)].to_numpy()})
+    found = pd.DataFrame({"ImageID": list(ids), "ans": answers})
     check_submission(found, ids)
     return found
 

@@ -11,12 +11,14 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedKFold
 
-from mask_lib import config, files
+from mask_lib import config, files, labels
 from mask_lib.auditing import SPLIT_COLUMNS, TEST_VAL, TRAIN, VAL, audit, group_of, is_external, refuse
 from mask_lib.balance import held_out, spread
 from mask_lib.sources import PARTIAL
 
 GROUP_COLUMNS = ["person", "group"]
+KNOWN = {name: f"known_{name}" for name in labels.ATTRIBUTES}  # attributes' numbers in a split, -1: unknown
+MORE_COLUMNS = ("weight", *KNOWN.values())  # of a split, if its run asks for them: see `trainable.read_splits`
 MAIN, SMALL = "split.stratified", "split.stratified.small"  # with and without external photos
 
 
@@ -97,9 +99,11 @@ def fingerprint(content: str, split: pd.DataFrame, weights: str) -> str:
     """Digest of what a fold was trained from, which a later step must find unchanged to trust its checkpoint.
 
     content: of the store with the labeled photos; weights: the run's setting, a file's bytes if it is a path.
+    Of the split it covers `SPLIT_COLUMNS` and those of `MORE_COLUMNS` that it has.
     """
+    columns = [*SPLIT_COLUMNS, *(name for name in MORE_COLUMNS if name in split)]
     beside = [] if weights in config.WEIGHTS_BY_NAME else [files.file_digest(files.project_path(weights))]
-    return files.digest([content, split[SPLIT_COLUMNS].values.tolist(), *beside])
+    return files.digest([content, split[columns].values.tolist(), *beside])
 
 
 def split_path(output_dir: Path, fold: int, small: bool = False) -> Path:

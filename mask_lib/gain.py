@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from mask_lib import clean_labels, files, inference, labels, photos, runs, scores
+from mask_lib import clean_labels, files, inference, labels, photos, runs, scores, trainable
 
 FOLDER = "gain"
 
@@ -22,16 +22,18 @@ FOLDER = "gain"
 def train_on_given_labels(data_dir: Path, output_dir: Path, run: str) -> runs.RunResult:
     """The finished run `run` once more, on the labels of the data set, below `output_dir`/gain; resumable.
 
-    Raises ValueError if that run itself was trained on the given labels or is not of today's photos
-    and clean labels, FileNotFoundError if it is not finished.
+    Raises ValueError if that run itself was trained on the given labels, on pseudo-labels, which themselves
+    come of cleaned labels, or is not of today's photos and clean labels, FileNotFoundError if it is not finished.
     """
     settings = inference.run_settings(output_dir, run)
     if settings.label_source == "given":
         raise ValueError(f"run {run} was trained with label_source: given; compare one with label_source: clean")
+    if settings.pseudo_labels:
+        raise ValueError(f"run {run} learned from pseudo_labels, which come of cleaned labels; compare one without")
     decoded = inference.open_trainable(data_dir, output_dir, settings)
-    inference.checkpoints(output_dir, run, decoded, clean_labels.read_splits(output_dir))
+    inference.checkpoints(output_dir, run, decoded, trainable.read_splits(output_dir, settings))
     given = dataclasses.replace(settings, label_source="given")
-    splits = clean_labels.read_splits(output_dir, "given")
+    splits = trainable.read_splits(output_dir, given)
     return runs.train_run(given, splits, decoded, Path(output_dir) / FOLDER, when_changed="restart")
 
 
@@ -64,8 +66,10 @@ def measure(data_dir: str | os.PathLike[str], output_dir: str | os.PathLike[str]
     output = files.project_path(output_dir)
     data = photos.find_data(data_dir, unpack_into=output / "unpacked")
     before = train_on_given_labels(data, output, run)
-    splits = clean_labels.read_splits(output)
-    after = runs.read_result(runs.folder_of(output, run), splits, sorted(before.history["fold"].unique()))
+    splits = trainable.read_splits(output, inference.run_settings(output, run))
+    after = runs.read_result(
+        runs.folder_of(output, run), splits, sorted(before.history["fold"].unique()), as_trained=True
+    )
     found = compare(before.out_of_fold, after.out_of_fold, clean_labels.touched(output))
     files.write_json(found, output / FOLDER / f"{run}.json")
     return found

@@ -12,6 +12,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
@@ -89,6 +90,37 @@ def suspects(images: Sequence[np.ndarray], table: pd.DataFrame, columns: int = 7
     notes = ["\n".join(_one_line(path).split("/")[-2:]) for path in table["path"]]
     heading = f"The {counted(len(table), 'most suspicious label')}" if len(table) else "No label is left to look at"
     return photo_grid(images, titles, columns, heading, notes)
+
+
+def disagreements(images: Sequence[np.ndarray], table: pd.DataFrame, of: int, columns: int = 7) -> Figure:
+    """Photos that one run gets right and another wrong: the class, → what the other says otherwise (confidence).
+
+    `table` has the columns of `comparison.disagreements`, all rows with the same two runs; `images` are their
+    photos and `of` the number of all such photos, for the heading. Raises ValueError for another number of
+    photos than of rows.
+    """
+    titles = [
+        f"{describe(row.label)} ({row.right_sure:.0%})\n→ {_difference(row.label, row.wrong)} ({row.wrong_sure:.0%})"
+        for row in table.itertuples()
+    ]
+    notes = ["\n".join(_one_line(path).split("/")[-2:]) for path in table["path"]]
+    heading = "No photo that only one of the two gets right"
+    if len(table):
+        heading = f"{table['right_run'].iloc[0]} is right, {table['wrong_run'].iloc[0]} is wrong: "
+        heading += f"{len(table):,} of {counted(of, 'photo')}, the surest first"
+    return photo_grid(images, titles, columns, heading, notes)
+
+
+def overlaid(images: np.ndarray, maps: np.ndarray) -> list[np.ndarray]:
+    """(N, H, W, C) uint8 photos under (N, H, W) maps in [0, 1], each (H, W, 3) uint8: grey, warm where it is high."""
+    found = []
+    for image, heat in zip(images, maps, strict=True):
+        shown = _shown(image)
+        grey = (shown if shown.ndim == 2 else shown.mean(axis=2)) / 255
+        colour = colormaps["inferno"](heat)[..., :3]
+        share = 0.65 * heat[..., None]  # where the network looks at nothing, the photo stays as it is
+        found.append(np.rint(255 * ((1 - share) * grey[..., None] + share * colour)).astype(np.uint8))
+    return found
 
 
 def prediction_titles(table: pd.DataFrame) -> list[str]:

@@ -132,7 +132,9 @@ def run_cells(
     """The notebook as papermill leaves it; how its kernel ended is added to `endings`. Raises what papermill does."""
     from papermill.execute import execute_notebook
 
-    with environment(MASK_LIB_HEADLESS="1", JUPYTER_PREFER_ENV_PATH="1"):
+    # Threads that wait by spinning make torch several times slower as soon as anything else wants the cores.
+    waiting = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
+    with environment(MASK_LIB_HEADLESS="1", JUPYTER_PREFER_ENV_PATH="1", OMP_WAIT_POLICY=waiting):
         return execute_notebook(
             # papermill fills in {names} in paths
             *(str(path).replace("{", "{{").replace("}", "}}") for path in (notebook, temporary)),

@@ -1,46 +1,20 @@
-"""Probabilities of photos from trained networks: views, folds, and the tables they are kept in."""
+"""Probabilities of photos from trained networks: folds, parts of the data, and the tables they are kept in."""
 
-from collections.abc import Callable
+import dataclasses
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import nn
-from torch.nn import functional
 
-from mask_lib import clean_labels, config, devices, external, files, folds, labels, layout, models, photos, store
+from mask_lib import config, devices, files, folds, labels, layout, models, photos, store, trainable, views
 
 PREDICT_BATCH = 64  # photos; small enough for any network on any GPU in use
-ZOOM = 0.92  # share of the photo that the zoomed-in views keep
-View = Callable[[torch.Tensor], torch.Tensor]
-
-
-def zoomed(batch: torch.Tensor, share: float, right: float = 0.0, down: float = 0.0) -> torch.Tensor:
-    """(B, C, H, W) float32: the middle `share` of each photo, moved by shares of its size, at full size."""
-    matrix = batch.new_tensor([[share, 0, 2 * right], [0, share, 2 * down]]).expand(len(batch), 2, 3)
-    grid = functional.affine_grid(matrix, list(batch.shape), align_corners=False)
-    return functional.grid_sample(batch, grid, padding_mode="reflection", align_corners=False)
-
-
-def views_of(num_tta: int) -> list[View]:
-    """1, 4 or 8 test-time views that suit faces: as it is and zoomed in, each also mirrored, then moved.
-
-    Raises ValueError for another number.
-    """
-    if num_tta not in (1, 4, 8):
-        raise ValueError(f"num_tta = {num_tta}: it must be 1, 4 or 8")
-    shift = (1 - ZOOM) / 2
-    plain: list[View] = [
-        lambda batch: batch,
-        lambda batch: zoomed(batch, ZOOM),
-        lambda batch: zoomed(batch, ZOOM, right=shift),
-        lambda batch: zoomed(batch, ZOOM, down=shift),
-    ]
-    if num_tta == 1:
-        return plain[:1]
-    half = plain[: num_tta // 2]
-    return half + [lambda batch, view=view: view(batch).flip(3) for view in half]
+AVERAGING = "averaging.json"  # in a run's folder: which weights of each fold are used, and why
+TRAINED = "oof.trained.csv"  # in a fold's folder: out-of-fold probabilities as training left them, once oof.csv differs
+Part = Literal["test", "test_val", "both"]
 
 
 @torch.inference_mode()
@@ -50,16 +24,17 @@ def predict(
     rows: np.ndarray,
     preprocessing: models.Preprocessing,
     dtype: torch.dtype = torch.float32,
-    num_tta: int = 1,
+    tta: views.Tta = views.ONE_VIEW,
 ) -> np.ndarray:
-    """(N, 18) float32 probabilities of the store's `rows`: the mean over the views of each softmax."""
+    """(N, 18) float32 probabilities of the store's `rows`, averaged over the views as `tta` says."""
+    tta.check_fits(source.store.frame)
     network.eval()
-    views, found = views_of(num_tta), [np.empty((0, labels.CLASS_COUNT), dtype=np.float32)]
+    ways, found = tta.views(), [np.empty((0, labels.CLASS_COUNT), dtype=np.float32)]
     for block in store.blocks(len(rows), PREDICT_BATCH):
         batch = source.batch(rows[block]).float() / 255
         with devices.autocast(source.device, dtype):
-            outputs = [network(preprocessing.prepared(view(batch))).float().softmax(dim=1) for view in views]
-        found.append(torch.stack(outputs).mean(dim=0).cpu().numpy())
+            logits = [network(preprocessing.prepared(way(batch))).float() for way in ways]
+        found.append(tta.averaged(torch.stack(logits)).cpu().numpy())
     return np.concatenate(found)
 
 
@@ -68,26 +43,52 @@ def probability_table(keys: pd.DataFrame, probabilities: np.ndarray) -> pd.DataF
     return keys.reset_index(drop=True).join(pd.DataFrame(probabilities, columns=list(labels.PROBABILITY_COLUMNS)))
 
 
-def checkpoints(output_dir: Path, run: str, labeled: store.Store, splits: dict[int, pd.DataFrame]) -> dict[int, Path]:
+def checkpoints(
+    output_dir: Path,
+    run: str,
+    labeled: store.Store,
+    splits: dict[int, pd.DataFrame],
+    choice: config.CheckpointChoice | None = None,
+) -> dict[int, Path]:
     """The checkpoint of each fold of a finished run, whose photos, labels and split must be those of today.
 
-    labeled: the store of the labeled photos. Raises FileNotFoundError that says what to run first for a
-    run that is not finished, ValueError that names a fold whose checkpoint belongs to something else.
+    It is the one that 05_average_weights picked, or before that the one training chose; with `choice`
+    the one of that name. labeled: the store of the labeled photos. Raises FileNotFoundError that says
+    what to run first for a run that is not finished, ValueError that names a fold whose checkpoint
+    belongs to something else.
     """
     folder = Path(output_dir) / "runs" / run
     settings = run_settings(output_dir, run)
-    found = {}
+    names, found = picked_names(folder), {}
     for fold in settings.folds or tuple(splits):
-        path = folder / f"fold{fold}" / "checkpoint" / f"{settings.checkpoint_choice}.safetensors"
-        manifest = models.read_manifest(path)
-        expected = folds.fingerprint(labeled.content, splits[fold], settings.weights) if fold in splits else None
-        if manifest.get("data") != expected or config.changed(manifest["run"], settings.settings()):
-            raise ValueError(
-                f"{files.shown_path(path)} was trained on other photos, labels or folds, or with other settings, than "
-                f"those of today: run 03_one_model again with run: {run} and when_changed: restart"
+        name = choice or names.get(fold, settings.checkpoint_choice)
+        path = folder / f"fold{fold}" / "checkpoint" / f"{name}.safetensors"
+        if name == "swa" and fold not in names:
+            raise FileNotFoundError(
+                f"{files.shown_path(path)} is chosen but was not made yet: run 05_average_weights with run: {run} first"
             )
+        require_today(path, settings, labeled, splits.get(fold))
         found[fold] = path
     return found
+
+
+def require_today(path: Path, settings: config.Run, labeled: store.Store, split: pd.DataFrame | None) -> None:
+    """Raise ValueError unless a checkpoint was trained with a run's settings, on today's photos, labels and split."""
+    manifest = models.read_manifest(path)
+    expected = None if split is None else folds.fingerprint(labeled.content, split, settings.weights)
+    if manifest.get("data") != expected or config.changed(manifest["run"], settings.settings()):
+        notebook = "04_three_model" if settings.head == "three" else "03_one_model"
+        raise ValueError(
+            f"{files.shown_path(path)} was trained on other photos, labels or folds, or with other settings, than "
+            f"those of today: run {notebook} again with run: {settings.run} and when_changed: restart"
+        )
+
+
+def picked_names(folder: Path) -> dict[int, str]:
+    """By fold the name of the weights that 05_average_weights picked in a run's folder; others are missing."""
+    if not (folder / AVERAGING).exists():
+        return {}
+    return {int(fold): one["picked"] for fold, one in files.read_json(folder / AVERAGING)["folds"].items()}
 
 
 def run_settings(output_dir: Path, run: str) -> config.Run:
@@ -108,25 +109,60 @@ def open_photos(data_dir: Path, output_dir: Path, table: pd.DataFrame, frame: st
 
 
 def open_trainable(data_dir: Path, output_dir: Path, run: config.Run) -> store.Store:
-    """The store of every photo that a run may train on, external ones too, as its settings ask."""
-    table = external.with_external(photos.labeled(output_dir), output_dir)
-    return open_photos(data_dir, output_dir, table, store.Frame.of_run(run))
+    """The store of every photo that a run may train on, external and pseudo-labeled ones too, as its settings ask."""
+    return open_photos(data_dir, output_dir, trainable.photo_table(output_dir, run), store.Frame.of_run(run))
 
 
-def mean_over_folds(found: dict[int, Path], source: devices.DevicePhotos, rows: np.ndarray, num_tta: int) -> np.ndarray:
-    """(N, 18) probabilities of a store's `rows`, averaged over the folds' checkpoints.
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """A network as its checkpoint describes it: normalisation and precision are always those of its training."""
 
-    Normalisation and precision come from each checkpoint's manifest: they are always those of its training.
+    network: nn.Module
+    preprocessing: models.Preprocessing
+    dtype: torch.dtype
+
+    def predict(
+        self, source: devices.DevicePhotos, rows: np.ndarray, tta: views.Tta = views.ONE_VIEW
+    ) -> np.ndarray:  # (N, 18) float32
+        """As `predict` gives them."""
+        return predict(self.network, source, rows, self.preprocessing, self.dtype, tta)
+
+
+def load(state: dict[str, torch.Tensor], manifest: dict[str, Any], device: torch.device) -> Loaded:
+    """A checkpoint's network on `device`."""
+    preprocessing = models.Preprocessing.from_manifest(manifest)
+    run = config.Run.from_settings(manifest["run"])
+    network = models.of_run(run)
+    network.load_state_dict(state)
+    network.to(device, memory_format=torch.channels_last)
+    return Loaded(network, preprocessing, devices.dtype_for(run.precision, device))
+
+
+def stored(checkpoint: Path, source: devices.DevicePhotos, paths: list[str], tta: views.Tta, start: Path) -> np.ndarray:
+    """(N, 18) float64 probabilities one network gives of `paths`, from disk if they were computed before.
+
+    They lie in `<start>.<digest>.csv`, columns `path, p00 … p17`. The digest stands for all that they
+    depend on: weights, photos, views and precision; so a file of that name is always right, and a killed
+    inference goes on with the next network. Files of the same start with another digest are removed.
     """
-    total = np.zeros((len(rows), labels.CLASS_COUNT))
-    for path in files.progress(found.values(), what=f"predict {len(rows)} photos", unit="fold"):
-        state, manifest = models.read_checkpoint(path)
-        preprocessing = models.Preprocessing.from_manifest(manifest)
-        network = models.build(manifest["run"]["architecture"], channels=preprocessing.channels)
-        network.load_state_dict(state)
-        network.to(source.device, memory_format=torch.channels_last)
-        dtype = devices.dtype_for(manifest["run"]["precision"], source.device)
-        total += predict(network, source, rows, preprocessing, dtype, num_tta)
+    dtype = devices.dtype_for(models.read_manifest(checkpoint)["run"]["precision"], source.device)
+    made_of = [files.file_digest(checkpoint), source.store.content, paths, dataclasses.asdict(tta), str(dtype)]
+    path = start.with_name(f"{start.name}.{files.digest(made_of)}.csv")
+    if not path.exists():
+        found = load(*models.read_checkpoint(checkpoint), source.device).predict(source, source.store.rows(paths), tta)
+        files.write_csv(probability_table(pd.DataFrame({"path": paths}), found), path)
+        for stale in set(start.parent.glob(f"{start.name}.*.csv")) - {path}:
+            stale.unlink()
+    return pd.read_csv(path, usecols=list(labels.PROBABILITY_COLUMNS)).to_numpy()
+
+
+def mean_over_folds(
+    found: dict[int, Path], source: devices.DevicePhotos, paths: list[str], tta: views.Tta, folder: Path, part: str
+) -> np.ndarray:
+    """(N, 18) probabilities of `paths`, averaged over the folds' checkpoints; each fold's own stay in `folder`."""
+    total = np.zeros((len(paths), labels.CLASS_COUNT))
+    for fold, path in files.progress(found.items(), what=f"predict {len(paths)} photos", unit="fold"):
+        total += stored(path, source, paths, tta, folder / f"fold{fold}.{part}")
     return total / len(found)
 
 
@@ -135,31 +171,60 @@ def trained_runs(output_dir: Path) -> list[str]:
     return sorted(path.parent.name for path in (Path(output_dir) / "runs").glob("*/scores.json"))
 
 
-def predict_run(data_dir: Path, output_dir: Path, run: str, num_tta: int = 1) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Write `inferences/<run>.test.csv` and `<run>.test_val.csv` and return both tables.
+def predict_run(
+    data_dir: Path, output_dir: Path, run: str, tta: views.Tta = views.ONE_VIEW, split: Part = "both"
+) -> dict[str, pd.DataFrame]:
+    """Write `inferences/<run>.test.csv` and `<run>.test_val.csv`, or what `split` says, and return them by name.
 
     test: `ImageID, p00 … p17`, every row of info.csv in its order; a photo that could not be read
     gets the mean of the others, since a submission must answer it all the same. test_val: `path,
-    label, p00 … p17`. Raises FileNotFoundError for a run that is not trained.
+    label, p00 … p17`. Each fold's own lie in `inferences/models/<run>/` and are computed once, see
+    `stored`. Raises FileNotFoundError for a run that is not trained, ValueError for views that do
+    not suit its photos.
     """
+    parts = ("test", "test_val") if config.checked("split", split, Part) == "both" else (split,)
     settings = run_settings(output_dir, run)
-    splits = clean_labels.read_splits(output_dir, settings.label_source)
+    tta.check_fits(store.Frame.of_run(settings))
+    splits = trainable.read_splits(output_dir, settings)
     labeled = open_trainable(data_dir, output_dir, settings)
     found = checkpoints(output_dir, run, labeled, splits)
-    device = devices.pick_device()
-    split = next(iter(splits.values()))
-    held_out = split[split["split"] == folds.TEST_VAL]
-    rows = labeled.rows(list(held_out["path"]))
-    of_held_out = mean_over_folds(found, devices.DevicePhotos(labeled, device, resident=False), rows, num_tta)
-    test_val = probability_table(held_out[["path", "label"]], of_held_out)
+    folder = Path(output_dir) / "inferences" / "models" / run
+    tables = {}
+    if "test" in parts:
+        tables["test"] = predict_evaluated(data_dir, output_dir, found, labeled.frame, tta, folder)
+    if "test_val" in parts:
+        tables["test_val"] = predict_held_out(next(iter(splits.values())), found, labeled, tta, folder)
+    for name, table in tables.items():
+        files.write_csv(table, Path(output_dir) / "inferences" / f"{run}.{name}.csv")
+    return tables
+
+
+def predict_evaluated(
+    data_dir: Path, output_dir: Path, found: dict[int, Path], frame: store.Frame, tta: views.Tta, folder: Path
+) -> pd.DataFrame:
+    """The table of the evaluation photos, `ImageID, p00 … p17`, from checkpoints by fold."""
     evaluated = photos.evaluated(output_dir)
-    source = devices.DevicePhotos(open_photos(data_dir, output_dir, evaluated, labeled.frame), device)
-    of_evaluated = mean_over_folds(found, source, np.arange(len(evaluated)), num_tta)
-    test = probability_table(evaluated[["path"]].rename(columns={"path": "ImageID"}), of_evaluated)
-    test = with_every_id(test, layout.eval_ids(data_dir))
-    for name, one in (("test", test), ("test_val", test_val)):
-        files.write_csv(one, Path(output_dir) / "inferences" / f"{run}.{name}.csv")
-    return test, test_val
+    source = devices.DevicePhotos(open_photos(data_dir, output_dir, evaluated, frame), devices.pick_device())
+    probabilities = mean_over_folds(found, source, list(evaluated["path"]), tta, folder, "test")
+    keys = evaluated[["path"]].rename(columns={"path": "ImageID"})
+    return with_every_id(probability_table(keys, probabilities), layout.eval_ids(data_dir))
+
+
+def predict_held_out(
+    split: pd.DataFrame, found: dict[int, Path], labeled: store.Store, tta: views.Tta, folder: Path
+) -> pd.DataFrame:
+    """The table of a split's held-out photos, `path, label, p00 … p17`, from checkpoints by fold."""
+    held_out = split.loc[split["split"] == folds.TEST_VAL, ["path", "label"]]
+    source = devices.DevicePhotos(labeled, devices.pick_device(), resident=False)
+    return probability_table(held_out, mean_over_folds(found, source, list(held_out["path"]), tta, folder, "test_val"))
+
+
+def as_photos(predicted: dict[str, pd.DataFrame], output_dir: Path) -> pd.DataFrame:
+    """Columns `path, split, p00 … p17` of predicted photos that can be shown: test if it is there, else test_val."""
+    if "test" not in predicted:
+        return predicted["test_val"].drop(columns="label").assign(split="train")
+    table = predicted["test"].rename(columns={"ImageID": "path"}).assign(split="eval")
+    return table[table["path"].isin(photos.evaluated(output_dir)["path"])]  # the others could not be read
 
 
 def with_every_id(test: pd.DataFrame, ids: list[str]) -> pd.DataFrame:

@@ -6,10 +6,11 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from mask_lib import labels
+from mask_lib import ages, labels
 from mask_lib.config import Balance, Run
 
 POWERS: dict[Balance, float] = {"none": 0.0, "sqrt": 0.5, "full": 1.0}
+EVEN = (1.0, 1.0, 1.0)  # weights of three heads at which the sum of their cross-entropies is the joint one
 SUMMED_AXES = {"mask": (2, 3), "gender": (1, 3), "age": (1, 2)}  # of (B, mask, gender, age)
 
 
@@ -20,7 +21,7 @@ class Question(NamedTuple):
     target: torch.Tensor  # (B,) int64, or (B, K) float32 probabilities
     shape: tuple[int, ...]  # sizes of the attributes whose combinations the K classes are
     smoothing: tuple[float, ...]  # of each of these attributes; empty: none
-    counted: torch.Tensor | None  # (B,) float32, 0 for a photo whose answer is not known; None: all are
+    counted: torch.Tensor | None  # (B,) float32, a photo's weight, 0 if its answer is not known; None: 1 for all
 
 
 def class_weights(train_labels: np.ndarray, balance: Balance) -> torch.Tensor:
@@ -39,23 +40,73 @@ def loss_of(
     run: Run,
     weights: torch.Tensor,
     known: torch.Tensor | None = None,
+    photo_weights: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Scalar loss of (B, 18) float32 logits for (B,) int64 labels or, of mixed photos, (B, 18) probabilities.
 
+    For an ordinal age head the targets have further columns, `ages.past_borders`.
+
     The run's `loss` over the 18 classes, plus `attribute_loss` times the sum of the same over the mask,
     gender and age that the 18 probabilities imply. The second part lets a rare class learn its age from
-    all photos of that age.
+    all photos of that age. Three heads that are weighted, of which the age's is ordinal, or of which not
+    every photo teaches all, have the sum of their own losses in place of the 18-way one.
 
     known: (B, 3) bool, which attributes of each photo are, for targets as `partial_target` makes them. A
-    photo counts for the attributes that are known, and for the 18 classes if all are.
+    photo counts for the attributes that are known, and for the 18 classes if all are. photo_weights: (B,)
+    float32, None for 1 each. What photos lose is multiplied by them, summed and divided by B, never by
+    the weights' sum, which would give a photo another weight in another batch.
     """
+    past = None
+    if target.is_floating_point():
+        target, past = target[:, : labels.CLASS_COUNT], target[:, labels.CLASS_COUNT :]
     of_photo = target @ weights if target.is_floating_point() else weights[target]
-    smoothing = run.attribute_label_smoothing
-    of_all = None if known is None else known.all(dim=1).float()
-    loss = _answered([Question(logits, target, labels.SHAPE, smoothing, of_all)], run, of_photo)
+    if known is not None:
+        # The classes that a photo may be of, those without photos left out, which weigh 0.
+        of_photo = of_photo / (target @ (weights > 0).float()).clamp_min(1e-12)
+    smoothing, counted = run.attribute_label_smoothing, _counted(known, photo_weights)
+    by_head = run.head_loss_weights != EVEN or run.age_target == "ordinal"
+    if by_head or (run.head == "three" and known is not None):
+        loss = _of_heads(_attributes(logits, target, smoothing, counted), past, run, of_photo)
+    else:
+        of_all = None if counted is None else counted.amin(dim=1)
+        loss = _answered([Question(logits, target, labels.SHAPE, smoothing, of_all)], run, of_photo)
     if run.attribute_loss:
-        loss = loss + run.attribute_loss * _answered(_attributes(logits, target, smoothing, known), run, of_photo)
+        loss = loss + run.attribute_loss * _answered(_attributes(logits, target, smoothing, counted), run, of_photo)
     return loss
+
+
+def _counted(known: torch.Tensor | None, photo_weights: torch.Tensor | None) -> torch.Tensor | None:
+    """(B, 3) float32, how much each photo counts for mask, gender and age; None: 1 throughout."""
+    if photo_weights is None:
+        return None if known is None else known.float()
+    whole = photo_weights[:, None].expand(-1, len(labels.SHAPE))
+    return whole if known is None else whole * known
+
+
+def _of_heads(questions: list[Question], past: torch.Tensor | None, run: Run, of_photo: torch.Tensor) -> torch.Tensor:
+    """The scalar sum of three heads' losses, each times its weight; `past` as `ordinal_losses` takes it."""
+    parts = [_answered([question], run, of_photo) for question in questions]
+    if run.age_target == "ordinal":
+        parts[-1] = (ordinal_losses(questions[-1], past, run) * of_photo).mean()
+    return sum(weight * part for weight, part in zip(run.head_loss_weights, parts, strict=True))
+
+
+def ordinal_losses(question: Question, past: torch.Tensor, run: Run) -> torch.Tensor:
+    """(B,) cross-entropies of being as old as each border, twice their mean over those that are known.
+
+    question: that for age. past: (B, K) float32, 0 to 1, NaN where unknown. As in ordinal regression
+    (CORAL, Cao et al. 2020) one line serves all borders: the logit of being past a border falls evenly with
+    its years. Three groups tell the logits at the two borders that count, and so the whole line.
+    """
+    young, middle, old = question.logits.log_softmax(dim=1).unbind(1)
+    first, last = torch.logaddexp(middle, old) - young, old - torch.logaddexp(young, middle)
+    places = past.new_tensor(ages.border_places(run.old_from))
+    logits = first[:, None] + (last - first)[:, None] * places
+    kept, known = (1 - run.label_smoothing) * (1 - sum(question.smoothing)), past.isfinite()
+    wanted = kept * past.nan_to_num() + (1 - kept) / 2
+    losses = functional.binary_cross_entropy_with_logits(logits, wanted, known.float(), reduction="none").sum(dim=1)
+    losses = 2 * losses / known.sum(dim=1).clamp_min(1)
+    return losses if question.counted is None else losses * question.counted
 
 
 def partial_target(attributes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -72,7 +123,7 @@ def partial_target(attributes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
 
 
 def _attributes(
-    logits: torch.Tensor, target: torch.Tensor, smoothing: tuple[float, ...], known: torch.Tensor | None
+    logits: torch.Tensor, target: torch.Tensor, smoothing: tuple[float, ...], counted: torch.Tensor | None
 ) -> list[Question]:
     """Those for mask, gender and age, answered by the marginals of the 18 probabilities."""
     cube, mixed = functional.log_softmax(logits, dim=1).view(-1, *labels.SHAPE), target.is_floating_point()
@@ -82,7 +133,7 @@ def _attributes(
         # A log-probability is its own logit: a log_softmax leaves it as it is.
         marginal, axes = cube.logsumexp(SUMMED_AXES[name]), SUMMED_AXES[name]
         one = wanted.sum(axes) if mixed else wanted[place]
-        of_it = None if known is None else known[:, place].float()
+        of_it = None if counted is None else counted[:, place]
         found.append(Question(marginal, one, labels.SHAPE[place : place + 1], smoothing[place : place + 1], of_it))
     return found
 
@@ -90,8 +141,8 @@ def _attributes(
 def _answered(questions: list[Question], run: Run, of_photo: torch.Tensor) -> torch.Tensor:
     """The scalar sum of the run's `loss` over questions; `of_photo`, (B,), weighs cross-entropy and focal loss.
 
-    Macro F1 is neither weighted nor smoothed: it gives all classes the same say, and its counts are of
-    what is there.
+    Macro F1 is neither smoothed nor weighted by class: it gives all classes the same say. Its counts are of
+    what is there, each photo by its own weight.
     """
     loss = of_photo.new_zeros(())
     if run.loss != "f1":

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from mask_lib import config, devices, folds, models, sampling, training
+from mask_lib import config, devices, models, sampling, training
 
 WINDOW = 9  # steps that a smoothed loss is the mean of
 DIVERGED = 3.0  # times the lowest smoothed loss: beyond it nothing more can be learned
@@ -30,19 +30,13 @@ def find(
     mixed, with a rate that grows from `low` to `high`; no layer is frozen. All of it is thrown away:
     nothing is written, and the run trains as if it had never been.
     """
-    network = models.build(run.architecture, dropout=run.dropout, channels=run.image_channels).to(
-        source.device, memory_format=torch.channels_last
-    )
-    network.load_state_dict(
-        models.initial_state(
-            run.architecture, run.weights, sampling.step_seed(run.seed, fold, 0, 0), channels=run.image_channels
-        )
-    )
+    network = models.of_run(run).to(source.device, memory_format=torch.channels_last)
+    network.load_state_dict(models.first_weights(run, sampling.step_seed(run.seed, fold, 0, 0)))
     trial = training.FoldTraining(run, fold, split, source)
     trial.start(network, network)
     network.train()
     rates, losses = np.geomspace(low, high, step_count), []
-    for rate, (batch, seed) in zip(rates, _steps(run, fold, trial.labels[folds.TRAIN]), strict=False):
+    for rate, (batch, seed) in zip(rates, _steps(trial), strict=False):
         losses.append(trial.update(batch, seed, rate / run.learning_rate).item() / len(batch))
         if exploded(losses):
             break
@@ -51,12 +45,11 @@ def find(
     return found.assign(smoothed=found["loss"].rolling(WINDOW, center=True, min_periods=1).mean())
 
 
-def _steps(run: config.Run, fold: int, train_labels: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
+def _steps(trial: training.FoldTraining) -> Iterator[tuple[np.ndarray, int]]:
     """Batches and seeds of a fold's steps, epoch after epoch without end."""
     for epoch in itertools.count():
-        batches = sampling.batches(train_labels, run.batch_size, run.seed, fold, epoch, run.sampling)
-        for step, batch in enumerate(batches):
-            yield batch, sampling.step_seed(run.seed, fold, epoch, step)
+        for step, batch in enumerate(trial.batches(epoch)):
+            yield batch, sampling.step_seed(trial.run.seed, trial.fold, epoch, step)
 
 
 def exploded(losses: list[float]) -> bool:

@@ -9,14 +9,16 @@ import torch
 from torch.nn import functional
 
 from mask_lib import config, labels
+from mask_lib.targets import Wanted
 
 
 def oldest(train_labels: np.ndarray) -> np.ndarray:
     """Positions of the photos of people of 60 and over in the (N,) `train_labels`: cutmix_old's partners.
 
-    Raises ValueError if there is none.
+    A photo without a class, of label -1, is none of them. Raises ValueError if there is none.
     """
-    found = np.flatnonzero(labels.decode_all(train_labels)["age"] == labels.AgeGroup.FROM_60)
+    group = labels.decode_all(np.maximum(train_labels, 0))["age"]
+    found = np.flatnonzero((group == labels.AgeGroup.FROM_60) & (train_labels >= 0))
     if not len(found):
         raise ValueError("mixing = 'cutmix_old': no training photo shows a person of 60 or over to mix with")
     return found
@@ -37,23 +39,27 @@ def with_partners(
 
 
 def mixed(
-    photos: torch.Tensor, target: torch.Tensor, partner: np.ndarray, run: config.Run, random: np.random.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The first B of `photos`, (≥ B, C, H, W) float32, each mixed with its partner, and their targets.
+    photos: torch.Tensor, wanted: Wanted, partner: np.ndarray, run: config.Run, random: np.random.Generator
+) -> tuple[torch.Tensor, Wanted]:
+    """The first B of `photos`, (≥ B, C, H, W) float32, each mixed with its partner, and what is wanted of them.
 
-    target: int64 labels of all `photos`; partner: (B,) as `with_partners` gives them. The (B, 18) float32
-    probabilities say how much of a photo is whose: rows sum to 1. A photo that is not among the share
-    `mixing_probability` stays as it is.
+    wanted: of all `photos`; partner: (B,) as `with_partners` gives them. The target's (B, 18) float32
+    probabilities say how much of a photo is whose: rows sum to 1. Weights are mixed by the same shares. An
+    attribute is known if it is for both photos. One that is not among the share `mixing_probability` stays as
+    it is.
     """
     count = len(partner)
     kept = kept_parts(run, (count, *photos.shape[2:]), photos.device, random)
     shares = kept.mean(dim=(1, 2, 3)).view(-1, 1)
     beside = torch.from_numpy(partner).to(photos.device)
-    wanted = functional.one_hot(target, labels.CLASS_COUNT).float()
-    return (
-        photos[:count] * kept + photos[beside] * (1 - kept),
-        wanted[:count] * shares + wanted[beside] * (1 - shares),
-    )
+    target, weights, known = wanted
+    target = target if target.is_floating_point() else functional.one_hot(target, labels.CLASS_COUNT).float()
+    target = target[:count] * shares + target[beside] * (1 - shares)
+    if weights is not None:
+        weights = weights[:count] * shares[:, 0] + weights[beside] * (1 - shares[:, 0])
+    if known is not None:  # what is not there at all need not be known
+        known = (known[:count] | (shares == 0)) & (known[beside] | (shares == 1))
+    return photos[:count] * kept + photos[beside] * (1 - kept), Wanted(target, weights, known)
 
 
 def kept_parts(

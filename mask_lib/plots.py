@@ -39,6 +39,8 @@ WORDS = {"mask": MASK_WORDS, "gender": GENDER_WORDS, "age": AGE_WORDS}
 BLOCK = CLASS_COUNT // len(Mask)  # neighbouring classes that share a mask
 MOST_SIZES = 6
 NO_MAGNITUDE = -0.1  # where an operation without one stands
+LINES = ("-", "--", ":", "-.")  # once the colours are used up
+ABOVE_DOT = {"textcoords": "offset points", "ha": "center", "fontsize": 8}
 WRITTEN_MODELS = 5  # side by side; the numbers of more would overlap
 
 
@@ -218,6 +220,59 @@ def learning_rate_finder(found: pd.DataFrame, suggestion: float, ax: Axes | None
     return ax
 
 
+def run_curves(histories: Mapping[str, pd.DataFrame], axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
+    """Validation loss on the left, macro F1 on the right, a line a run: the mean of its folds in a band of their range.
+
+    `histories` maps a run's name to a table as `curves` takes it. Raises ValueError for no run at all.
+    """
+    if not histories:
+        raise ValueError("no runs to draw")
+    if axes is None:
+        axes = plt.subplots(1, 2, figsize=(12, 4.2), layout="constrained")[1]
+    for ax, column, title in zip(axes, ("val_loss", "val_macro_f1"), ("Validation loss", "Macro F1"), strict=True):
+        lines = []
+        for number, history in enumerate(histories.values()):
+            colour, style = COLOURS[number % len(COLOURS)], LINES[number // len(COLOURS) % len(LINES)]
+            by_epoch = history.groupby("epoch")[column].agg(["mean", "min", "max"])
+            ax.fill_between(by_epoch.index, by_epoch["min"], by_epoch["max"], color=colour, alpha=0.12, linewidth=0)
+            marker = "o" if len(by_epoch) == 1 else ""  # a line of one epoch would not be seen
+            lines += ax.plot(
+                by_epoch.index, by_epoch["mean"], color=colour, linestyle=style, linewidth=2, marker=marker
+            )
+        _clean(ax).set_xlabel("epoch")
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.grid(axis="y", color=FAINT, linewidth=0.6)
+        _title(ax, title)
+    _legend(axes[1], lines, histories)
+    return axes
+
+
+def differences(table: pd.DataFrame, ax: Axes | None = None, metric: str = "macro_f1") -> Axes:
+    """A dot and an interval for each pair of runs: how much better the one is; coloured where that is real, else grey.
+
+    `table` has the columns of `comparison.differences`; pairs without common photos are left out.
+    """
+    rows = table[(table["metric"] == metric) & table["difference"].notna()]
+    ax = _axes(ax, 9, 1.2 + 0.36 * max(len(rows), 2))
+    if rows.empty:
+        ax.set_axis_off()
+        ax.text(0.5, 0.5, "no two runs to compare", transform=ax.transAxes, ha="center", va="center", color=GREY)
+        return ax
+    for place, row in enumerate(rows.itertuples()):
+        colour = BLUE if row.real else GREY
+        ax.hlines(place, row.low, row.high, color=colour, linewidth=2.5, alpha=0.6)
+        ax.plot(row.difference, place, "o", color=colour, markersize=6)
+        ax.annotate(f"{row.difference:+.3f}", (row.difference, place), (0, 6), **ABOVE_DOT, color=INK)
+    ax.axvline(0, color=INK, linewidth=1)
+    names = [plain(f"{row.b} over {row.a}") for row in rows.itertuples()]
+    ax.set_yticks(range(len(rows)), names, parse_math=False)
+    ax.set_ylim(len(rows) - 0.4, -0.7)  # the first row of the table at the top
+    ax.grid(axis="x", color=FAINT, linewidth=0.6)
+    ax.set_xlabel(f"difference in {metric.replace('_', ' ').replace('f1', 'F1')}, with its interval by person")
+    _title(ax, f"{int(rows['real'].sum())} of {counted(len(rows), 'difference')} beyond chance")
+    return ax
+
+
 def confusion(truth: Sequence[int], predicted: Sequence[int], ax: Axes | None = None) -> Axes:
     """18 x 18 counts of (N,) labels 0-17, coloured by share of the row, with lines between masks."""
     ax = _axes(ax, 10.5, 9.5)
@@ -310,6 +365,88 @@ def policy(policy: Policy, ax: Axes | None = None) -> Axes:
     ax.invert_yaxis()
     ax.grid(axis="x", color=FAINT, linewidth=0.6)
     _title(ax, f"{plain(policy.name)}: what a photo meets, and how strongly")
+    return ax
+
+
+def reliability(tables: Mapping[str, pd.DataFrame], ax: Axes | None = None) -> Axes:
+    """How often predictions are right, over how sure they are: a line a model, a dot for each bin with photos.
+
+    `tables` maps a name to a table from `calibration.reliability` (columns `photos`, `confidence`,
+    `accuracy`); the dots grow with the number of photos. On the grey diagonal both are equal.
+    """
+    ax = _axes(ax, 6.5, 5.5)
+    ax.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--")
+    lines = []
+    for number, table in enumerate(tables.values()):
+        filled, colour = table[table["photos"] > 0], COLOURS[number % len(COLOURS)]
+        lines += ax.plot(filled["confidence"], filled["accuracy"], color=colour, linewidth=1.5)
+        areas = 250 * filled["photos"] / max(table["photos"].sum(), 1) + 6  # points squared
+        ax.scatter(filled["confidence"], filled["accuracy"], s=areas, color=colour, zorder=3)
+    ax.set(xlabel="probability of the likeliest class", ylabel="share of photos that are right", xlim=(0, 1))
+    ax.set_ylim(-0.03, 1.03)
+    _legend(ax, lines, tables, loc="lower right")
+    _title(ax, "Sure and right: above the diagonal too modest, below it too sure")
+    return ax
+
+
+def agreement(shares: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Heat map of an (M, M) table from `choosing.agreement`: the share of photos that two members answer alike."""
+    count = len(shares)
+    ax = _axes(ax, 3 + 0.7 * count, 2 + 0.6 * count)
+    values = shares.to_numpy(dtype=float)
+    others = np.where(np.eye(count, dtype=bool), np.nan, values)  # everyone agrees with themselves
+    low, high = (np.nanmin(others), np.nanmax(others)) if count > 1 else (0, 1)
+    ax.imshow(others, cmap="Blues", vmin=low - 0.02, vmax=high + 0.02)
+    _write_cells(ax, others, "{:.1%}", dark=others > (low + high) / 2 + 0.01)
+    names = [plain(name) for name in shares.index]
+    ax.set_xticks(range(count), names, rotation=35, ha="right", rotation_mode="anchor", parse_math=False)
+    ax.set_yticks(range(count), names, parse_math=False)
+    _frameless(ax)
+    _title(ax, "Photos that two members answer alike")
+    return ax
+
+
+def contributions(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """What each member adds to macro F1, as dots with whiskers, from `choosing.contributions`.
+
+    Columns `member, weight, difference, low, high`; left of the line at 0 a member does harm.
+    """
+    ax = _axes(ax, 9, 1.4 + 0.35 * max(len(table), 2))
+    places = np.arange(len(table))[::-1]
+    ax.axvline(0, color=GREY, linewidth=1, linestyle="--")
+    ax.hlines(places, table["low"], table["high"], color=BLUE, linewidth=2, alpha=0.55)
+    ax.plot(table["difference"], places, "o", color=BLUE, markersize=6)
+    names = [f"{plain(row.member)} ({row.weight:.0%})" for row in table.itertuples()]
+    ax.set_yticks(places, names, parse_math=False)
+    ax.margins(y=0.15)
+    ax.set_xlabel("macro F1 with it, less that without it")
+    _title(ax, "What each member adds (its weight)")
+    return ax
+
+
+def expected_score(
+    drawn: Sequence[float],
+    score: tuple[float, float, float],
+    known: Mapping[str, float] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """What an evaluation set may score: a histogram of the draws, the interval shaded, what is known as lines.
+
+    drawn: macro F1 of each draw, as in `expected.Expected.drawn`; score: its value, low and high; known:
+    macro F1 by name where labels are known.
+    """
+    ax = _axes(ax, 9, 3.6)
+    value, low, high = score
+    ax.hist(drawn, bins=40, color=FAINT)
+    handles = [ax.axvspan(low, high, color=BLUE, alpha=0.15), ax.axvline(value, color=BLUE, linewidth=2)]
+    names = ["95% interval", f"expected: {value:.3f}"]
+    for colour, (name, found) in zip(COLOURS[1:], (known or {}).items(), strict=False):
+        handles.append(ax.axvline(found, color=colour, linewidth=1.5, linestyle="--"))
+        names.append(f"{name}: {found:.3f}")
+    ax.set(xlabel="macro F1", yticks=[])
+    ax.spines["left"].set_visible(False)
+    _legend(ax, handles, names, loc="upper left", bbox_to_anchor=(1, 1))
+    _title(ax, f"Expected macro F1 on unseen people: {value:.3f} ({low:.3f} to {high:.3f})")
     return ax
 
 

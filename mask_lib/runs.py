@@ -9,7 +9,21 @@ import numpy as np
 import pandas as pd
 import torch
 
-from mask_lib import config, devices, features, files, folds, models, sampling, scores, store, training
+from mask_lib import (
+    config,
+    devices,
+    features,
+    files,
+    folds,
+    inference,
+    labels,
+    models,
+    sampling,
+    scores,
+    store,
+    trainable,
+    training,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +64,7 @@ def train_run(
     if photos.frame.channels != run.image_channels:
         raise ValueError(f"image_channels = {run.image_channels}: the store's photos have {photos.frame.channels}")
     source = devices.DevicePhotos(photos, devices.pick_device())
-    network = models.build(run.architecture, dropout=run.dropout, channels=run.image_channels)
+    network = models.of_run(run)
     network.to(source.device, memory_format=torch.channels_last)
     forward = torch.compile(network) if run.compile_network else network
     steps = {fold: step_count(run, splits[fold]) for fold in chosen}
@@ -82,10 +96,16 @@ def chosen_folds(run: config.Run, splits: dict[int, pd.DataFrame]) -> tuple[int,
     return run.folds or tuple(splits)
 
 
-def read_result(folder: Path, splits: dict[int, pd.DataFrame], chosen: Sequence[int]) -> RunResult:
-    """What the trained folds `chosen` left in a run's folder."""
+def read_result(
+    folder: Path, splits: dict[int, pd.DataFrame], chosen: Sequence[int], as_trained: bool = False
+) -> RunResult:
+    """What the trained folds `chosen` left in a run's folder; as_trained: before averages of weights were picked."""
     histories = [pd.read_csv(folder / f"fold{fold}" / "history.csv") for fold in chosen]
-    tables = [pd.read_csv(folder / f"fold{fold}" / "oof.csv") for fold in chosen]
+    paths = [folder / f"fold{fold}" / "oof.csv" for fold in chosen]
+    if as_trained:
+        before = [path.with_name(inference.TRAINED) for path in paths]
+        paths = [old if old.exists() else path for old, path in zip(before, paths, strict=True)]
+    tables = [pd.read_csv(path) for path in paths]
     out_of_fold = pd.concat(tables, ignore_index=True)
     person_of = splits[chosen[0]].set_index("path")["person"]
     out_of_fold.insert(1, "person", out_of_fold["path"].map(person_of))
@@ -114,17 +134,25 @@ def fold_scores(result: RunResult) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("fold")
 
 
+def scores_of(result: RunResult) -> dict[str, Any]:
+    """The part of `scores.json` that follows from the out-of-fold tables."""
+    by_fold = fold_scores(result)
+    return {
+        "out_of_fold": intervals(result.out_of_fold).to_dict("index"),
+        "folds": by_fold.reset_index().to_dict("records"),
+        "mean": by_fold.mean().to_dict(),
+        "deviation": by_fold.std(ddof=1).fillna(0).to_dict(),
+    }
+
+
 def write_scores(result: RunResult, baseline: pd.DataFrame | None = None) -> dict[str, Any]:
     """Write the run's `scores.json`, last of all its files, and return what it holds.
 
     baseline: scores of something simpler on the same folds, as `intervals` gives them.
     """
-    by_fold, history = fold_scores(result), result.history
+    history = result.history
     found = {
-        "out_of_fold": intervals(result.out_of_fold).to_dict("index"),
-        "folds": by_fold.reset_index().to_dict("records"),
-        "mean": by_fold.mean().to_dict(),
-        "deviation": by_fold.std(ddof=1).fillna(0).to_dict(),
+        **scores_of(result),
         "training_seconds": float(history["seconds"].sum()),
         "photos_per_second": float(history["photos_per_second"].median()),
         "peak_memory_bytes": devices.peak_memory_bytes(devices.pick_device()),
@@ -136,16 +164,23 @@ def write_scores(result: RunResult, baseline: pd.DataFrame | None = None) -> dic
 
 
 def baseline(photos: store.Store, result: RunResult, splits: dict[int, pd.DataFrame], folder: Path) -> pd.DataFrame:
-    """Scores, as `intervals` gives them, of a logistic regression on frozen features, on the run's own folds."""
+    """Scores, as `intervals` gives them, of a logistic regression on frozen features, on the run's own folds.
+
+    It learns from photos with a label of their own alone, so that it is the same bar for every run.
+    """
     trained = {int(fold): splits[int(fold)] for fold in result.history["fold"].unique()}
+    trained = {fold: split[trainable.is_real(split)] for fold, split in trained.items()}
     table = features.logistic_out_of_fold(features.backbone_features(photos, folder), photos, trained)
     return intervals(table.assign(person=table["path"].map(result.out_of_fold.set_index("path")["person"])))
 
 
-def named_intervals(result: RunResult, baseline: pd.DataFrame | None) -> dict[str, pd.DataFrame]:
-    """The run's scores and the baseline's, where there is one, by name, for a plot side by side."""
+def named_intervals(
+    result: RunResult, baseline: pd.DataFrame | None, other: RunResult | None = None
+) -> dict[str, pd.DataFrame]:
+    """The run's scores, another run's and the baseline's, where there are any, by name, for a plot side by side."""
     beside = {} if baseline is None else {"logistic regression on frozen features": baseline}
-    return {result.folder.name: intervals(result.out_of_fold), **beside}
+    found = [result] if other is None else [result, other]
+    return {one.folder.name: intervals(one.out_of_fold) for one in found} | beside
 
 
 def verdict(found: dict[str, Any]) -> str:
@@ -155,3 +190,67 @@ def verdict(found: dict[str, Any]) -> str:
     ours, theirs = (scores.Score(**found[name]["macro_f1"]) for name in ("out_of_fold", "baseline"))
     won = "It beats" if ours.value > theirs.value else "It does not beat"
     return f"{won} the logistic regression on frozen features, {theirs}."
+
+
+def counterpart(
+    result: RunResult, splits: dict[int, pd.DataFrame], output_dir: Path, name: str = ""
+) -> RunResult | None:
+    """A finished run with 18 outputs on the same photos and folds: `name`, or the one most alike in its settings.
+
+    None where there is none, and no name was given. Raises FileNotFoundError or ValueError that says why
+    the run of that name will not do.
+    """
+    ours, found = files.read_json(result.folder / "config.json"), {}
+    for run in [name] if name else inference.trained_runs(output_dir):
+        settings, other = inference.run_settings(output_dir, run), _same_photos(result, splits, output_dir, run)
+        if other is not None and settings.head != "three" and run != result.folder.name:
+            found[run] = (len(config.changed(settings.settings(), ours)), run, other)
+    if name and not found:
+        raise ValueError(f"compare_with = {name!r}: it must be a run with 18 outputs on the same photos and folds")
+    return min(found.values(), key=lambda one: one[:2])[2] if found else None
+
+
+def _same_photos(result: RunResult, splits: dict[int, pd.DataFrame], output_dir: Path, run: str) -> RunResult | None:
+    """Another run's result on the result's own folds; None if it lacks one or scored other photos or labels there."""
+    folder, chosen = folder_of(output_dir, run), [int(fold) for fold in result.history["fold"].unique()]
+    if not all((folder / f"fold{fold}" / "oof.csv").exists() for fold in chosen):
+        return None
+    other, keys = read_result(folder, splits, chosen), ["path", "label"]
+    return other if other.out_of_fold[keys].equals(result.out_of_fold[keys]) else None
+
+
+def compared(result: RunResult, other: RunResult | None) -> pd.DataFrame:
+    """How much better a run is than another on the same photos, as `scores.paired_bootstrap`; empty for no other."""
+    if other is None:
+        return pd.DataFrame(columns=["difference", "low", "high", "p"])
+    truth, ours = result.truth_and_prediction()
+    _, theirs = other.truth_and_prediction()
+    return scores.paired_bootstrap(truth, theirs, ours, result.out_of_fold["person"].to_numpy())
+
+
+def comparison(result: RunResult, other: RunResult | None) -> str:
+    """One or two sentences on what `compared` found."""
+    if other is None:
+        return "There is no finished run with 18 outputs on the same folds: train one by 03_one_model to compare."
+    found = scores.Score(*compared(result, other).loc["macro_f1", ["difference", "low", "high"]])
+    real = "chance may explain it" if found.low <= 0 <= found.high else "more than chance explains"
+    return f"Its macro F1 less that of {other.folder.name}, which has 18 outputs, is {found}: {real}."
+
+
+def decodings(*results: RunResult) -> pd.DataFrame:
+    """Scores of two ways from 18 probabilities to a class: index run, decoding; `scores.summarise`'s columns.
+
+    joint: the likeliest class. apart: the likeliest mask, gender and age (`labels.combine`). `differ` counts
+    the photos on which the two disagree.
+    """
+    rows = {}
+    for result in results:
+        truth, joint = result.truth_and_prediction()
+        columns = list(labels.PROBABILITY_COLUMNS)
+        apart = labels.combine(**labels.marginals(result.out_of_fold[columns].to_numpy()))
+        for decoding, predicted in (("joint", joint), ("apart", apart)):
+            rows[result.folder.name, decoding] = {
+                **scores.summarise(truth, predicted),
+                "differ": int((joint != predicted).sum()),
+            }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["run", "decoding"])

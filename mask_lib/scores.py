@@ -61,7 +61,7 @@ def bootstrap(
     draws that miss a rare class altogether count 0 for it, and the interval of macro F1 reaches low
     or even lies below its value. Raises ValueError as `summarise` does, and for a missing person.
     """
-    tallies = _tallies(truth, predicted, person)
+    tallies = person_tallies(truth, predicted, person)
     drawn = _resampled_metrics(tallies, draws, seed)
     values = summarise(truth, predicted)
     scores = {metric: _interval(values[metric], drawn[:, place], level) for place, metric in enumerate(METRICS)}
@@ -84,7 +84,7 @@ def paired_bootstrap(
     Both are scored on the same draws of people, so what is hard for both cancels out. `p` is the
     share of draws in which b is no better than a. Raises ValueError as `bootstrap` does.
     """
-    tallies = [_tallies(truth, predicted, person) for predicted in (predicted_a, predicted_b)]
+    tallies = [person_tallies(truth, predicted, person) for predicted in (predicted_a, predicted_b)]
     drawn = np.subtract(*(_resampled_metrics(part, draws, seed) for part in reversed(tallies)))
     values_a, values_b = summarise(truth, predicted_a), summarise(truth, predicted_b)
     rows = {}
@@ -169,7 +169,7 @@ def _checked_labels(truth: Sequence[int], predicted: Sequence[int]) -> tuple[np.
     return truth.astype(np.int64), predicted.astype(np.int64)
 
 
-def _tallies(truth: Sequence[int], predicted: Sequence[int], person: Sequence) -> np.ndarray:
+def person_tallies(truth: Sequence[int], predicted: Sequence[int], person: Sequence) -> np.ndarray:
     """(P, 57) float64 sums over each person's photos, people in sorted order."""
     truth, predicted = _checked_labels(truth, predicted)
     if len(person) != len(truth):
@@ -197,11 +197,11 @@ def _resampled_metrics(tallies: np.ndarray, draws: int, seed: int) -> np.ndarray
     blocks = []
     for begin in range(0, draws, DRAWS_AT_ONCE):
         times = generator.multinomial(people, chances, size=min(DRAWS_AT_ONCE, draws - begin))  # (D, P)
-        blocks.append(_metrics(times.astype(np.float64) @ tallies))
+        blocks.append(metrics_of(times.astype(np.float64) @ tallies))
     return np.concatenate(blocks)
 
 
-def _metrics(sums: np.ndarray) -> np.ndarray:
+def metrics_of(sums: np.ndarray) -> np.ndarray:
     """(D, 5) values in the order of `METRICS` from (D, 57) summed tallies."""
     hits, photos = sums[:, _HITS], sums[:, _TRUE].sum(axis=1, keepdims=True)
     either = sums[:, _TRUE] + sums[:, _PREDICTED]

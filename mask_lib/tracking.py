@@ -88,6 +88,7 @@ def start(
 ) -> Tracker:
     """Begin a record of `run_settings` under `<folder>/wandb`; nested settings become `outer.inner`.
 
+    A run's are given as `recorded` makes them.
     `folder` is the experiment's output folder. `group` ties the folds of one run together. Online
     needs a key and a server that answers: without them it warns and records offline. `disabled`
     does not even import wandb. If wandb fails, it warns and gives a Tracker that does nothing.
@@ -98,27 +99,42 @@ def start(
     attempts: tuple[Mode, ...] = {"disabled": (), "offline": ("offline",), "online": ("online", "offline")}[mode]
     for attempt in attempts:
         try:
-            return Tracker(_begin(with_seed_names(run_settings), project, name, group, attempt, Path(folder)))
+            return Tracker(_begin(flattened(run_settings), project, name, group, attempt, Path(folder)))
         except Exception as error:
             outcome = "goes on offline" if attempt == "online" else "is off for this run"
             warnings.warn(f"tracking {outcome}: {_in_words(error)}", stacklevel=2)
     return Tracker()
 
 
-def with_seed_names(run_settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The settings as one flat mapping, with `model` and `image_size` beside this project's names.
+def seed_fields(settings: Mapping[str, Any], device: str, k_fold: int) -> dict[str, Any]:
+    """The eight fields, by name and in order, that the recipe this project grew from records of a run.
 
-    The recipe this project grew from records model, device, image_size, epochs, k_fold, batch_size,
-    learning_rate and momentum; dashboards made for it find them here. A name given is never replaced.
+    model, device, image_size ([width, height] in pixels), epochs, k_fold, batch_size, learning_rate and
+    momentum; from a run's `settings()`. Raises KeyError for settings that lack one.
     """
+    return {
+        "model": settings["architecture"],
+        "device": device,
+        "image_size": [settings["image_width"], settings["image_height"]],
+        "epochs": settings["epochs"],
+        "k_fold": k_fold,
+        "batch_size": settings["batch_size"],
+        "learning_rate": settings["learning_rate"],
+        "momentum": settings["momentum"],
+    }
+
+
+def recorded(settings: Mapping[str, Any], device: str, k_fold: int) -> dict[str, Any]:
+    """What to `start` with: the `seed_fields`, so that dashboards made for them fit, and all of ours."""
+    return {**seed_fields(settings, device, k_fold), **settings}
+
+
+def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested mapping as one flat one, its names joined by dots."""
     flat: dict[str, Any] = {}
-    for name, value in run_settings.items():
+    for name, value in values.items():
         nested = isinstance(value, Mapping)
-        flat.update(with_seed_names(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value})
-    if not prefix and "architecture" in flat:
-        flat.setdefault("model", flat["architecture"])
-    if not prefix and {"image_width", "image_height"} <= flat.keys():
-        flat.setdefault("image_size", [flat["image_width"], flat["image_height"]])
+        flat.update(flattened(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value})
     return flat
 
 

@@ -19,6 +19,7 @@ from torch import nn
 
 from mask_lib import (
     augment,
+    averaging,
     config,
     devices,
     files,
@@ -32,9 +33,11 @@ from mask_lib import (
     sampling,
     schedules,
     scores,
+    targets,
 )
 
 HISTORY_TIMES = ("seconds", "photos_per_second")  # what differs between two equal runs
+MOVING_AVERAGE = -1  # its place among the optimizer's states in a checkpoint: what only training goes on from
 OnStep = Callable[[int], None]  # steps of this fold finished so far
 
 
@@ -64,12 +67,16 @@ class FoldTraining:
         self.data = folds.fingerprint(photos.content, split, run.weights)
         self.rows = {part: photos.rows(list(table["path"])) for part, table in split.groupby("split")}
         self.labels = {part: table["label"].to_numpy(np.int64) for part, table in split.groupby("split")}
+        train = split[split["split"] == folds.TRAIN]
+        self.targets = targets.of_rows(train, run)
+        self.labels[folds.TRAIN] = self.targets.labels
+        self.years = targets.years_digest(train, run)
         self.dtype = devices.dtype_for(run.precision, device)
         frame = photos.frame
         self.preprocessing = models.preprocessing(
-            run.architecture, frame.width, frame.height, frame.resize, run.image_channels
+            run.architecture, frame.width, frame.height, frame.resize, run.image_channels, run.per_image_norm
         )
-        self.weights = losses.class_weights(self.labels[folds.TRAIN], run.class_balance).to(device)
+        self.weights = losses.class_weights(self.targets.real_labels, run.class_balance).to(device)
         self.policy = policies.chosen(run.augmentation)
         self.old = mixing.oldest(self.labels[folds.TRAIN]) if run.mixing == "cutmix_old" else None
         self.place = Place()
@@ -78,6 +85,8 @@ class FoldTraining:
         """Take a network with its initial weights; `forward` is the same one, compiled or not."""
         self.network, self.forward = network, forward
         self.optimizer = optimizers.build(network, self.run)
+        decay = self.run.ema_decay
+        self.moving_average = averaging.moving_average(network, decay) if decay else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
 
     def manifest(self) -> dict[str, Any]:
@@ -87,6 +96,7 @@ class FoldTraining:
             "fold": self.fold,
             "policy": self.policy.plain(),
             "data": self.data,
+            "years": self.years,
             "dtype": str(self.dtype),
             "preprocessing": dataclasses.asdict(self.preprocessing),
             "place": dataclasses.asdict(self.place),
@@ -96,6 +106,8 @@ class FoldTraining:
         """Write a checkpoint; with the optimizer's state training can go on from it."""
         self.place.scaler = self.scaler.state_dict()
         state = self.optimizer.state_dict() if with_optimizer else None
+        if state and self.moving_average:
+            state = {**state, "state": {**state["state"], MOVING_AVERAGE: self.moving_average.module.state_dict()}}
         models.write_checkpoint(path, self.network.state_dict(), self.manifest(), state)
 
     def resume(self, path: Path) -> None:
@@ -106,6 +118,8 @@ class FoldTraining:
             differences.append("the photos, their labels or the split")
         if manifest.get("policy", self.policy.plain()) != self.policy.plain():
             differences.append(f"the policy in {self.run.augmentation}")
+        if manifest.get("years") != self.years:
+            differences.append("the ages in years")
         if manifest.get("dtype", str(self.dtype)) != str(self.dtype):
             differences.append(f"arithmetic in {manifest['dtype']}, here {self.dtype}")
         if differences:
@@ -115,51 +129,58 @@ class FoldTraining:
             )
         self.network.load_state_dict(state)
         self.place = Place(**manifest["place"])
-        optimizer = self.optimizer.state_dict()
-        self.optimizer.load_state_dict({**optimizer, "state": models.read_optimizer_state(path)})
+        optimizer, states = self.optimizer.state_dict(), models.read_optimizer_state(path)
+        if self.moving_average:
+            self.moving_average.module.load_state_dict(states.pop(MOVING_AVERAGE))
+        self.optimizer.load_state_dict({**optimizer, "state": states})
         self.scaler.load_state_dict(self.place.scaler)
 
     def train_step(self, batch: np.ndarray, epoch: int, step: int, step_count: int) -> torch.Tensor:
         """One update on the photos at positions `batch`; returns their summed loss, a float64 scalar."""
         factor = schedules.learning_rate_factor(self.run, epoch + step / step_count, self.place.history)
-        return self.update(batch, sampling.step_seed(self.run.seed, self.fold, epoch, step), factor)
+        loss = self.update(batch, sampling.step_seed(self.run.seed, self.fold, epoch, step), factor)
+        if self.moving_average:
+            self.moving_average.update(self.network, step=epoch * step_count + step)
+        return loss
 
     def update(self, batch: np.ndarray, seed: int, factor: float) -> torch.Tensor:
         """The same with `factor` times the peak learning rates and all random numbers from `seed`."""
         torch.manual_seed(seed)  # dropout and the like
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * factor
-        photos, target = self.prepared(batch, seed)
+        photos, wanted = self.prepared(batch, seed)
         with devices.autocast(self.device, self.dtype):
             logits = self.forward(self.preprocessing.prepared(photos))
-        loss = losses.loss_of(logits.float(), target, self.run, self.weights)
+        loss = losses.loss_of(logits.float(), wanted.target, self.run, self.weights, wanted.known, wanted.weights)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return loss.detach().double() * len(batch)
 
-    def prepared(self, batch: np.ndarray, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Augmented photos, (B, C, H, W) float32, and (B,) int64 labels; where photos are mixed (B, 18) float32."""
+    def prepared(self, batch: np.ndarray, seed: int) -> tuple[torch.Tensor, targets.Wanted]:
+        """Augmented photos, (B, C, H, W) float32, and what is wanted of them."""
         random = np.random.default_rng(seed)
         positions, partner = batch, None
         if self.run.mixing != "none":
             positions, partner = mixing.with_partners(batch, self.old, random)
         pixels = self.photos.batch(self.rows[folds.TRAIN][positions])
         photos = augment.augment(pixels, self.policy, torch.Generator().manual_seed(seed))
-        target = torch.from_numpy(self.labels[folds.TRAIN][positions]).to(self.device)
-        return (photos, target) if partner is None else mixing.mixed(photos, target, partner, self.run, random)
+        wanted = self.targets.of(positions, self.device)
+        return (photos, wanted) if partner is None else mixing.mixed(photos, wanted, partner, self.run, random)
+
+    def batches(self, epoch: int) -> list[np.ndarray]:
+        """Positions of an epoch's photos among the train rows, batch by batch."""
+        found, run = self.targets, self.run
+        return sampling.batches(found.labels, run.batch_size, run.seed, self.fold, epoch, run.sampling, found.is_real)
 
     def train_epoch(self, checkpoint: Path, checkpoint_seconds: float, on_step: OnStep) -> None:
         """The rest of the epoch that `place` stands in, with a checkpoint now and then."""
-        place, run = self.place, self.run
-        todo = sampling.batches(
-            self.labels[folds.TRAIN], run.batch_size, run.seed, self.fold, place.epoch, run.sampling
-        )
+        place, todo = self.place, self.batches(self.place.epoch)
         self.forward.train()
         loss_sum = torch.tensor(place.loss_sum, dtype=torch.float64, device=self.device)
         started, saved = time.perf_counter() - place.seconds, time.perf_counter()
-        with optimizers.frozen_backbone(self.network, place.epoch < run.frozen_epochs):
+        with optimizers.frozen_backbone(self.network, place.epoch < self.run.frozen_epochs):
             for step in range(place.step, len(todo)):
                 loss_sum += self.train_step(todo[step], place.epoch, step, len(todo))
                 place.step = step + 1
@@ -197,17 +218,36 @@ class FoldTraining:
         place.epoch, place.step, place.loss_sum, place.seconds = place.epoch + 1, 0, 0.0, 0.0
         if improved:
             self.save(checkpoint_folder / "best.safetensors", with_optimizer=False)
+        self.validate_moving_average(checkpoint_folder / "ema.safetensors")
+        self.keep_epoch(checkpoint_folder)
         # The last checkpoint ends the epoch: what is written before it is written again if a kill comes between.
         files.write_csv(pd.DataFrame(place.history), checkpoint_folder.parent / "history.csv")
         self.save(checkpoint_folder / "last.safetensors", with_optimizer=True)
+
+    def validate_moving_average(self, path: Path) -> None:
+        """Score the moving average, if there is one, into the epoch's row of history; write it if none was better."""
+        if not self.moving_average:
+            return
+        predicted = self.predict(folds.VAL, self.moving_average.module).argmax(axis=1)
+        found = float(scores.summarise(self.labels[folds.VAL], predicted)["macro_f1"])
+        *before, row = self.place.history
+        row["val_ema_macro_f1"] = found
+        if found > max((one["val_ema_macro_f1"] for one in before), default=-1.0):
+            models.write_checkpoint(path, self.moving_average.module.state_dict(), self.manifest())
+
+    def keep_epoch(self, checkpoint_folder: Path) -> None:
+        """Write the weights of the epoch that has just ended, and delete those of epochs too long ago to be kept."""
+        if self.run.keep_epochs:
+            self.save(averaging.epoch_path(checkpoint_folder, self.place.epoch), with_optimizer=False)
+            averaging.epoch_path(checkpoint_folder, self.place.epoch - self.run.keep_epochs).unlink(missing_ok=True)
 
     def finished(self) -> bool:
         """Whether nothing is left to train: all epochs are done, or the run stopped early."""
         return self.place.epoch == self.run.epochs or schedules.stopped_early(self.run, self.place.history)
 
-    def predict(self, part: str) -> np.ndarray:
-        """(N, 18) float32 probabilities of one part of the split."""
-        return inference.predict(self.network, self.photos, self.rows[part], self.preprocessing, self.dtype)
+    def predict(self, part: str, network: nn.Module | None = None) -> np.ndarray:
+        """(N, 18) float32 probabilities of one part of the split, by the network in training or another."""
+        return inference.predict(network or self.network, self.photos, self.rows[part], self.preprocessing, self.dtype)
 
 
 def train_fold(
@@ -226,24 +266,23 @@ def train_fold(
     """Train one fold in `folder`, from where it was left; returns its out-of-fold table.
 
     Columns `path, label, p00 … p17` for the fold's val photos. Writes `history.csv`, `oof.csv` and
-    `checkpoint/{last,best}.safetensors`. Raises ChangedSettingsError if the folder holds a run of
-    other settings and `when_changed` is refuse; restart puts that folder aside.
+    `checkpoint/{last,best}.safetensors`; also `ema` and `epoch…` there if the settings ask.
+    Raises ChangedSettingsError if the folder holds a run of other settings and `when_changed` is refuse;
+    restart puts that folder aside.
     """
     training = FoldTraining(run, fold, split, source)
     training.start(network, forward)
     last = folder / "checkpoint" / "last.safetensors"
     if not resumed(training, last, when_changed):
-        seed = sampling.step_seed(run.seed, fold, 0, 0)
-        first_weights = models.initial_state(run.architecture, run.weights, seed, channels=run.image_channels)
-        network.load_state_dict(first_weights)
+        network.load_state_dict(models.first_weights(run, sampling.step_seed(run.seed, fold, 0, 0)))
     if training.finished() and (folder / "oof.csv").exists():
         return pd.read_csv(folder / "oof.csv")
-    (folder.parent / "scores.json").unlink(missing_ok=True)  # the run is no longer finished
+    forget_results(folder)
     while not training.finished():
         training.train_epoch(last, checkpoint_seconds, on_step)
         training.finish_epoch(last.parent)
         on_epoch(training.place.history[-1])
-    chosen = last.with_name(f"{run.checkpoint_choice}.safetensors")
+    chosen = last.with_name(f"{trained_choice(run)}.safetensors")
     network.load_state_dict(models.read_checkpoint(chosen)[0])
     validated = split.loc[split["split"] == folds.VAL, ["path", "label"]]
     out_of_fold = inference.probability_table(validated, training.predict(folds.VAL))
@@ -262,6 +301,22 @@ def resumed(training: FoldTraining, last: Path, when_changed: config.WhenChanged
         put_aside(last.parent.parent)
         return False
     return True
+
+
+def trained_choice(run: config.Run) -> str:
+    """The name of the weights that training itself chooses: an average of epochs is only made later."""
+    return "best" if run.checkpoint_choice == "swa" else run.checkpoint_choice
+
+
+def forget_results(folder: Path) -> None:
+    """Remove what a fold's folder that trains on makes untrue: its run's scores, and which average was picked."""
+    (folder.parent / "scores.json").unlink(missing_ok=True)
+    (folder / inference.TRAINED).unlink(missing_ok=True)
+    picks = folder.parent / inference.AVERAGING
+    if picks.exists():
+        saved = files.read_json(picks)
+        saved["folds"].pop(folder.name.removeprefix("fold"), None)
+        files.write_json(saved, picks)
 
 
 def put_aside(folder: Path) -> Path:

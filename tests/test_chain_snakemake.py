@@ -35,12 +35,16 @@ NOTEBOOKS = {
         "(review / 'suspects.csv').touch()",
     ),
     "03_one_model": (
-        COMMON + 'run = "one_model"\nepochs = 2\nlearning_rate = 0.1\nwhen_changed = "refuse"',
+        COMMON + 'run = "one_model"\nepochs = 2\nlearning_rate = 0.1\nkeep_epochs = 0\nwhen_changed = "refuse"',
         "folder = Path(output_dir, 'runs', run)\n"
         "(folder / 'fold0').mkdir(parents=True, exist_ok=True)\n"
         "with open(folder / 'fold0' / 'checkpoint', 'a') as log: log.write('trained ')\n"
         "scores = {'run': run, 'epochs': epochs, 'rate': learning_rate, 'when_changed': when_changed}\n"
         "(folder / 'scores.json').write_text(json.dumps(scores))",
+    ),
+    "05_average_weights": (
+        COMMON + 'run = ""',
+        "(Path(output_dir, 'runs', run, 'averaging.json')).write_text('averaged')",
     ),
     "06_inference": (
         COMMON + 'run = "one_model"\nnum_tta = 1',
@@ -55,7 +59,14 @@ NOTEBOOKS = {
         "folder = Path(output_dir, 'submissions')\n"
         "folder.mkdir(exist_ok=True)\n"
         "parts = [Path(path).read_text() for path in test_filenames + test_val_filenames]\n"
-        "(folder / 'submission.csv').write_text(f'{weights} ' + ' '.join(parts))",
+        "(folder / 'submission.csv').write_text(f'{weights} ' + ' '.join(parts))\n"
+        "(folder / 'submission.csv.leak.csv').touch()",
+    ),
+    "08_compare_runs": (
+        COMMON + 'run_a = ""',
+        "folder = Path(output_dir, 'comparison')\n"
+        "folder.mkdir(exist_ok=True)\n"
+        "[(folder / f'{name}.csv').touch() for name in ('settings', 'scores')]",
     ),
 }
 
@@ -114,6 +125,7 @@ def test_the_chain_leaves_a_submission_and_a_report_of_every_step(finished: Path
         "03_one_model.one_model.html",
         "06_inference.one_model.html",
         "07_ensemble.html",
+        "08_compare_runs.html",
     }
 
 
@@ -126,7 +138,7 @@ def test_a_finished_chain_has_nothing_to_do_even_if_jupyter_saved_outputs_into_a
 
 def test_a_changed_value_runs_its_step_again_and_those_after_it(project: Path):
     write_values(project, notebooks={"03_one_model": {"epochs": 3}})
-    assert planned(project) == {"train_03_one_model", "infer", "ensemble"}
+    assert planned(project) == {"train_03_one_model", "infer", "ensemble", "compare"}
 
 
 def test_a_value_given_for_once_goes_before_a_runs_own_settings(project: Path):
@@ -151,7 +163,7 @@ def test_a_changed_cell_runs_its_step_again_and_those_after_it(project: Path):
 
 def test_another_list_of_photos_runs_everything_again(project: Path):
     (project / "data" / "train" / "train.csv").write_text("id\n1\n")
-    assert planned(project) == {"prepare", "clean", "train_03_one_model", "infer", "ensemble"}
+    assert planned(project) == {"prepare", "clean", "train_03_one_model", "infer", "ensemble", "compare"}
 
 
 @pytest.mark.parametrize("annotator", ["ann", "zoe"])
@@ -162,7 +174,18 @@ def test_a_new_decision_cleans_and_trains_again(project: Path, annotator: str):
     assert planned(project) == set()
     with (project / f"results/review/decisions.{annotator}.jsonl").open("a") as log:
         log.write("another one")
-    assert planned(project) == {"clean", "train_03_one_model", "infer", "ensemble"}
+    assert planned(project) == {"clean", "train_03_one_model", "infer", "ensemble", "compare"}
+
+
+def test_only_runs_that_keep_epochs_are_averaged_and_that_comes_before_inference(project: Path):
+    write_values(project, runs={"plain": {}, "kept": {"keep_epochs": 2}})
+    done = snakemake(project, *TOY)
+    assert done.returncode == 0, done.stdout
+    runs, inferences = project / "results" / "runs", project / "results" / "inferences"
+    averaged = runs / "kept" / "averaging.json"
+    assert averaged.exists() and not (runs / "plain" / "averaging.json").exists()
+    assert (inferences / "kept.test.csv").stat().st_mtime_ns > averaged.stat().st_mtime_ns
+    assert planned(project) == set()
 
 
 def test_whether_cleaning_helped_is_asked_of_each_finished_run(project: Path):
@@ -187,7 +210,7 @@ def test_a_chain_that_stops_keeps_what_was_done_and_goes_on_from_there(project: 
     assert (results / "runs/one_model/fold0/checkpoint").read_text().split() == ["trained", "trained"]
 
     write_values(project, weights=[1.0])
-    assert planned(project, "--config", "epochs=3") == {"ensemble"}
+    assert {"ensemble"} <= planned(project, "--config", "epochs=3") <= {"ensemble", "compare"}
 
 
 def test_each_run_is_a_job_with_its_own_values_and_notebook(project: Path):
@@ -206,6 +229,7 @@ def test_each_run_is_a_job_with_its_own_values_and_notebook(project: Path):
         "06_inference.short",
         "06_inference.heads",
         "07_ensemble",
+        "08_compare_runs",
     }
     assert '"epochs": 1' in by_output["03_one_model.short"]
     assert '"epochs": 5' in by_output["04_three_model.heads"]
@@ -219,7 +243,7 @@ def test_each_run_is_a_job_with_its_own_values_and_notebook(project: Path):
     ("arguments", "advice"),
     [
         ([], "--configfile notebooks/params/demo.yml"),
-        ([*TOY, "--config", "epoch=3"], "did you mean epochs?"),
+        ([*TOY, "--config", "epoch=3"], "did you mean epochs or"),
     ],
 )
 def test_a_wrong_configuration_is_refused_before_any_step(project: Path, arguments: list[str], advice: str):

@@ -20,6 +20,9 @@ OUT_OF_RANGE = {
     "image_height": [0],
     "image_channels": [0, 2, 5],
     "folds": [[-1], [0, 0]],
+    "pseudo_labels": ["a/b", "..", "one_model"],  # the last is the run's own name
+    "pseudo_weight": [0, -0.5, 1.1],
+    "partial_labels": [True],
     "epochs": [0],
     "batch_size": [0],
     "learning_rate": [0, -0.1, float("nan")],
@@ -39,8 +42,16 @@ OUT_OF_RANGE = {
     "mixing_probability": [-0.1, 1.1],
     "attribute_loss": [-0.1],
     "dropout": [-0.1, 1],
+    "keep_epochs": [-1],
+    "ema_decay": [-0.1, 1],
     "seed": [-1],
+    "head_loss_weights": [[], [1.0, 1.0], [1.0, -1.0, 1.0], [0.0, 0.0, 0.0], [1.0, 1.0, 2.0]],
+    "age_softness": [-1.0],
+    "old_from": [30, 61],
 }
+NEEDED = {"swa": {"keep_epochs": 2}, "ema": {"ema_decay": 0.9}}  # what a choice cannot do without
+
+BESIDE = {"ordinal": {"head": "three"}}  # what a choice asks of other settings
 
 
 def built(**changes) -> config.Run:
@@ -122,7 +133,7 @@ def test_text_that_is_no_whole_number_is_refused_by_name(text):
 @pytest.mark.parametrize("name", CHOICES)
 def test_every_choice_is_accepted_and_any_other_refused_with_the_list(name):
     for choice in CHOICES[name]:
-        assert getattr(built(**{name: choice}), name) == choice
+        assert getattr(built(**{**BESIDE.get(choice, {}), **NEEDED.get(choice, {}), name: choice}), name) == choice
     with pytest.raises(ValueError, match=rf"{name} = 'other': it must be one of {', '.join(CHOICES[name])}"):
         built(**{name: "other"})
 
@@ -134,7 +145,7 @@ def test_a_value_out_of_range_is_refused_by_name_with_the_range(name, value):
 
 
 def test_every_field_with_a_range_is_tried_out_of_it():
-    free = set(CHOICES) | {"architecture", "weights", "compile_network"}
+    free = set(CHOICES) | {"architecture", "weights", "compile_network", "per_image_norm"}
     assert set(FIELDS) == set(OUT_OF_RANGE) | free
 
 
@@ -142,6 +153,12 @@ def test_every_field_with_a_range_is_tried_out_of_it():
 def test_no_number_is_infinite(name):
     with pytest.raises(ValueError, match=rf"^{name} = inf"):
         built(**{name: float("inf")})
+
+
+@pytest.mark.parametrize(("choice", "name"), [("swa", "keep_epochs"), ("ema", "ema_decay")])
+def test_weights_that_nothing_makes_cannot_be_chosen(choice, name):
+    with pytest.raises(ValueError, match=rf"{name} = 0.*: it must be above 0 where checkpoint_choice is {choice}"):
+        built(checkpoint_choice=choice)
 
 
 def test_ranges_hold_however_a_run_is_built():
@@ -217,12 +234,36 @@ def test_a_setting_that_came_later_is_no_change_where_it_has_its_default():
     assert config.changed(before, {**settings, "image_channels": 4}) == ["image_channels: 3 → 4"]
 
 
-def test_the_training_notebook_declares_every_setting_with_its_default():
-    declared = parameters.notebook_parameters(files.PROJECT / "notebooks" / "03_one_model.ipynb")
-    settings = config.Run().settings()
+@pytest.mark.parametrize("weights", [[2, 1, 1], [0, 0, 0.5]])
+def test_three_heads_may_weigh_their_losses(weights):
+    assert built(head="three", head_loss_weights=weights).head_loss_weights == tuple(map(float, weights))
+    with pytest.raises(ValueError, match=r"head_loss_weights = .*it must be \[1\.0, 1\.0, 1\.0\] unless head is three"):
+        built(head="attention", head_loss_weights=weights)
+
+
+def test_partial_labels_want_something_that_learns_from_an_attribute_alone():
+    with pytest.raises(ValueError, match=r"partial_labels = True: .*set attribute_loss above 0, such as 1\.0, or head"):
+        built(partial_labels=True, head="attention")
+    assert built(partial_labels=True, attribute_loss=0.5).partial_labels
+    assert built(partial_labels=True, head="three").partial_labels
+
+
+def test_an_ordinal_age_stands_on_three_heads_and_is_not_blurred_too():
+    with pytest.raises(ValueError, match="age_target = 'ordinal': it must be classes unless head is three"):
+        built(age_target="ordinal")
+    with pytest.raises(ValueError, match=r"age_softness = 1\.0: it must be 0 where age_target is ordinal"):
+        built(head="three", age_target="ordinal", age_softness=1.0)
+
+
+@pytest.mark.parametrize(
+    ("notebook", "changes"), [("03_one_model", {}), ("04_three_model", {"run": "three_model", "head": "three"})]
+)
+def test_a_training_notebook_declares_every_setting_with_its_default(notebook, changes):
+    declared = parameters.notebook_parameters(files.PROJECT / "notebooks" / f"{notebook}.ipynb")
+    settings = config.Run(**changes).settings()
     assert {name: declared.get(name, "missing") for name in settings} == settings
     assert {name: type(declared[name]) for name in settings} == {name: type(settings[name]) for name in settings}
-    assert config.Run.from_parameters(declared) == config.Run()
+    assert config.Run.from_parameters(declared) == config.Run(**changes)
 
 
 @pytest.mark.parametrize("name", ["none", "flip", "faces", "randaugment", "trivialaugment", "seed", "a/policy.json"])

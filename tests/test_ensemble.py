@@ -235,22 +235,54 @@ def test_a_single_member_is_not_scored_twice(output):
     assert list(ensemble.member_intervals(members, whole)) == ["first"]
 
 
-def test_a_submission_answers_in_the_order_of_info_csv():
+def test_a_submission_answers_with_the_likeliest_class():
     table = table_for_test()
-    order = ["b.jpg", "c.jpg", "a.jpg"]
-    found = ensemble.submission(table, order)
-    expected = table.set_index("ImageID")[ensemble.COLUMNS].to_numpy().argmax(axis=1)
-    assert found["ImageID"].tolist() == order
-    assert dict(zip(found["ImageID"], found["ans"], strict=True)) == dict(zip(IDS, expected, strict=True))
+    found = ensemble.submission(table, IDS)
+    assert found["ImageID"].tolist() == IDS
+    assert found["ans"].tolist() == table[ensemble.COLUMNS].to_numpy().argmax(axis=1).tolist()
 
 
-def test_a_submission_leaves_out_what_info_csv_does_not_ask():
-    assert ensemble.submission(table_for_test(), ["a.jpg"])["ImageID"].tolist() == ["a.jpg"]
+# The five faults that the contest's own id list and the 18 classes give away, with the culprit in the message.
+WRONG_FILES = {
+    "reordered": (lambda table: table.iloc[[1, 0, 2]], r"row 0 is a\.jpg, but info\.csv has c\.jpg there"),
+    "duplicated": (lambda table: table.iloc[[0, 1, 2, 1]], r"ImageID 'a\.jpg' stands on more than one row"),
+    "missing": (lambda table: table.iloc[:2], r"compared with info\.csv it lacks 1 photos, such as \['b\.jpg'\]"),
+    "too many": (
+        lambda table: table.replace({"ImageID": {"b.jpg": "z.jpg"}}),
+        r"compared with info\.csv it lacks 1 photos, such as \['b\.jpg'\]",
+    ),
+    "NaN": (
+        lambda table: table.assign(p07=table["p07"].mask(table["ImageID"] == "b.jpg")),
+        r"ImageID 'b\.jpg' has a probability that is missing",
+    ),
+    "17 columns": (lambda table: table.drop(columns="p17"), r"lacks p17"),
+}
 
 
-def test_photos_without_probabilities_are_named():
-    with pytest.raises(ValueError, match=r"no probabilities for 1 photos of info\.csv, such as \['d\.jpg'\]"):
-        ensemble.submission(table_for_test(), [*IDS, "d.jpg"])
+@pytest.mark.parametrize("fault", WRONG_FILES)
+def test_a_wrong_probability_file_is_refused_with_file_and_culprit(output, fault):
+    """Of the second member: the first one's order must not be what it is held against."""
+    change, complaint = WRONG_FILES[fault]
+    files.write_csv(change(table_for_test(1)), inference(output, "second.b", "test"))
+    with pytest.raises(ValueError, match=rf"second\.b\.test\.csv: .*{complaint}"):
+        ensemble.read_members(output, [], [], [], IDS)
+
+
+@pytest.mark.parametrize("fault", WRONG_FILES)
+def test_no_submission_is_made_of_wrong_probabilities(fault):
+    change, complaint = WRONG_FILES[fault]
+    with pytest.raises(ValueError, match=complaint):
+        ensemble.submission(change(table_for_test()), IDS)
+
+
+def test_sound_files_pass_the_check_against_info_csv(output):
+    assert ensemble.read_members(output, [], [], [], IDS).names == ["first", "second.b"]
+
+
+def test_held_out_files_in_another_order_are_refused(output):
+    files.write_csv(table_for_test_val(1).iloc[::-1], inference(output, "second.b", "test_val"))
+    with pytest.raises(ValueError, match=r"second\.b\.test_val\.csv: row 0 is p1/mask1\.jpg, but first\.test_val\.csv"):
+        ensemble.read_members(output, [], [], [])
 
 
 def answers(ids=IDS, ans=(0, 17, 9)) -> pd.DataFrame:

@@ -337,7 +337,7 @@ def test_training_and_prediction_take_external_photos_and_score_none_of_them(tra
     data, output = trained
     for split in folds.read_splits(output).values():
         assert [Path(path).name for path in split["path"] if os.path.isabs(path)] == ["0.png"]
-    _, test_val = inference.predict_run(data, output, "toy")
+    test_val = inference.predict_run(data, output, "toy")["test_val"]
     split = folds.read_splits(output)[0]
     assert sorted(test_val["path"]) == sorted(split["path"][split["split"] == folds.TEST_VAL])
     for fold in (0, 1):

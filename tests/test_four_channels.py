@@ -11,7 +11,7 @@ import toys
 from PIL import Image
 from safetensors.torch import load_file
 
-from mask_lib import config, devices, folds, inference, labels, models, photos, rgby, runs, store, training
+from mask_lib import config, devices, folds, inference, labels, models, photos, rgby, runs, store, training, views
 
 FOUR = store.Frame(toys.FRAME.width, toys.FRAME.height, channels=4)
 
@@ -74,13 +74,14 @@ def test_a_run_of_four_channels_resumes_to_the_same_bits(trained, tmp_path, monk
 
 def test_a_run_of_four_channels_is_predicted_as_it_was_validated(trained):
     data, output = trained
-    test, test_val = inference.predict_run(data, output, "toy", num_tta=4)
+    test, test_val = inference.predict_run(data, output, "toy", views.Tta(num_tta=4)).values()
     assert (len(test), len(test_val)) == (12, 6)
     opened = inference.open_photos(data, output, photos.labeled(output), FOUR)
     path = inference.checkpoints(output, "toy", opened, folds.read_splits(output))[1]
     saved = pd.read_csv(output / "runs" / "toy" / "fold1" / "oof.csv")
     source = devices.DevicePhotos(opened, torch.device("cpu"))
-    found = inference.mean_over_folds({1: path}, source, opened.rows(list(saved["path"])), num_tta=1)
+    loaded = inference.load(*models.read_checkpoint(path), source.device)
+    found = loaded.predict(source, opened.rows(list(saved["path"])))
     columns = list(labels.PROBABILITY_COLUMNS)
     np.testing.assert_allclose(found, saved[columns].to_numpy(), atol=1e-6)
 
@@ -126,7 +127,7 @@ def test_a_store_of_other_channels_than_the_runs_is_refused(trained):
 def test_ordinary_photos_can_be_learned_in_grey(tmp_path):
     toys.prepare(tmp_path, tmp_path)
     runs.write_scores(toys.train(tmp_path, tmp_path, image_channels=1, folds=(0,)))
-    test, _ = inference.predict_run(tmp_path, tmp_path, "toy")
+    test = inference.predict_run(tmp_path, tmp_path, "toy")["test"]
     assert test[list(labels.PROBABILITY_COLUMNS)].notna().all(axis=None)
     assert load_file(checkpoint_of(tmp_path))["conv1.0.weight"].shape[1] == 1
 

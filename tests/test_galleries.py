@@ -216,3 +216,45 @@ def test_predictions_are_told_with_their_probability():
         "worn female 60+\n60%",
         "incorrect male 30-59\n50%",
     ]
+
+
+def disagreed() -> pd.DataFrame:
+    rows = [("a/1.jpg", 10, 0.9, 9, 0.8), ("b/2.jpg", 4, 0.55, 12, 0.6)]
+    table = pd.DataFrame(rows, columns=["path", "label", "right_sure", "wrong", "wrong_sure"])
+    return table.assign(person="x", right_run=FORMULA, wrong_run="deep")
+
+
+def test_a_disagreement_tells_the_class_and_what_the_other_run_says_otherwise():
+    figure = galleries.disagreements(shades(2), disagreed(), of=31)
+    assert [ax.get_title() for ax in shown(figure)] == [
+        "incorrect female 30-59 (90%)\n→ <30 (80%)",
+        "worn female 30-59 (55%)\n→ not worn male <30 (60%)",
+    ]
+    assert notes(figure) == ["a\n1.jpg", "b\n2.jpg"]
+    assert figure.get_suptitle() == f"{FORMULA} is right, deep is wrong: 2 of 31 photos, the surest first"
+    draw(figure)
+
+
+def test_runs_that_agree_have_an_empty_gallery():
+    figure = galleries.disagreements([], disagreed()[:0], of=0)
+    assert figure.get_suptitle() == "No photo that only one of the two gets right"
+    assert draw(figure)
+
+
+def test_a_map_leaves_the_photo_where_it_is_cold_and_colours_it_where_it_is_warm():
+    photos = np.full((1, 8, 6, 3), (90, 120, 150), dtype=np.uint8)
+    maps = np.zeros((1, 8, 6), dtype=np.float32)
+    maps[0, :2] = 1
+    (found,) = galleries.overlaid(photos, maps)
+    assert found.shape == (8, 6, 3) and found.dtype == np.uint8
+    assert (found[2:] == 120).all()  # grey
+    assert (found[:2, :, 0] > found[:2, :, 2]).all()  # warm
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_photos_of_other_channels_can_lie_under_a_map(channels):
+    photos = np.full((2, 8, 6, channels), 100, dtype=np.uint8)
+    photos[..., 3:] = 250  # yellow is not shown
+    found = galleries.overlaid(photos, np.zeros((2, 8, 6), dtype=np.float32))
+    assert [image.shape for image in found] == [(8, 6, 3)] * 2
+    assert all((image == 100).all() for image in found)

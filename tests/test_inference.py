@@ -1,4 +1,4 @@
-"""Prediction prepares photos exactly as training did, averages folds and views, and answers every row."""
+"""Prediction prepares photos exactly as training did, averages folds, answers every row, and computes nothing twice."""
 
 import shutil
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 import toys
 
-from mask_lib import devices, files, folds, inference, labels, models, photos, runs, store
+from mask_lib import devices, files, folds, inference, labels, models, photos, runs, views
 
 COLUMNS = list(labels.PROBABILITY_COLUMNS)
 
@@ -25,7 +25,8 @@ def trained(tmp_path_factory):
 @pytest.fixture
 def copied(trained, tmp_path):
     """The same, to be changed by a test."""
-    return tuple(shutil.copytree(folder, tmp_path / folder.name) for folder in trained)
+    ignored = shutil.ignore_patterns("inferences")
+    return tuple(shutil.copytree(folder, tmp_path / folder.name, ignore=ignored) for folder in trained)
 
 
 def labeled_store(data, output):
@@ -39,7 +40,8 @@ def test_a_checkpoint_alone_gives_the_out_of_fold_probabilities_again(trained):
     path = inference.checkpoints(output, "toy", opened, splits)[1]
     saved = pd.read_csv(output / "runs" / "toy" / "fold1" / "oof.csv")
     source = devices.DevicePhotos(opened, torch.device("cpu"))
-    found = inference.mean_over_folds({1: path}, source, opened.rows(list(saved["path"])), num_tta=1)
+    loaded = inference.load(*models.read_checkpoint(path), source.device)
+    found = loaded.predict(source, opened.rows(list(saved["path"])))
     np.testing.assert_allclose(found, saved[COLUMNS].to_numpy(), atol=1e-6)
 
 
@@ -56,14 +58,17 @@ def test_both_files_hold_what_the_contract_says(trained):
     np.testing.assert_allclose(test[COLUMNS].sum(axis=1), 1, atol=1e-5)
 
 
-def test_the_mean_over_folds_is_the_mean_of_each_fold(trained):
+def test_the_mean_over_folds_is_the_mean_of_each_fold(trained, tmp_path):
     data, output = trained
     opened = labeled_store(data, output)
     found = inference.checkpoints(output, "toy", opened, folds.read_splits(output))
     source, rows = devices.DevicePhotos(opened, torch.device("cpu")), np.arange(7)
-    each = [inference.mean_over_folds({fold: path}, source, rows, 1) for fold, path in found.items()]
+    each = [
+        inference.load(*models.read_checkpoint(path), source.device).predict(source, rows) for path in found.values()
+    ]
     assert len(each) == 2
-    np.testing.assert_allclose(inference.mean_over_folds(found, source, rows, 1), np.mean(each, axis=0))
+    mean = inference.mean_over_folds(found, source, list(opened.row_of)[:7], views.ONE_VIEW, tmp_path, "test")
+    np.testing.assert_allclose(mean, np.mean(each, axis=0), rtol=1e-6)
 
 
 def test_an_eval_photo_that_is_listed_but_not_in_the_table_is_answered_all_the_same(copied):
@@ -72,7 +77,7 @@ def test_an_eval_photo_that_is_listed_but_not_in_the_table_is_answered_all_the_s
     lost = table["path"][table["split"] == "eval"].iloc[3]
     files.write_csv(table[table["path"] != lost], output / "tables" / "photos.csv")
     (data / "eval" / "images" / lost).write_bytes(b"")
-    test, _ = inference.predict_run(data, output, "toy")
+    test = inference.predict_run(data, output, "toy")["test"]
     assert list(test["ImageID"]) == list(pd.read_csv(data / "eval" / "info.csv")["ImageID"])
     others = test[test["ImageID"] != lost]
     np.testing.assert_allclose(test.set_index("ImageID").loc[lost, COLUMNS].astype(float), others[COLUMNS].mean())
@@ -127,49 +132,82 @@ def test_a_fold_of_other_settings_does_not_enter_the_mean(copied):
         inference.checkpoints(output, "toy", opened, splits)
 
 
-@pytest.mark.parametrize("count", [1, 4, 8])
-def test_views_are_as_many_as_asked_and_the_first_is_the_photo_itself(count):
-    batch = torch.rand(2, 3, 20, 14)
-    views = [view(batch) for view in inference.views_of(count)]
-    assert len(views) == count
-    assert torch.equal(views[0], batch)
-    assert len({view.numpy().tobytes() for view in views}) == count
+def forbid_predicting(monkeypatch):
+    """From now on any pass of a network over photos raises."""
+    monkeypatch.setattr(inference, "predict", None)
 
 
-def test_half_of_the_views_are_the_others_mirrored():
-    batch = torch.rand(2, 3, 20, 14)
-    views = [view(batch) for view in inference.views_of(8)]
-    for plain, mirrored in zip(views[:4], views[4:], strict=True):
-        assert torch.equal(plain.flip(3), mirrored)
+def test_what_was_predicted_once_is_not_predicted_again(copied, monkeypatch):
+    data, output = copied
+    first = inference.predict_run(data, output, "toy")
+    shutil.rmtree(output / "store")
+    for name in ("toy.test.csv", "toy.test_val.csv"):
+        (output / "inferences" / name).unlink()
+    forbid_predicting(monkeypatch)
+    again = inference.predict_run(data, output, "toy")
+    for part, table in first.items():
+        pd.testing.assert_frame_equal(again[part], table, check_exact=True)
+        assert (output / "inferences" / f"toy.{part}.csv").exists()
 
 
-def test_another_number_of_views_is_refused():
-    with pytest.raises(ValueError, match="num_tta = 3"):
-        inference.views_of(3)
+def test_a_killed_inference_goes_on_with_the_next_network(copied, monkeypatch):
+    data, output = copied
+    whole = inference.predict_run(data, output, "toy", split="test")["test"]
+    shutil.rmtree(output / "inferences")
+    counted, passes = inference.predict, []
+    monkeypatch.setattr(
+        inference, "predict", lambda *given: counted(*given) if not passes.append(1) and len(passes) < 2 else 1 / 0
+    )
+    with pytest.raises(ZeroDivisionError):
+        inference.predict_run(data, output, "toy", split="test")
+    monkeypatch.setattr(inference, "predict", lambda *given: passes.append(2) or counted(*given))
+    pd.testing.assert_frame_equal(inference.predict_run(data, output, "toy", split="test")["test"], whole)
+    assert passes == [1, 1, 2]  # fold 0, the one that failed, and that one again
 
 
-def test_zooming_keeps_the_middle_and_drops_the_rim():
-    batch = torch.zeros(1, 1, 40, 40)
-    batch[..., 0, :] = 1  # the top row
-    batch[..., 19:21, 19:21] = 1
-    zoomed = inference.zoomed(batch, 0.8)
-    assert zoomed[..., :3, :].max() == 0
-    assert zoomed[..., 19:21, 19:21].min() > 0.9
+def test_other_views_weights_or_photos_are_predicted_anew(copied):
+    data, output = copied
+    folder = output / "inferences" / "models" / "toy"
+
+    def stored(**tta):
+        inference.predict_run(data, output, "toy", views.Tta(**tta))
+        return {path.name for path in folder.iterdir()}
+
+    seen = [stored(), stored(num_tta=4), stored(num_tta=4, tta_average="logits")]
+    photo = next((data / "eval" / "images").iterdir())
+    toys.Image.fromarray(np.zeros(toys.FRAME.shape, np.uint8)).save(photo)
+    seen.append(stored())
+    assert all(len(names) == 4 for names in seen)  # two folds, two parts: what is outdated does not stay
+    assert not seen[0] & seen[1] and not seen[1] & seen[2]
+    assert len(seen[0] & seen[3]) == 2  # test_val does not depend on the photo that changed
+    weights = output / "runs" / "toy" / "fold1" / "checkpoint" / "best.safetensors"
+    state, manifest = models.read_checkpoint(weights)
+    models.write_checkpoint(weights, {name: value * 2 for name, value in state.items()}, manifest)
+    assert {name[:5] for name in seen[3] - stored()} == {"fold1"}
 
 
-def test_views_are_averaged_as_probabilities(tmp_path):
-    class Brightness(torch.nn.Module):
-        def forward(self, batch):
-            return torch.nn.functional.pad(batch.mean(dim=(1, 2, 3))[:, None] * 30, (0, 17))
+@pytest.mark.parametrize("split", ["test", "test_val"])
+def test_one_part_alone_can_be_predicted(copied, split):
+    data, output = copied
+    assert list(inference.predict_run(data, output, "toy", split=split)) == [split]
+    assert [path.name for path in (output / "inferences").glob("*.csv")] == [f"toy.{split}.csv"]
+    with pytest.raises(ValueError, match="split = 'val': it must be one of test, test_val, both"):
+        inference.predict_run(data, output, "toy", split="val")
 
-    images = np.random.default_rng(0).integers(0, 255, (5, 12, 10, 3), dtype=np.uint8)
-    opened = store.Store(images, {str(row): row for row in range(5)}, "", store.Frame(10, 12))
-    source = devices.DevicePhotos(opened, torch.device("cpu"))
-    preprocessing = models.Preprocessing(10, 12, "stretch", (0.5,) * 3, (0.5,) * 3)
-    found = inference.predict(Brightness(), source, np.arange(5), preprocessing, num_tta=4)
-    batch = source.batch(np.arange(5)).float() / 255
-    views = [Brightness()(preprocessing.prepared(view(batch))).softmax(1).numpy() for view in inference.views_of(4)]
-    np.testing.assert_allclose(found, np.mean(views, axis=0), atol=1e-6)
+
+def test_views_that_do_not_suit_the_photos_are_refused_before_any_work(trained, monkeypatch):
+    forbid_predicting(monkeypatch)
+    with pytest.raises(ValueError, match="16 x 24 pixels: use num_tta = 4"):
+        inference.predict_run(*trained, "toy", views.Tta(num_tta=8, tta_views="dihedral"))
+
+
+def test_photos_to_show_are_those_predicted_that_can_be_read(trained):
+    _, output = trained
+    test = pd.DataFrame({"ImageID": [*photos.evaluated(output)["path"][:2], "broken.jpg"], "p00": 1.0})
+    shown = inference.as_photos({"test": test, "test_val": None}, output)
+    assert list(shown["path"]) == list(test["ImageID"][:2]) and set(shown["split"]) == {"eval"}
+    shown = inference.as_photos({"test_val": pd.DataFrame({"path": ["a"], "label": [1], "p00": [1.0]})}, output)
+    assert shown.to_dict("records") == [{"path": "a", "p00": 1.0, "split": "train"}]
 
 
 def test_surest_gives_one_photo_a_predicted_class_and_doubtful_the_flattest():

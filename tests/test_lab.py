@@ -18,7 +18,16 @@ from tiny_project import CHECKOUT, paint
 
 pytestmark = pytest.mark.browser
 
-NOTEBOOKS = ("00_prepare_data", "01_label_cleaning", "03_one_model", "06_inference", "07_ensemble")
+NOTEBOOKS = (
+    "00_prepare_data",
+    "01_label_cleaning",
+    "03_one_model",
+    "04_three_model",
+    "05_average_weights",
+    "06_inference",
+    "07_ensemble",
+    "08_compare_runs",
+)
 LONGEST = 300  # seconds for one notebook
 IS_OVER = f"""() => {{
     const code = ({jupyter_pages.CELLS})().filter(cell => cell.cell_type === 'code');

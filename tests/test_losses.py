@@ -311,3 +311,60 @@ def test_whole_labels_given_by_their_attributes_cost_the_same(logits, target, lo
     attributes = torch.stack(torch.unravel_index(target, labels.SHAPE), dim=1)
     found = cost_of_attributes(logits, attributes, run)
     torch.testing.assert_close(found, losses.loss_of(logits, target, run, EVEN))
+
+
+@pytest.mark.parametrize("soft_target", [False, True])
+@pytest.mark.parametrize("loss", ["cross_entropy", "focal"])
+def test_a_weight_of_a_half_halves_a_photos_gradient_and_no_others(logits, target, loss, soft_target):
+    run, weights = Run(loss=loss, attribute_loss=0.5), losses.class_weights(target.numpy(), "sqrt")
+    wanted = soft(target) if soft_target else target
+    gradients = []
+    for weight in (1.0, 0.5, 0.0):
+        photo_weights = torch.ones(len(target))
+        photo_weights[3] = weight
+        leaf = logits.clone().requires_grad_()
+        losses.loss_of(leaf, wanted, run, weights, photo_weights=photo_weights).backward()
+        gradients.append(leaf.grad)
+    whole, half, none = gradients
+    torch.testing.assert_close(half[3], whole[3] / 2)
+    assert whole[3].abs().max() > 1e-4 and not none[3].any()
+    others = torch.arange(len(target)) != 3
+    assert torch.equal(half[others], whole[others]) and torch.equal(none[others], whole[others])
+
+
+@pytest.mark.parametrize("head", ["linear", "three"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_weights_of_1_change_no_bit(logits, target, loss, head):
+    run = Run(loss=loss, attribute_loss=0.5, head=head, head_loss_weights=(1.0, 1.0, 2.0 if head == "three" else 1.0))
+    found = losses.loss_of(logits, target, run, EVEN, photo_weights=torch.ones(len(target)))
+    assert torch.equal(found, losses.loss_of(logits, target, run, EVEN))
+
+
+def test_the_f1_loss_counts_a_photo_of_weight_2_as_two(logits, target):
+    photo_weights = torch.ones(len(target))
+    photo_weights[5] = 2
+    run, twice = Run(loss="f1", attribute_loss=1.0), [*range(len(target)), 5]
+    found = losses.loss_of(logits, target, run, EVEN, photo_weights=photo_weights)
+    torch.testing.assert_close(found, losses.loss_of(logits[twice], target[twice], run, EVEN))
+
+
+OLD_ALONE = torch.tensor([[-1, -1, int(labels.AgeGroup.FROM_60)]])
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_photo_of_which_only_the_age_is_known_teaches_age_and_nothing_through_18_outputs(loss):
+    logits = torch.randn(1, 18, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    cost_of_attributes(logits, OLD_ALONE, Run(loss=loss)).backward()
+    assert not logits.grad.any()
+    cost_of_attributes(logits, OLD_ALONE, Run(loss=loss, attribute_loss=1.0)).backward()
+    within = logits.grad.view(labels.SHAPE) / functional.softmax(logits.detach(), dim=1).view(labels.SHAPE)
+    torch.testing.assert_close(within, within[:1, :1].expand(labels.SHAPE), atol=1e-5, rtol=1e-4)
+    assert (logits.grad.view(labels.SHAPE)[:, :, labels.AgeGroup.FROM_60] < 0).all()
+
+
+def test_a_partial_photo_weighs_what_the_classes_weigh_that_it_may_be(logits):
+    """Of the old there are only photos of class 17: the five other classes, which weigh 0, do not dilute it."""
+    run, weights = Run(attribute_loss=1.0), losses.class_weights(UNEVEN, "full")
+    target, known = losses.partial_target(OLD_ALONE)
+    found = losses.loss_of(logits[:1], target, run, weights, known)
+    torch.testing.assert_close(found, weights[17] * losses.loss_of(logits[:1], target, run, EVEN, known))

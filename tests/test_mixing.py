@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mask_lib import config, labels, mixing
+from mask_lib.targets import Wanted
 
 KINDS = ["mixup", "cutmix", "cutmix_half", "cutmix_old"]
 COUNT, HEIGHT, WIDTH = 64, 24, 17
@@ -28,7 +29,9 @@ def mix(run: config.Run, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, np.
     photos, target = plain_photos()
     random = np.random.default_rng(seed)
     _, partner = mixing.with_partners(np.arange(COUNT), None, random)
-    return *mixing.mixed(photos, target, partner, run, random), partner
+    photos, wanted = mixing.mixed(photos, Wanted(target), partner, run, random)
+    assert wanted.weights is wanted.known is None
+    return photos, wanted.target, partner
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -114,7 +117,7 @@ def test_cutmix_old_mixes_every_photo_with_an_old_one_even_if_the_batch_holds_no
     assert (train_labels[positions[partner]] == 17).all()
     photos = torch.zeros(len(positions), 3, HEIGHT, WIDTH)
     run = run_of("cutmix_old", mixing_alpha=50.0)  # boxes of about half the photo
-    _, target = mixing.mixed(photos, torch.from_numpy(train_labels[positions]), partner, run, random)
+    _, (target, _, _) = mixing.mixed(photos, Wanted(torch.from_numpy(train_labels[positions])), partner, run, random)
     assert len(target) == len(batch)
     assert (target[:, 17] > 0).all()
 
@@ -128,3 +131,27 @@ def test_partners_within_a_batch_are_each_others():
     positions, partner = mixing.with_partners(np.arange(100, 130), None, np.random.default_rng(0))
     assert positions.tolist() == list(range(100, 130))
     assert sorted(partner) == list(range(30))
+
+
+def test_weights_are_mixed_by_the_shares_that_targets_are_mixed_by():
+    photos, _ = plain_photos()
+    weights = torch.where(torch.arange(COUNT) % 2 == 0, 1.0, 0.5)
+    random = np.random.default_rng(0)
+    _, partner = mixing.with_partners(np.arange(COUNT), None, random)
+    _, wanted = mixing.mixed(photos, Wanted(torch.eye(COUNT), weights), partner, run_of("mixup"), random)
+    torch.testing.assert_close(wanted.weights, wanted.target @ weights)  # each photo a class of its own
+    assert len(wanted.weights.unique()) > 3 and wanted.known is None
+
+
+def test_an_attribute_is_known_of_a_mixed_photo_if_it_is_of_all_that_is_in_it():
+    photos, target = plain_photos(2)
+    known = torch.tensor([[True, False, True], [False, False, True]])
+    one_known = Wanted(target, None, known)
+    for probability, expected in ((0.0, known), (1.0, known.all(dim=0).expand(2, 3))):
+        run = run_of("mixup", mixing_probability=probability)
+        _, wanted = mixing.mixed(photos, one_known, np.array([1, 0]), run, np.random.default_rng(0))
+        assert torch.equal(wanted.known, expected)
+
+
+def test_nobody_whose_class_is_unknown_is_a_partner_from_the_old():
+    assert mixing.oldest(np.array([-1, 2, -1, 17])).tolist() == [1, 3]

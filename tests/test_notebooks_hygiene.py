@@ -17,8 +17,9 @@ PARAMETER_FILES = sorted((files.PROJECT / "notebooks" / "params").glob("*.yml"))
 MOST_CELLS = 15
 MOST_BYTES = 1_000_000
 # run: training names one, inference takes an empty name for every finished run. weights: what a network starts
-# from, and what the files of an ensemble count for; the sections of a parameter file keep them apart.
-MEANS_TWO_THINGS = {"run", "weights"}
+# from, and what the files of an ensemble count for; the sections of a parameter file keep them apart. head: what
+# 04_three_model is about, and one of the choices of 03_one_model.
+MEANS_TWO_THINGS = {"run", "weights", "head"}
 MACHINE_PATH = re.compile(r"(?<![\w.])/(root|home/\w+|Users/\w+)/|[A-Z]:\\+Users\\")
 
 each_notebook = pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)

@@ -316,6 +316,77 @@ def test_nothing_predicted_and_nothing_known_is_drawn_as_nothing(ax):
     assert [bar.get_height() for bar in ax.containers[0]] == [0] * 18
 
 
+def reliability_table() -> pd.DataFrame:
+    """Of three bins one without photos."""
+    columns = {"low": [0, 1 / 3, 2 / 3], "high": [1 / 3, 2 / 3, 1], "photos": [10, 0, 30]}
+    return pd.DataFrame({**columns, "confidence": [0.3, np.nan, 0.9], "accuracy": [0.5, np.nan, 0.8]})
+
+
+def shares_of(names: list[str]) -> pd.DataFrame:
+    values = 1 - np.abs(np.subtract.outer(np.arange(len(names)), np.arange(len(names)))) / 10
+    return pd.DataFrame(values, index=names, columns=names)
+
+
+def contribution_table(names: list[str]) -> pd.DataFrame:
+    rows = [(name, 0.5, place / 100, place / 100 - 0.02, place / 100 + 0.01, 0.1) for place, name in enumerate(names)]
+    return pd.DataFrame(rows, columns=["member", "weight", "difference", "low", "high", "p"])
+
+
+def test_reliability_draws_the_bins_that_hold_photos_and_names_every_model(ax):
+    plots.reliability({FORMULA: reliability_table(), "_soup": reliability_table()}, ax)
+    diagonal, *lines = ax.lines
+    assert diagonal.get_xydata().tolist() == [[0, 0], [1, 1]]
+    assert [line.get_xydata().tolist() for line in lines] == [[[0.3, 0.5], [0.9, 0.8]]] * 2
+    sizes = ax.collections[0].get_sizes()
+    assert len(sizes) == 2 and sizes[1] > sizes[0]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [FORMULA, "_soup"]
+    draw(ax.figure)
+
+
+def test_agreement_writes_the_share_of_every_pair_but_not_of_a_member_with_itself(ax):
+    plots.agreement(shares_of([FORMULA, "b", "c"]), ax)
+    written = {text.get_position(): text.get_text() for text in ax.texts}
+    pairs = {(0, 1), (1, 0), (1, 2), (2, 1)}
+    assert written == dict.fromkeys(pairs, "90.0%") | {(0, 2): "80.0%", (2, 0): "80.0%"}
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == [FORMULA, "b", "c"]
+    draw(ax.figure)
+
+
+def test_a_single_member_agrees_with_nobody(ax):
+    plots.agreement(shares_of(["alone"]), ax)
+    assert not ax.texts
+    draw(ax.figure)
+
+
+def test_contributions_stand_beside_their_member_in_order(ax):
+    plots.contributions(contribution_table(["a", FORMULA, "c"]), ax)
+    places = dict(zip(ax.get_yticks(), [tick.get_text() for tick in ax.get_yticklabels()], strict=True))
+    assert [places[place] for place in (2, 1, 0)] == ["a (50%)", f"{FORMULA} (50%)", "c (50%)"]
+    dots = ax.lines[-1].get_xydata()
+    np.testing.assert_allclose(dots, [[0, 2], [0.01, 1], [0.02, 0]])
+    whiskers = [segment[:, 0].tolist() for segment in ax.collections[0].get_segments()]
+    np.testing.assert_allclose(whiskers, [[-0.02, 0.01], [-0.01, 0.02], [0, 0.03]])
+    draw(ax.figure)
+
+
+def test_no_contributions_are_drawn_as_nothing(ax):
+    plots.contributions(contribution_table([]), ax)
+    draw(ax.figure)
+
+
+def test_the_expected_score_shades_its_interval_and_marks_what_is_known(ax):
+    drawn = np.random.default_rng(0).normal(0.75, 0.02, 500)
+    plots.expected_score(drawn, (0.751, 0.71, 0.79), {"out of fold": 0.74, FORMULA: 0.77}, ax)
+    assert sum(bar.get_height() for bar in ax.containers[0]) == 500
+    assert [line.get_xdata()[0] for line in ax.lines] == [0.751, 0.74, 0.77]
+    band = ax.patches[-1].get_extents().transformed(ax.transData.inverted())
+    assert (band.x0, band.x1) == pytest.approx((0.71, 0.79))
+    texts = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert texts == ["95% interval", "expected: 0.751", "out of fold: 0.740", f"{FORMULA}: 0.770"]
+    assert "0.751 (0.710 to 0.790)" in ax.get_title(loc="left")
+    draw(ax.figure)
+
+
 def one_fold() -> dict[int, pd.DataFrame]:
     return {0: photo_table().assign(split=["val", "train"] * 105)}
 
@@ -329,6 +400,10 @@ CHARTS = {
     "score_table": lambda ax: plots.score_table({"a": score_intervals()}, ax),
     "learning_rate_finder": lambda ax: plots.learning_rate_finder(finder_table(), 0.01, ax),
     "predicted_shares": lambda ax: plots.predicted_shares({"a": certain([0, 1])}, [0, 1], ax),
+    "reliability": lambda ax: plots.reliability({"a": reliability_table()}, ax),
+    "agreement": lambda ax: plots.agreement(shares_of(["a", "b"]), ax),
+    "contributions": lambda ax: plots.contributions(contribution_table(["a", "b"]), ax),
+    "expected_score": lambda ax: plots.expected_score([0.7, 0.8], (0.75, 0.7, 0.8), {"test_val": 0.7}, ax),
 }
 
 
@@ -388,3 +463,70 @@ def test_a_magnitude_that_is_drawn_is_a_line(ax):
 def test_a_policy_of_nothing_can_be_drawn(ax):
     plots.policy(policies.PRESETS["none"], ax)
     draw(ax.figure)
+
+
+def runs_of(count: int) -> dict[str, pd.DataFrame]:
+    return {f"_run {number}": history_table(folds=number + 1, epochs=3 + number) for number in range(count)}
+
+
+def test_curves_of_runs_are_the_means_of_their_folds_in_their_range():
+    histories = runs_of(3)
+    losses, f1 = plots.run_curves(histories)
+    for ax, column in ((losses, "val_loss"), (f1, "val_macro_f1")):
+        for line, band, history in zip(ax.lines, ax.collections, histories.values(), strict=True):
+            by_epoch = history.groupby("epoch")[column]
+            np.testing.assert_allclose(line.get_ydata(), by_epoch.mean())
+            assert list(line.get_xdata()) == sorted(set(history["epoch"]))
+            heights = band.get_paths()[0].vertices[:, 1]
+            assert heights.max() == pytest.approx(history[column].max())
+            assert heights.min() == pytest.approx(history[column].min())
+    assert [text.get_text() for text in f1.get_legend().get_texts()] == list(histories)
+
+
+def test_many_runs_are_told_apart_by_dashes_once_the_colours_are_used_up():
+    losses, _ = plots.run_curves(runs_of(12))
+    looks = {(line.get_color(), line.get_linestyle()) for line in losses.lines}
+    assert len(looks) == 12
+
+
+def test_a_run_of_one_epoch_can_be_seen():
+    losses, _ = plots.run_curves({"short": history_table(epochs=1)})
+    assert losses.lines[0].get_marker() == "o"
+
+
+def test_no_runs_have_no_curves():
+    with pytest.raises(ValueError, match="no runs to draw"):
+        plots.run_curves({})
+
+
+def difference_rows() -> pd.DataFrame:
+    rows = [
+        (FORMULA, "best", "macro_f1", 0.10, 0.05, 0.15, True),
+        (FORMULA, "best", "accuracy", 0.30, 0.05, 0.45, True),
+        ("other", "best", "macro_f1", 0.02, -0.01, 0.05, False),
+        ("elsewhere", "best", "macro_f1", np.nan, np.nan, np.nan, False),
+    ]
+    return pd.DataFrame(rows, columns=["a", "b", "metric", "difference", "low", "high", "real"])
+
+
+def test_a_real_difference_has_another_colour_than_one_that_may_be_chance(ax):
+    plots.differences(difference_rows(), ax)
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == [f"best over {FORMULA}", "best over other"]
+    dots = [line for line in ax.lines if line.get_marker() == "o"]
+    assert [dot.get_xdata()[0] for dot in dots] == [0.10, 0.02]
+    assert [dot.get_color() for dot in dots] == [plots.BLUE, plots.GREY]
+    spans = [collection.get_segments()[0][:, 0].tolist() for collection in ax.collections]
+    assert spans == [[0.05, 0.15], [-0.01, 0.05]]
+    assert ax.get_title(loc="left") == "1 of 2 differences beyond chance"
+    assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the first row at the top
+    draw(ax.figure)
+
+
+def test_another_metric_is_drawn_when_asked_for(ax):
+    plots.differences(difference_rows(), ax, metric="accuracy")
+    assert texts(ax) == ["+0.300"]
+
+
+def test_one_run_alone_has_no_differences_to_draw(ax):
+    plots.differences(difference_rows()[:0], ax)
+    assert texts(ax) == ["no two runs to compare"]

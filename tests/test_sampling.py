@@ -46,3 +46,18 @@ def test_order_and_seeds_differ_between_epochs_folds_and_steps_and_come_again(ki
         sampling.step_seed(*place) for place in [(0, 0, 0, 0), (0, 0, 0, 1), (0, 0, 1, 0), (0, 1, 0, 0), (1, 0, 0, 0)]
     }
     assert len(seeds) == 5
+
+
+def test_only_real_photos_are_counted_and_the_others_drawn_as_often_as_their_like():
+    train_labels, is_real = np.append(SKEWED, [0, 17, -1]), np.append(np.ones(100, dtype=bool), [False] * 3)
+    shares = sampling.weighted_shares(train_labels, is_real)
+    plain = sampling.weighted_shares(SKEWED)
+    np.testing.assert_allclose(shares[is_real] / shares[is_real].sum(), plain)
+    pseudo, rare, partial = shares[100:]
+    assert (pseudo, rare) == (shares[0], shares[99])
+    assert partial == pytest.approx(shares[is_real].mean())
+
+
+def test_a_class_of_pseudo_labels_alone_is_drawn_too():
+    shares = sampling.weighted_shares(np.array([0, 0, 5]), np.array([True, True, False]))
+    assert np.isfinite(shares).all() and shares[2] > 0

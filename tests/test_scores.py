@@ -61,7 +61,7 @@ def test_a_mistake_in_age_alone_leaves_mask_and_gender_right():
 
 def test_every_draw_equals_scikit_learn_on_the_people_it_drew():
     truth, predicted, person = example(people=6)  # few enough that draws lose whole classes
-    drawn = scores._resampled_metrics(scores._tallies(truth, predicted, person), draws=130, seed=3)
+    drawn = scores._resampled_metrics(scores.person_tallies(truth, predicted, person), draws=130, seed=3)
     times = np.random.default_rng(3).multinomial(6, np.full(6, 1 / 6), size=130)
     names = np.unique(person)
     for draw in (0, 1, 99, 100, 129):  # both sides of a block's edge
@@ -73,7 +73,7 @@ def test_every_draw_equals_scikit_learn_on_the_people_it_drew():
 def test_intervals_are_the_quantiles_of_the_draws():
     truth, predicted, person = example()
     table = scores.bootstrap(truth, predicted, person, draws=300, seed=5, level=0.9)
-    drawn = scores._resampled_metrics(scores._tallies(truth, predicted, person), draws=300, seed=5)
+    drawn = scores._resampled_metrics(scores.person_tallies(truth, predicted, person), draws=300, seed=5)
     assert list(table.index) == list(scores.METRICS)
     assert list(table.columns) == ["value", "low", "high"]
     assert table["low"].to_numpy() == pytest.approx(np.quantile(drawn, 0.05, axis=0))

@@ -11,20 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from mask_lib import files, tracking
+from mask_lib import config, files, tracking
 
-SETTINGS = {
-    "architecture": "test_resnet",
-    "device": "cpu",
-    "image_width": 96,
-    "image_height": 128,
-    "epochs": 2,
-    "k_fold": 5,
-    "batch_size": 16,
-    "learning_rate": 0.001,
-    "momentum": 0.9,
-    "optimizer": "sgd",
-}
+RUN = config.Run(architecture="test_resnet", image_width=96, image_height=128, optimizer="adamw")
+SETTINGS = tracking.recorded(RUN.settings(), device="CPU, 2 threads", k_fold=5)
+SEED_FIELDS = ("model", "device", "image_size", "epochs", "k_fold", "batch_size", "learning_rate", "momentum")
 
 
 @pytest.fixture(autouse=True)
@@ -83,19 +74,37 @@ def test_an_offline_run_leaves_a_record_with_config_values_and_summary(tmp_path)
     assert not [path for path in tmp_path.rglob("*") if path.is_symlink() and path.parent.name != "logs"]
 
 
-def test_the_config_has_the_seed_recipes_names_and_all_of_ours(tmp_path):
+def test_the_config_has_the_seed_recipes_fields_and_all_of_ours(tmp_path):
     with start(tmp_path) as tracker:
-        config = dict(tracker.run.config)
-    for name in ("model", "device", "image_size", "epochs", "k_fold", "batch_size", "learning_rate", "momentum"):
-        assert name in config
-    assert config["model"] == "test_resnet"
-    assert config["image_size"] == [96, 128]
-    assert SETTINGS.items() <= config.items()
+        found = dict(tracker.run.config)
+    assert {name: found[name] for name in SEED_FIELDS} == {
+        "model": "test_resnet",
+        "device": "CPU, 2 threads",
+        "image_size": [96, 128],
+        "epochs": 2,
+        "k_fold": 5,
+        "batch_size": 16,
+        "learning_rate": 0.001,
+        "momentum": 0.9,
+    }
+    assert found.keys() == {*SEED_FIELDS, *RUN.settings()}
+    assert found.items() >= RUN.settings().items()
 
 
-def test_nested_settings_are_flattened_and_given_names_are_kept():
-    flat = tracking.with_seed_names({"model": "mine", "architecture": "x", "policy": {"flip": {"chance": 0.5}}})
-    assert flat == {"model": "mine", "architecture": "x", "policy.flip.chance": 0.5}
+def test_the_seed_fields_are_eight_in_their_order():
+    assert tuple(tracking.seed_fields(RUN.settings(), "cpu", 3)) == SEED_FIELDS
+
+
+def test_every_notebook_that_tracks_records_the_seed_fields():
+    sources = {path.stem: path.read_text(encoding="utf-8") for path in (files.PROJECT / "notebooks").glob("*.ipynb")}
+    tracked = {name for name, source in sources.items() if "tracking.start(" in source}
+    assert "03_one_model" in tracked
+    assert tracked == {name for name, source in sources.items() if "tracking.recorded(" in source}
+
+
+def test_nested_settings_are_flattened():
+    flat = tracking.flattened({"seed": 1, "policy": {"flip": {"chance": 0.5}, "none": {}}})
+    assert flat == {"seed": 1, "policy.flip.chance": 0.5}
 
 
 def test_offline_makes_no_connection_and_looks_up_no_name(tmp_path):

@@ -10,7 +10,7 @@ import torch
 import toys
 from safetensors.torch import load_file
 
-from mask_lib import augment, config, devices, files, folds, labels, models, policies, runs, sampling, training
+from mask_lib import augment, config, devices, files, folds, labels, models, policies, runs, sampling, scores, training
 
 STEPS = 2 * 2 * 2  # epochs x folds x steps an epoch
 
@@ -319,3 +319,84 @@ def test_a_run_resumes_only_with_the_policy_it_began_with(data, tmp_path):
 def test_a_run_without_its_policy_s_file_is_refused_before_it_trains(data, tmp_path):
     with pytest.raises(ValueError, match=r"missing\.json cannot be read as a policy"):
         toys.train(data, tmp_path, augmentation=str(tmp_path / "missing.json"), folds=(0,))
+
+
+AVERAGES = {"folds": (0,), "epochs": 3, "keep_epochs": 2, "ema_decay": 0.8}
+
+
+def weights_in(output):
+    """Every checkpoint of fold 0, byte for byte but for the manifest, which tells the time."""
+    found = {}
+    for path in sorted((output / "runs" / "toy" / "fold0" / "checkpoint").iterdir()):
+        found |= {f"{path.stem}/{name}": value.numpy().tobytes() for name, value in load_file(path).items()}
+    return found
+
+
+def stop_after(monkeypatch, steps):
+    """Let training break with StopIteration once so many steps are done."""
+    left, train_step = iter(range(steps)), training.FoldTraining.train_step
+    monkeypatch.setattr(
+        training.FoldTraining, "train_step", lambda self, *rest: (next(left), train_step(self, *rest))[1]
+    )
+
+
+@pytest.fixture(scope="module")
+def averaged(data, tmp_path_factory):
+    output = tmp_path_factory.mktemp("averaged")
+    return output, toys.train(data, output, **AVERAGES)
+
+
+@pytest.mark.parametrize("steps", range(6))
+@pytest.mark.parametrize("seconds", [0, 1e9], ids=["checkpoint each step", "checkpoint each epoch"])
+def test_moving_averages_and_kept_epochs_resume_to_the_same_bits(data, averaged, tmp_path, monkeypatch, steps, seconds):
+    output, whole = averaged
+    with monkeypatch.context() as patch, pytest.raises(StopIteration):
+        stop_after(patch, steps)
+        toys.train(data, tmp_path, seconds, **AVERAGES)
+    resumed = toys.train(data, tmp_path, seconds, **AVERAGES)
+    assert weights_in(tmp_path) == weights_in(output)
+    times = list(training.HISTORY_TIMES)
+    pd.testing.assert_frame_equal(
+        resumed.history.drop(columns=times), whole.history.drop(columns=times), check_exact=True
+    )
+
+
+def test_only_the_last_epochs_stay_on_disk_each_as_training_left_it(averaged):
+    folder = averaged[0] / "runs" / "toy" / "fold0" / "checkpoint"
+    assert sorted(path.stem for path in folder.iterdir()) == ["best", "ema", "epoch002", "epoch003", "last"]
+    last, kept = (models.read_checkpoint(folder / f"{name}.safetensors")[0] for name in ("last", "epoch003"))
+    assert all(torch.equal(kept[name], value) for name, value in last.items())
+    assert [models.read_manifest(folder / f"epoch00{epoch}.safetensors")["place"]["epoch"] for epoch in (2, 3)] == [
+        2,
+        3,
+    ]
+    assert not any(name.startswith("optimizer/") for name in load_file(folder / "epoch003.safetensors"))
+
+
+def test_averages_on_the_side_change_nothing_of_training(data, averaged, tmp_path):
+    plain = toys.train(data, tmp_path, folds=(0,), epochs=3)
+    beside = weights_in(averaged[0])
+    assert all(beside[name] == value for name, value in weights_in(tmp_path).items())
+    pd.testing.assert_frame_equal(plain.out_of_fold, averaged[1].out_of_fold, check_exact=True)
+
+
+def test_the_moving_average_can_be_chosen_and_is_that_of_its_best_epoch(data, averaged, tmp_path):
+    chosen = toys.train(data, tmp_path, **AVERAGES, checkpoint_choice="ema")
+    path = tmp_path / "runs" / "toy" / "fold0" / "checkpoint" / "ema.safetensors"
+    history = chosen.history
+    best = history["val_ema_macro_f1"].idxmax()
+    assert models.read_manifest(path)["place"]["epoch"] == history["epoch"][best]
+    predicted = scores.summarise(*scores.from_probabilities(chosen.out_of_fold))
+    assert predicted["macro_f1"] == pytest.approx(history["val_ema_macro_f1"][best])
+    assert not chosen.out_of_fold.equals(averaged[1].out_of_fold)
+
+
+def test_training_anew_forgets_which_average_was_picked(data, tmp_path):
+    toys.train(data, tmp_path, folds=(0, 1), epochs=1)
+    folder = tmp_path / "runs" / "toy"
+    files.write_json({"folds": {"0": {"picked": "swa"}, "1": {"picked": "swa"}}}, folder / "averaging.json")
+    (folder / "fold0" / "oof.csv").unlink()
+    (folder / "fold0" / "oof.trained.csv").write_text("of weights that are gone")
+    toys.train(data, tmp_path, folds=(0, 1), epochs=1)
+    assert files.read_json(folder / "averaging.json") == {"folds": {"1": {"picked": "swa"}}}
+    assert not (folder / "fold0" / "oof.trained.csv").exists()
