@@ -6,6 +6,8 @@ in, are listed in `READING_ORDER`; a test holds each one to it.
 
 READING_ORDER = (
     "files",
+    "steps",
+    "policies",
     "labels",
     "config",
     "archives",
@@ -41,6 +43,9 @@ READING_ORDER = (
     "devices",
     "networks",
     "models",
+    "movements",
+    "retouching",
+    "operations",
     "augment",
     "losses",
     "targets",

@@ -9,6 +9,7 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Self
 
+from mask_lib import policies
 from mask_lib.labels import AGE_EDGES
 
 Resize = Literal["stretch", "crop", "pad"]
@@ -17,7 +18,6 @@ Schedule = Literal["constant", "cosine", "one_cycle", "step", "plateau"]
 Loss = Literal["cross_entropy", "focal", "f1", "f1_cross_entropy"]
 Sampling = Literal["shuffle", "weighted"]
 Mixing = Literal["none", "mixup", "cutmix", "cutmix_half", "cutmix_old"]
-Augmentation = Literal["none", "flip", "faces"]
 Balance = Literal["none", "sqrt", "full"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 LabelSource = Literal["clean", "given"]
@@ -77,7 +77,7 @@ class Run:
     age_target: AgeTarget = "classes"  # ordinal: the third head learns from ages in years
     age_softness: float = 0.0  # years by which the borders between age groups are blurred in training
     old_from: int = 60  # years from which training counts a person as old; scores always count from 60
-    augmentation: Augmentation = "flip"
+    augmentation: str = "flip"  # a preset's name, as mask_lib.policies lists them, or the path of a policy's .json
     mixing: Mixing = "none"  # of two photos and their labels; cutmix_old: with a photo of the oldest
     mixing_alpha: float = 1.0  # shares come from Beta(alpha, alpha): 1 any alike, below 1 mostly small ones
     mixing_probability: float = 0.5  # share of the photos that are mixed
@@ -121,6 +121,7 @@ class Run:
         self._hold(lambda value: value > 0 or choice != "swa", "above 0 where checkpoint_choice is swa", "keep_epochs")
         self._hold(lambda folds: all(fold >= 0 for fold in folds), "a list of fold numbers from 0", "folds")
         self._hold(lambda folds: len(set(folds)) == len(folds), "without repeats", "folds")
+        policies.require_name_or_path(self.augmentation)
 
     def _hold_heads(self) -> None:
         """What the settings of three heads ask for."""

@@ -29,6 +29,7 @@ from mask_lib import (
     mixing,
     models,
     optimizers,
+    policies,
     sampling,
     schedules,
     scores,
@@ -76,6 +77,7 @@ class FoldTraining:
             run.architecture, frame.width, frame.height, frame.resize, run.image_channels, run.per_image_norm
         )
         self.weights = losses.class_weights(self.targets.real_labels, run.class_balance).to(device)
+        self.policy = policies.chosen(run.augmentation)
         self.old = mixing.oldest(self.labels[folds.TRAIN]) if run.mixing == "cutmix_old" else None
         self.place = Place()
 
@@ -92,6 +94,7 @@ class FoldTraining:
         return {
             "run": self.run.settings(),
             "fold": self.fold,
+            "policy": self.policy.plain(),
             "data": self.data,
             "years": self.years,
             "dtype": str(self.dtype),
@@ -113,6 +116,8 @@ class FoldTraining:
         differences = config.changed(manifest["run"], self.run.settings())
         if manifest["data"] != self.data:
             differences.append("the photos, their labels or the split")
+        if manifest.get("policy", self.policy.plain()) != self.policy.plain():
+            differences.append(f"the policy in {self.run.augmentation}")
         if manifest.get("years") != self.years:
             differences.append("the ages in years")
         if manifest.get("dtype", str(self.dtype)) != str(self.dtype):
@@ -160,7 +165,7 @@ class FoldTraining:
         if self.run.mixing != "none":
             positions, partner = mixing.with_partners(batch, self.old, random)
         pixels = self.photos.batch(self.rows[folds.TRAIN][positions])
-        photos = augment.augment(pixels, self.run.augmentation, torch.Generator().manual_seed(seed))
+        photos = augment.augment(pixels, self.policy, torch.Generator().manual_seed(seed))
         wanted = self.targets.of(positions, self.device)
         return (photos, wanted) if partner is None else mixing.mixed(photos, wanted, partner, self.run, random)
 

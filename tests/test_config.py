@@ -26,6 +26,7 @@ OUT_OF_RANGE = {
     "epochs": [0],
     "batch_size": [0],
     "learning_rate": [0, -0.1, float("nan")],
+    "augmentation": ["", "faces ", "policy.yml"],
     "momentum": [-0.1, 1, 1.5, float("nan")],
     "weight_decay": [-0.1, float("nan")],
     "head_learning_rate_scale": [0, -1],
@@ -263,3 +264,16 @@ def test_a_training_notebook_declares_every_setting_with_its_default(notebook, c
     assert {name: declared.get(name, "missing") for name in settings} == settings
     assert {name: type(declared[name]) for name in settings} == {name: type(settings[name]) for name in settings}
     assert config.Run.from_parameters(declared) == config.Run(**changes)
+
+
+@pytest.mark.parametrize("name", ["none", "flip", "faces", "randaugment", "trivialaugment", "seed", "a/policy.json"])
+def test_an_augmentation_is_a_preset_or_the_path_of_a_policy(name):
+    assert built(augmentation=name).augmentation == name
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("face", "did you mean faces"), ("", "one of none, flip, faces"), ("best_policy", "one of none")]
+)
+def test_another_augmentation_is_refused_with_what_there_is(name, said):
+    with pytest.raises(ValueError, match=rf"^augmentation = .*{said}"):
+        built(augmentation=name)
