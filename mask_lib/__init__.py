@@ -6,6 +6,7 @@ in, are listed in `READING_ORDER`; a test holds each one to it.
 
 READING_ORDER = (
     "files",
+    "policies",
     "labels",
     "config",
     "archives",
