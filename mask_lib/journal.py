@@ -15,7 +15,7 @@ from typing import Any
 import optuna
 from filelock import FileLock, Timeout
 from optuna.storages import JournalStorage
-from optuna.storages.journal import BaseJournalFileLock, JournalFileBackend
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from mask_lib import config, files, training
@@ -31,11 +31,11 @@ class ChangedSearchError(ValueError):
     """A journal holds a search of other settings or other photos."""
 
 
-class JournalLock(BaseJournalFileLock):
+class JournalLock:
     """One writer at a time, by a lock that the kernel takes from a process that dies.
 
-    Optuna's own locks are files that a killed process leaves behind for half a minute. Across machines it needs a
-    shared file system with locks, as NFS has.
+    It stands in for Optuna's own locks, files that a killed process leaves behind for half a minute.
+    Across machines it needs a shared file system with locks, as NFS has.
     """
 
     def __init__(self, journal: Path):

@@ -10,90 +10,25 @@ the verdict can be reached on people that the search has not seen.
 """
 
 import dataclasses
-import json
+import functools
 import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any
 
 import numpy as np
 import optuna
 import pandas as pd
-from filelock import FileLock
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
-from mask_lib import config, density, devices, files, folds, journal, models, policies, runs, store
+from mask_lib import config, density, files, folds, journal, models, policies, runs, store, trials
+from mask_lib.search_settings import Search
 
-Kind = Literal["density", "halving", "random"]
 FOLDER = "search"
 PLAIN = "plain"  # names the run of the density search's networks
-POLICY, SECONDS, MACRO_F1 = "policy", "seconds", "macro_f1"  # attributes of a trial
-NOT_OF_THE_NETWORK = ("run", "folds", "augmentation")  # settings of a run that the search sets itself
 RANDOM_FIRST = 10  # policies that the density search draws blindly before it learns from them
-TRIAL_COLUMNS = ["trial", "state", "value", "macro_f1", "epochs", "seconds", "policy"]
 FALLBACK = "trivialaugment"
-
-
-@dataclasses.dataclass(frozen=True)
-class Search:
-    """Every setting of a search. However it is built, types and ranges are checked; ValueError names the field."""
-
-    search_kind: Kind = "density"
-    search_network: dict[str, Any] = dataclasses.field(default_factory=dict)  # settings of a run, of each training
-    search_folds: tuple[int, ...] = (0,)  # density: a network for each; else only the first is trained
-    search_seed: int = 0
-    policy_count: int = 50  # beside no augmentation
-    merged_count: int = 5  # the best so many become one policy
-    policy_operations: tuple[str, ...] = policies.SEED
-    sub_policy_count: int = 5
-    steps_each: int = 2  # operations of a sub-policy
-    smoothing_epochs: int = 5  # the reward of a training is its last epochs' mean macro F1
-    halving_factor: int = 3  # of the policies that reach a rung one in so many goes on, for so many times the epochs
-    halving_first_epochs: int = 1  # the first rung
-    density_epochs: int = 0  # of the networks trained once; 0: as many as any training here
-    density_views: int = 2  # of each photo under a policy
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            kind = dict if field.name == "search_network" else field.type
-            object.__setattr__(self, field.name, config.checked(field.name, getattr(self, field.name), kind))
-        at_least = {"policy_count": 1, "merged_count": 1, "sub_policy_count": 1, "steps_each": 1, "search_seed": 0}
-        at_least |= {"smoothing_epochs": 1, "halving_factor": 2, "halving_first_epochs": 1, "density_views": 1}
-        for name, least in (at_least | {"density_epochs": 0}).items():
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} = {getattr(self, name)}: it must be at least {least}")
-        if not self.search_folds:
-            raise ValueError("search_folds = []: name the folds to search on, such as [0]")
-        for operation in self.policy_operations:
-            policies.require_operation(operation)
-        self.network()
-
-    @classmethod
-    def from_parameters(cls, parameters: Mapping[str, Any]) -> Self:
-        """A search from a mapping that holds its fields among others, such as a notebook's `globals()`."""
-        return cls(**{field.name: parameters[field.name] for field in dataclasses.fields(cls)})
-
-    def network(self, **changes: Any) -> config.Run:
-        """The run that each training of the search is, with `changes`. Raises ValueError for what is no setting."""
-        own = sorted(set(self.search_network) & set(NOT_OF_THE_NETWORK))
-        if own:
-            raise ValueError(f"search_network: the search sets {', '.join(own)} itself")
-        return config.Run.from_settings({**self.search_network, "augmentation": "none", **changes})
-
-    def space(self) -> policies.Space:
-        """What policies are drawn from. What is never taken is what recognisability alone would like best."""
-        drawn = policies.Space(self.policy_operations, self.sub_policy_count, self.steps_each)
-        if self.search_kind != "density":
-            return drawn
-        return dataclasses.replace(drawn, probabilities=tuple(share for share in drawn.probabilities if share > 0))
-
-    def recorded(self, data: str) -> dict[str, Any]:
-        """What a journal must have been made with to go on: settings that change what a trial is worth."""
-        unused = ("policy_count", "merged_count", "search_network")
-        settings = {name: value for name, value in vars(self).items() if name not in unused}
-        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
-        return {**plain, **self.network().settings(), "run": FOLDER, "data": data}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,21 +53,24 @@ def run_search(
 ) -> pd.DataFrame:
     """Search until `policy_count` policies and no augmentation are scored, from where it was left; the trials.
 
-    Columns `TRIAL_COLUMNS`, also written to `trials.csv`; the best become `best_policy.json`. Several
+    Columns `trials.COLUMNS`, also written to `trials.csv`; the best become `best_policy.json`. Several
     processes may call it at once: each returns when all is done. A finished search is only read.
     Raises ChangedSearchError if the folder holds one of other settings and `when_changed` is refuse.
     """
     chosen = runs.chosen_folds(search.network(folds=list(search.search_folds)), material.splits)
-    data = [folds.fingerprint(material.photos.content, material.splits[fold], search.network().weights) for fold in chosen]
+    weights = search.network().weights
+    data = [folds.fingerprint(material.photos.content, material.splits[fold], weights) for fold in chosen]
     study = journal.open_study(material.journal, search.recorded(files.digest(data)), _pruner(search), when_changed)
-    begun, total = len(journal.finished(study)), search.policy_count + 1
-    with journal.worker(material.journal) as worker, files.progress(total=total, what=search.search_kind, unit="policy") as bar:
-        bar.update(min(begun, total))
-        scorer = Scorer(search, material)
-        while trial := journal.claim(study, material.journal, worker, total, lambda study, slot: ask(search, study, slot)):
+    total, scorer = search.policy_count + 1, Scorer(search, material)
+    with (
+        journal.worker(material.journal) as worker,
+        files.progress(total=total, what=f"search by {search.search_kind}", unit="policy") as bar,
+    ):
+        bar.update(len(journal.finished(study)))  # by whomever
+        while trial := journal.claim(study, material.journal, worker, total, functools.partial(ask, search)):
             on_trial(scorer.finish(study, trial))
             bar.update(len(journal.finished(study)) - bar.n)
-    return write_results(search, study, material.folder, anew=begun < total)
+    return write_results(search, study, material.folder)
 
 
 def _pruner(search: Search) -> optuna.pruners.BasePruner:
@@ -153,7 +91,7 @@ def ask(search: Search, study: optuna.Study, slot: int) -> optuna.Trial:
         policy = suggested(trial, search.space(), f"policy {slot}")
     else:
         policy = policies.random_policy(np.random.default_rng(seed), search.space(), f"policy {slot}")
-    trial.set_user_attr(POLICY, policy.plain())
+    trial.set_user_attr(trials.POLICY, policy.plain())
     return trial
 
 
@@ -181,23 +119,23 @@ class Scorer:
 
     def finish(self, study: optuna.Study, trial: optuna.Trial) -> FrozenTrial:
         """Score a trial's policy, tell the study, and return the trial as it stands there."""
-        policy, started = policies.Policy.from_plain(trial.user_attrs[POLICY]), time.perf_counter()
+        policy, started = policies.Policy.from_plain(trial.user_attrs[trials.POLICY]), time.perf_counter()
         number = trial.user_attrs[journal.SLOT]
         try:
             score = self.by_density if self.search.search_kind == "density" else self.by_training
-            value, state = score(trial, number, policy), optuna.trial.TrialState.COMPLETE
+            value, state = score(trial, number, policy), TrialState.COMPLETE
         except optuna.TrialPruned:
-            value, state = None, optuna.trial.TrialState.PRUNED
-        trial.set_user_attr(SECONDS, time.perf_counter() - started)
+            value, state = None, TrialState.PRUNED
+        trial.set_user_attr(trials.SECONDS, time.perf_counter() - started)
         told = study.tell(trial, value, state)
         shutil.rmtree(runs.folder_of(self.material.folder, run_name(number)), ignore_errors=True)
         return told
 
     def by_density(self, trial: optuna.Trial, number: int, policy: policies.Policy) -> float:
         """Mean log-likelihood of held-out photos' true classes under the policy, over the folds' networks."""
-        self.judges = self.judges or plain_networks(self.search, self.material)
+        self.judges = self.judges or judges(self.search, self.material)
         found = pd.DataFrame([judge.score(policy, self.search.density_views) for judge in self.judges])
-        trial.set_user_attr(MACRO_F1, float(found["macro_f1"].mean()))
+        trial.set_user_attr(trials.MACRO_F1, float(found["macro_f1"].mean()))
         return float(found["log_likelihood"].mean())
 
     def by_training(self, trial: optuna.Trial, number: int, policy: policies.Policy) -> float:
@@ -206,21 +144,22 @@ class Scorer:
         Raises TrialPruned once the pruner wants it to stop.
         """
         told: list[float] = []
+        reported = dict(trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values)  # before a kill
 
         def tell(row: Mapping[str, float]) -> None:
             told.append(row["val_macro_f1"])
-            if len(told) not in trial.storage.get_trial(trial._trial_id).intermediate_values:
+            if len(told) not in reported:
                 trial.report(smoothed(told, self.search.smoothing_epochs), len(told))
             if trial.should_prune():
                 raise optuna.TrialPruned
 
         fold, path = self.search.search_folds[0], self.material.folder / "policies" / f"{number}.json"
         policies.write(policy, path)
-        run = self.search.network(run=run_name(number), folds=[fold], augmentation=str(path))
+        run = self.search.network(run=run_name(number), folds=[fold], augmentation=files.shown_path(path))
         for row in epochs_done(runs.folder_of(self.material.folder, run.run) / f"fold{fold}"):
             tell(row)
         runs.train_run(run, self.material.splits, self.material.photos, self.material.folder, on_epoch=tell)
-        trial.set_user_attr(MACRO_F1, max(told))
+        trial.set_user_attr(trials.MACRO_F1, max(told))
         return smoothed(told, self.search.smoothing_epochs)
 
 
@@ -238,3 +177,74 @@ def epochs_done(folder: Path) -> list[dict[str, float]]:
     """The history of a fold's training up to its last checkpoint, which is where it would go on."""
     last = folder / "checkpoint" / "last.safetensors"
     return models.read_manifest(last)["place"]["history"] if last.exists() else []
+
+
+def judges(search: Search, material: Material) -> list[density.Judge]:
+    """The networks of the density search, one for each of its folds, trained if they are not."""
+    epochs = search.density_epochs or search.network().epochs
+    run = search.network(run=PLAIN, folds=list(search.search_folds), epochs=epochs)
+    return density.judges(run, material.splits, material.photos, material.folder)
+
+
+def write_results(search: Search, study: optuna.Study, folder: Path) -> pd.DataFrame:
+    """Write `trials.csv` and `best_policy.json`, the best policies merged; returns the trials.
+
+    A best policy that a verdict has chosen among these very candidates stays.
+    """
+    found = trials.table(journal.finished(study))
+    files.write_csv(found, folder / "trials.csv")
+    merged = candidates(found, search.merged_count)["merged"]
+    path = best_path(folder.parent)
+    judged = read_verdict(folder.parent) if path.exists() else None
+    if judged is None or policy_digest(merged) not in judged["candidates"].values():
+        policies.write(merged, path)
+    return found
+
+
+def candidates(found: pd.DataFrame, merged_count: int) -> dict[str, policies.Policy]:
+    """What a search hands to the verdict, by name: its best policies `merged` into one, and the `best` alone."""
+    first = trials.best(found, merged_count)
+    return {"merged": policies.merged(first, "merged"), "best": first[0]}
+
+
+def policy_digest(policy: policies.Policy) -> str:
+    """The same for policies that do the same, whatever their names."""
+    return files.digest(policy.plain()["sub_policies"])
+
+
+def best_path(output_dir: Path) -> Path:
+    """Where the policy lies that a search found."""
+    return Path(output_dir) / FOLDER / "best_policy.json"
+
+
+def verdict_path(output_dir: Path) -> Path:
+    """Where it lies whether that policy is worth using."""
+    return Path(output_dir) / FOLDER / "verdict.json"
+
+
+def read_verdict(output_dir: Path) -> dict[str, Any] | None:
+    """What `verdict.reach` wrote, None if nothing. Raises ValueError that names a file that is no verdict."""
+    path = verdict_path(output_dir)
+    if not path.exists():
+        return None
+    found = files.read_json(path)
+    kinds = {"policy": str, "beats_trivialaugment": bool, "candidates": dict, "sentence": str}
+    if not isinstance(found, dict) or any(not isinstance(found.get(name), kind) for name, kind in kinds.items()):
+        raise ValueError(
+            f"{files.shown_path(path)} is no verdict of a search: remove it and run 02_search_augmentation"
+        )
+    return found
+
+
+def chosen_augmentation(output_dir: Path) -> str:
+    """What a run should be trained with: the best policy's path if it beat TrivialAugment, else `trivialaugment`.
+
+    Also `trivialaugment` where there was no search, no verdict, or one on another policy. Raises
+    ValueError that names a file that is no policy or no verdict.
+    """
+    path = best_path(output_dir)
+    if not path.exists():
+        return FALLBACK
+    policy, found = policies.read(path), read_verdict(output_dir)
+    won = found is not None and found["beats_trivialaugment"] and found["policy"] == policy_digest(policy)
+    return files.shown_path(path) if won else FALLBACK
