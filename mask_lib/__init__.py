@@ -37,6 +37,7 @@ READING_ORDER = (
     "scores",
     "devices",
     "models",
+    "operations",
     "augment",
     "mixing",
     "inference",

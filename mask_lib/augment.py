@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from mask_lib.config import Augmentation
+from mask_lib import operations, policies
 
 
 @dataclasses.dataclass(frozen=True)
 class Strength:
-    """How far a preset goes; each photo draws uniformly within these bounds."""
+    """How far one of the presets here goes; each photo draws uniformly within these bounds."""
 
     flip: float = 0.0  # probability of a horizontal flip
     degrees: float = 0.0
@@ -26,7 +26,7 @@ class Strength:
 
 # Faces are upright and nearly centred: a vertical flip or a quarter turn would show the network
 # what it never meets.
-PRESETS: dict[Augmentation, Strength] = {
+PRESETS: dict[str, Strength] = {
     "none": Strength(),
     "flip": Strength(flip=0.5),
     "faces": Strength(
@@ -35,14 +35,21 @@ PRESETS: dict[Augmentation, Strength] = {
 }
 
 
-def augment(photos: torch.Tensor, preset: Augmentation, generator: torch.Generator) -> torch.Tensor:
+def augment(photos: torch.Tensor, policy: policies.Policy | str, generator: torch.Generator) -> torch.Tensor:
     """(B, C, H, W) uint8 photos → (B, C, H, W) float32 in [0, 1], augmented, on the same device.
 
-    All random numbers come from `generator`, a CPU one: the same seed gives the same parameters on
-    any device.
+    policy: a policy, a preset's name, or the path of a policy's .json file. All random numbers come from
+    `generator`, a CPU one: the same seed gives the same parameters on any device.
     """
-    strength = PRESETS[preset]
+    policy = policies.chosen(policy) if isinstance(policy, str) else policy
     batch = photos.float() / 255
+    if policy.name in PRESETS and policy == policies.PRESETS[policy.name]:
+        return within(batch, PRESETS[policy.name], generator)
+    return operations.apply(batch, policy, generator)
+
+
+def within(batch: torch.Tensor, strength: Strength, generator: torch.Generator) -> torch.Tensor:
+    """(B, C, H, W) float32 in [0, 1] → the same, all that a strength holds done to each photo."""
     if strength == PRESETS["none"]:
         return batch
     if strength == PRESETS["flip"]:
@@ -103,16 +110,12 @@ def erase(batch: torch.Tensor, probability: float, generator: torch.Generator) -
     count, (height, width) = len(batch), batch.shape[2:]
     chosen = draw(count, generator, 0, 1) < probability
     area, log_aspect = draw(count, generator, 0.02, 0.15), draw(count, generator, -1, 1) * math.log(2)
-    tall, wide = torch.sqrt(area) * torch.exp(log_aspect / 2), torch.sqrt(area) * torch.exp(-log_aspect / 2)
-    top, left = draw(count, generator, 0, 1) * (1 - tall), draw(count, generator, 0, 1) * (1 - wide)
-    rows, columns = (torch.arange(height) + 0.5) / height, (torch.arange(width) + 0.5) / width
-    in_rows = (rows >= top[:, None]) & (rows < (top + tall)[:, None]) & chosen[:, None]  # (B, H)
-    in_columns = (columns >= left[:, None]) & (columns < (left + wide)[:, None])  # (B, W)
-    mask = (in_rows[:, None, :, None] & in_columns[:, None, None, :]).to(batch.device)  # (B, 1, H, W)
-    return torch.where(mask, 0.5, batch)
+    down, across = draw(count, generator, 0, 1), draw(count, generator, 0, 1)
+    mask = operations.rectangles(area, log_aspect, down, across, (height, width)) & chosen[:, None, None]
+    return torch.where(mask[:, None].to(batch.device), 0.5, batch)
 
 
-def preview(photos: torch.Tensor, preset: Augmentation, seed: int = 0) -> np.ndarray:
-    """(B, C, H, W) uint8 photos → (B, H, W, C) uint8 as a network would meet them, for a look at the preset."""
-    batch = augment(photos, preset, torch.Generator().manual_seed(seed))
+def preview(photos: torch.Tensor, policy: policies.Policy | str, seed: int = 0) -> np.ndarray:
+    """(B, C, H, W) uint8 photos → (B, H, W, C) uint8 as a network would meet them, for a look at the policy."""
+    batch = augment(photos, policy, torch.Generator().manual_seed(seed))
     return (batch * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()

@@ -9,13 +9,14 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Self
 
+from mask_lib import policies
+
 Resize = Literal["stretch", "crop", "pad"]
 Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["constant", "cosine", "one_cycle", "step", "plateau"]
 Loss = Literal["cross_entropy", "focal", "f1", "f1_cross_entropy"]
 Sampling = Literal["shuffle", "weighted"]
 Mixing = Literal["none", "mixup", "cutmix", "cutmix_half", "cutmix_old"]
-Augmentation = Literal["none", "flip", "faces"]
 Balance = Literal["none", "sqrt", "full"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 LabelSource = Literal["clean", "given"]
@@ -64,7 +65,7 @@ class Run:
     attribute_label_smoothing: tuple[float, ...] = ()  # of mask, gender, age: [0.0, 0.0, 0.2]; empty: none
     class_balance: Balance = "none"  # weights of the classes in the loss: none, 1/sqrt(count), 1/count
     attribute_loss: float = 0.0  # weight of the losses of mask, gender and age beside the 18-way one
-    augmentation: Augmentation = "flip"
+    augmentation: str = "flip"  # a preset's name, as mask_lib.policies lists them, or the path of a policy's .json
     mixing: Mixing = "none"  # of two photos and their labels; cutmix_old: with a photo of the oldest
     mixing_alpha: float = 1.0  # shares come from Beta(alpha, alpha): 1 any alike, below 1 mostly small ones
     mixing_probability: float = 0.5  # share of the photos that are mixed
@@ -97,6 +98,7 @@ class Run:
         self._hold(lambda value: value in (1, 3, 4), "1, 3 or 4", "image_channels")
         self._hold(lambda folds: all(fold >= 0 for fold in folds), "a list of fold numbers from 0", "folds")
         self._hold(lambda folds: len(set(folds)) == len(folds), "without repeats", "folds")
+        policies.require_name_or_path(self.augmentation)
 
     def _hold(self, holds: Callable[[Any], Any], wanted: str, *names: str) -> None:
         for name in names:

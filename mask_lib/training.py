@@ -28,6 +28,7 @@ from mask_lib import (
     mixing,
     models,
     optimizers,
+    policies,
     sampling,
     schedules,
     scores,
@@ -69,6 +70,7 @@ class FoldTraining:
             run.architecture, frame.width, frame.height, frame.resize, run.image_channels
         )
         self.weights = losses.class_weights(self.labels[folds.TRAIN], run.class_balance).to(device)
+        self.policy = policies.chosen(run.augmentation)
         self.old = mixing.oldest(self.labels[folds.TRAIN]) if run.mixing == "cutmix_old" else None
         self.place = Place()
 
@@ -83,6 +85,7 @@ class FoldTraining:
         return {
             "run": self.run.settings(),
             "fold": self.fold,
+            "policy": self.policy.plain(),
             "data": self.data,
             "dtype": str(self.dtype),
             "preprocessing": dataclasses.asdict(self.preprocessing),
@@ -101,6 +104,8 @@ class FoldTraining:
         differences = config.changed(manifest["run"], self.run.settings())
         if manifest["data"] != self.data:
             differences.append("the photos, their labels or the split")
+        if manifest.get("policy", self.policy.plain()) != self.policy.plain():
+            differences.append(f"the policy in {self.run.augmentation}")
         if manifest.get("dtype", str(self.dtype)) != str(self.dtype):
             differences.append(f"arithmetic in {manifest['dtype']}, here {self.dtype}")
         if differences:
@@ -141,7 +146,7 @@ class FoldTraining:
         if self.run.mixing != "none":
             positions, partner = mixing.with_partners(batch, self.old, random)
         pixels = self.photos.batch(self.rows[folds.TRAIN][positions])
-        photos = augment.augment(pixels, self.run.augmentation, torch.Generator().manual_seed(seed))
+        photos = augment.augment(pixels, self.policy, torch.Generator().manual_seed(seed))
         target = torch.from_numpy(self.labels[folds.TRAIN][positions]).to(self.device)
         return (photos, target) if partner is None else mixing.mixed(photos, target, partner, self.run, random)
 
