@@ -207,6 +207,11 @@ def candidates(found: pd.DataFrame, merged_count: int) -> dict[str, policies.Pol
     return {"merged": policies.merged(first, "merged"), "best": first[0]}
 
 
+def some_rows(material: Material, count: int) -> np.ndarray:
+    """(count,) rows of the store, spread evenly: photos to look at policies on."""
+    return np.linspace(0, len(material.photos.images) - 1, count).astype(np.int64)
+
+
 def policy_digest(policy: policies.Policy) -> str:
     """The same for policies that do the same, whatever their names."""
     return files.digest(policy.plain()["sub_policies"])

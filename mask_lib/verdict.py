@@ -106,6 +106,14 @@ def in_words(found: Mapping[str, Any]) -> str:
     return f"{start}; {lost}. Searching did not pay here: train with TrivialAugment."
 
 
+def caution(search_folds: Sequence[int], verdict_folds: Sequence[int]) -> str:
+    """What a reader must know if the verdict was reached on people that the search chose by; else nothing."""
+    shared = sorted(set(search_folds) & set(verdict_folds))
+    if not shared:
+        return ""
+    return f" Beware: fold {shared[0]} served the search as well, which flatters the policy it chose."
+
+
 def over_seeds(
     network: config.Run, policy: policies.Policy, material: search.Material, seed_count: int
 ) -> pd.DataFrame:
