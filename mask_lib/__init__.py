@@ -6,6 +6,7 @@ in, are listed in `READING_ORDER`; a test holds each one to it.
 
 READING_ORDER = (
     "files",
+    "steps",
     "policies",
     "labels",
     "config",
@@ -37,6 +38,8 @@ READING_ORDER = (
     "scores",
     "devices",
     "models",
+    "movements",
+    "retouching",
     "operations",
     "augment",
     "mixing",

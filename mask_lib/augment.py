@@ -7,7 +7,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from mask_lib import operations, policies
+from mask_lib import operations, policies, retouching
+
+EXAMPLE_MAGNITUDES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +44,7 @@ def augment(photos: torch.Tensor, policy: policies.Policy | str, generator: torc
     `generator`, a CPU one: the same seed gives the same parameters on any device.
     """
     policy = policies.chosen(policy) if isinstance(policy, str) else policy
-    batch = photos.float() / 255
+    batch = photos.float().div_(255)
     if policy.name in PRESETS and policy == policies.PRESETS[policy.name]:
         return within(batch, PRESETS[policy.name], generator)
     return operations.apply(batch, policy, generator)
@@ -111,11 +113,32 @@ def erase(batch: torch.Tensor, probability: float, generator: torch.Generator) -
     chosen = draw(count, generator, 0, 1) < probability
     area, log_aspect = draw(count, generator, 0.02, 0.15), draw(count, generator, -1, 1) * math.log(2)
     down, across = draw(count, generator, 0, 1), draw(count, generator, 0, 1)
-    mask = operations.rectangles(area, log_aspect, down, across, (height, width)) & chosen[:, None, None]
+    mask = retouching.rectangles(area, log_aspect, down, across, (height, width)) & chosen[:, None, None]
     return torch.where(mask[:, None].to(batch.device), 0.5, batch)
 
 
 def preview(photos: torch.Tensor, policy: policies.Policy | str, seed: int = 0) -> np.ndarray:
     """(B, C, H, W) uint8 photos → (B, H, W, C) uint8 as a network would meet them, for a look at the policy."""
-    batch = augment(photos, policy, torch.Generator().manual_seed(seed))
+    return pictures(augment(photos, policy, torch.Generator().manual_seed(seed)))
+
+
+def examples(photos: torch.Tensor, seed: int = 0) -> tuple[list[np.ndarray], list[str]]:
+    """Every operation of a policy at five magnitudes: (H, W, C) uint8 pictures and what each shows, five an operation.
+
+    photos: (B, C, H, W) uint8; each operation takes the next one, or where it has no magnitude the next five.
+    """
+    images, titles = [], []
+    for number, (name, operation) in enumerate(policies.OPERATIONS.items()):
+        magnitudes = EXAMPLE_MAGNITUDES if operation.unit else (None,) * len(EXAMPLE_MAGNITUDES)
+        places = [number + (0 if operation.unit else turn) for turn in range(len(magnitudes))]
+        batch = photos[[place % len(photos) for place in places]].float().div_(255)
+        values = torch.tensor([operation.value(magnitude or 0.0) for magnitude in magnitudes])
+        found = operations.perform(batch, name, values, torch.Generator().manual_seed(seed))
+        images += list(pictures(found))
+        titles += [name if magnitude is None else f"{name} {magnitude:g}" for magnitude in magnitudes]
+    return images, titles
+
+
+def pictures(batch: torch.Tensor) -> np.ndarray:
+    """(B, C, H, W) float32 in [0, 1] → (B, H, W, C) uint8."""
     return (batch * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()

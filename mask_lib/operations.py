@@ -2,34 +2,40 @@
 
 Photos are (B, C, H, W) float32 in [0, 1] in and out, of one, three or four channels. All random numbers come from a
 CPU generator, so the same seed gives the same parameters on any device. Turns, shears, shifts and zooms that follow
-one another are one resampling; whatever is moved mirrors the edge, which is never black.
+one another are one resampling.
 """
 
-import dataclasses
 import functools
 import math
 from collections.abc import Callable
 
 import torch
-from torch.nn import functional
 
-from mask_lib import policies
+from mask_lib import movements, policies, retouching
+from mask_lib.movements import Drawn
 
-GREY_WEIGHTS = (0.2989, 0.587, 0.114)  # of red, green and blue: ITU-R 601, as torchvision and Pillow have them
-CELLS = 5  # of the grid that grid_distortion stretches, along each side
-KNOTS = 7  # of elastic_distortion's net, along each side: what lies between moves smoothly
-LINE_POINTS = 17  # of a motion blur's line
+CACHED = 1 << 20  # numbers: what a processor works on at a time, so that it need not wait for its memory
 DRAWS = 6  # random numbers for each step of each photo
 NAMES = tuple(policies.OPERATIONS)
-
-
-@dataclasses.dataclass(frozen=True)
-class Drawn:
-    """Parameters of n photos for one operation, on the CPU."""
-
-    values: torch.Tensor  # (n,) float32, in the operation's unit, with its sign
-    extra: torch.Tensor  # (n, 3) float32, uniform in [0, 1): a direction, a place
-    generator: torch.Generator  # for what needs more
+CHANGING: dict[str, Callable[[torch.Tensor, Drawn], torch.Tensor]] = {
+    "grid_distortion": movements.grid_distortion,
+    "elastic_distortion": movements.elastic_distortion,
+    "brightness": retouching.brightness,
+    "contrast": retouching.contrast,
+    "saturation": retouching.saturation,
+    "gamma": retouching.gamma,
+    "sharpness": retouching.sharpness,
+    "posterize": retouching.posterize,
+    "solarize": retouching.solarize,
+    "autocontrast": retouching.autocontrast,
+    "equalize": retouching.equalize,
+    "invert": retouching.invert,
+    "blur": retouching.blur,
+    "motion_blur": retouching.motion_blur,
+    "erase": retouching.erase,
+}
+AT_ANY_TIME = frozenset({"brightness", "saturation", "invert"})  # linear in each pixel: moving may wait for later
+NEEDS_COLOURS = frozenset(name for name, operation in policies.OPERATIONS.items() if operation.colours)
 
 
 def apply(batch: torch.Tensor, policy: policies.Policy, generator: torch.Generator) -> torch.Tensor:
@@ -41,9 +47,21 @@ def apply(batch: torch.Tensor, policy: policies.Policy, generator: torch.Generat
     for place in range(operation.shape[1]):
         for number in operation[:, place].unique().tolist():
             name, rows = NAMES[number], (operation[:, place] == number).nonzero()[:, 0]
-            if name not in NEEDS_COLOURS or batch.shape[1] == 3:
-                waiting.take(name, rows, Drawn(values[rows, place], extra[rows, place], generator))
+            waiting.take(name, rows, Drawn(values[rows, place], extra[rows, place], noise(name, len(rows), generator)))
     return waiting.finished()
+
+
+def perform(batch: torch.Tensor, name: str, values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """One operation on each of (B, C, H, W) photos, by (B,) values in its unit, with their signs."""
+    waiting, rows = Waiting(batch), torch.arange(len(batch))
+    extra = torch.rand(len(batch), DRAWS - 3, generator=generator)
+    waiting.take(name, rows, Drawn(values, extra, noise(name, len(batch), generator)))
+    return waiting.finished()
+
+
+def noise(name: str, count: int, generator: torch.Generator) -> torch.Tensor:
+    """(count, …) float32 uniform in [-1, 1): as much as the operation needs for each photo, mostly nothing."""
+    return 2 * torch.rand(count, *movements.NOISE.get(name, (0,)), generator=generator) - 1
 
 
 def draw(
@@ -94,299 +112,34 @@ class Waiting:
         self.batch = batch
         self.matrices = torch.eye(3).repeat(len(batch), 1, 1)  # output to input
         self.moved = torch.zeros(len(batch), dtype=torch.bool)
+        self.size = max(1, CACHED // batch[0].numel()) if batch.device.type == "cpu" else len(batch)
 
     def take(self, name: str, rows: torch.Tensor, drawn: Drawn) -> None:
-        """Do one operation to the photos `rows`, (n,) int64, or note it."""
-        if name in MOVING:
+        """Do one operation to the photos `rows`, (n,) int64, or note it; saturation needs red, green and blue."""
+        if name in NEEDS_COLOURS and self.batch.shape[1] != 3:
+            return
+        if name in movements.MOVING:
             height, width = self.batch.shape[2:]
-            self.matrices[rows] = self.matrices[rows] @ MOVING[name](drawn, height / width)
+            self.matrices[rows] = self.matrices[rows] @ movements.MOVING[name](drawn, height / width)
             self.moved[rows] = True
         elif name != "identity":
             if name not in AT_ANY_TIME:
                 self.move(rows[self.moved[rows]])
-            self.replace(rows, CHANGING[name](self.part(rows), drawn))
+            for some, part in zip(rows.split(self.size), drawn.parts(self.size), strict=True):
+                self.change(some, lambda photos, part=part: CHANGING[name](photos, part))
 
     def move(self, rows: torch.Tensor) -> None:
         """Resample the photos `rows`."""
-        if len(rows):
-            self.replace(rows, warped(self.part(rows), self.matrices[rows]))
-            self.matrices[rows], self.moved[rows] = torch.eye(3), False
+        for some in rows.split(self.size) if len(rows) else ():
+            self.change(some, lambda photos, some=some: movements.warped(photos, self.matrices[some]))
+        self.matrices[rows], self.moved[rows] = torch.eye(3), False
 
     def finished(self) -> torch.Tensor:
         """The batch with nothing left to do."""
         self.move(self.moved.nonzero()[:, 0])
         return self.batch
 
-    def part(self, rows: torch.Tensor) -> torch.Tensor:
-        """A copy of the photos `rows`, for an operation to work in."""
-        return self.batch[rows.to(self.batch.device)]
-
-    def replace(self, rows: torch.Tensor, photos: torch.Tensor) -> None:
-        self.batch[rows.to(self.batch.device)] = photos
-
-
-# Movements: (n, 3, 3) float32 matrices from the output's to the input's coordinates, which run from -1 to 1 along both
-# sides; `tall` is height over width.
-
-
-def matrices(
-    drawn: Drawn, rows: tuple[tuple[torch.Tensor | float, ...], tuple[torch.Tensor | float, ...]]
-) -> torch.Tensor:
-    """(n, 3, 3) from the six numbers of the upper rows, each one for all photos or (n,)."""
-    found = torch.eye(3).repeat(len(drawn.values), 1, 1)
-    for row, numbers in enumerate(rows):
-        for column, number in enumerate(numbers):
-            found[:, row, column] = number
-    return found
-
-
-def flipped(drawn: Drawn, tall: float) -> torch.Tensor:
-    return matrices(drawn, ((-1, 0, 0), (0, 1, 0)))
-
-
-def rotated(drawn: Drawn, tall: float) -> torch.Tensor:
-    """Values above 0 turn against the clock. The aspect undoes the squeeze of a side that is not square."""
-    turn = torch.deg2rad(drawn.values)
-    cos, sin = torch.cos(turn), torch.sin(turn)
-    return matrices(drawn, ((cos, -sin * tall, 0), (sin / tall, cos, 0)))
-
-
-def sheared_x(drawn: Drawn, tall: float) -> torch.Tensor:
-    return matrices(drawn, ((1, drawn.values * tall, 0), (0, 1, 0)))
-
-
-def sheared_y(drawn: Drawn, tall: float) -> torch.Tensor:
-    return matrices(drawn, ((1, 0, 0), (drawn.values / tall, 1, 0)))
-
-
-def shifted_x(drawn: Drawn, tall: float) -> torch.Tensor:
-    return matrices(drawn, ((1, 0, -2 * drawn.values), (0, 1, 0)))
-
-
-def shifted_y(drawn: Drawn, tall: float) -> torch.Tensor:
-    return matrices(drawn, ((1, 0, 0), (0, 1, -2 * drawn.values)))
-
-
-def shifted(drawn: Drawn, tall: float) -> torch.Tensor:
-    direction = 2 * math.pi * drawn.extra[:, 0]
-    right, down = torch.cos(direction) * drawn.values, torch.sin(direction) * drawn.values
-    return matrices(drawn, ((1, 0, -2 * right), (0, 1, -2 * down)))
-
-
-def zoomed(drawn: Drawn, tall: float) -> torch.Tensor:
-    smaller = torch.exp(-drawn.values)
-    return matrices(drawn, ((smaller, 0, 0), (0, smaller, 0)))
-
-
-def warped(photos: torch.Tensor, to_input: torch.Tensor) -> torch.Tensor:
-    """(n, C, H, W) resampled by (n, 3, 3) or (n, 2, 3) matrices, bilinearly; the edge is mirrored."""
-    x, y = centres(photos)
-    a = to_input.to(photos.device)[:, None, None, :2]  # (n, 1, 1, 2, 3)
-    grid = x[:, None] * a[..., 0] + (y[:, None, None] * a[..., 1] + a[..., 2])  # (n, H, W, 2)
-    return sampled(photos, grid)
-
-
-def displaced(photos: torch.Tensor, by: torch.Tensor) -> torch.Tensor:
-    """(n, C, H, W) read at places moved by (n, 2, H, W), right and down, where 2 is a whole side."""
-    x, y = centres(photos)
-    return sampled(photos, torch.stack([x + by[:, 0], y[:, None] + by[:, 1]], dim=3))
-
-
-def centres(photos: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(W,) and (H,) float32: the middles of columns and rows, in coordinates from -1 to 1."""
-    height, width = photos.shape[2:]
-    return tuple((torch.arange(side, device=photos.device) * 2 + 1) / side - 1 for side in (width, height))
-
-
-def sampled(photos: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
-    return functional.grid_sample(photos, grid, padding_mode="reflection", align_corners=False)
-
-
-# Changes: (n, C, H, W) float32, which they may overwrite, and what n photos drew → (n, C, H, W) float32 in [0, 1].
-
-
-def spread(numbers: torch.Tensor, photos: torch.Tensor) -> torch.Tensor:
-    """(n,) numbers on the photos' device, as (n, 1, 1, 1)."""
-    return numbers.to(photos.device).view(-1, 1, 1, 1)
-
-
-def grey(photos: torch.Tensor) -> torch.Tensor:
-    """(n, 1, H, W): the brightness of red, green and blue; of other channels their mean."""
-    if photos.shape[1] != 3:
-        return photos.mean(dim=1, keepdim=True)
-    red, green, blue = (photos[:, channel, None] for channel in range(3))
-    return (red * GREY_WEIGHTS[0]).add_(green, alpha=GREY_WEIGHTS[1]).add_(blue, alpha=GREY_WEIGHTS[2])
-
-
-def brightness(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
-    return photos.mul_(spread(1 + drawn.values, photos)).clamp_(0, 1)
-
-
-def contrast(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
-    middle = grey(photos).mean(dim=(1, 2, 3), keepdim=True)
-    factor = spread(1 + drawn.values, photos)
-    return photos.mul_(factor).add_(middle * (1 - factor)).clamp_(0, 1)
-
-
-def saturation(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
-    factor = spread(1 + drawn.values, photos)
-    middle = grey(photos)
-    return photos.mul_(factor).add_(middle.mul_(1 - factor)).clamp_(0, 1)
-
-
-def gamma(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
-    return photos.pow_(spread(torch.exp(drawn.values), photos)).clamp_(0, 1)
-
-
-def invert(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
-    return photos.neg_().add_(1)
-
-
-def sharpness(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
-    """Away from or towards a mean of 3 x 3 pixels in which the middle counts five times; the rim stays."""
-    if min(photos.shape[2:]) < 3:
-        return photos
-    inside = photos[:, :, 1:-1, 1:-1]
-    factor = spread(1 + drawn.values, photos)
-    smooth = functional.avg_pool2d(photos, 3, stride=1).mul_(9 / 13).add_(inside, alpha=4 / 13)
-    photos[:, :, 1:-1, 1:-1] = torch.lerp(smooth, inside, factor).clamp_(0, 1)
-    return photos
-
-
-def posterize(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
-    """Keep the highest bits of 8, two at least."""
-    step = spread(2 ** (8 - drawn.values.round()), photos)
-    return photos.mul_(255).round_().div_(step).floor_().mul_(step / 255)
-
-
-def solarize(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
-    return torch.where(photos < spread(drawn.values, photos), photos, 1 - photos)
-
-
-def autocontrast(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
-    """Each channel from its darkest to its brightest stretched to the whole range; one of a single grey stays."""
-    low, high = photos.amin(dim=(2, 3), keepdim=True), photos.amax(dim=(2, 3), keepdim=True)
-    flat = high == low
-    width = torch.where(flat, 1.0, high - low)
-    return photos.sub_(torch.where(flat, 0.0, low)).div_(width).clamp_(0, 1)
-
-
-def equalize(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
-    """Each channel's 256 grey levels made equally frequent, by Pillow's rule."""
-    level = photos.mul_(255).round_().long().flatten(2)  # (n, C, H * W)
-    counts = torch.zeros(*level.shape[:2], 256, dtype=torch.long, device=photos.device)
-    counts.scatter_add_(2, level, torch.ones(1, dtype=torch.long, device=photos.device).expand_as(level))
-    last = counts.gather(2, level.amax(dim=2, keepdim=True))  # of the brightest level there is
-    step = (level.shape[2] - last) // 255
-    below = counts.cumsum(2) - counts
-    table = ((below + step // 2) // step.clamp(min=1)).clamp(max=255)
-    table = torch.where(step == 0, torch.arange(256, device=photos.device), table)
-    return (table.float() / 255).gather(2, level).view(photos.shape)
-
-
-def blur(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
-    """By a Gaussian, as wide as three deviations, down and then across."""
-    side = min(photos.shape[2:])
-    deviation = (drawn.values * side).clamp(min=1e-3)  # pixels
-    radius = min(math.ceil(3 * deviation.max().item()), side - 1)
-    distance = torch.arange(-radius, radius + 1)
-    kernel = functional.softmax(-((distance / deviation[:, None]) ** 2) / 2, dim=1)  # (n, K)
-    return filtered(filtered(photos, kernel[:, :, None]), kernel[:, None])
-
-
-def motion_blur(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
-    """Along a line of a direction of its own: the mean of points on it, each shared by the pixels around it."""
-    side = min(photos.shape[2:])
-    length, direction = drawn.values * side, math.pi * drawn.extra[:, 0]  # pixels, radians
-    radius = min(math.ceil(length.max().item() / 2), side - 1)
-    along = torch.linspace(-0.5, 0.5, LINE_POINTS) * length[:, None]  # (n, P)
-    pixels = torch.arange(-radius, radius + 1)
-    near = [
-        (1 - (pixels - (along * part(direction)[:, None])[..., None]).abs()).clamp(min=0)  # (n, P, K)
-        for part in (torch.sin, torch.cos)
-    ]
-    return filtered(photos, torch.einsum("npi,npj->nij", *near) / LINE_POINTS)
-
-
-def filtered(photos: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
-    """Each of (n, C, H, W) photos by its own of (n, K, L) kernels; beyond the edge it is mirrored."""
-    count, channels, height, width = photos.shape
-    down, across = kernels.shape[1] // 2, kernels.shape[2] // 2
-    planes = functional.pad(photos, (across, across, down, down), mode="reflect").reshape(
-        1, count * channels, height + 2 * down, width + 2 * across
-    )
-    weights = kernels.to(photos.device).repeat_interleave(channels, dim=0)[:, None]
-    return functional.conv2d(planes, weights, groups=count * channels).view(photos.shape).clamp_(0, 1)
-
-
-def grid_distortion(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
-    """Columns and rows of a grid grow and shrink, each by up to the value, and what is in them with them."""
-    sizes = 1 + (2 * torch.rand(2, len(photos), CELLS, generator=drawn.generator) - 1) * drawn.values[:, None]
-    edges = functional.pad(sizes.cumsum(2) / sizes.sum(2, keepdim=True), (1, 0))  # (2, n, CELLS + 1), 0 to 1
-    by = torch.empty(len(photos), 2, *photos.shape[2:], device=photos.device)
-    for axis, middles in enumerate(centres(photos)):
-        place = (middles.cpu() + 1) / 2 * CELLS  # in cells
-        cell = place.floor().long().clamp(max=CELLS - 1)
-        found = torch.lerp(edges[axis][:, cell], edges[axis][:, cell + 1], place - cell)  # (n, side)
-        moved = (2 * (found - place / CELLS)).to(photos.device)
-        by[:, axis] = moved[:, None] if axis == 0 else moved[:, :, None]
-    return displaced(photos, by)
-
-
-def elastic_distortion(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
-    """Each knot of a net moves by up to the value; between them the movement is smooth."""
-    knots = 2 * torch.rand(len(photos), 2, KNOTS, KNOTS, generator=drawn.generator) - 1
-    knots = (2 * drawn.values.view(-1, 1, 1, 1) * knots).to(photos.device)
-    by = functional.interpolate(knots, size=photos.shape[2:], mode="bicubic", align_corners=True)
-    return displaced(photos, by)
-
-
-def erase(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
-    """Grey out one rectangle of this area."""
-    log_aspect = (2 * drawn.extra[:, 0] - 1) * math.log(2)
-    mask = rectangles(drawn.values, log_aspect, drawn.extra[:, 1], drawn.extra[:, 2], photos.shape[2:])
-    return torch.where(mask[:, None].to(photos.device), 0.5, photos)
-
-
-def rectangles(
-    area: torch.Tensor, log_aspect: torch.Tensor, down: torch.Tensor, across: torch.Tensor, size: tuple[int, int]
-) -> torch.Tensor:
-    """(n, H, W) bool: a rectangle of this share of the photo, height over width, and place from 0 to 1; each (n,)."""
-    height, width = size
-    tall, wide = torch.sqrt(area) * torch.exp(log_aspect / 2), torch.sqrt(area) * torch.exp(-log_aspect / 2)
-    top, left = down * (1 - tall), across * (1 - wide)
-    rows, columns = (torch.arange(height) + 0.5) / height, (torch.arange(width) + 0.5) / width
-    in_rows = (rows >= top[:, None]) & (rows < (top + tall)[:, None])  # (n, H)
-    in_columns = (columns >= left[:, None]) & (columns < (left + wide)[:, None])  # (n, W)
-    return in_rows[:, :, None] & in_columns[:, None]
-
-
-MOVING: dict[str, Callable[[Drawn, float], torch.Tensor]] = {
-    "flip": flipped,
-    "rotate": rotated,
-    "shear_x": sheared_x,
-    "shear_y": sheared_y,
-    "shift_x": shifted_x,
-    "shift_y": shifted_y,
-    "shift": shifted,
-    "scale": zoomed,
-}
-CHANGING: dict[str, Callable[[torch.Tensor, Drawn], torch.Tensor]] = {
-    "grid_distortion": grid_distortion,
-    "elastic_distortion": elastic_distortion,
-    "brightness": brightness,
-    "contrast": contrast,
-    "saturation": saturation,
-    "gamma": gamma,
-    "sharpness": sharpness,
-    "posterize": posterize,
-    "solarize": solarize,
-    "autocontrast": autocontrast,
-    "equalize": equalize,
-    "invert": invert,
-    "blur": blur,
-    "motion_blur": motion_blur,
-    "erase": erase,
-}
-AT_ANY_TIME = frozenset({"brightness", "saturation", "invert"})  # linear in each pixel: moving may wait for later
-NEEDS_COLOURS = frozenset(name for name, operation in policies.OPERATIONS.items() if operation.colours)
+    def change(self, rows: torch.Tensor, operation: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """Let an operation have a copy of the photos `rows` and keep what it makes of them."""
+        places = rows.to(self.batch.device)
+        self.batch.index_copy_(0, places, operation(self.batch.index_select(0, places)))

@@ -15,6 +15,7 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from sklearn.metrics import confusion_matrix
 
+from mask_lib import policies
 from mask_lib.galleries import GREY, INK, counted, plain, released
 from mask_lib.labels import (
     AGE_EDGES,
@@ -28,6 +29,7 @@ from mask_lib.labels import (
     decode_all,
     describe,
 )
+from mask_lib.policies import OPERATIONS, Policy
 
 BLUE, ORANGE, GREEN, PURPLE, FAINT = "#33658a", "#e07a1f", "#4f9d69", "#8d6a9f", "#d9dcdf"
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, "#b5473c", "#c9a227", "#3aa6a6", GREY)
@@ -36,6 +38,7 @@ CLASS_NAMES = tuple(describe(label) for label in range(CLASS_COUNT))
 WORDS = {"mask": MASK_WORDS, "gender": GENDER_WORDS, "age": AGE_WORDS}
 BLOCK = CLASS_COUNT // len(Mask)  # neighbouring classes that share a mask
 MOST_SIZES = 6
+NO_MAGNITUDE = -0.1  # where an operation without one stands
 WRITTEN_MODELS = 5  # side by side; the numbers of more would overlap
 
 
@@ -344,6 +347,32 @@ def verdict(found: Mapping[str, Any], ax: Axes | None = None) -> Axes:
     ax.margins(y=0.2)
     ax.set_xlabel("difference in macro F1")
     _title(ax, f"With {counted(found['seeds'], 'seed')} each, intervals by person and seed")
+    return ax
+
+
+def policy(policy: Policy, ax: Axes | None = None) -> Axes:
+    """A dot for each operation and magnitude of an augmentation policy, as large as the share of photos that meet it.
+
+    A magnitude that each photo draws is a line over all of them; an operation without one has its dot left of 0. On
+    the right, how often a photo meets the operation at all.
+    """
+    shares = policies.shares(policy)
+    names = list(dict.fromkeys(shares["operation"]))
+    ax = _axes(ax, 9, 1.4 + 0.3 * max(len(names), 2))
+    for row in shares.itertuples():
+        place, drawn = names.index(row.operation), np.isnan(row.magnitude) and OPERATIONS[row.operation].unit
+        if drawn:
+            ax.plot([0, 1], [place, place], color=BLUE, linewidth=1 + 12 * row.share, solid_capstyle="round", alpha=0.6)
+        else:
+            at = NO_MAGNITUDE if np.isnan(row.magnitude) else row.magnitude
+            ax.scatter([at], [place], s=20 + 600 * row.share, color=BLUE, alpha=0.6, linewidth=0)
+    for place, share in enumerate(shares.groupby("operation", sort=False)["share"].sum()):
+        ax.annotate(f"{share:.0%}", (1.08, place), ha="left", va="center", fontsize=8, color=INK)
+    ax.set_yticks(range(len(names)), [OPERATIONS[name].words for name in names])
+    ax.set(xlim=(-0.2, 1.2), xlabel="magnitude", xticks=[NO_MAGNITUDE, 0, 0.5, 1], xticklabels=["none", "0", "½", "1"])
+    ax.invert_yaxis()
+    ax.grid(axis="x", color=FAINT, linewidth=0.6)
+    _title(ax, f"{plain(policy.name)}: what a photo meets, and how strongly")
     return ax
 
 

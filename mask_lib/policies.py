@@ -16,65 +16,32 @@ import difflib
 import itertools
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 
 from mask_lib import files
+from mask_lib.steps import (
+    OPERATIONS,
+    Step,
+    checked_name,
+    checked_operation,
+    checked_sub_policies,
+    listed,
+    shown,
+    words,
+)
 
 FORMAT = 1
 MOST_BYTES = 1_000_000  # of a file; TrivialAugment's has under 2,000
-MOST_SUB_POLICIES, MOST_STEPS = 1000, 10
-LONGEST_NAME = 100  # characters
+MOST_LINES = 12  # of a description
 MAGNITUDE_BINS = 31  # 0, 1/30, … 1, as TrivialAugment and RandAugment count them
 
 
-@dataclasses.dataclass(frozen=True)
-class Operation:
-    """What an operation's magnitudes 0 and 1 stand for, in `unit`; between them it is linear."""
-
-    words: str
-    unit: str = ""  # empty: it has no magnitude
-    low: float = 0.0
-    high: float = 0.0
-    signed: bool = False  # goes two ways: each photo draws which
-    colours: bool = False  # a matter of red, green and blue: photos of other channels stay as they are
-
-    def value(self, magnitude: float) -> float:
-        """What a magnitude from 0 to 1 stands for, in `unit`, without its sign."""
-        return self.low + magnitude * (self.high - self.low)
-
-
-# Faces are upright: there is no vertical flip and no transpose. The ranges are TrivialAugmentWide's where it has the
-# operation, its shift of 32 pixels as a share of 224.
-OPERATIONS: dict[str, Operation] = {
-    "identity": Operation("leave as it is"),
-    "flip": Operation("mirror left and right"),
-    "rotate": Operation("rotate", "degrees", 0, 135, signed=True),
-    "shear_x": Operation("shear sideways", "shift per height", 0, 0.99, signed=True),
-    "shear_y": Operation("shear up or down", "shift per width", 0, 0.99, signed=True),
-    "shift_x": Operation("shift sideways", "of the width", 0, 32 / 224, signed=True),
-    "shift_y": Operation("shift up or down", "of the height", 0, 32 / 224, signed=True),
-    "shift": Operation("shift in any direction", "of the sides", 0, 0.25),
-    "scale": Operation("zoom", "log of the factor", 0, math.log(2), signed=True),
-    "grid_distortion": Operation("stretch the cells of a grid", "of a cell", 0, 0.8),
-    "elastic_distortion": Operation("distort like rubber", "of the sides", 0, 0.06),
-    "brightness": Operation("brightness", "± factor", 0, 0.99, signed=True),
-    "contrast": Operation("contrast", "± factor", 0, 0.99, signed=True),
-    "saturation": Operation("saturation", "± factor", 0, 0.99, signed=True, colours=True),
-    "gamma": Operation("gamma", "log of the exponent", 0, math.log(3), signed=True),
-    "sharpness": Operation("sharpness", "± factor", 0, 0.99, signed=True),
-    "posterize": Operation("posterize", "bits", 8, 2),
-    "solarize": Operation("solarize", "threshold", 1, 0),
-    "autocontrast": Operation("stretch the contrast"),
-    "equalize": Operation("equalize the histogram"),
-    "invert": Operation("invert"),
-    "blur": Operation("blur", "of the shorter side", 0, 0.02),
-    "motion_blur": Operation("motion blur", "of the shorter side", 0, 0.08),
-    "erase": Operation("grey out a rectangle", "of the area", 0, 0.15),
-}
 TRIVIAL = (
     *("identity", "shear_x", "shear_y", "shift_x", "shift_y", "rotate", "brightness", "saturation", "contrast"),
     *("sharpness", "posterize", "solarize", "autocontrast", "equalize"),
@@ -85,14 +52,6 @@ SEED = (
 )
 
 
-class Step(NamedTuple):
-    """One operation of a sub-policy."""
-
-    operation: str
-    probability: float = 1.0
-    magnitude: float | None = None  # none: the operation has none, or each photo draws one
-
-
 @dataclasses.dataclass(frozen=True)
 class Policy:
     """Sub-policies under a name. However it is built, it is checked; ValueError names the place."""
@@ -101,19 +60,19 @@ class Policy:
     sub_policies: tuple[tuple[Step, ...], ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "name", _checked_name(self.name))
-        object.__setattr__(self, "sub_policies", _checked_sub_policies(self.sub_policies))
+        object.__setattr__(self, "name", checked_name(self.name))
+        object.__setattr__(self, "sub_policies", checked_sub_policies(self.sub_policies))
 
     @classmethod
     def from_plain(cls, value: Any) -> Self:
         """A policy from what JSON gives. Raises ValueError that names the place and what to write there."""
         keys = {"format", "name", "sub_policies"}
         if not isinstance(value, Mapping):
-            raise ValueError(f"it holds {_words(value)}; write {{'format': 1, 'name': …, 'sub_policies': […]}}")
+            raise ValueError(f"it holds {words(value)}; write {{'format': 1, 'name': …, 'sub_policies': […]}}")
         if set(value) != keys:
-            raise ValueError(f"the keys must be {_listed(sorted(keys))}, not {_listed(sorted(map(str, value)))}")
+            raise ValueError(f"its keys must be {listed(sorted(keys))}, not {listed(sorted(map(str, value)))}")
         if isinstance(value["format"], bool) or value["format"] != FORMAT:
-            raise ValueError(f"format = {_shown(value['format'])}: this version reads format {FORMAT}")
+            raise ValueError(f"format = {shown(value['format'])}: this version reads format {FORMAT}")
         return cls(value["name"], value["sub_policies"])
 
     def plain(self) -> dict[str, Any]:
@@ -139,11 +98,6 @@ class Space:
 SEED_SPACE = Space()
 
 
-def presets() -> dict[str, Policy]:
-    """Every preset by its name."""
-    return dict(PRESETS)
-
-
 def random_policy(generator: np.random.Generator, space: Space = SEED_SPACE, name: str = "random") -> Policy:
     """A policy of `space`, each choice uniform: a step's operation, its probability and its magnitude.
 
@@ -154,7 +108,8 @@ def random_policy(generator: np.random.Generator, space: Space = SEED_SPACE, nam
         probability, magnitude = (
             float(generator.choice(choices)) for choices in (space.probabilities, space.magnitudes)
         )
-        return Step(operation, probability, magnitude if _operation(operation).unit else None)
+        unit = OPERATIONS[checked_operation(operation, "space")].unit
+        return Step(operation, probability, magnitude if unit else None)
 
     if not space.operations:
         raise ValueError("a space of no operations: there is nothing to draw a policy from")
@@ -176,24 +131,25 @@ def merged(several: Sequence[Policy], name: str = "merged") -> Policy:
 def read(path: str | Path) -> Policy:
     """The policy in a file. Raises ValueError that names the file, the place and what to write there."""
     path = files.project_path(path)
-    shown = files.shown_path(path)
     try:
         with path.open("rb") as handle:
             content = handle.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise ValueError(f"it has more than {MOST_BYTES:,} bytes")
+        return Policy.from_plain(_from_json(content))
     except OSError as error:
-        raise ValueError(f"{shown} cannot be read as a policy: {error.strerror}") from None
-    if len(content) > MOST_BYTES:
-        raise ValueError(f"{shown} is no policy: it has more than {MOST_BYTES:,} bytes")
-    try:
-        value = json.loads(content.decode(), parse_constant=_refused_number, object_pairs_hook=_unique_keys)
+        raise ValueError(f"{files.shown_path(path)} cannot be read as a policy: {error.strerror}") from None
     except RecursionError:
-        raise ValueError(f"{shown} is no policy: its lists are nested too deep") from None
+        raise ValueError(f"{files.shown_path(path)} is no policy: its lists are nested too deep") from None
     except ValueError as error:
-        raise ValueError(f"{shown} is not valid JSON: {error}") from None
+        raise ValueError(f"{files.shown_path(path)} is no policy: {error}") from None
+
+
+def _from_json(content: bytes) -> Any:
     try:
-        return Policy.from_plain(value)
-    except ValueError as error:
-        raise ValueError(f"{shown}: {error}") from None
+        return json.loads(content.decode(), parse_constant=_refused_number, object_pairs_hook=_unique_keys)
+    except ValueError as error:  # bytes that are no text, or text that is no JSON
+        raise ValueError(f"not valid JSON: {error}") from None
 
 
 def write(policy: Policy, path: str | Path) -> Path:
@@ -222,9 +178,77 @@ def require_name_or_path(augmentation: str) -> None:
         nearest = difflib.get_close_matches(augmentation, PRESETS, 1)
         hint = f"; did you mean {nearest[0]}?" if nearest else ""
         raise ValueError(
-            f"augmentation = {_shown(augmentation)}: it must be one of {_listed(PRESETS)}, or the path of a policy's "
+            f"augmentation = {shown(augmentation)}: it must be one of {listed(PRESETS)}, or the path of a policy's "
             f".json file{hint}"
         )
+
+
+def table(policy: Policy) -> pd.DataFrame:
+    """One row a step: sub_policy and step (from 0), operation, probability, magnitude (NaN for none), in_words."""
+    rows = [
+        (number, place, *step, in_words(step))
+        for number, sub_policy in enumerate(policy.sub_policies)
+        for place, step in enumerate(sub_policy)
+    ]
+    columns = ["sub_policy", "step", "operation", "probability", "magnitude", "in_words"]
+    return pd.DataFrame(rows, columns=columns).astype({"magnitude": float, "probability": float})
+
+
+def in_words(step: Step) -> str:
+    """`rotate ± 13.5 degrees, half the time`, as a person says it."""
+    operation = OPERATIONS[step.operation]
+    size = ""
+    if operation.unit and step.magnitude is None:
+        size = f" from {operation.value(0):.3g} to {operation.value(1):.3g} {operation.unit}"
+    elif operation.unit:
+        size = f" {operation.value(step.magnitude):.3g} {operation.unit}"
+    size = size.replace(" ", " ± ", 1) if operation.signed else size
+    often = {0: ", never", 1: ""}.get(step.probability, f", in {step.probability:.0%}")
+    return f"{operation.words}{size}{often}"
+
+
+def describe(policy: Policy) -> str:
+    """The policy in words, a sub-policy a line; of more than a dozen the first, and how many there are."""
+    count = len(policy.sub_policies)
+    if not count:
+        return f"{policy.name}: photos stay as they are"
+    lines = [f"  {_line(sub_policy)}" for sub_policy in policy.sub_policies[:MOST_LINES]]
+    more = [f"  … and {count - MOST_LINES:,} more"] if count > MOST_LINES else []
+    many = f"each photo draws one of {count:,} sub-policies" if count > 1 else "every photo, in this order"
+    return "\n".join([f"{policy.name}: {many}", *lines, *more])
+
+
+def diff(before: Policy, after: Policy) -> pd.DataFrame:
+    """What differs between two policies, a row a sub-policy; none if they do the same.
+
+    Columns: change (removed, added, changed), before, after: the sub-policy in words, empty where there is none.
+    Sub-policies stand in any order: one that only moved is no difference.
+    """
+    first, second = (Counter(map(_line, policy.sub_policies)) for policy in (before, after))
+    removed, added = list((first - second).elements()), list((second - first).elements())
+    rows = []
+    for old in removed:
+        close = difflib.get_close_matches(old, added, 1)
+        rows.append(("changed" if close else "removed", old, *(close or [""])))
+        for new in close:
+            added.remove(new)
+    rows += [("added", "", new) for new in added]
+    return pd.DataFrame(rows, columns=["change", "before", "after"])
+
+
+def shares(policy: Policy) -> pd.DataFrame:
+    """How often a photo meets each operation at each magnitude, as columns operation, magnitude and share.
+
+    magnitude: NaN for one that is drawn, and for none; share: how many times a photo meets it in the mean.
+    """
+    steps = table(policy)
+    found = steps.assign(share=steps["probability"] / max(len(policy.sub_policies), 1))
+    grouped = found.groupby(["operation", "magnitude"], dropna=False, sort=False)["share"].sum()
+    return grouped.reset_index()
+
+
+def _line(sub_policy: Sequence[Step]) -> str:
+    return ", then ".join(map(in_words, sub_policy)) or "leave as it is"
 
 
 def _trivial_augment() -> Policy:
@@ -255,87 +279,17 @@ def _faces() -> Policy:
     return Policy("faces", ((Step("flip", 0.5), turn, zoom, *shifts, *colours, Step("erase", 0.25, 1.0)),))
 
 
-def _operation(name: str) -> Operation:
-    return OPERATIONS[_checked_operation(name, "the operation")]
-
-
-def _checked_name(name: Any) -> str:
-    if not (isinstance(name, str) and name.isprintable() and 0 < len(name) <= LONGEST_NAME and name == name.strip()):
-        raise ValueError(f"name = {_shown(name)}: it must be text of 1 to {LONGEST_NAME} printable letters")
-    return name
-
-
-def _checked_sub_policies(value: Any) -> tuple[tuple[Step, ...], ...]:
-    found = _checked_list(value, "sub_policies", MOST_SUB_POLICIES, "sub-policies")
-    return tuple(
-        tuple(
-            _checked_step(step, f"sub_policies[{number}][{place}]")
-            for place, step in enumerate(_checked_list(steps, f"sub_policies[{number}]", MOST_STEPS, "steps"))
-        )
-        for number, steps in enumerate(found)
-    )
-
-
-def _checked_step(value: Any, where: str) -> Step:
-    if not isinstance(value, list | tuple) or len(value) != 3:
-        raise ValueError(f"{where} = {_shown(value)}: write [operation, probability, magnitude]")
-    operation = _checked_operation(value[0], f"{where}, operation")
-    probability = _checked_share(value[1], f"{where}, probability")
-    if value[2] is None:
-        return Step(operation, probability)
-    if not OPERATIONS[operation].unit:
-        raise ValueError(f"{where}, magnitude = {_shown(value[2])}: {operation} has none, write null")
-    return Step(operation, probability, _checked_share(value[2], f"{where}, magnitude"))
-
-
-def _checked_list(value: Any, where: str, most: int, what: str) -> Sequence[Any]:
-    if not isinstance(value, list | tuple):
-        raise ValueError(f"{where} is {_words(value)}: write a list of {what}")
-    if len(value) > most:
-        raise ValueError(f"{where} has {len(value):,} {what}, more than {most:,}")
-    return value
-
-
-def _checked_operation(name: Any, where: str) -> str:
-    if isinstance(name, str) and name in OPERATIONS:
-        return name
-    nearest = difflib.get_close_matches(name[:LONGEST_NAME], OPERATIONS, 3) if isinstance(name, str) else []
-    hint = f"did you mean {' or '.join(nearest)}?" if nearest else f"there are {_listed(OPERATIONS)}"
-    raise ValueError(f"{where} = {_shown(name)} is unknown; {hint}")
-
-
-def _checked_share(value: Any, where: str) -> float:
-    """0 to 1 as a float: NaN compares false, and so is refused."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ValueError(f"{where} = {_shown(value)}: it must be a number from 0 to 1")
-    return float(value)
-
-
 def _refused_number(text: str) -> float:
     raise ValueError(f"{text} is no number")
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object in which a key written twice is an error; JSON itself keeps the last one in silence."""
-    for place, (key, _) in enumerate(pairs):
-        if key in {earlier for earlier, _ in pairs[:place]}:
-            raise ValueError(f"the key {_shown(key)} is written twice")
-    return dict(pairs)
-
-
-def _words(value: Any) -> str:
-    kinds = {dict: "an object", list: "a list", str: "text", type(None): "nothing", bool: "true or false"}
-    return kinds.get(type(value), "a number" if isinstance(value, int | float) else f"a {type(value).__name__}")
-
-
-def _shown(value: Any) -> str:
-    """The value, or where it is long its beginning."""
-    text = repr(value if not isinstance(value, str | list | tuple) else value[:20])
-    return text if len(text) <= 60 else f"{text[:60]}…"
-
-
-def _listed(names: Any) -> str:
-    return ", ".join(map(str, names))
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        again = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {shown(again)} is written twice")
+    return found
 
 
 PRESETS: dict[str, Policy] = {

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mask_lib import augment
+from mask_lib import augment, policies
 
 HEIGHT, WIDTH = 96, 64
 
@@ -223,3 +223,51 @@ def test_a_preview_is_an_array_of_pictures(photos, preset):
 
 def test_a_preview_without_augmentation_is_the_photo(photos):
     np.testing.assert_array_equal(augment.preview(photos, "none"), photos.permute(0, 2, 3, 1).numpy())
+
+
+@pytest.mark.parametrize(("preset", "total"), [("none", 23041.00830), ("flip", 23048.80046), ("faces", 22401.30429)])
+def test_the_first_presets_give_what_they_always_gave(preset, total):
+    """Runs of before the policies must resume and repeat; a sum weighted by place is told from any other's."""
+    levels = torch.arange(8 * 3 * 24 * 16).reshape(8, 3, 24, 16).mul(7919).remainder(256).byte()
+    found = augment.augment(levels, preset, seeded(11)).double()
+    assert (found * torch.arange(found.numel()).view(found.shape).remainder(11)).sum().item() == pytest.approx(total)
+
+
+def test_a_preset_a_policy_and_its_file_are_one(photos, tmp_path):
+    path = policies.write(policies.PRESETS["seed"], tmp_path / "seed.json")
+    wanted = augment.augment(photos, "seed", seeded())
+    for policy in (policies.PRESETS["seed"], str(path)):
+        assert torch.equal(augment.augment(photos, policy, seeded()), wanted)
+    faces = policies.read(policies.write(policies.PRESETS["faces"], tmp_path / "faces.json"))
+    assert torch.equal(augment.augment(photos, faces, seeded()), augment.augment(photos, "faces", seeded()))
+
+
+def test_a_policy_that_only_bears_a_preset_s_name_does_what_it_says(photos):
+    inverted = policies.Policy("none", ((policies.Step("invert"),),))
+    torch.testing.assert_close(augment.augment(photos, inverted, seeded()), 1 - photos.float() / 255)
+
+
+@pytest.mark.parametrize("preset", policies.PRESETS)
+def test_every_preset_leaves_the_given_photos_alone(photos, preset):
+    before = photos.clone()
+    found = augment.augment(photos, preset, seeded())
+    assert torch.equal(photos, before)
+    assert (found.shape, found.dtype) == (photos.shape, torch.float32)
+    assert augment.augment(photos[:0], preset, seeded()).shape == (0, 3, HEIGHT, WIDTH)
+
+
+def test_an_unknown_preset_is_named():
+    with pytest.raises(ValueError, match=r"did you mean trivialaugment"):
+        augment.augment(torch.zeros(1, 3, 4, 4, dtype=torch.uint8), "trivial_augment", seeded())
+
+
+def test_examples_show_every_operation_five_times(photos):
+    images, titles = augment.examples(photos)
+    assert len(images) == len(titles) == 5 * len(policies.OPERATIONS)
+    assert {image.shape for image in images} == {(HEIGHT, WIDTH, 3)}
+    at = titles.index("rotate 0")
+    assert titles[at : at + 5] == ["rotate 0", "rotate 0.25", "rotate 0.5", "rotate 0.75", "rotate 1"]
+    changes = [np.abs(images[at + place].astype(int) - images[at]).mean() for place in range(5)]
+    assert changes[0] == 0
+    assert min(changes[1:]) > 10
+    assert not np.array_equal(images[0], images[1])  # without a magnitude: five photos

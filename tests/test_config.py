@@ -222,3 +222,16 @@ def test_the_training_notebook_declares_every_setting_with_its_default():
     assert {name: declared.get(name, "missing") for name in settings} == settings
     assert {name: type(declared[name]) for name in settings} == {name: type(settings[name]) for name in settings}
     assert config.Run.from_parameters(declared) == config.Run()
+
+
+@pytest.mark.parametrize("name", ["none", "flip", "faces", "randaugment", "trivialaugment", "seed", "a/policy.json"])
+def test_an_augmentation_is_a_preset_or_the_path_of_a_policy(name):
+    assert built(augmentation=name).augmentation == name
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("face", "did you mean faces"), ("", "one of none, flip, faces"), ("best_policy", "one of none")]
+)
+def test_another_augmentation_is_refused_with_what_there_is(name, said):
+    with pytest.raises(ValueError, match=rf"^augmentation = .*{said}"):
+        built(augmentation=name)

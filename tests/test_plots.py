@@ -16,7 +16,7 @@ import pytest
 from matplotlib.figure import Figure
 from sklearn.metrics import confusion_matrix
 
-from mask_lib import files, labels, plots
+from mask_lib import files, labels, plots, policies
 
 METRICS = ["macro_f1", "accuracy", "mask", "gender", "age"]
 FORMULA = "$^{$"  # between two dollar signs, and no valid formula: drawing it as one raises
@@ -411,3 +411,25 @@ def test_no_picture_needs_torch():
     script = "import sys, mask_lib.galleries, mask_lib.plots; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], cwd=files.PROJECT, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_a_policy_is_drawn_with_what_photos_meet(ax):
+    mild = policies.Policy("mild " + FORMULA, ((policies.Step("rotate", 0.5, 0.2), policies.Step("invert", 0.25)), ()))
+    plots.policy(mild, ax)
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["rotate", "invert"]
+    dots = {tuple(dot.get_offsets()[0]): dot.get_sizes()[0] for dot in ax.collections}
+    assert set(dots) == {(0.2, 0.0), (plots.NO_MAGNITUDE, 1.0)}
+    assert dots[0.2, 0.0] > dots[plots.NO_MAGNITUDE, 1.0]
+    assert {"25%", "12%"} <= {text.get_text() for text in ax.texts}
+    draw(ax.figure)
+
+
+def test_a_magnitude_that_is_drawn_is_a_line(ax):
+    plots.policy(policies.PRESETS["trivialaugment"], ax)
+    assert len([line for line in ax.lines if list(line.get_xdata()) == [0, 1]]) == 11
+    assert len(ax.collections) == 3
+
+
+def test_a_policy_of_nothing_can_be_drawn(ax):
+    plots.policy(policies.PRESETS["none"], ax)
+    draw(ax.figure)

@@ -10,7 +10,7 @@ import torch
 import toys
 from safetensors.torch import load_file
 
-from mask_lib import augment, config, devices, files, folds, labels, models, runs, sampling, training
+from mask_lib import augment, config, devices, files, folds, labels, models, policies, runs, sampling, training
 
 STEPS = 2 * 2 * 2  # epochs x folds x steps an epoch
 
@@ -302,3 +302,20 @@ def test_half_precision_trains_too(data, tmp_path):
     assert result.history["train_loss"].map(math.isfinite).all()
     state, _ = models.read_checkpoint(tmp_path / "runs" / "toy" / "fold0" / "checkpoint" / "best.safetensors")
     assert all(value.dtype in (torch.float32, torch.int64) for value in state.values())
+
+
+def test_a_run_resumes_only_with_the_policy_it_began_with(tmp_path):
+    """The settings name the file alone: what is in it may have changed."""
+    path = policies.write(policies.PRESETS["trivialaugment"], tmp_path / "policy.json")
+    first = toys.train(tmp_path, tmp_path, augmentation=str(path), folds=(0,))
+    policies.write(policies.PRESETS["trivialaugment"], path)
+    again = toys.train(tmp_path, tmp_path, augmentation=str(path), folds=(0,))
+    pd.testing.assert_frame_equal(first.history, again.history)
+    policies.write(policies.PRESETS["seed"], path)
+    with pytest.raises(training.ChangedSettingsError, match=r"the policy in .*policy\.json"):
+        toys.train(tmp_path, tmp_path, augmentation=str(path), folds=(0,))
+
+
+def test_a_run_without_its_policy_s_file_is_refused_before_it_trains(tmp_path):
+    with pytest.raises(ValueError, match=r"missing\.json cannot be read as a policy"):
+        toys.train(tmp_path, tmp_path, augmentation=str(tmp_path / "missing.json"), folds=(0,))

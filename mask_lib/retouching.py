@@ -1,0 +1,151 @@
+"""Colours, light and sharpness of photos changed on the device they lie on, each by parameters of its own.
+
+Every function here takes (n, C, H, W) float32 in [0, 1], which it may overwrite, and what n photos drew, and returns
+the same shape in [0, 1]. Colours follow torchvision's and Pillow's rules.
+"""
+
+import math
+
+import torch
+from torch.nn import functional
+
+from mask_lib.movements import Drawn
+
+GREY_WEIGHTS = (0.2989, 0.587, 0.114)  # of red, green and blue: ITU-R 601, as torchvision and Pillow have them
+LINE_POINTS = 17  # of a motion blur's line
+
+
+def spread(numbers: torch.Tensor, photos: torch.Tensor) -> torch.Tensor:
+    """(n,) numbers on the photos' device, as (n, 1, 1, 1)."""
+    return numbers.to(photos.device).view(-1, 1, 1, 1)
+
+
+def grey(photos: torch.Tensor) -> torch.Tensor:
+    """(n, 1, H, W): the brightness of red, green and blue; of other channels their mean."""
+    if photos.shape[1] != 3:
+        return photos.mean(dim=1, keepdim=True)
+    red, green, blue = (photos[:, channel, None] for channel in range(3))
+    return (red * GREY_WEIGHTS[0]).add_(green, alpha=GREY_WEIGHTS[1]).add_(blue, alpha=GREY_WEIGHTS[2])
+
+
+def brightness(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
+    return photos.mul_(spread(1 + drawn.values, photos)).clamp_(0, 1)
+
+
+def contrast(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
+    middle = grey(photos).mean(dim=(1, 2, 3), keepdim=True)
+    factor = spread(1 + drawn.values, photos)
+    return photos.mul_(factor).add_(middle * (1 - factor)).clamp_(0, 1)
+
+
+def saturation(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
+    factor = spread(1 + drawn.values, photos)
+    middle = grey(photos)
+    return photos.mul_(factor).add_(middle.mul_(1 - factor)).clamp_(0, 1)
+
+
+def gamma(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
+    return photos.pow_(spread(torch.exp(drawn.values), photos)).clamp_(0, 1)
+
+
+def invert(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
+    return photos.neg_().add_(1)
+
+
+def sharpness(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
+    """Away from or towards a mean of 3 x 3 pixels in which the middle counts five times; the rim stays."""
+    if min(photos.shape[2:]) < 3:
+        return photos
+    inside = photos[:, :, 1:-1, 1:-1]
+    factor = spread(1 + drawn.values, photos)
+    rows = photos[:, :, :-2] + photos[:, :, 1:-1] + photos[:, :, 2:]
+    smooth = (rows[..., :-2] + rows[..., 1:-1]).add_(rows[..., 2:]).add_(inside, alpha=4)
+    inside.mul_(factor).add_(smooth.mul_((1 - factor) / 13)).clamp_(0, 1)
+    return photos
+
+
+def posterize(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
+    """Keep the highest bits of 8, two at least."""
+    step = spread(2 ** (8 - drawn.values.round()), photos)
+    return photos.mul_(255).round_().div_(step).floor_().mul_(step / 255)
+
+
+def solarize(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
+    bright = (photos >= spread(drawn.values, photos)).float()
+    return photos.add_(bright.sub_(photos * bright, alpha=2))  # x or 1 - x, without a slow choice of each
+
+
+def autocontrast(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
+    """Each channel from its darkest to its brightest stretched to the whole range; one of a single grey stays."""
+    low, high = photos.amin(dim=(2, 3), keepdim=True), photos.amax(dim=(2, 3), keepdim=True)
+    flat = high == low
+    width = torch.where(flat, 1.0, high - low)
+    return photos.sub_(torch.where(flat, 0.0, low)).div_(width).clamp_(0, 1)
+
+
+def equalize(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
+    """Each channel's 256 grey levels made equally frequent, by Pillow's rule."""
+    level = photos.mul_(255).round_().long().flatten(2)  # (n, C, H * W)
+    counts = torch.zeros(*level.shape[:2], 256, dtype=torch.long, device=photos.device)
+    counts.scatter_add_(2, level, torch.ones(1, dtype=torch.long, device=photos.device).expand_as(level))
+    brightest = ((counts > 0) * torch.arange(256, device=photos.device)).amax(dim=2, keepdim=True)
+    step = (level.shape[2] - counts.gather(2, brightest)) // 255
+    below = counts.cumsum(2) - counts
+    table = ((below + step // 2) // step.clamp(min=1)).clamp(max=255)
+    table = torch.where(step == 0, torch.arange(256, device=photos.device), table)
+    return (table.float() / 255).gather(2, level).view(photos.shape)
+
+
+def blur(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
+    """By a Gaussian, as wide as three deviations, down and then across."""
+    side = min(photos.shape[2:])
+    deviation = (drawn.values * side).clamp(min=1e-3)  # pixels
+    radius = min(math.ceil(3 * deviation.max().item()), side - 1)
+    distance = torch.arange(-radius, radius + 1)
+    kernel = functional.softmax(-((distance / deviation[:, None]) ** 2) / 2, dim=1)  # (n, K)
+    return filtered(filtered(photos, kernel[:, :, None]), kernel[:, None])
+
+
+def motion_blur(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
+    """Along a line of a direction of its own: the mean of points on it, each shared by the pixels around it."""
+    side = min(photos.shape[2:])
+    length, direction = drawn.values * side, math.pi * drawn.extra[:, 0]  # pixels, radians
+    radius = min(math.ceil(length.max().item() / 2), side - 1)
+    along = torch.linspace(-0.5, 0.5, LINE_POINTS) * length[:, None]  # (n, P)
+    pixels = torch.arange(-radius, radius + 1)
+    near = [
+        (1 - (pixels - (along * part(direction)[:, None])[..., None]).abs()).clamp(min=0)  # (n, P, K)
+        for part in (torch.sin, torch.cos)
+    ]
+    return filtered(photos, torch.einsum("npi,npj->nij", *near) / LINE_POINTS)
+
+
+def filtered(photos: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
+    """Each of (n, C, H, W) photos by its own of (n, K, L) kernels; beyond the edge it is mirrored."""
+    count, channels, height, width = photos.shape
+    down, across = kernels.shape[1] // 2, kernels.shape[2] // 2
+    planes = functional.pad(photos, (across, across, down, down), mode="reflect").reshape(
+        1, count * channels, height + 2 * down, width + 2 * across
+    )
+    weights = kernels.to(photos.device).repeat_interleave(channels, dim=0)[:, None]
+    return functional.conv2d(planes, weights, groups=count * channels).view(photos.shape).clamp_(0, 1)
+
+
+def erase(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
+    """Grey out one rectangle of this area."""
+    log_aspect = (2 * drawn.extra[:, 0] - 1) * math.log(2)
+    mask = rectangles(drawn.values, log_aspect, drawn.extra[:, 1], drawn.extra[:, 2], photos.shape[2:])
+    return torch.where(mask[:, None].to(photos.device), 0.5, photos)
+
+
+def rectangles(
+    area: torch.Tensor, log_aspect: torch.Tensor, down: torch.Tensor, across: torch.Tensor, size: tuple[int, int]
+) -> torch.Tensor:
+    """(n, H, W) bool: a rectangle of this share of the photo, height over width, and place from 0 to 1; each (n,)."""
+    height, width = size
+    tall, wide = torch.sqrt(area) * torch.exp(log_aspect / 2), torch.sqrt(area) * torch.exp(-log_aspect / 2)
+    top, left = down * (1 - tall), across * (1 - wide)
+    rows, columns = (torch.arange(height) + 0.5) / height, (torch.arange(width) + 0.5) / width
+    in_rows = (rows >= top[:, None]) & (rows < (top + tall)[:, None])  # (n, H)
+    in_columns = (columns >= left[:, None]) & (columns < (left + wide)[:, None])  # (n, W)
+    return in_rows[:, :, None] & in_columns[:, None]
