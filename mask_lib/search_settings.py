@@ -70,4 +70,4 @@ class Search:
         unused = ("policy_count", "merged_count", "search_network")
         settings = {name: value for name, value in vars(self).items() if name not in unused}
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
-        return {**plain, **self.network().settings(), "run": "", "data": data}
+        return {**plain, **self.network().settings(), "run": "", "the photos, their labels or the split": data}

@@ -81,7 +81,7 @@ def test_a_verdict_on_another_policy_does_not_count(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("best_policy.json", "__import__('os').system('true')", r"best_policy\.json is not valid JSON"),
+        ("best_policy.json", "__import__('os').system('true')", r"best_policy\.json is no policy: not valid JSON"),
         ("best_policy.json", '{"format": 1, "name": "a", "sub_policies": [[["exec", 1, 1]]]}', "exec' is unknown"),
         ("verdict.json", "[1]", r"verdict\.json is no verdict of a search"),
         ("verdict.json", '{"policy": "x", "beats_trivialaugment": "yes"}', r"verdict\.json is no verdict"),
