@@ -101,10 +101,11 @@ def displaced(photos: torch.Tensor, by: torch.Tensor) -> torch.Tensor:
     return sampled(photos, torch.stack([x + by[:, 0], y[:, None] + by[:, 1]], dim=3))
 
 
-def centres(photos: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(W,) and (H,) float32: the middles of columns and rows, in coordinates from -1 to 1."""
+def centres(photos: torch.Tensor, device: torch.device | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """(W,) and (H,) float32: the middles of columns and rows, in coordinates from -1 to 1; on the photos' device."""
     height, width = photos.shape[2:]
-    return tuple((torch.arange(side, device=photos.device) * 2 + 1) / side - 1 for side in (width, height))
+    device = device or photos.device
+    return tuple((torch.arange(side, device=device) * 2 + 1) / side - 1 for side in (width, height))
 
 
 def sampled(photos: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
@@ -116,8 +117,8 @@ def grid_distortion(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
     sizes = 1 + drawn.noise * drawn.values.view(-1, 1, 1)
     edges = functional.pad(sizes.cumsum(2) / sizes.sum(2, keepdim=True), (1, 0))  # (n, 2, CELLS + 1), 0 to 1
     by = torch.empty(len(photos), 2, *photos.shape[2:], device=photos.device)
-    for axis, middles in enumerate(centres(photos)):
-        place = (middles.cpu() + 1) / 2 * CELLS  # in cells
+    for axis, middles in enumerate(centres(photos, torch.device("cpu"))):  # where the edges are
+        place = (middles + 1) / 2 * CELLS  # in cells
         cell = place.floor().long().clamp(max=CELLS - 1)
         found = torch.lerp(edges[:, axis, cell], edges[:, axis, cell + 1], place - cell)  # (n, side)
         moved = (2 * (found - place / CELLS)).to(photos.device)

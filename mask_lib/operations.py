@@ -52,7 +52,7 @@ def apply(batch: torch.Tensor, policy: policies.Policy, generator: torch.Generat
 
 
 def perform(batch: torch.Tensor, name: str, values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """One operation on each of (B, C, H, W) photos, by (B,) values in its unit, with their signs."""
+    """One operation on each of (B, C, H, W) photos, by (B,) values in its unit, with their signs; in place."""
     waiting, rows = Waiting(batch), torch.arange(len(batch))
     extra = torch.rand(len(batch), DRAWS - 3, generator=generator)
     waiting.take(name, rows, Drawn(values, extra, noise(name, len(batch), generator)))

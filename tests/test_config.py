@@ -23,6 +23,7 @@ OUT_OF_RANGE = {
     "epochs": [0],
     "batch_size": [0],
     "learning_rate": [0, -0.1, float("nan")],
+    "augmentation": ["", "faces ", "policy.yml"],
     "momentum": [-0.1, 1, 1.5, float("nan")],
     "weight_decay": [-0.1, float("nan")],
     "head_learning_rate_scale": [0, -1],

@@ -11,7 +11,18 @@ from mask_lib import files
 
 FOLDER = files.PROJECT / "mask_lib"
 MODULES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "__init__")
-WITHOUT_TORCH = ["labels", "photos", "twins", "folds", "schedules", "sampling", "review", "plots", "headless"]
+WITHOUT_TORCH = [
+    "policies",
+    "labels",
+    "photos",
+    "twins",
+    "folds",
+    "schedules",
+    "sampling",
+    "review",
+    "plots",
+    "headless",
+]
 
 
 def imported_modules(source: str) -> set[str]:

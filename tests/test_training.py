@@ -304,18 +304,18 @@ def test_half_precision_trains_too(data, tmp_path):
     assert all(value.dtype in (torch.float32, torch.int64) for value in state.values())
 
 
-def test_a_run_resumes_only_with_the_policy_it_began_with(tmp_path):
+def test_a_run_resumes_only_with_the_policy_it_began_with(data, tmp_path):
     """The settings name the file alone: what is in it may have changed."""
     path = policies.write(policies.PRESETS["trivialaugment"], tmp_path / "policy.json")
-    first = toys.train(tmp_path, tmp_path, augmentation=str(path), folds=(0,))
+    first = toys.train(data, tmp_path, augmentation=str(path), folds=(0,))
     policies.write(policies.PRESETS["trivialaugment"], path)
-    again = toys.train(tmp_path, tmp_path, augmentation=str(path), folds=(0,))
+    again = toys.train(data, tmp_path, augmentation=str(path), folds=(0,))
     pd.testing.assert_frame_equal(first.history, again.history)
     policies.write(policies.PRESETS["seed"], path)
     with pytest.raises(training.ChangedSettingsError, match=r"the policy in .*policy\.json"):
-        toys.train(tmp_path, tmp_path, augmentation=str(path), folds=(0,))
+        toys.train(data, tmp_path, augmentation=str(path), folds=(0,))
 
 
-def test_a_run_without_its_policy_s_file_is_refused_before_it_trains(tmp_path):
+def test_a_run_without_its_policy_s_file_is_refused_before_it_trains(data, tmp_path):
     with pytest.raises(ValueError, match=r"missing\.json cannot be read as a policy"):
-        toys.train(tmp_path, tmp_path, augmentation=str(tmp_path / "missing.json"), folds=(0,))
+        toys.train(data, tmp_path, augmentation=str(tmp_path / "missing.json"), folds=(0,))

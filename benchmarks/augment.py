@@ -1,0 +1,116 @@
+"""Augmentation of whole batches against torchvision's, photo by photo, and against a training step on a GPU.
+
+Run it with `python benchmarks/augment.py [side] [batch]`. Both sides take TrivialAugmentWide, the same uint8 photos
+and two threads to the same float32 batch, in turns in this one run; it prints ratios. On a GPU it prints as well which
+share of a resnet152's training step a batch's augmentation takes.
+"""
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch.nn import functional
+from torchvision.transforms import InterpolationMode, v2
+
+from mask_lib import augment, devices, policies
+
+THREADS, ROUNDS = 2, 9
+POLICY = policies.PRESETS["trivialaugment"]
+
+
+def smooth_photos(count: int, side: int) -> torch.Tensor:
+    """(count, 3, side, side) uint8 with the soft shapes of photos: noise would be treated like nothing else."""
+    coarse = torch.rand(count, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    fine = functional.interpolate(coarse, size=(side, side), mode="bicubic").clamp(0, 1)
+    return (fine * 255).byte()
+
+
+def one_by_one(photos: torch.Tensor, interpolation: InterpolationMode) -> Callable[[int], torch.Tensor]:
+    """torchvision's transform and conversion of each photo, as a data set's loader does it."""
+    transform = v2.Compose([
+        v2.TrivialAugmentWide(interpolation=interpolation), v2.ToDtype(torch.float32, scale=True)
+    ])  # fmt: skip
+
+    def run(seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        return torch.stack([transform(photo) for photo in photos])
+
+    return run
+
+
+def in_batches(photos: torch.Tensor) -> Callable[[int], torch.Tensor]:
+    return lambda seed: augment.augment(photos, POLICY, torch.Generator().manual_seed(seed))
+
+
+def seconds(function: Callable[[int], torch.Tensor], seed: int) -> float:
+    started = time.perf_counter()
+    function(seed)
+    return time.perf_counter() - started
+
+
+def against_torchvision(side: int, batch_size: int) -> None:
+    """In turns, so that whatever else the machine does meets all alike; the median of each round's ratio."""
+    torch.set_num_threads(THREADS)
+    photos = smooth_photos(batch_size, side)
+    ours = in_batches(photos)
+    for interpolation in (InterpolationMode.NEAREST, InterpolationMode.BILINEAR):
+        theirs = one_by_one(photos, interpolation)
+        ours(0), theirs(0)
+        pairs = np.array([(seconds(ours, seed), seconds(theirs, seed)) for seed in range(ROUNDS)])
+        ratios, best = pairs[:, 1] / pairs[:, 0], batch_size / pairs.min(axis=0)
+        print(
+            f"{interpolation.value}: {np.median(ratios):.1f}x torchvision's photos/s (median of {ROUNDS} rounds, from "
+            f"{ratios.min():.1f}x to {ratios.max():.1f}x); at best {best[0]:,.0f}/s and {best[1]:,.0f}/s"
+        )
+
+
+def against_a_training_step(side: int, batch_size: int) -> None:
+    """The share of a resnet152's step, in bfloat16 and channels_last, as `training` takes it."""
+    import timm
+
+    device = torch.device("cuda")
+    photos = smooth_photos(batch_size, side).to(device)
+    network = timm.create_model("resnet152", num_classes=18).to(device, memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9)
+    target = torch.arange(batch_size, device=device) % 18
+
+    def step(batch: torch.Tensor) -> None:
+        with torch.autocast("cuda", torch.bfloat16):
+            logits = network(batch.contiguous(memory_format=torch.channels_last))
+        functional.cross_entropy(logits.float(), target).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    plain = photos.float().div_(255)
+    steps = on_device(lambda seed: step(plain))
+    alone = on_device(lambda seed: augment.augment(photos, POLICY, torch.Generator().manual_seed(seed)))
+    both = on_device(lambda seed: step(augment.augment(photos, POLICY, torch.Generator().manual_seed(seed))))
+    print(f"{devices.device_name(device)}: augmentation alone / step of resnet152: {alone / steps:.1%}")
+    print(f"with augmentation a step takes {both / steps - 1:+.1%} ({batch_size / both:,.0f} photos/s)")
+
+
+def on_device(function: Callable[[int], None], repeats: int = 20) -> float:
+    """Median seconds of a call, until the device is done."""
+    times = []
+    for seed in range(repeats + 5):
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        function(seed)
+        torch.cuda.synchronize()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times[5:])
+
+
+def main(side: int, batch_size: int) -> None:
+    print(f"TrivialAugmentWide at {side} px, batch {batch_size}, {THREADS} threads")
+    against_torchvision(side, batch_size)
+    if torch.cuda.is_available():
+        against_a_training_step(side, batch_size)
+
+
+if __name__ == "__main__":
+    given = [*sys.argv[1:], *["224", "64"][len(sys.argv) - 1 :]]
+    main(int(given[0]), int(given[1]))
