@@ -100,6 +100,9 @@ def in_words(found: Mapping[str, Any]) -> str:
     start = (
         f"The policy “{found['candidate']}” scores {said[0]} macro F1 against TrivialAugment and {said[1]} against none"
     )
+    mean = {name: sum(by_seed) / len(by_seed) for name, by_seed in found["macro_f1"].items()}
+    if max(mean, key=mean.get) == NONE:
+        start += ", which scores highest here, as it may where training is short"
     if found["beats_trivialaugment"]:
         return f"{start}. It beats TrivialAugment: train with it."
     lost = "it is worse than TrivialAugment" if trivial["high"] < 0 else "that may be chance"

@@ -57,6 +57,11 @@ def test_one_that_is_not_leaves_training_to_trivialaugment(tmp_path, share, word
     assert search.chosen_augmentation(tmp_path) == "trivialaugment"
 
 
+def test_it_is_told_where_no_augmentation_at_all_does_best():
+    assert "none, which scores highest" in judged(trivialaugment=0.5, none=0.9, merged=0.6, best=0.4)["sentence"]
+    assert "highest" not in judged(trivialaugment=0.5, none=0.4, merged=0.6, best=0.4)["sentence"]
+
+
 def test_the_better_of_two_has_to_be_surer():
     alone = verdict.Trained(
         {name: predictions(share) for name, share in {"trivialaugment": 0.5, "none": 0.4, "merged": 0.6}.items()}
