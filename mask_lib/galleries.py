@@ -6,7 +6,7 @@ never read as formulas. Words too wide for their photo lose their middle.
 """
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -121,6 +121,19 @@ def overlaid(images: np.ndarray, maps: np.ndarray) -> list[np.ndarray]:
         share = 0.65 * heat[..., None]  # where the network looks at nothing, the photo stays as it is
         found.append(np.rint(255 * ((1 - share) * grey[..., None] + share * colour)).astype(np.uint8))
     return found
+
+
+def beside(rows: Mapping[str, Sequence[np.ndarray]], title: str | None = None) -> Figure:
+    """The same photos in several versions, a row a version, with its name above the first of its row.
+
+    Raises ValueError for rows of different lengths.
+    """
+    lengths = {len(images) for images in rows.values()}
+    if len(lengths) != 1:
+        raise ValueError(f"rows of {sorted(lengths)} photos: each must show the same ones")
+    columns = lengths.pop()
+    titles = [name if not place else "" for name, images in rows.items() for place in range(len(images))]
+    return photo_grid([image for images in rows.values() for image in images], titles, columns, title)
 
 
 def prediction_titles(table: pd.DataFrame) -> list[str]:

@@ -87,13 +87,54 @@ def paired_bootstrap(
     tallies = [person_tallies(truth, predicted, person) for predicted in (predicted_a, predicted_b)]
     drawn = np.subtract(*(_resampled_metrics(part, draws, seed) for part in reversed(tallies)))
     values_a, values_b = summarise(truth, predicted_a), summarise(truth, predicted_b)
+    values = np.array([values_b[metric] - values_a[metric] for metric in METRICS])
+    return _differences(values, drawn, level)
+
+
+def _differences(values: np.ndarray, drawn: np.ndarray, level: float) -> pd.DataFrame:
+    """The table of (5,) differences and of (draws, 5) drawn ones."""
     rows = {}
     for place, metric in enumerate(METRICS):
-        score = _interval(values_b[metric] - values_a[metric], drawn[:, place], level)
+        score = _interval(float(values[place]), drawn[:, place], level)
         # The two sides are sums of the same numbers: equal ones differ by rounding at most.
         no_better = float((drawn[:, place] <= 1e-12).mean())
         rows[metric] = {"difference": score.value, "low": score.low, "high": score.high, "p": no_better}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("metric")
+
+
+def paired_over_seeds(
+    before: pd.DataFrame, after: pd.DataFrame, draws: int = 1000, seed: int = 0, level: float = 0.95
+) -> pd.DataFrame:
+    """Indexed by metric, how much better `after` is than `before`, both trained with several seeds.
+
+    Both have the columns `seed, person, label, predicted`, with the same people for every seed. Each
+    draw takes people and seeds with replacement, the same for both: what is hard for both cancels
+    out, and a difference that came from one lucky seed does not look sure. Of three seeds such draws
+    still know little. Columns and errors as `paired_bootstrap` has them.
+    """
+    tallies = [_tallies_by_seed(before), _tallies_by_seed(after)]  # (S, P, 57) each
+    if tallies[0].shape != tallies[1].shape:
+        raise ValueError(f"{tallies[0].shape[:2]} seeds and people on one side, {tallies[1].shape[:2]} on the other")
+    drawn = np.subtract(*(_resampled_over_seeds(part, draws, seed) for part in reversed(tallies)))
+    values = _metrics(tallies[1].sum(axis=(0, 1))[None]) - _metrics(tallies[0].sum(axis=(0, 1))[None])
+    return _differences(values[0], drawn, level)
+
+
+def _tallies_by_seed(table: pd.DataFrame) -> np.ndarray:
+    """(S, P, 57) tallies, seeds and people in sorted order."""
+    people = {one: sorted(part["person"].unique()) for one, part in table.groupby("seed")}
+    if len({tuple(names) for names in people.values()}) != 1:
+        raise ValueError("the seeds are not scored on the same people")
+    return np.stack([_tallies(part["label"], part["predicted"], part["person"]) for _, part in table.groupby("seed")])
+
+
+def _resampled_over_seeds(tallies: np.ndarray, draws: int, seed: int) -> np.ndarray:
+    """(draws, 5) metrics of resamples of seeds and people; the same seed draws the same ones."""
+    generator, (seeds, people) = np.random.default_rng(seed), tallies.shape[:2]
+    times_of_seed = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws)  # (D, S)
+    times = generator.multinomial(people, np.full(people, 1 / people), size=draws).astype(np.float64)  # (D, P)
+    sums = sum(times_of_seed[:, [place]] * (times @ one) for place, one in enumerate(tallies))
+    return _metrics(sums)
 
 
 def per_class(truth: Sequence[int], predicted: Sequence[int]) -> pd.DataFrame:

@@ -113,6 +113,15 @@ def test_counts_are_written_with_the_word_that_fits(number, words):
     assert galleries.counted(number, "person", "people") == words
 
 
+def test_versions_of_the_same_photos_stand_row_by_row_under_their_names():
+    figure = galleries.beside({"as it is": shades(3), "policy": shades(3) + 9}, title="Versions")
+    assert figure.axes[0].get_gridspec().get_geometry() == (2, 3)
+    assert [ax.get_title() for ax in figure.axes] == ["as it is", "", "", "policy", "", ""]
+    assert [int(ax.images[0].get_array()[0, 0, 0]) for ax in figure.axes] == [0, 1, 2, 9, 10, 11]
+    with pytest.raises(ValueError, match=r"rows of \[2, 3\] photos"):
+        galleries.beside({"a": shades(3), "b": shades(2)})
+
+
 def test_a_grid_has_as_many_rows_as_it_needs():
     figure = galleries.photo_grid([BLACK] * 8, columns=3)
     assert figure.axes[0].get_gridspec().get_geometry() == (3, 3)

@@ -387,6 +387,48 @@ def test_the_expected_score_shades_its_interval_and_marks_what_is_known(ax):
     draw(ax.figure)
 
 
+def trial_table() -> pd.DataFrame:
+    values = [0.5, 0.4, np.nan, 0.6, 0.55]
+    return pd.DataFrame({"trial": range(5), "state": "complete", "value": values})
+
+
+def test_a_searchs_history_shows_the_best_so_far_and_what_no_augmentation_scores(ax):
+    plots.search_history(trial_table(), ax)
+    dots, best, plainly, stopped = ax.get_lines()
+    assert list(dots.get_xdata()) == [1, 3, 4]
+    assert list(best.get_ydata()) == [0.4, 0.6, 0.6]
+    assert set(plainly.get_ydata()) == {0.5}
+    assert list(stopped.get_xdata()) == [2]
+    assert ax.get_title(loc="left") == "4 policies searched"
+
+
+def importance_table() -> pd.DataFrame:
+    return pd.DataFrame({"operation": ["motion_blur", FORMULA], "correlation": [0.5, -0.2], "policies": [1, 30]})
+
+
+def test_operations_stand_in_the_order_of_their_importance(ax):
+    plots.operation_importance(importance_table(), ax)
+    assert [bar.get_width() for bar in ax.patches] == [-0.2, 0.5]  # from below
+    assert [label.get_text() for label in ax.get_yticklabels()] == [FORMULA, "motion blur"]
+    assert {"1 policy", "30 policies"} <= {text.get_text() for text in ax.texts}
+
+
+def verdict_found() -> dict:
+    pairs = {"merged - trivialaugment": (-0.01, -0.05, 0.03), "merged - none": (0.1, 0.02, 0.2)}
+    differences = {
+        name: dict(zip(("difference", "low", "high"), values, strict=True)) for name, values in pairs.items()
+    }
+    return {"differences": differences, "seeds": 3}
+
+
+def test_a_verdict_shows_each_difference_with_its_interval(ax):
+    plots.verdict(verdict_found(), ax)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["merged - none", "merged - trivialaugment"]
+    (whiskers,) = ax.collections
+    assert [list(line[:, 0]) for line in whiskers.get_segments()] == [[0.02, 0.2], [-0.05, 0.03]]
+    assert [text.get_text() for text in ax.texts] == ["+0.100", "-0.010"]
+
+
 def one_fold() -> dict[int, pd.DataFrame]:
     return {0: photo_table().assign(split=["val", "train"] * 105)}
 
@@ -399,6 +441,9 @@ CHARTS = {
     "confusion": lambda ax: plots.confusion(*predictions(), ax),
     "score_table": lambda ax: plots.score_table({"a": score_intervals()}, ax),
     "learning_rate_finder": lambda ax: plots.learning_rate_finder(finder_table(), 0.01, ax),
+    "search_history": lambda ax: plots.search_history(trial_table(), ax),
+    "operation_importance": lambda ax: plots.operation_importance(importance_table(), ax),
+    "verdict": lambda ax: plots.verdict(verdict_found(), ax),
     "predicted_shares": lambda ax: plots.predicted_shares({"a": certain([0, 1])}, [0, 1], ax),
     "reliability": lambda ax: plots.reliability({"a": reliability_table()}, ax),
     "agreement": lambda ax: plots.agreement(shares_of(["a", "b"]), ax),

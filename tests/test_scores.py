@@ -309,3 +309,44 @@ def test_a_table_without_mistakes_has_no_worst_ones():
     table = surer_and_surer([3, 4], [3, 4], [0.9, 0.8])
     worst = scores.worst_mistakes(table, 5)
     assert worst.empty and list(worst) == list(table)
+
+
+# Several seeds
+
+
+def seeded(hits: dict[int, list[bool]]) -> pd.DataFrame:
+    """One photo a person of class 0, 1, …; which are right is told for each seed."""
+    rows = [
+        {"seed": seed, "person": f"{place}", "label": place % 18, "predicted": place % 18 if hit else (place + 1) % 18}
+        for seed, of_seed in hits.items()
+        for place, hit in enumerate(of_seed)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_with_one_seed_the_difference_is_the_paired_one():
+    generator = np.random.default_rng(0)
+    before, after = (seeded({0: list(generator.random(90) < share)}) for share in (0.5, 0.8))
+    found = scores.paired_over_seeds(before, after)
+    expected = scores.paired_bootstrap(before["label"], before["predicted"], after["predicted"], before["person"])
+    assert found["difference"].to_dict() == pytest.approx(expected["difference"].to_dict())
+    assert found.loc["accuracy", "low"] == pytest.approx(expected.loc["accuracy", "low"], abs=0.03)
+    assert found.loc["accuracy", "p"] == pytest.approx(expected.loc["accuracy", "p"], abs=0.02)
+
+
+def test_one_lucky_seed_of_three_leaves_doubt():
+    right, wrong = [True] * 60, [place % 2 == 0 for place in range(60)]
+    before = seeded({0: wrong, 1: wrong, 2: wrong})
+    lucky = scores.paired_over_seeds(before, seeded({0: right, 1: wrong, 2: wrong})).loc["macro_f1"]
+    steady = scores.paired_over_seeds(before, seeded({0: right, 1: right, 2: right})).loc["macro_f1"]
+    assert lucky["difference"] > 0
+    assert lucky["low"] <= 0  # all three draws may miss it
+    assert steady["low"] > 0
+
+
+def test_seeds_must_be_scored_on_the_same_people():
+    table = seeded({0: [True] * 5, 1: [True] * 5})
+    with pytest.raises(ValueError, match="not scored on the same people"):
+        scores.paired_over_seeds(table[1:], table[1:])
+    with pytest.raises(ValueError, match=r"\(2, 5\) seeds and people on one side, \(1, 5\) on the other"):
+        scores.paired_over_seeds(table, table[:5])

@@ -1,0 +1,168 @@
+"""What a search by density costs beside one that trains a network for each policy, and whether the two agree.
+
+Run it with `python benchmarks/search.py [architecture] [side] [batch]`: it measures steps of both kinds in this one
+run and extrapolates them to the seed's search (50 policies and none, 60 epochs of 5,700 photos each), of which density
+is to cost at most a twentieth.
+
+`python benchmarks/search.py --correlation DATA OUTPUT [FOLDER]` trains a dozen random policies to the end, with two
+seeds each, on the fold 0 that 00_prepare_data left in OUTPUT, and prints the rank correlation of their smoothed macro
+F1 with their density score. It takes a while; given a FOLDER to keep its trainings in, it goes on from there.
+"""
+
+import dataclasses
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import spearmanr
+
+from mask_lib import (
+    augment,
+    clean_labels,
+    config,
+    density,
+    devices,
+    files,
+    inference,
+    models,
+    photos,
+    policies,
+    runs,
+    search,
+    store,
+    training,
+)
+
+REPEATS, WARM_UP = 6, 2
+POLICIES, EPOCHS, TRAIN, FOLDS, VIEWS = 50, 60, 5700, 2, 2  # the seed's; folds and views are ours
+VAL = TRAIN // 4  # of five folds one is held out
+DENSITY_EPOCHS = 30  # without augmentation a network has learned its photos by heart long before; as in search.yml
+NETWORK = {
+    "weights": "imagenet", "image_width": 48, "image_height": 64, "epochs": 8, "batch_size": 32, "optimizer": "adamw",
+    "learning_rate": 1.5e-3, "head_learning_rate_scale": 5.0, "schedule": "cosine",
+}  # fmt: skip
+SEEDS, LAST_EPOCHS, RANDOM = 2, 3, 12
+
+
+def seconds(functions: dict[str, Callable[[], object]], device: torch.device) -> dict[str, float]:
+    """Median seconds of each, measured in turns: what else the machine does then slows all alike."""
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for repeat in range(WARM_UP + REPEATS):
+        for name, function in functions.items():
+            started = time.perf_counter()
+            function()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            if repeat >= WARM_UP:
+                times[name].append(time.perf_counter() - started)
+    return {name: statistics.median(found) for name, found in times.items()}
+
+
+def toy_fold(architecture: str, side: int, batch: int) -> tuple[training.FoldTraining, density.Judge]:
+    """A training on noise, and a judge of as many photos as a batch has."""
+    device = devices.pick_device()
+    images = np.random.default_rng(0).integers(0, 255, (2 * batch, side, side, 3), dtype=np.uint8)
+    names = [f"{row:04d}/mask1.jpg" for row in range(2 * batch)]
+    opened = store.Store(images, {name: row for row, name in enumerate(names)}, "", store.Frame(side, side))
+    split = pd.DataFrame({"path": names, "person": names, "label": np.arange(2 * batch) % 18})
+    run = config.Run(
+        architecture=architecture, weights="none", image_width=side, image_height=side, batch_size=batch,
+        augmentation="seed",
+    )  # fmt: skip
+    source = devices.DevicePhotos(opened, device)
+    parts = split.assign(split=["train"] * batch + ["val"] * batch)
+    fold = training.FoldTraining(run, 0, parts, source)
+    network = models.build(architecture).to(device, memory_format=torch.channels_last)
+    fold.start(network, network)
+    judge = density.Judge(0, network, source, fold.rows["val"], fold.labels["val"], fold.preprocessing, fold.dtype)
+    return fold, judge
+
+
+def cost(architecture: str, side: int, batch: int) -> None:
+    """Print what the two searches cost, as ratios."""
+    fold, judge = toy_fold(architecture, side, batch)
+    plain, _ = toy_fold(architecture, side, batch)
+    plain.run = dataclasses.replace(plain.run, augmentation="none")
+    policy, rows = policies.random_policy(np.random.default_rng(0)), np.arange(batch)
+
+    def train(one: training.FoldTraining) -> None:
+        one.forward.train()
+        one.train_step(rows, 0, 0, 1)
+
+    found = seconds(
+        {
+            "train": lambda: train(fold),
+            "train plainly": lambda: train(plain),
+            "score": lambda: judge.score(policy),
+            "augment": lambda: augment.augment(fold.photos.batch(rows), policy, torch.Generator()),
+        },
+        fold.device,
+    )
+    a_policy = {
+        "random": found["train"] * EPOCHS * TRAIN / batch,
+        "density": found["score"] * FOLDS * VIEWS * VAL / batch,
+    }
+    once = found["train plainly"] * FOLDS * TRAIN / batch  # an epoch of the networks that are trained once
+    whole = {name: (POLICIES + 1) * each for name, each in a_policy.items()}
+    print(f"{architecture} at {side} px, batch {batch}, {devices.device_name(fold.device)}")
+    print(
+        f"seconds a batch: train {found['train']:.3f}, score {found['score']:.3f}, of it augment {found['augment']:.3f}"
+    )
+    print(f"a policy: density / random = 1/{a_policy['random'] / a_policy['density']:.0f}")
+    for epochs in (DENSITY_EPOCHS, EPOCHS):
+        ratio = whole["random"] / (whole["density"] + epochs * once)
+        print(
+            f"{POLICIES} policies, networks trained once for {epochs} epochs included: density / random = 1/{ratio:.1f}"
+        )
+
+
+def correlation(data: Path, output: Path, folder: Path) -> None:
+    """Print density score and trained macro F1 of each policy, and how their ranks go together."""
+    network = config.Run(folds=(0,), augmentation="none", **NETWORK)
+    splits = clean_labels.read_splits(output, small=True)
+    opened = inference.open_photos(data, output, photos.labeled(output), store.Frame.of_run(network))
+    (judge,) = density.judges(dataclasses.replace(network, run="plain"), splits, opened, folder)
+    space = dataclasses.replace(policies.SEED_SPACE, probabilities=(0.25, 0.5, 0.75))
+    contenders = [
+        policies.random_policy(np.random.default_rng(seed), space, f"random {seed}") for seed in range(RANDOM)
+    ]
+    rows = []
+    for number, policy in enumerate([*contenders, *policies.PRESETS.values()]):
+        path = files.shown_path(policies.write(policy, folder / "policies" / f"{number}.json"))
+        rewards = [trained(network, f"{number}-{seed}", path, seed, splits, opened, folder) for seed in range(SEEDS)]
+        rows.append({"policy": policy.name, **judge.score(policy, VIEWS), "trained": float(np.mean(rewards))})
+        print(
+            {name: value if isinstance(value, str) else round(value, 4) for name, value in rows[-1].items()}, flush=True
+        )
+    table = pd.DataFrame(rows)
+    for words, part in ((f"{RANDOM} random policies", table[:RANDOM]), ("these and the presets", table)):
+        for score in ("log_likelihood", "macro_f1"):
+            found = spearmanr(part[score], part["trained"])
+            print(f"{words}: rank correlation of {score} with training {found.statistic:+.2f} (p = {found.pvalue:.2f})")
+
+
+def trained(
+    network: config.Run, name: str, path: str, seed: int, splits: dict, opened: store.Store, folder: Path
+) -> float:
+    """The smoothed macro F1 of one training."""
+    run = dataclasses.replace(network, run=f"policy{name}", augmentation=path, seed=seed)
+    history = runs.train_run(run, splits, opened, folder).history
+    return search.smoothed(list(history["val_macro_f1"]), LAST_EPOCHS)
+
+
+if __name__ == "__main__":
+    given = sys.argv[1:]
+    if given[:1] == ["--correlation"]:
+        with tempfile.TemporaryDirectory() as temporary:
+            kept = Path(given[3] if len(given) > 3 else temporary).resolve()
+            kept.mkdir(parents=True, exist_ok=True)
+            correlation(files.project_path(given[1]), files.project_path(given[2]), kept)
+    else:
+        given += ["resnet18", "128", "16"][len(given) :]
+        cost(given[0], int(given[1]), int(given[2]))
