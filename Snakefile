@@ -72,10 +72,11 @@ def weights_of(run):
     return [f"{OUTPUT}/runs/{run}/scores.json", *([f"{OUTPUT}/runs/{run}/averaging.json"] if run in AVERAGE else [])]
 
 
-def pseudo_labels_of(run):
-    """The pseudo-labels that a run's training joins, if it names an earlier run."""
-    teacher = TRAIN[run].get("pseudo_labels")
-    return [f"{OUTPUT}/tables/pseudo.{teacher}.csv"] if teacher else []
+def named_by(run):
+    """Files that a run's settings name: pseudo-labels of an earlier run, a policy of augmentation."""
+    teacher, policy = TRAIN[run].get("pseudo_labels"), TRAIN[run].get("augmentation", "")
+    labels = [f"{OUTPUT}/tables/pseudo.{teacher}.csv"] if teacher else []
+    return [*labels, *([relative(policy)] if policy.endswith(".json") else [])]
 
 
 try:
@@ -158,6 +159,27 @@ rule clean:
         HEADLESS
 
 
+# snakemake --cores all --configfile notebooks/params/NAME.yml search
+rule search:
+    input:
+        TABLES,
+        CLEAN,
+        notebook=ancient(source("02_search_augmentation")),
+    output:
+        f"{OUTPUT}/search/best_policy.json",
+        f"{OUTPUT}/search/trials.csv",
+        notebook=f"{OUTPUT}/notebooks/02_search_augmentation.ipynb",
+        report=f"{OUTPUT}/reports/02_search_augmentation.html",
+    params:
+        settings=json.dumps(settings("02_search_augmentation", when_changed="restart")),
+        cells=parameters.source_digest(source("02_search_augmentation")),
+    threads: all_cores()
+    resources:
+        gpu=1,
+    shell:
+        HEADLESS
+
+
 # A rule for each notebook that trains: which one a run takes is part of its output's name. Checkpoints are
 # no outputs, because Snakemake deletes those before a step runs again, and training resumes from them.
 for notebook in sorted(set(RUNS.values())):
@@ -168,7 +190,7 @@ for notebook in sorted(set(RUNS.values())):
         input:
             TABLES,
             CLEAN,
-            lambda wildcards: pseudo_labels_of(wildcards.run),
+            lambda wildcards: named_by(wildcards.run),
             notebook=ancient(source(notebook)),
         output:
             scores=f"{OUTPUT}/runs/{{run}}/scores.json",

@@ -116,7 +116,7 @@ def paired_over_seeds(
     if tallies[0].shape != tallies[1].shape:
         raise ValueError(f"{tallies[0].shape[:2]} seeds and people on one side, {tallies[1].shape[:2]} on the other")
     drawn = np.subtract(*(_resampled_over_seeds(part, draws, seed) for part in reversed(tallies)))
-    values = _metrics(tallies[1].sum(axis=(0, 1))[None]) - _metrics(tallies[0].sum(axis=(0, 1))[None])
+    values = metrics_of(tallies[1].sum(axis=(0, 1))[None]) - metrics_of(tallies[0].sum(axis=(0, 1))[None])
     return _differences(values[0], drawn, level)
 
 
@@ -125,7 +125,9 @@ def _tallies_by_seed(table: pd.DataFrame) -> np.ndarray:
     people = {one: sorted(part["person"].unique()) for one, part in table.groupby("seed")}
     if len({tuple(names) for names in people.values()}) != 1:
         raise ValueError("the seeds are not scored on the same people")
-    return np.stack([_tallies(part["label"], part["predicted"], part["person"]) for _, part in table.groupby("seed")])
+    return np.stack(
+        [person_tallies(part["label"], part["predicted"], part["person"]) for _, part in table.groupby("seed")]
+    )
 
 
 def _resampled_over_seeds(tallies: np.ndarray, draws: int, seed: int) -> np.ndarray:
@@ -134,7 +136,7 @@ def _resampled_over_seeds(tallies: np.ndarray, draws: int, seed: int) -> np.ndar
     times_of_seed = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws)  # (D, S)
     times = generator.multinomial(people, np.full(people, 1 / people), size=draws).astype(np.float64)  # (D, P)
     sums = sum(times_of_seed[:, [place]] * (times @ one) for place, one in enumerate(tallies))
-    return _metrics(sums)
+    return metrics_of(sums)
 
 
 def per_class(truth: Sequence[int], predicted: Sequence[int]) -> pd.DataFrame:

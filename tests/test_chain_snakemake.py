@@ -34,10 +34,16 @@ NOTEBOOKS = {
         "(tables / 'dropped.csv').touch()\n"
         "(review / 'suspects.csv').touch()",
     ),
+    "02_search_augmentation": (
+        COMMON + "policy_count = 12",
+        "folder = Path(output_dir, 'search')\n"
+        "folder.mkdir(exist_ok=True)\n"
+        "[(folder / name).touch() for name in ('best_policy.json', 'trials.csv')]",
+    ),
     "03_one_model": (
         COMMON
-        + 'run = "one_model"\nepochs = 2\nlearning_rate = 0.1\nkeep_epochs = 0\npseudo_labels = ""\n'
-        + 'when_changed = "refuse"',
+        + 'run = "one_model"\nepochs = 2\nlearning_rate = 0.1\nkeep_epochs = 0\n'
+        + 'pseudo_labels = ""\naugmentation = "flip"\nwhen_changed = "refuse"',
         "folder = Path(output_dir, 'runs', run)\n"
         "(folder / 'fold0').mkdir(parents=True, exist_ok=True)\n"
         "with open(folder / 'fold0' / 'checkpoint', 'a') as log: log.write('trained ')\n"
@@ -198,6 +204,12 @@ def test_a_run_with_pseudo_labels_waits_for_its_teacher(project: Path):
     assert command.split()[-3:] == [str(project / "data"), str(project / "results"), "teacher"]
     order = [plan.stdout.index(name) for name in ("runs/teacher/scores.json", "pseudo.teacher.csv", "runs/student/")]
     assert order == sorted(order)
+
+
+def test_a_run_with_a_policy_that_is_searched_for_waits_for_the_search(project: Path):
+    assert planned(project, "--", "search") == {"search"}
+    write_values(project, augmentation="results/search/best_policy.json")
+    assert planned(project) == {"search", "train_03_one_model", "infer", "ensemble", "compare"}
 
 
 def test_whether_cleaning_helped_is_asked_of_each_finished_run(project: Path):

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.browser
 NOTEBOOKS = (
     "00_prepare_data",
     "01_label_cleaning",
+    "02_search_augmentation",
     "03_one_model",
     "04_three_model",
     "05_average_weights",
