@@ -67,6 +67,11 @@ def averages(values):
     return bool(values.get("keep_epochs") or values.get("ema_decay"))
 
 
+def reads_clean_labels(values):
+    """Whether cleaning could have helped a run, which it cannot where the labels are the given ones or a network's."""
+    return values.get("label_source", "clean") == "clean" and not values.get("pseudo_labels")
+
+
 def weights_of(run):
     """The files that tell when the weights of a run stand: its training's scores, and what was picked of averages."""
     return [f"{OUTPUT}/runs/{run}/scores.json", *([f"{OUTPUT}/runs/{run}/averaging.json"] if run in AVERAGE else [])]
@@ -97,8 +102,11 @@ TABLES = [f"{OUTPUT}/tables/{name}.csv" for name in ("photos", "external", "grou
 CLEAN = f"{OUTPUT}/tables/clean.csv"
 DECISIONS = [relative(path) for path in sorted(files.project_path(OUTPUT).glob("review/decisions.*.jsonl"))]
 TRAIN = {run: settings(notebook, run, when_changed="restart") for run, notebook in RUNS.items()}
-AVERAGE = {run: settings("05_average_weights", run) for run, values in TRAIN.items() if averages(values)}
-INFER = {run: settings("06_inference", run) for run in RUNS}
+# A soup needs all its runs and is made by hand; a step of one run writes all that the steps after it read.
+AVERAGE = {
+    run: settings("05_average_weights", run) | {"soup_of": []} for run, values in TRAIN.items() if averages(values)
+}
+INFER = {run: settings("06_inference", run) | {"split": "both"} for run in RUNS}
 ENSEMBLE = settings(
     "07_ensemble",
     test_filenames=[f"{OUTPUT}/inferences/{run}.test.csv" for run in RUNS],
@@ -116,10 +124,10 @@ rule all:
         f"{OUTPUT}/comparison/scores.csv",
 
 
-# snakemake --cores all --configfile notebooks/params/NAME.yml did_it_help
+# snakemake did_it_help --cores all --configfile notebooks/params/NAME.yml
 rule did_it_help:
     input:
-        [f"{OUTPUT}/gain/{run}.json" for run in RUNS],
+        [f"{OUTPUT}/gain/{run}.json" for run in RUNS if reads_clean_labels(TRAIN[run])],
 
 
 rule prepare:
@@ -159,7 +167,7 @@ rule clean:
         HEADLESS
 
 
-# snakemake --cores all --configfile notebooks/params/NAME.yml search
+# snakemake search --cores all --configfile notebooks/params/NAME.yml
 rule search:
     input:
         TABLES,
@@ -235,7 +243,7 @@ rule pseudo_labels:
     input:
         TABLES,
         CLEAN,
-        f"{OUTPUT}/runs/{{run}}/scores.json",
+        lambda wildcards: weights_of(wildcards.run),
     output:
         f"{OUTPUT}/tables/pseudo.{{run}}.csv",
     params:

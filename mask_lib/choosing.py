@@ -9,7 +9,7 @@ import pandas as pd
 
 from mask_lib import blending, calibration, scores
 from mask_lib.blending import METHODS, Recipe
-from mask_lib.ensemble import COLUMNS, check_weights
+from mask_lib.ensemble import COLUMNS, Members, check_weights
 from mask_lib.out_of_fold import OutOfFold, is_finished, read_out_of_fold
 from mask_lib.scores import Score
 
@@ -50,14 +50,19 @@ class _Candidate:
 
 
 def decide(
-    output_dir: Path, names: Sequence[str], weights: Sequence[float], seed: int = 0
+    output_dir: Path, members: Members, weights: Sequence[float], seed: int = 0
 ) -> tuple[OutOfFold | None, Choice]:
     """The members' out-of-fold probabilities and the recipe: the given `weights`, or if there are none the chosen ones.
 
     Members that are no finished runs of this experiment, such as files from elsewhere, cannot be judged:
     then there is no table, and weights that are not given are equal.
     """
-    unknown = [name for name in names if not is_finished(output_dir, name)]
+    names = members.names
+    unknown = [
+        name
+        for name, own in zip(names, members.own, strict=True)
+        if not (own and is_finished(output_dir, name))  # a file from elsewhere may bear the name of a run here
+    ]
     if unknown:
         check_weights(weights or [1.0] * len(names), len(names))
         parts = np.array(weights or [1.0] * len(names), dtype=np.float64)

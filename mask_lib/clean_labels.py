@@ -35,15 +35,28 @@ def read_splits(
 
     label_source: clean takes labels from `tables/clean.csv` and leaves dropped photos out of every
     part; where that file is not there, and with given, the labels are those of the data set.
-    Raises ValueError if clean.csv was written before photos were added to the set.
+    Raises ValueError if clean.csv was written before photos were added to the set, FileNotFoundError
+    if it is missing though there are decisions.
     """
     splits = folds.read_splits(Path(output_dir), small, partial)
-    if label_source == "given" or not clean_path(output_dir).exists():
+    if label_source == "given" or not _is_cleaned(Path(output_dir)):
         return splits
     class_of, dropped = _read(clean_path(output_dir)), _read(dropped_path(output_dir))
     cleaned = {fold: _with_classes(split, class_of, dropped) for fold, split in splits.items()}
     folds.audit(cleaned)
     return cleaned
+
+
+def _is_cleaned(output_dir: Path) -> bool:
+    """Whether there are clean labels. Raises FileNotFoundError if there are decisions that no table holds yet."""
+    if clean_path(output_dir).exists():
+        return True
+    if any((output_dir / "review").glob("decisions.*.jsonl")):
+        raise FileNotFoundError(
+            f"no {files.shown_path(clean_path(output_dir))}, though labels were decided on: run 01_label_cleaning, or "
+            "train with label_source: given"
+        )
+    return False
 
 
 def _read(path: Path) -> pd.Series:

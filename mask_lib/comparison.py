@@ -183,9 +183,11 @@ def verdict(finished: Sequence[FinishedRun], found: pd.DataFrame) -> str:
         return f"Only one run is finished: {told}."
     against = found[(found["b"] == best.name) & (found["metric"] == "macro_f1")]
     is_beaten, is_apart = against["real"] & (against["difference"] > 0), against["difference"].isna()
+    is_worse = against["real"] & (against["difference"] < 0)  # others were scored on other photos as well
     groups = {
         "It is really better than {}.": is_beaten,
-        "From {} it cannot be told apart by these people.": ~is_beaten & ~is_apart,
+        "On the photos they share it is really worse than {}.": is_worse,
+        "From {} it cannot be told apart by these people.": ~is_beaten & ~is_worse & ~is_apart,
         "With {} it shares no photo, so nothing can be said.": is_apart,
     }
     sentences = [words.format(", ".join(against["a"][rows])) for words, rows in groups.items() if rows.any()]

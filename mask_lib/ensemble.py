@@ -35,6 +35,7 @@ class Members:
     names: list[str]
     weights: list[float]
     tables: dict[str, list[pd.DataFrame]]  # test, with ImageID; test_val, with path and label
+    own: list[bool] = dataclasses.field(default_factory=list)  # whether its files are this experiment's
 
     def mean(self, which: str) -> pd.DataFrame:
         """The weighted mean of the members' tables of a set, test or test_val."""
@@ -47,12 +48,15 @@ def read_members(
     test_val_filenames: Sequence[str],
     weights: Sequence[float],
     ids: Sequence[str] | None = None,
+    labels_of: pd.Series | None = None,
 ) -> Members:
     """The members of an ensemble, their files checked.
 
     Empty lists stand for every file under `inferences/`, and for equal weights. `ids` are those of
     info.csv: with them a test file must hold the same, in the same order, as 06_inference writes it; a
-    file in another order was edited since. Raises ValueError that names the file, or if the lists
+    file in another order was edited since. `labels_of` are today's labels by path: runs may have been
+    trained before or without cleaning, and are judged alike; held-out photos that are not among them are
+    left out. Raises ValueError that names the file, or if the lists
     differ in length or in their runs' order, FileNotFoundError if there is nothing.
     """
     given = {"test": [*test_filenames], "test_val": [*test_val_filenames]}
@@ -71,12 +75,24 @@ def read_members(
         which: [read_probabilities(files.project_path(name), KEYS[which]) for name in names]
         for which, names in given.items()
     }
+    if labels_of is not None:
+        tables["test_val"] = [with_labels(table, labels_of) for table in tables["test_val"]]
     expected = {"test": ids, "test_val": tables["test_val"][0]["path"]}
     for which, names in given.items():
         for name, table in zip(names, tables[which], strict=True):
             if expected[which] is not None:
                 _check_order(name, table[KEYS[which]], expected[which], "info.csv" if which == "test" else names[0])
-    return Members(runs["test"], [float(weight) for weight in weights] or [1.0] * len(runs["test"]), tables)
+    weights = [float(weight) for weight in weights] or [1.0] * len(runs["test"])
+    home = files.project_path(Path(output_dir) / "inferences").resolve()
+    pairs = zip(given["test"], given["test_val"], strict=True)
+    own = [all(files.project_path(name).resolve().parent == home for name in pair) for pair in pairs]
+    return Members(runs["test"], weights, tables, own)
+
+
+def with_labels(table: pd.DataFrame, labels_of: pd.Series) -> pd.DataFrame:
+    """The rows of `table` whose path has a label in `labels_of` (index path), with that label."""
+    kept = table[table["path"].isin(labels_of.index)].reset_index(drop=True)
+    return kept.assign(label=labels_of[kept["path"]].to_numpy("int64"))
 
 
 def _check_order(name: str, found: Sequence[str], wanted: Sequence[str], source: str) -> None:

@@ -153,8 +153,10 @@ def as_photos(table: pd.DataFrame) -> pd.DataFrame:
     """External photos with the columns of a photo table, split `external`.
 
     `photos.files_of` finds their files, so that they can be shown, and compared with all others for copies.
+    The label is empty where not every attribute is known.
     """
-    return table.assign(split=photos.EXTERNAL)[photos.PHOTO_COLUMNS]
+    label = table["label"].astype("Int64").mask(table["label"] == PARTIAL)
+    return table.assign(split=photos.EXTERNAL, label=label)[photos.PHOTO_COLUMNS]
 
 
 def with_external(labeled: pd.DataFrame, output_dir: str | os.PathLike[str]) -> pd.DataFrame:

@@ -54,7 +54,9 @@ def mixed(
     beside = torch.from_numpy(partner).to(photos.device)
     target, weights, known = wanted
     target = target if target.is_floating_point() else functional.one_hot(target, labels.CLASS_COUNT).float()
-    target = target[:count] * shares + target[beside] * (1 - shares)
+    blend = target[:count] * shares + target[beside] * (1 - shares)
+    # What is not there at all must not count: an unknown border is NaN, and 0 times that is no 0.
+    target = torch.where(shares == 1, target[:count], torch.where(shares == 0, target[beside], blend))
     if weights is not None:
         weights = weights[:count] * shares[:, 0] + weights[beside] * (1 - shares[:, 0])
     if known is not None:  # what is not there at all need not be known

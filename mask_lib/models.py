@@ -138,8 +138,14 @@ def initial_state(
         network = build(architecture, class_count, channels=channels, head=head)
     if weights == "none":
         return network.state_dict()
-    from_file = weights != "imagenet"
-    found = read_checkpoint(files.project_path(weights))[0] if from_file else imagenet_state(architecture)
+    if weights == "imagenet":
+        return adopt(network, imagenet_state(architecture), weights)
+    found, manifest = read_checkpoint(files.project_path(weights))
+    if "fold" in manifest:
+        raise ValueError(
+            f"{weights} was trained on fold {manifest['fold']} of a run: it knows people whom other folds validate, "
+            "and their scores would mean nothing; start from imagenet, none, or weights from elsewhere"
+        )
     return adopt(network, found, weights)
 
 

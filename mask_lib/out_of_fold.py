@@ -18,6 +18,7 @@ class OutOfFold:
     names: list[str]
     photos: pd.DataFrame  # path, person, label
     probabilities: np.ndarray  # (M, N, 18) float64, members in the order of `names`, photos in that of `photos`
+    fold_count: int = 1  # networks of the member with the fewest, whose mean answers the evaluation photos
 
     @property
     def truth(self) -> np.ndarray:
@@ -34,7 +35,8 @@ def read_out_of_fold(output_dir: Path, names: Sequence[str]) -> OutOfFold:
     """The out-of-fold tables `runs/<run>/fold<k>/oof.csv` of the finished runs `names`, joined and aligned.
 
     Labels are today's cleaned ones, whatever a run was trained on, and photos dropped since are left
-    out: all members are judged alike. Raises FileNotFoundError for a run that is not finished,
+    out: all members are judged alike. `person` is the group of people who share copies.
+    Raises FileNotFoundError for a run that is not finished,
     ValueError that names a run whose file is faulty, or whose photos differ from what most members have.
     """
     split = next(iter(clean_labels.read_splits(output_dir).values()))
@@ -48,7 +50,11 @@ def read_out_of_fold(output_dir: Path, names: Sequence[str]) -> OutOfFold:
         strange = sorted(usual - set(photos["path"]))[:3]
         raise ValueError(f"runs {list(names)} hold photos that are not in the split, such as {strange}: train again")
     stack = np.stack([table.loc[photos["path"], COLUMNS].to_numpy(dtype=np.float64) for table in tables.values()])
-    return OutOfFold(list(names), photos, stack)
+    groups = folds.read_groups(Path(output_dir))
+    if groups is not None:
+        photos = photos.assign(person=photos["person"].map(groups).fillna(photos["person"]))
+    fold_count = min(len(trained_folds(Path(output_dir) / "runs" / name)) for name in names)
+    return OutOfFold(list(names), photos, stack, fold_count)
 
 
 def is_finished(output_dir: Path, run: str) -> bool:
@@ -60,8 +66,7 @@ def _joined_folds(folder: Path) -> pd.DataFrame:
     """A finished run's out-of-fold table over its folds: path, label, p00 … p17. Each fold's file is checked."""
     if not (folder / "scores.json").exists():
         raise FileNotFoundError(f"{files.shown_path(folder)} holds no finished run: run 03_one_model for it first")
-    chosen = files.read_json(folder / "config.json").get("folds") or _folds_of(folder)
-    paths = [folder / f"fold{fold}" / "oof.csv" for fold in chosen]
+    paths = [folder / f"fold{fold}" / "oof.csv" for fold in trained_folds(folder)]
     missing = [files.shown_path(path) for path in paths if not path.exists()]
     if missing:
         raise FileNotFoundError(f"no {', '.join(missing)}: run 03_one_model for {folder.name} again")
@@ -73,8 +78,9 @@ def _joined_folds(folder: Path) -> pd.DataFrame:
     return joined
 
 
-def _folds_of(folder: Path) -> list[int]:
-    return sorted(int(path.parent.name.removeprefix("fold")) for path in folder.glob("fold[0-9]*/oof.csv"))
+def trained_folds(folder: Path) -> list[int]:
+    """The folds that a finished run's scores are of: its folder may hold more, from when there were more folds."""
+    return sorted(int(row["fold"]) for row in files.read_json(folder / "scores.json")["folds"])
 
 
 def _usual_photos(tables: dict[str, pd.DataFrame]) -> set[str]:

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mask_lib import clean_labels, files, labels
+from mask_lib import clean_labels, external, files, folds, labels, photos
 from mask_lib.ensemble import check_submission
 
 LEAK_COLUMNS = ["ImageID", "path", "label", "distance"]
 OVERRIDE_COLUMNS = ["ImageID", "path", "predicted", "label", "distance", "applied", "why"]
 NEAREST = "label of the nearest copy"
-DROPPED = "label cleaning dropped the training photo"
+UNKNOWN = "no label of the training photo counts: cleaning dropped it, or it is not wholly known"
 CONFLICT = "copies equally near have different labels"
 
 
@@ -38,9 +38,22 @@ def read_leaks(output_dir: Path) -> pd.DataFrame:
 
 
 def training_labels(output_dir: Path) -> dict[str, int]:
-    """The label 0-17 of each training photo by its path, as cleaned; photos that cleaning dropped are left out."""
+    """The label 0-17 of each training photo by its path, as cleaned, and of external ones.
+
+    Photos that cleaning dropped, and external ones of which not every attribute is known, are left out.
+    """
     split = next(iter(clean_labels.read_splits(output_dir).values()))
-    return dict(zip(split["path"], split["label"].astype(int).tolist(), strict=True))
+    outside = external.read(output_dir)  # a fold may leave some of them out
+    known = [split[["path", "label"]], outside.loc[outside["label"] != external.PARTIAL, ["path", "label"]]]
+    table = pd.concat(known, ignore_index=True)
+    return dict(zip(table["path"], table["label"].astype(int).tolist(), strict=True))
+
+
+def both_sides(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The evaluation photos of a table that `apply` gives, and their originals: columns path, split, for galleries."""
+    is_outside = folds.is_external(table["path"])
+    original = table[["path"]].assign(split=np.where(is_outside, photos.EXTERNAL, "train"))
+    return pd.DataFrame({"path": table["ImageID"], "split": "eval"}), original
 
 
 def apply(
@@ -86,7 +99,7 @@ def _decided(found: pd.DataFrame) -> pd.DataFrame:
     parts = [
         first[~is_conflict].drop_duplicates("ImageID").assign(applied=True, why=NEAREST),
         first[is_conflict].assign(applied=False, why=CONFLICT),
-        silent.assign(applied=False, why=DROPPED),
+        silent.assign(applied=False, why=UNKNOWN),
     ]
     return pd.concat(parts).astype({"applied": bool})
 

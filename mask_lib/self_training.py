@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mask_lib import config, devices, files, inference, models, photos, pseudo_labels, trainable, views
+from mask_lib import config, devices, files, folds, hashes, inference, models, photos, pseudo_labels, trainable, views
 
 
 def predictions(data_dir: Path, output_dir: Path, run: str, num_tta: int = 1) -> dict[int, pd.DataFrame]:
@@ -65,11 +65,28 @@ def make(
     """Predict, choose (see `pseudo_labels.choose`) and write `tables/pseudo.<run>.csv`; returns the table."""
     output = files.project_path(output_dir)
     data = photos.find_data(data_dir, unpack_into=output / "unpacked")
-    predicted = predictions(data, output, run, num_tta)
-    found = pseudo_labels.choose(predicted, threshold, class_share, weight)
     splits = trainable.read_splits(output, inference.run_settings(output, run))
+    predicted = {
+        fold: without_copies(table, splits[fold], output)
+        for fold, table in predictions(data, output, run, num_tta).items()
+    }
+    found = pseudo_labels.choose(predicted, threshold, class_share, weight)
     pseudo_labels.write(found, output, run, {fold: splits[fold] for fold in predicted})
     return found
+
+
+def without_copies(table: pd.DataFrame, split: pd.DataFrame, output_dir: Path) -> pd.DataFrame:
+    """The rows of absolute `path`s that are no copies of photos which a fold validates or holds out."""
+    unseen = set(split.loc[split["split"] != folds.TRAIN, "path"])
+    copies = {
+        image
+        for kind in hashes.KINDS
+        for path in [output_dir / "tables" / f"data_leak.{kind}.csv"]
+        if path.exists()
+        for image, original in pd.read_csv(path, dtype=str)[["ImageID", "path"]].itertuples(index=False)
+        if original in unseen
+    }
+    return table[~table["path"].map(os.path.basename).isin(copies)].reset_index(drop=True)
 
 
 def in_words(run: str, found: pd.DataFrame) -> str:

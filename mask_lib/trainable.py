@@ -49,7 +49,8 @@ def with_attributes(split: pd.DataFrame, outside: pd.DataFrame) -> pd.DataFrame:
 
 def is_real(rows: pd.DataFrame) -> pd.Series:
     """(N,) bool: which rows of a split have a whole label of full weight, neither a pseudo- nor a partial one."""
-    return (rows["label"] != PARTIAL) & (rows.get("weight", 1.0) == 1)
+    is_named = rows["person"].str.startswith(pseudo_labels.PREFIX) if "person" in rows else False
+    return (rows["label"] != PARTIAL) & (rows.get("weight", 1.0) == 1) & ~pd.Series(is_named, rows.index, dtype=bool)
 
 
 def photo_table(output_dir: str | os.PathLike[str], run: Run) -> pd.DataFrame:

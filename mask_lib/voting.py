@@ -330,7 +330,8 @@ def merges(vectors: np.ndarray, masks: np.ndarray, least: float = 0.0) -> list[t
             continue  # one of them has grown or gone since
         if (counts[row] + counts[other] > limits).any():
             continue  # and never will fit, since clusters only grow
-        found.append((-unlike, row, other))
+        # Among identical photos the mean of a merger may rise by a rounding error; the order must not.
+        found.append((min(-unlike, found[-1][0]) if found else -unlike, row, other))
         sums[row] += sums[other]
         counts[row] += counts[other]
         age[row], age[other] = age[row] + 1, -1

@@ -220,6 +220,12 @@ def test_whether_cleaning_helped_is_asked_of_each_finished_run(project: Path):
     assert planned(project, "--", "did_it_help") == {"gain", "did_it_help"}
 
 
+def test_the_commands_that_the_readme_names_are_understood(project: Path):
+    for target in ("did_it_help", "search"):
+        plan = snakemake(project, target, *TOY, "--dry-run")
+        assert plan.returncode == 0, plan.stdout
+
+
 def test_a_chain_that_stops_keeps_what_was_done_and_goes_on_from_there(project: Path):
     results = project / "results"
     prepared = (results / "notebooks/00_prepare_data.ipynb").stat().st_mtime_ns

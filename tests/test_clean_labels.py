@@ -41,6 +41,15 @@ def test_without_a_clean_table_the_given_labels_stand(output):
         pd.testing.assert_frame_equal(split, folds.read_splits(output)[fold])
 
 
+def test_decisions_that_no_table_holds_yet_are_not_passed_over(output):
+    clean_labels.clean_path(output).unlink()
+    (output / "review").mkdir()
+    (output / "review" / "decisions.ann.jsonl").touch()
+    with pytest.raises(FileNotFoundError, match=r"no .*clean\.csv, though labels were decided on: run 01"):
+        clean_labels.read_splits(output)
+    assert clean_labels.read_splits(output, "given")
+
+
 def test_the_contract_holds_absolute_paths_and_classes(output):
     table = pd.read_csv(output / "tables" / "clean.csv")
     assert list(table.columns) == ["path", "class"] and len(table) == 2 * toys.PEOPLE - 1

@@ -188,6 +188,14 @@ def test_the_verdict_names_the_beaten_and_those_that_cannot_be_told_apart(runs):
     assert "really better than weak. From middling it cannot be told apart" in words
 
 
+def test_a_run_that_leads_by_easier_photos_is_said_to_be_worse_on_those_they_share(runs):
+    table = comparison.differences(runs, draws=200)
+    turned = table.assign(difference=-table["difference"], low=-table["high"], high=-table["low"])
+    words = comparison.verdict(runs, turned)
+    assert "On the photos they share it is really worse than middling, weak." in words
+    assert "cannot be told apart" not in words and "really better" not in words
+
+
 def test_tables_are_written_where_people_look_for_them(runs, tmp_path):
     tables = {"settings": comparison.settings_table(runs), "scores": comparison.score_table(runs)}
     written = comparison.write(tmp_path, tables)

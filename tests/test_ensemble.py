@@ -313,3 +313,9 @@ def test_a_sound_submission_passes():
 def test_a_submission_that_the_contest_would_reject_is_refused(found, complaint):
     with pytest.raises(ValueError, match=complaint):
         ensemble.check_submission(found, IDS)
+
+
+def test_held_out_photos_are_judged_by_todays_labels_and_without_those_dropped_since():
+    table = pd.DataFrame({"path": ["a", "b", "c"], "label": [0, 1, 2]})
+    found = ensemble.with_labels(table, pd.Series({"c": 5, "a": 0}))
+    assert found.to_numpy().tolist() == [["a", 0], ["c", 5]]

@@ -155,3 +155,14 @@ def test_an_attribute_is_known_of_a_mixed_photo_if_it_is_of_all_that_is_in_it():
 
 def test_nobody_whose_class_is_unknown_is_a_partner_from_the_old():
     assert mixing.oldest(np.array([-1, 2, -1, 17])).tolist() == [1, 3]
+
+
+def test_what_is_unknown_of_a_partner_stays_out_of_a_photo_that_is_not_mixed():
+    """An unknown border of an ordinal head's target is NaN."""
+    target = torch.ones(COUNT, 3)
+    target[COUNT // 2 :, 2] = torch.nan
+    partner = np.arange(COUNT)[::-1].copy()
+    never = run_of("mixup", mixing_probability=0.0)
+    photos, _ = plain_photos()
+    _, wanted = mixing.mixed(photos, Wanted(target), partner, never, np.random.default_rng(0))
+    torch.testing.assert_close(wanted.target, target, equal_nan=True)

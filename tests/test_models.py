@@ -148,7 +148,7 @@ def test_weights_the_hub_left_on_this_machine_need_no_network(tmp_path, monkeypa
 
 
 def test_weights_come_from_a_file(tmp_path):
-    models.write_checkpoint(tmp_path / "other.safetensors", state_of(1), {"fold": 0})
+    models.write_checkpoint(tmp_path / "other.safetensors", state_of(1), {"note": "from elsewhere"})
     found, head = models.initial_state(TINY, str(tmp_path / "other.safetensors"), seed=2), ("fc.weight", "fc.bias")
     assert equal(found, {name: (state_of(2) if name in head else state_of(1))[name] for name in found})
 
@@ -441,3 +441,10 @@ def test_a_failed_write_leaves_the_checkpoint_before_it(tmp_path):
         models.write_checkpoint(path, {"weight": "no tensor"}, {"epoch": 2})
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_weights_of_a_fold_are_refused_since_they_know_other_folds_people(tmp_path):
+    path = tmp_path / "best.safetensors"
+    models.write_checkpoint(path, models.initial_state("test_resnet", "none", seed=0), {"fold": 3})
+    with pytest.raises(ValueError, match="was trained on fold 3 of a run: it knows people whom other folds validate"):
+        models.initial_state("test_resnet", str(path), seed=0)

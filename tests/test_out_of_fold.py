@@ -7,7 +7,7 @@ import opinions
 import pandas as pd
 import pytest
 
-from mask_lib import choosing, clean_labels, files, folds, out_of_fold
+from mask_lib import choosing, clean_labels, ensemble, files, folds, out_of_fold
 
 RUNS = ["first", "second.b", "third"]
 PEOPLE = 12
@@ -22,7 +22,7 @@ def write_run(output: Path, run: str, splits: dict[int, pd.DataFrame], seed: int
         table = table.join(pd.DataFrame(values, columns=opinions.COLUMNS)).sample(frac=1, random_state=seed)
         files.write_csv(table, output / "runs" / run / f"fold{fold}" / "oof.csv")
     files.write_json({"run": run, "folds": [], **settings}, output / "runs" / run / "config.json")
-    files.write_json({}, output / "runs" / run / "scores.json")
+    files.write_json({"folds": [{"fold": fold} for fold in splits]}, output / "runs" / run / "scores.json")
 
 
 @pytest.fixture
@@ -95,9 +95,9 @@ def test_a_run_of_fewer_folds_is_named(output, splits):
     assert len(alone.photos) == (splits[0]["split"] == "val").sum()
 
 
-def test_only_the_folds_of_the_settings_are_read(output, splits):
+def test_only_the_folds_that_the_scores_are_of_are_read(output, splits):
     """An earlier run of more folds may have left a folder."""
-    files.write_json({"run": "first", "folds": [0, 2]}, output / "runs" / "first" / "config.json")
+    files.write_json({"folds": [{"fold": 0}, {"fold": 2}]}, output / "runs" / "first" / "scores.json")
     oof(output, "first", 1).write_text("left by something else")
     found = out_of_fold.read_out_of_fold(output, ["first"])
     assert len(found.photos) == sum((splits[fold]["split"] == "val").sum() for fold in (0, 2))
@@ -141,17 +141,42 @@ def test_nobody_is_no_ensemble(output):
         out_of_fold.read_out_of_fold(output, [])
 
 
+def members(output: Path, names: list[str], own: bool = True) -> ensemble.Members:
+    return ensemble.Members(names, [1.0] * len(names), {}, [own] * len(names))
+
+
+def test_a_file_from_elsewhere_is_not_judged_by_a_run_of_its_name(output):
+    found, choice = choosing.decide(output, members(output, ["first"], own=False), [])
+    assert found is None and choice.reason.startswith("first cannot be judged")
+
+
+def test_folds_of_an_earlier_larger_count_are_left_out(output, splits):
+    stale = pd.read_csv(oof(output, "first", 0))
+    files.write_csv(stale, oof(output, "first", 3))
+    found = out_of_fold.read_out_of_fold(output, ["first"])
+    assert found.fold_count == 3 and len(found.photos) == found.photos["path"].nunique()
+
+
+def test_people_who_share_copies_are_one(output, splits):
+    people = sorted(set(splits[0]["person"]))
+    groups = pd.Series(people, index=people).replace({people[1]: people[0]})
+    folds.write_splits(folds.make_splits(splits[0].drop(columns="split"), 3, 0.2, 0, groups), output, groups)
+    for seed, run in enumerate(RUNS):
+        write_run(output, run, folds.read_splits(output), seed)
+    assert people[1] not in set(out_of_fold.read_out_of_fold(output, RUNS).photos["person"])
+
+
 def test_members_that_can_be_judged_get_the_best_weights_and_given_ones_are_taken(output):
-    found, choice = choosing.decide(output, RUNS, [])
+    found, choice = choosing.decide(output, members(output, RUNS), [])
     assert found.names == RUNS and choice.recipe.weights == pytest.approx((1 / 3,) * 3) and len(choice.table)
-    found, choice = choosing.decide(output, RUNS, [1.0, 0.0, 3.0])
+    found, choice = choosing.decide(output, members(output, RUNS), [1.0, 0.0, 3.0])
     assert found.names == RUNS and choice.recipe.weights == (0.25, 0.0, 0.75)
 
 
 def test_files_from_elsewhere_are_averaged_without_being_judged(output):
-    found, choice = choosing.decide(output, ["first", "stranger"], [])
+    found, choice = choosing.decide(output, members(output, ["first", "stranger"]), [])
     assert found is None and choice.recipe.weights == (0.5, 0.5) and choice.out_of_fold is None
     assert choice.reason == "stranger cannot be judged, having no out-of-fold tables here: equal weights are taken."
-    assert choosing.decide(output, ["first", "stranger"], [1.0, 3.0])[1].recipe.weights == (0.25, 0.75)
+    assert choosing.decide(output, members(output, ["first", "stranger"]), [1.0, 3.0])[1].recipe.weights == (0.25, 0.75)
     with pytest.raises(ValueError, match="2 files but 1 weights"):
-        choosing.decide(output, ["first", "stranger"], [1.0])
+        choosing.decide(output, members(output, ["first", "stranger"]), [1.0])

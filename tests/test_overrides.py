@@ -61,7 +61,7 @@ def test_equally_near_originals_that_differ_decide_nothing_and_are_listed():
 def test_a_dropped_original_has_no_say_and_is_listed():
     found, table = overrides.apply(SUBMISSION, leaks(("a.jpg", "x/1.jpg", 5, 0)), {})
     assert found.equals(SUBMISSION)
-    assert table[["path", "applied", "why"]].values.tolist() == [["x/1.jpg", False, overrides.DROPPED]]
+    assert table[["path", "applied", "why"]].values.tolist() == [["x/1.jpg", False, overrides.UNKNOWN]]
     assert table["label"].isna().all()
 
 
@@ -111,7 +111,7 @@ def test_words_count_what_was_done():
     _, table = overrides.apply(SUBMISSION, some, {"x/1.jpg": 0, "y/1.jpg": 5})
     said = overrides.in_words(table)
     assert "take their label: 3, which changes 2 of the answers." in said
-    assert f"Left as predicted because {overrides.DROPPED}: 1." in said
+    assert f"Left as predicted because {overrides.UNKNOWN}: 1." in said
 
 
 @pytest.fixture
@@ -165,3 +165,11 @@ def test_the_second_submission_lies_where_the_contract_says_and_is_checked(outpu
 def test_a_caption_tells_what_was_predicted_and_what_is_known():
     _, table = overrides.apply(SUBMISSION, leaks(("a.jpg", "x/1.jpg", 5, 0)), {"x/1.jpg": 11})
     assert overrides.captions(table) == ["predicted worn male <30\nlabeled incorrect female 60+"]
+
+
+def test_both_sides_of_an_override_are_found_in_their_folders():
+    both = leaks(("a.jpg", "x/1.jpg", 5, 0), ("d.jpg", "/elsewhere/2.jpg", 5, 0))
+    _, table = overrides.apply(SUBMISSION, both, {"x/1.jpg": 11, "/elsewhere/2.jpg": 3})
+    evaluated, originals = overrides.both_sides(table)
+    assert evaluated.to_numpy().tolist() == [["d.jpg", "eval"], ["a.jpg", "eval"]]
+    assert originals.to_numpy().tolist() == [["/elsewhere/2.jpg", "external"], ["x/1.jpg", "train"]]

@@ -1,5 +1,6 @@
 """From a trained run to its pseudo-labels: by fold, and deaf to the labels of whom the fold validates."""
 
+import os
 import shutil
 import types
 
@@ -142,3 +143,12 @@ def test_the_command_writes_the_table_and_tells_what_it_holds(trained, monkeypat
     assert "toy: pseudo-labels\nfold 0: " in capsys.readouterr().out
     table = pseudo_labels.read(output, "toy", clean_labels.read_splits(output))
     assert 0 < len(table) < 24
+
+
+def test_copies_of_validated_photos_get_no_pseudo_label(tmp_path):
+    split = pd.DataFrame({"path": ["a/1.jpg", "b/1.jpg", "c/1.jpg"], "split": ["train", "val", "test_val"]})
+    leaks = pd.DataFrame({"ImageID": ["x.jpg", "y.jpg", "z.jpg"], "path": split["path"], "label": 0, "distance": 0})
+    files.write_csv(leaks, tmp_path / "tables" / "data_leak.phash.csv")
+    table = pd.DataFrame({"path": [f"/data/eval/images/{name}.jpg" for name in "wxyz"]})
+    kept = self_training.without_copies(table, split, tmp_path)
+    assert kept["path"].map(os.path.basename).tolist() == ["w.jpg", "x.jpg"]
