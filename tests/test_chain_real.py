@@ -1,5 +1,6 @@
 """The real Snakefile and notebooks on a tiny painted set: every promised file, and a training that is killed."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -214,13 +215,15 @@ def test_three_heads_are_trained_compared_and_predicted_like_one(project: Path, 
         assert done.returncode == 0, done.stderr
         folder = output / "runs" / "heads"
         written = {path.relative_to(folder).as_posix() for path in folder.rglob("*.*")}
-        of_one = output / "runs" / "tiny"
-        assert written == {path.relative_to(of_one).as_posix() for path in of_one.rglob("*.*")}
+        trained = {
+            path.relative_to(output / "runs" / "tiny").as_posix() for path in (output / "runs/tiny").rglob("*.*")
+        }
+        assert written == {name for name in trained if not re.search("averaging|swa|trained", name)}
         assert files.read_json(folder / "config.json")["head"] == "three"
         report = " ".join(out.with_suffix(".html").read_text(encoding="utf-8").split())
         assert "Its macro F1 less that of tiny, which has 18 outputs, is" in report
         assert "apart" in report and "Traceback" not in report
-        test, _ = inference.predict_run(project / "data" / "sample", output, "heads")
+        test = inference.predict_run(project / "data" / "sample", output, "heads")["test"]
         probabilities = test[CLASSES].to_numpy()
         assert len(test) == len(pd.read_csv(output / "inferences" / "tiny.test.csv"))
         np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
