@@ -49,6 +49,12 @@ def settings(notebook, run=None, **chain):
         raise WorkflowError(str(error))
 
 
+def held(notebook, run, **values):
+    """What a step of one run is run with, where the chain allows but these values, whatever the configuration says."""
+    declared = parameters.notebook_parameters(source(notebook))
+    return settings(notebook, run) | {name: value for name, value in values.items() if name in declared}
+
+
 def setting(notebook, name):
     """One value that a step runs with."""
     return (parameters.notebook_parameters(source(notebook)) | settings(notebook))[name]
@@ -103,10 +109,8 @@ CLEAN = f"{OUTPUT}/tables/clean.csv"
 DECISIONS = [relative(path) for path in sorted(files.project_path(OUTPUT).glob("review/decisions.*.jsonl"))]
 TRAIN = {run: settings(notebook, run, when_changed="restart") for run, notebook in RUNS.items()}
 # A soup needs all its runs and is made by hand; a step of one run writes all that the steps after it read.
-AVERAGE = {
-    run: settings("05_average_weights", run) | {"soup_of": []} for run, values in TRAIN.items() if averages(values)
-}
-INFER = {run: settings("06_inference", run) | {"split": "both"} for run in RUNS}
+AVERAGE = {run: held("05_average_weights", run, soup_of=[]) for run, values in TRAIN.items() if averages(values)}
+INFER = {run: held("06_inference", run, split="both") for run in RUNS}
 ENSEMBLE = settings(
     "07_ensemble",
     test_filenames=[f"{OUTPUT}/inferences/{run}.test.csv" for run in RUNS],
