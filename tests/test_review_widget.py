@@ -136,7 +136,7 @@ class Desk:
         until(lambda: not self.look()["open"], "all is acknowledged", 15)
 
     def kernel(self) -> int:
-        return int((self.folder / "kernel.pid").read_text())
+        return int((self.folder / "kernel.pid").read_text() or 0)  # empty while it is being written
 
     def rerun(self) -> None:
         """Wait for the server to start a new kernel, and run the cells again in it."""
@@ -144,7 +144,7 @@ class Desk:
         self.page.wait_for_function(KERNEL_IS_BACK, timeout=LONGEST)
         before = self.kernel()
         jupyter_pages.run_all(self.page)
-        until(lambda: self.kernel() != before, "the cells run in a new kernel")
+        until(lambda: self.kernel() not in (0, before), "the cells run in a new kernel")
         self.await_screen()
 
 
