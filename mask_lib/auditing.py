@@ -106,5 +106,6 @@ def _rows(split: pd.DataFrame) -> set[tuple[str, str, int]]:
 
 
 def refuse(culprits, what: str) -> None:
+    """Raise ValueError that says `what` is wrong, how often, and names three culprits; nothing if there are none."""
     if len(culprits):
         raise ValueError(f"{what}: {len(culprits)}, such as {sorted(culprits)[:3]}")

@@ -45,6 +45,7 @@ def matrices(
 
 
 def flipped(drawn: Drawn, tall: float) -> torch.Tensor:
+    """(B, 2, 3) matrices of a mirror image."""
     return matrices(drawn, ((-1, 0, 0), (0, 1, 0)))
 
 
@@ -56,28 +57,34 @@ def rotated(drawn: Drawn, tall: float) -> torch.Tensor:
 
 
 def sheared_x(drawn: Drawn, tall: float) -> torch.Tensor:
+    """(B, 2, 3) matrices that lean photos sideways about their centre; values: tangents of the angle."""
     return matrices(drawn, ((1, drawn.values * tall, 0), (0, 1, 0)))
 
 
 def sheared_y(drawn: Drawn, tall: float) -> torch.Tensor:
+    """(B, 2, 3) matrices that lean photos upwards about their centre; values: tangents of the angle."""
     return matrices(drawn, ((1, 0, 0), (drawn.values / tall, 1, 0)))
 
 
 def shifted_x(drawn: Drawn, tall: float) -> torch.Tensor:
+    """(B, 2, 3) matrices of a shift to the right; values: shares of the width."""
     return matrices(drawn, ((1, 0, -2 * drawn.values), (0, 1, 0)))
 
 
 def shifted_y(drawn: Drawn, tall: float) -> torch.Tensor:
+    """(B, 2, 3) matrices of a shift downwards; values: shares of the height."""
     return matrices(drawn, ((1, 0, 0), (0, 1, -2 * drawn.values)))
 
 
 def shifted(drawn: Drawn, tall: float) -> torch.Tensor:
+    """(B, 2, 3) matrices of a shift in any direction; values: shares of a side."""
     direction = 2 * math.pi * drawn.extra[:, 0]
     right, down = torch.cos(direction) * drawn.values, torch.sin(direction) * drawn.values
     return matrices(drawn, ((1, 0, -2 * right), (0, 1, -2 * down)))
 
 
 def zoomed(drawn: Drawn, tall: float) -> torch.Tensor:
+    """(B, 2, 3) matrices that enlarge by e to the power of the values."""
     smaller = torch.exp(-drawn.values)
     return matrices(drawn, ((smaller, 0, 0), (0, smaller, 0)))
 
@@ -109,6 +116,7 @@ def centres(photos: torch.Tensor, device: torch.device | None = None) -> tuple[t
 
 
 def sampled(photos: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+    """(B, C, H, W) photos read at a (B, H, W, 2) grid, bilinear, mirrored beyond their edges."""
     return functional.grid_sample(photos, grid, padding_mode="reflection", align_corners=False)
 
 

@@ -29,26 +29,31 @@ def grey(photos: torch.Tensor) -> torch.Tensor:
 
 
 def brightness(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
+    """(B, C, H, W) float32 times 1 + value, in place."""
     return photos.mul_(spread(1 + drawn.values, photos)).clamp_(0, 1)
 
 
 def contrast(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
+    """(B, C, H, W) float32 away from or towards each photo's mean grey by 1 + value, in place."""
     middle = grey(photos).mean(dim=(1, 2, 3), keepdim=True)
     factor = spread(1 + drawn.values, photos)
     return photos.mul_(factor).add_(middle * (1 - factor)).clamp_(0, 1)
 
 
 def saturation(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
+    """(B, 3, H, W) float32 away from or towards grey by 1 + value, in place."""
     factor = spread(1 + drawn.values, photos)
     middle = grey(photos)
     return photos.mul_(factor).add_(middle.mul_(1 - factor)).clamp_(0, 1)
 
 
 def gamma(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
+    """(B, C, H, W) float32 to the power of e^value, in place."""
     return photos.pow_(spread(torch.exp(drawn.values), photos)).clamp_(0, 1)
 
 
 def invert(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
+    """(B, C, H, W) float32 as 1 less what it was, in place."""
     return photos.neg_().add_(1)
 
 
@@ -71,6 +76,7 @@ def posterize(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
 
 
 def solarize(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
+    """(B, C, H, W) float32 inverted where it is at least the value."""
     # x, or |x - 1| where it is bright: in place, without a slow choice between the two.
     bright = torch.ge(photos, spread(drawn.values, photos), out=torch.empty_like(photos))
     return photos.sub_(bright).abs_()
