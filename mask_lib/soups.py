@@ -16,6 +16,8 @@ from mask_lib import averaging, config, files, inference, models, runs, scores, 
 from mask_lib.picks import SOUP_OF, Bench, is_soup, open_benches, without_place
 
 NAME = "soup"  # of its checkpoints
+# Of the settings, what makes first weights: pretrained ones too get a head of their own for each seed.
+SAME = {"architecture", "weights", "seed"}
 State = dict[str, torch.Tensor]
 
 
@@ -34,9 +36,8 @@ def make_soup(data_dir: Path, output_dir: Path, soup: str, members: Sequence[str
     common = [fold for fold in benches if all(fold in paths for paths in found.values())]
     if not common:
         raise ValueError(f"{', '.join(members)} were trained on different folds and have none in common")
-    same = {"architecture", "weights"} | ({"seed"} if settings[0].weights == "none" else set())
     for fold in common:
-        averaging.check_alike([found[run][fold] for run in members], same)
+        averaging.check_alike([found[run][fold] for run in members], SAME)
     whole = dataclasses.replace(settings[0], run=soup, folds=tuple(common))
     folder = runs.folder_of(output_dir, soup)
     (folder / "scores.json").unlink(missing_ok=True)  # not finished until it is written again
