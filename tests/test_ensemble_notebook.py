@@ -1,5 +1,6 @@
 """07_ensemble from its first cell to its last: on runs of this experiment, and headless on files from elsewhere."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,6 @@ import opinions
 import pandas as pd
 import past_runs
 import pytest
-import yaml
 from IPython.core.interactiveshell import InteractiveShell
 from PIL import Image
 from tiny_project import CHECKOUT, environment
@@ -89,7 +89,11 @@ def test_files_of_any_name_with_weights_become_a_submission_headless(project):
     files.write_json({}, output / "submissions" / expected.FILE)  # of an older submission
     names = {f"{which}_filenames": [str(project / home / f"{which}.csv") for home in "xy"] for which in kinds}
     given = {"data_dir": "data", "output_dir": "output", **names, "weights": [1.0, 3.0]}
-    options = [text for name, value in given.items() for text in ("-p", name, yaml.safe_dump(value, width=9999))]
+    options = [
+        text
+        for name, value in given.items()
+        for text in ("-p", name, value if isinstance(value, str) else json.dumps(value))
+    ]
     done = subprocess.run(
         [sys.executable, "-m", "mask_lib.headless", str(NOTEBOOK), str(project / "out.ipynb"), *options],
         env=environment(project),
