@@ -77,6 +77,7 @@ READING_ORDER = (
     "blending",
     "choosing",
     "overrides",
+    "grouping",
     "voting",
     "decisions",
     "standing",
