@@ -75,4 +75,4 @@ lint: setup ## check style, and the notebooks for outputs, stray parameters and 
 	$(PYTHON) -m pytest -n 0 tests/test_notebooks_hygiene.py tests/test_reading_order.py
 
 bench: setup ## run the benchmarks one after another
-	@for script in benchmarks/*.py; do echo "== $$script"; $(PYTHON) "$$script"; done
+	@for script in $(filter-out %/timing.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(PYTHON) "$$script"; done

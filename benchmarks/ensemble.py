@@ -5,11 +5,11 @@ Run it with `python benchmarks/ensemble.py [models] [photos]`, with OMP_NUM_THRE
 """
 
 import sys
-import time
 from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
+import timing
 
 from mask_lib import blending, calibration
 from mask_lib.ensemble import COLUMNS, weighted_mean
@@ -28,9 +28,7 @@ def invented(models: int, photos: int) -> tuple[np.ndarray, np.ndarray]:
 
 def timed(name: str, function: Callable[[], object]) -> float:
     """Seconds of one call, printed."""
-    started = time.perf_counter()
-    function()
-    seconds = time.perf_counter() - started
+    seconds = timing.once(function)
     print(f"  {name}: {seconds:.2f} s")
     return seconds
 
