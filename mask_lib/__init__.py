@@ -43,6 +43,7 @@ READING_ORDER = (
     "devices",
     "networks",
     "models",
+    "starting_weights",
     "movements",
     "retouching",
     "operations",

@@ -33,6 +33,7 @@ from mask_lib import (
     sampling,
     schedules,
     scores,
+    starting_weights,
     targets,
 )
 
@@ -274,7 +275,7 @@ def train_fold(
     training.start(network, forward)
     last = folder / "checkpoint" / "last.safetensors"
     if not resumed(training, last, when_changed):
-        network.load_state_dict(models.first_weights(run, sampling.step_seed(run.seed, fold, 0, 0)))
+        network.load_state_dict(starting_weights.first_weights(run, sampling.step_seed(run.seed, fold, 0, 0)))
     if training.finished() and (folder / "oof.csv").exists():
         return pd.read_csv(folder / "oof.csv")
     forget_results(folder)

@@ -10,7 +10,21 @@ import torch
 import toys
 from torch.nn import functional
 
-from mask_lib import ages, config, devices, inference, labels, losses, models, networks, runs, store, training, views
+from mask_lib import (
+    ages,
+    config,
+    devices,
+    inference,
+    labels,
+    losses,
+    models,
+    networks,
+    runs,
+    starting_weights,
+    store,
+    training,
+    views,
+)
 
 EVEN = torch.ones(labels.CLASS_COUNT)
 ORDINAL = config.Run(head="three", age_target="ordinal")
@@ -304,5 +318,5 @@ def test_three_heads_decode_alike_in_both_ways(three_and_one):
 def test_a_network_of_three_heads_is_built_from_its_settings_alone():
     run = config.Run(architecture="test_resnet", head="three", image_channels=4, dropout=0.5, weights="none")
     network = models.of_run(run)
-    network.load_state_dict(models.first_weights(run, seed=3), strict=True)
+    network.load_state_dict(starting_weights.first_weights(run, seed=3), strict=True)
     assert isinstance(network.get_classifier(), networks.ThreeHeads)

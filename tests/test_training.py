@@ -10,7 +10,21 @@ import torch
 import toys
 from safetensors.torch import load_file
 
-from mask_lib import augment, config, devices, files, folds, labels, models, policies, runs, sampling, scores, training
+from mask_lib import (
+    augment,
+    config,
+    devices,
+    files,
+    folds,
+    labels,
+    models,
+    policies,
+    runs,
+    sampling,
+    scores,
+    starting_weights,
+    training,
+)
 
 STEPS = 2 * 2 * 2  # epochs x folds x steps an epoch
 
@@ -249,7 +263,7 @@ def test_frozen_epochs_leave_the_backbone_bit_for_bit(data, tmp_path, optimizer)
     changes = {"optimizer": optimizer, "weight_decay": 0.1, "folds": (0,), "epochs": 2}
     toys.train(data, tmp_path / "frozen", frozen_epochs=2, **changes)
     toys.train(data, tmp_path / "thawed", frozen_epochs=1, **changes)
-    first = models.initial_state("test_resnet", "none", sampling.step_seed(0, 0, 0, 0))
+    first = starting_weights.initial_state("test_resnet", "none", sampling.step_seed(0, 0, 0, 0))
     frozen, thawed = checkpoint_of(tmp_path / "frozen"), checkpoint_of(tmp_path / "thawed")
     assert {name for name in first if not torch.equal(first[name], frozen[name])} == {"fc.weight", "fc.bias"}
     assert not any(torch.equal(first[name], thawed[name]) for name in first if name.endswith("running_mean"))
@@ -293,7 +307,7 @@ def test_cutmix_old_without_anybody_old_is_refused(data, tmp_path, monkeypatch):
 
 def test_a_finished_fold_needs_no_first_weights(data, tmp_path, monkeypatch):
     first = toys.train(data, tmp_path, folds=(0,))
-    monkeypatch.setattr(models, "initial_state", None)  # the hub may be out of reach by now
+    monkeypatch.setattr(starting_weights, "initial_state", None)  # the hub may be out of reach by now
     pd.testing.assert_frame_equal(toys.train(data, tmp_path, folds=(0,)).out_of_fold, first.out_of_fold)
 
 
