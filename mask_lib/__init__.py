@@ -8,6 +8,7 @@ READING_ORDER = (
     "files",
     "steps",
     "policies",
+    "policy_words",
     "labels",
     "config",
     "archives",

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from mask_lib import drawing, policies
+from mask_lib import drawing, policy_words
 from mask_lib.drawing import BLUE, FAINT, GREY, INK, ORANGE, PURPLE, counted, plain
 from mask_lib.policies import OPERATIONS, Policy
 
@@ -86,7 +86,7 @@ def policy(policy: Policy, ax: Axes | None = None) -> Axes:
     A magnitude that each photo draws is a line over all of them; an operation without one has its dot left of 0. On
     the right, how often a photo meets the operation at all.
     """
-    shares = policies.shares(policy)
+    shares = policy_words.shares(policy)
     names = list(dict.fromkeys(shares["operation"]))
     ax = drawing.axes(ax, 9, 1.4 + 0.3 * max(len(names), 2))
     for row in shares.itertuples():
