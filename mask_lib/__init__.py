@@ -60,6 +60,7 @@ READING_ORDER = (
     "schedules",
     "sampling",
     "optimizers",
+    "resuming",
     "training",
     "lr_finder",
     "optimism",

@@ -19,6 +19,7 @@ from mask_lib import (
     losses,
     models,
     networks,
+    resuming,
     runs,
     starting_weights,
     store,
@@ -255,7 +256,7 @@ def test_other_ages_refuse_to_resume_where_they_matter(data, tmp_path, monkeypat
     plain, years = toys.splits, itertools.cycle([{0: 24, 1: 58, 2: 60}, {0: 24, 1: 40, 2: 60}])
     monkeypatch.setattr(toys, "splits", lambda photos: with_ages(plain(photos), next(years)))
     toys.train(data, tmp_path, folds=(0,), run="blurred", age_softness=2.0)
-    with pytest.raises(training.ChangedSettingsError, match="the ages in years"):
+    with pytest.raises(resuming.ChangedSettingsError, match="the ages in years"):
         toys.train(data, tmp_path, folds=(0,), run="blurred", age_softness=2.0)
     toys.train(data, tmp_path, folds=(0,))
     toys.train(data, tmp_path, folds=(0,))  # nobody asked for ages

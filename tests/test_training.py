@@ -19,6 +19,7 @@ from mask_lib import (
     labels,
     models,
     policies,
+    resuming,
     runs,
     sampling,
     scores,
@@ -107,7 +108,7 @@ def test_more_folds_can_be_added_to_a_run(data, tmp_path):
 
 def test_changed_settings_refuse_to_resume_and_are_named(data, tmp_path):
     toys.train(data, tmp_path, folds=(0,))
-    with pytest.raises(training.ChangedSettingsError, match=r"learning_rate: 0\.05 → 0\.01.*when_changed: restart"):
+    with pytest.raises(resuming.ChangedSettingsError, match=r"learning_rate: 0\.05 → 0\.01.*when_changed: restart"):
         toys.train(data, tmp_path, folds=(0,), learning_rate=0.01)
 
 
@@ -116,7 +117,7 @@ def test_changed_photos_refuse_to_resume(data, tmp_path):
     toys.train(tmp_path / "data", tmp_path, folds=(0,))
     photo = tmp_path / "data" / "train" / "images" / "000" / "mask1.png"
     toys.Image.fromarray(np.zeros(toys.FRAME.shape, np.uint8)).save(photo)
-    with pytest.raises(training.ChangedSettingsError, match="the photos, their labels or the split"):
+    with pytest.raises(resuming.ChangedSettingsError, match="the photos, their labels or the split"):
         toys.train(tmp_path / "data", tmp_path, folds=(0,))
 
 
@@ -326,7 +327,7 @@ def test_a_run_resumes_only_with_the_policy_it_began_with(data, tmp_path):
     again = toys.train(data, tmp_path, augmentation=str(path), folds=(0,))
     pd.testing.assert_frame_equal(first.history, again.history)
     policies.write(policies.PRESETS["seed"], path)
-    with pytest.raises(training.ChangedSettingsError, match=r"the policy in .*policy\.json"):
+    with pytest.raises(resuming.ChangedSettingsError, match=r"the policy in .*policy\.json"):
         toys.train(data, tmp_path, augmentation=str(path), folds=(0,))
 
 
