@@ -29,10 +29,10 @@ def submission_of(seed: int) -> Path:
     experiment["runs"] = {RUN: experiment["runs"][RUN]}
     settings = files.write_json(experiment, folder / "experiment.json")
     submission = folder / "submissions" / "submission.csv"
+    command = [sys.executable, "-m", "snakemake", "--cores", "all", "--nolock", files.shown_path(submission)]
     with (folder / "chain.log").open("w") as log:
         subprocess.run(
-            [sys.executable, "-m", "snakemake", "--cores", "all", files.shown_path(submission)]
-            + ["--configfile", settings, "--nolock", "--quiet"],
+            [*command, "--configfile", settings],
             cwd=files.PROJECT,
             env=os.environ | headless.quicker(),
             check=True,

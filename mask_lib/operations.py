@@ -1,8 +1,8 @@
 """The operations of a policy on a whole batch at once, on the device it lies on, each photo with its own parameters.
 
-Photos are (B, C, H, W) of one, three or four channels, uint8 or float32 in [0, 1], and come out as the latter. All random numbers come from a
-CPU generator, so the same seed gives the same parameters on any device. Turns, shears, shifts and zooms that follow
-one another are one resampling.
+Photos are (B, C, H, W) of one, three or four channels, uint8 or float32 in [0, 1], and come out as the latter. All
+random numbers come from a CPU generator, so the same seed gives the same parameters on any device. Turns, shears,
+shifts and zooms that follow one another are one resampling.
 """
 
 import functools
