@@ -11,8 +11,10 @@ DEMO := outputs/demo
 # longer than to load them.
 unexport PYTHONDONTWRITEBYTECODE
 
-# Threads that wait by spinning make torch several times slower as soon as anything else wants the cores.
+# What mask_lib.headless gives the notebooks, and why: for JupyterLab, the tests and the benchmarks.
 export OMP_WAIT_POLICY ?= PASSIVE
+export MALLOC_MMAP_THRESHOLD_ ?= 4294967296
+export MALLOC_TRIM_THRESHOLD_ ?= 4294967296
 
 help: ## list these commands
 	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -75,4 +77,4 @@ lint: setup ## check style, and the notebooks for outputs, stray parameters and 
 	$(PYTHON) -m pytest -n 0 tests/test_notebooks_hygiene.py tests/test_reading_order.py
 
 bench: setup ## run the benchmarks one after another
-	@for script in benchmarks/*.py; do echo "== $$script"; $(PYTHON) "$$script"; done
+	@for script in $(filter-out %/timing.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(PYTHON) "$$script"; done

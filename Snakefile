@@ -9,10 +9,11 @@ On a cluster: `--executor slurm --jobs 8`, with `--set-threads` and `--set-resou
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
-from mask_lib import archives, files, parameters
+from mask_lib import archives, files, headless, parameters
 from snakemake.exceptions import WorkflowError
 
 
@@ -94,6 +95,7 @@ try:
     RUNS = parameters.planned_runs(config)
 except ValueError as error:
     raise WorkflowError(str(error))
+os.environ.update(headless.quicker())  # for the steps that are no notebooks
 PYTHON = sys.executable
 OUTPUT = relative(setting("00_prepare_data", "output_dir"))
 DATA = files.project_path(setting("00_prepare_data", "data_dir"))

@@ -5,12 +5,13 @@ and two threads to the same float32 batch, in turns in this one run; it prints r
 share of a resnet152's training step a batch's augmentation takes.
 """
 
-import statistics
+import itertools
 import sys
-import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
+import timing
 import torch
 from torch.nn import functional
 from torchvision.transforms import InterpolationMode, v2
@@ -18,6 +19,7 @@ from torchvision.transforms import InterpolationMode, v2
 from mask_lib import augment, devices, policies
 
 THREADS, ROUNDS = 2, 9
+STEPS, WARM_UP = 20, 5  # on a GPU
 POLICY = policies.PRESETS["trivialaugment"]
 
 
@@ -45,12 +47,6 @@ def in_batches(photos: torch.Tensor) -> Callable[[int], torch.Tensor]:
     return lambda seed: augment.augment(photos, POLICY, torch.Generator().manual_seed(seed))
 
 
-def seconds(function: Callable[[int], torch.Tensor], seed: int) -> float:
-    started = time.perf_counter()
-    function(seed)
-    return time.perf_counter() - started
-
-
 def against_torchvision(side: int, batch_size: int) -> None:
     """In turns, so that whatever else the machine does meets all alike; the median of each round's ratio."""
     torch.set_num_threads(THREADS)
@@ -59,7 +55,7 @@ def against_torchvision(side: int, batch_size: int) -> None:
     for interpolation in (InterpolationMode.NEAREST, InterpolationMode.BILINEAR):
         theirs = one_by_one(photos, interpolation)
         ours(0), theirs(0)
-        pairs = np.array([(seconds(ours, seed), seconds(theirs, seed)) for seed in range(ROUNDS)])
+        pairs = np.array([[timing.once(partial(one, seed)) for one in (ours, theirs)] for seed in range(ROUNDS)])
         ratios, best = pairs[:, 1] / pairs[:, 0], batch_size / pairs.min(axis=0)
         print(
             f"{interpolation.value}: {np.median(ratios):.1f}x torchvision's photos/s (median of {ROUNDS} rounds, from "
@@ -85,23 +81,13 @@ def against_a_training_step(side: int, batch_size: int) -> None:
         optimizer.zero_grad(set_to_none=True)
 
     plain = photos.float().div_(255)
-    steps = on_device(lambda seed: step(plain))
-    alone = on_device(lambda seed: augment.augment(photos, POLICY, torch.Generator().manual_seed(seed)))
-    both = on_device(lambda seed: step(augment.augment(photos, POLICY, torch.Generator().manual_seed(seed))))
+    ours, seeds = in_batches(photos), itertools.count()
+    steps, alone, both = (
+        timing.median(function, STEPS, WARM_UP, device)
+        for function in (lambda: step(plain), lambda: ours(next(seeds)), lambda: step(ours(next(seeds))))
+    )
     print(f"{devices.device_name(device)}: augmentation alone / step of resnet152: {alone / steps:.1%}")
     print(f"with augmentation a step takes {both / steps - 1:+.1%} ({batch_size / both:,.0f} photos/s)")
-
-
-def on_device(function: Callable[[int], None], repeats: int = 20) -> float:
-    """Median seconds of a call, until the device is done."""
-    times = []
-    for seed in range(repeats + 5):
-        torch.cuda.synchronize()
-        started = time.perf_counter()
-        function(seed)
-        torch.cuda.synchronize()
-        times.append(time.perf_counter() - started)
-    return statistics.median(times[5:])
 
 
 def main(side: int, batch_size: int) -> None:

@@ -5,12 +5,11 @@ asked for 100,000 decisions, and the share of them that reading the same lines a
 """
 
 import json
-import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
+
+import timing
 
 from mask_lib import decisions, standing
 
@@ -31,21 +30,11 @@ def written(folder: Path, count: int) -> Path:
     return log.path
 
 
-def seconds(function: Callable[[], object], repeats: int = 5) -> float:
-    """Median seconds of a call."""
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - started)
-    return statistics.median(times)
-
-
 def main(count: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         path = written(Path(name), count)
-        opened = seconds(lambda: standing.replay(decisions.DecisionLog(path, "anna").decisions))
-        bare = seconds(lambda: [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()])
+        opened = timing.median(lambda: standing.replay(decisions.DecisionLog(path, "anna").decisions))
+        bare = timing.median(lambda: [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()])
     print(f"{count:,} decisions: opened in {opened:.2f} s; bare JSON {bare / opened:.0%} of that")
 
 

@@ -2,15 +2,15 @@
 
 Run it with `python benchmarks/ensemble.py [models] [photos]`, with OMP_NUM_THREADS=1 for one core. At most
 5 s are asked for the weighted mean and greedy selection together; the other ways are printed beside, and what
-07_ensemble does in whole, in multiples of these two. Times are this process's own, so a loaded machine does less harm.
+07_ensemble does in whole, in multiples of these two.
 """
 
 import sys
-import time
 from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
+import timing
 
 from mask_lib import blending, calibration, choosing
 from mask_lib.ensemble import COLUMNS, weighted_mean
@@ -31,10 +31,8 @@ def invented(models: int, photos: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def timed(name: str, function: Callable[[], object]) -> float:
-    """Processor seconds of one call, printed."""
-    started = time.process_time()
-    function()
-    seconds = time.process_time() - started
+    """Seconds of one call, printed."""
+    seconds = timing.once(function)
     print(f"  {name}: {seconds:.2f} s")
     return seconds
 

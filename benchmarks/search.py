@@ -13,12 +13,12 @@ import dataclasses
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import timing
 import torch
 from scipy.stats import spearmanr
 
@@ -52,16 +52,10 @@ SEEDS, LAST_EPOCHS, RANDOM = 2, 3, 12
 
 def seconds(functions: dict[str, Callable[[], object]], device: torch.device) -> dict[str, float]:
     """Median seconds of each, measured in turns: what else the machine does then slows all alike."""
-    times: dict[str, list[float]] = {name: [] for name in functions}
-    for repeat in range(WARM_UP + REPEATS):
-        for name, function in functions.items():
-            started = time.perf_counter()
-            function()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            if repeat >= WARM_UP:
-                times[name].append(time.perf_counter() - started)
-    return {name: statistics.median(found) for name, found in times.items()}
+    rounds = [
+        {name: timing.once(function, device) for name, function in functions.items()} for _ in range(WARM_UP + REPEATS)
+    ]
+    return {name: statistics.median(one[name] for one in rounds[WARM_UP:]) for name in functions}
 
 
 def toy_fold(architecture: str, side: int, batch: int) -> tuple[training.FoldTraining, density.Judge]:

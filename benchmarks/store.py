@@ -3,13 +3,12 @@
 Run it with `python benchmarks/store.py [photos]`; it prints ratios, all measured in this one run.
 """
 
-import statistics
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
+import timing
 from PIL import Image
 
 from mask_lib import store
@@ -28,25 +27,15 @@ def paint(folder: Path, count: int) -> list[str]:
     return names
 
 
-def seconds(function, repeats: int = 1) -> float:
-    """Median seconds of a call."""
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - started)
-    return statistics.median(times)
-
-
 def main(count: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "images").mkdir()
         paths = paint(folder / "images", count)
         opened = lambda: store.open_store(folder / "store", folder / "images", paths, FRAME)  # noqa: E731
-        built, reopened = seconds(opened), seconds(opened, 9)
+        built, reopened = timing.once(opened), timing.median(opened, 9)
         photos, rows = opened(), np.random.default_rng(0).permutation(count)
-        gathered = seconds(
+        gathered = timing.median(
             lambda: [photos.images[np.sort(rows[start : start + 64])] for start in range(0, count, 64)], 5
         )
         print(f"build: {count / built:,.0f} photos/s")

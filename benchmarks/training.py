@@ -4,30 +4,17 @@ Run it with `python benchmarks/training.py [architecture] [side] [batch]`; it pr
 there is one, all measured in this one run.
 """
 
-import statistics
 import sys
-import time
+from functools import partial
 
 import numpy as np
 import pandas as pd
+import timing
 import torch
 
 from mask_lib import augment, config, devices, models, store, training
 
 STEPS, WARM_UP = 8, 2
-
-
-def milliseconds(function, device: torch.device) -> float:
-    """Median of several calls, each until the device is done."""
-    times = []
-    for repeat in range(WARM_UP + STEPS):
-        started = time.perf_counter()
-        function()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        if repeat >= WARM_UP:
-            times.append(1000 * (time.perf_counter() - started))
-    return statistics.median(times)
 
 
 def main(architecture: str, side: int, batch_size: int) -> None:
@@ -54,14 +41,13 @@ def main(architecture: str, side: int, batch_size: int) -> None:
             logits = network(ready)
         torch.nn.functional.cross_entropy(logits.float(), target).backward()
 
-    whole = milliseconds(lambda: fold.train_step(rows, 0, 0, 1), device)
-    read = milliseconds(lambda: fold.photos.batch(rows), device)
-    augmented = (
-        milliseconds(lambda: augment.augment(fold.photos.batch(rows), "faces", torch.Generator()), device) - read
-    )
-    alone = milliseconds(network_alone, device)
+    seconds = partial(timing.median, repeats=STEPS, warm_up=WARM_UP, device=device)
+    whole = seconds(lambda: fold.train_step(rows, 0, 0, 1))
+    read = seconds(lambda: fold.photos.batch(rows))
+    augmented = seconds(lambda: augment.augment(fold.photos.batch(rows), "faces", torch.Generator())) - read
+    alone = seconds(network_alone)
     print(f"{architecture} at {side} px, batch {batch_size}, {devices.device_name(device)}")
-    print(f"photos/s: {1000 * batch_size / whole:,.0f}")
+    print(f"photos/s: {batch_size / whole:,.0f}")
     print(f"forward and backward / step: {alone / whole:.1%}")
     print(f"reading / step: {read / whole:.2%}")
     print(f"augmentation / step: {augmented / whole:.2%}")

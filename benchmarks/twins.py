@@ -8,14 +8,15 @@ import dataclasses
 import statistics
 import sys
 import tempfile
-import time
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import imagehash
 import numpy as np
 import pandas as pd
+import timing
 from PIL import Image
 
 from mask_lib import hashes, photos, sample, twins
@@ -31,11 +32,8 @@ def own_hashes(path: Path) -> tuple[int, int]:
 
 
 def seconds(function: Callable, values: list) -> float:
-    """Seconds a call."""
-    started = time.perf_counter()
-    for value in values:
-        function(value)
-    return (time.perf_counter() - started) / len(values)
+    """Mean seconds a call."""
+    return sum(timing.once(partial(function, value)) for value in values) / len(values)
 
 
 def groups(photo_table: pd.DataFrame, data: Path, found: hashes.Hashes) -> list[set]:

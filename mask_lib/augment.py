@@ -44,10 +44,9 @@ def augment(photos: torch.Tensor, policy: policies.Policy | str, generator: torc
     `generator`, a CPU one: the same seed gives the same parameters on any device.
     """
     policy = policies.chosen(policy) if isinstance(policy, str) else policy
-    batch = photos.float().div_(255)
     if policy.name in PRESETS and policy == policies.PRESETS[policy.name]:
-        return within(batch, PRESETS[policy.name], generator)
-    return operations.apply(batch, policy, generator)
+        return within(operations.as_float(photos), PRESETS[policy.name], generator)
+    return operations.apply(photos, policy, generator)
 
 
 def within(batch: torch.Tensor, strength: Strength, generator: torch.Generator) -> torch.Tensor:

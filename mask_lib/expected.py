@@ -105,24 +105,43 @@ def estimate(
     if evaluation_photos < 1:
         raise ValueError(f"evaluation_photos = {evaluation_photos}: an evaluation set has at least one photo")
     as_labeled, as_doubted = _tallies(out_of_fold, doubtful or set())
+    held_out = _tallies(test_val, set())[0] if test_val is not None and len(test_val) else None
     people = max(1, round(evaluation_photos / PHOTOS_A_PERSON))
     generator = np.random.default_rng(seed)
     drawn = _centred(as_labeled, as_doubted, people, draws, generator)
-    known, less = {"out of fold": _macro_f1(_metrics(as_labeled))}, AVERAGING if fold_count > 1 else ONE_NETWORK
-    if test_val is not None and len(test_val):
-        held_out, _ = _tallies(test_val, set())
-        known["test_val"] = _macro_f1(_metrics(held_out))
-        beside = _centred(as_labeled, as_doubted * 0, len(held_out), draws, generator)
+    less = AVERAGING if fold_count > 1 else ONE_NETWORK
+    if held_out is not None:
+        beside = _centred(as_labeled, np.zeros_like(as_labeled), len(held_out), draws, generator)
         less = _corrected(less, _metrics(held_out), beside)
     drawn = np.clip(drawn + generator.normal(*less, size=drawn.shape) * (1 - drawn), 0, 1)
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    table = pd.DataFrame(
-        {"value": drawn.mean(axis=0), "low": low, "high": high}, index=pd.Index(METRICS, name="metric")
+    return Expected(
+        table=_intervals(drawn),
+        drawn=pd.DataFrame(drawn, columns=list(METRICS)),
+        known=_known(as_labeled, held_out),
+        people=len(as_labeled),
+        evaluation_people=people,
+        doubtful=int(out_of_fold["path"].isin(doubtful or set()).sum()),
+        thin=_thin_classes(out_of_fold),
     )
-    doubted = int(out_of_fold["path"].isin(doubtful or set()).sum())
-    holders = out_of_fold.groupby("label")["person"].nunique().reindex(range(CLASS_COUNT), fill_value=0)
-    thin = [describe(label) for label in holders.index[holders < FEW]]
-    return Expected(table, pd.DataFrame(drawn, columns=list(METRICS)), known, len(as_labeled), people, doubted, thin)
+
+
+def _intervals(drawn: np.ndarray) -> pd.DataFrame:
+    """Indexed by metric: mean, and the ends of the interval, of (draws, 5) metrics."""
+    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    columns = {"value": drawn.mean(axis=0), "low": low, "high": high}
+    return pd.DataFrame(columns, index=pd.Index(METRICS, name="metric"))
+
+
+def _known(as_labeled: np.ndarray, held_out: np.ndarray | None) -> dict[str, float]:
+    """Macro F1 of the people's tallies, by whose they are."""
+    tallies = {"out of fold": as_labeled} | ({} if held_out is None else {"test_val": held_out})
+    return {name: float(_metrics(of_people)[METRICS.index("macro_f1")]) for name, of_people in tallies.items()}
+
+
+def _thin_classes(table: pd.DataFrame) -> list[str]:
+    """The classes that fewer than `FEW` people have, in words."""
+    people = table.groupby("label")["person"].nunique().reindex(range(CLASS_COUNT), fill_value=0)
+    return [describe(label) for label in people.index[people < FEW]]
 
 
 def _tallies(table: pd.DataFrame, doubtful: set[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -149,10 +168,6 @@ def _corrected(less: tuple[float, float], seen: np.ndarray, beside: np.ndarray) 
 def _metrics(tallies: np.ndarray) -> np.ndarray:
     """(5,) metrics of all people together."""
     return scores.metrics_of(tallies.sum(axis=0, keepdims=True))[0]
-
-
-def _macro_f1(metrics: np.ndarray) -> float:
-    return float(metrics[METRICS.index("macro_f1")])
 
 
 def _centred(

@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from mask_lib import config, devices, files, folds, inference, labels, models, store
+from mask_lib import config, devices, files, folds, inference, labels, models, starting_weights, store
 
 REGULARISATION = 0.003  # scikit-learn's C for standardised features of about a thousand columns
 POOLED, STAGES = "pooled", 2  # how the cache names what the last layer pools; how many stages stand beside it
@@ -80,7 +80,8 @@ def computed(
     """`descriptions` without the cache."""
     device, channels = devices.pick_device(), photos.frame.channels
     network = models.build(architecture, class_count=0, channels=channels)
-    network.load_state_dict(models.initial_state(architecture, weights, seed=0, class_count=0, channels=channels))
+    first = starting_weights.initial_state(architecture, weights, seed=0, class_count=0, channels=channels)
+    network.load_state_dict(first)
     network.to(device, memory_format=torch.channels_last).eval()
     source, found = devices.DevicePhotos(photos, device), []
     blocks = list(store.blocks(len(photos.images), inference.PREDICT_BATCH))

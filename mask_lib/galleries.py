@@ -1,8 +1,7 @@
-"""Photos in grids with a few words to each, and how every picture treats its words.
+"""Photos in grids with a few words to each.
 
 A grid is a `Figure` that pyplot no longer holds: a notebook shows it once, as the value of its cell.
-Names of files and of runs are untrusted text: whatever they hold, they are drawn as it stands and
-never read as formulas. Words too wide for their photo lose their middle.
+Words too wide for their photo lose their middle.
 """
 
 from bisect import bisect_right
@@ -17,10 +16,10 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
+from mask_lib.drawing import GREY, INK, counted, plain, released
 from mask_lib.labels import AGE_WORDS, GENDER_WORDS, MASK_WORDS, PROBABILITY_COLUMNS, decode, describe
 from mask_lib.scores import from_probabilities
 
-INK, GREY = "#2b2f33", "#8a8f94"
 WIDTH = 12  # inches, of a whole grid
 TITLE_SIZE, NOTE_SIZE = 7.5, 6.5  # points
 LINE_HEIGHT = 1.3  # of a line of text, over the size of its letters
@@ -140,22 +139,6 @@ def prediction_titles(table: pd.DataFrame) -> list[str]:
     """For each row of a table with `p00`-`p17`: the likeliest class in words and its probability."""
     probabilities = table[list(PROBABILITY_COLUMNS)].to_numpy()  # (N, 18)
     return [f"{describe(row.argmax())}\n{row.max():.0%}" for row in probabilities]
-
-
-def plain(text: Any) -> str:
-    """Text that can always be drawn: file names may hold control characters and broken encodings."""
-    return "".join(mark if mark.isprintable() or mark == "\n" else "\N{REPLACEMENT CHARACTER}" for mark in str(text))
-
-
-def counted(number: int, one: str, many: str | None = None) -> str:
-    """`1 photo`, `2,700 photos`; `many` is for words that take no s."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
-
-
-def released(figure: Figure) -> Figure:
-    """The figure, no longer held by pyplot, which would show it a second time under the cell."""
-    plt.close(figure)
-    return figure
 
 
 def _difference(truth: int, predicted: int) -> str:

@@ -29,6 +29,14 @@ from mask_lib.parameters import FilePath, choose, resolve
 
 ADDED_BY_PAPERMILL = {"injected-parameters", "papermill-error-cell-tag"}  # cell tags
 TRACEBACK_LINES = 15
+# On the CPU these two make training several times faster; glibc and OpenMP read them when a process starts.
+# Threads that wait by spinning are in the way of whatever else wants the cores. And memory that goes back to the
+# system after each step must be filled with zeros before the next: here it is kept, up to 4 GiB of it.
+QUICKER = {
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "MALLOC_MMAP_THRESHOLD_": str(4 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(4 << 30),
+}
 OFFLINE_TEMPLATE = """{% extends 'lab/index.html.j2' %}
 {% block html_head_js %}{% endblock %}
 {% block html_head_js_mathjax %}{% endblock %}
@@ -126,15 +134,18 @@ def execute(
     return executed
 
 
+def quicker() -> dict[str, str]:
+    """What a process that trains on the CPU should find in its environment when it starts; what is there goes first."""
+    return QUICKER | {name: os.environ[name] for name in QUICKER if name in os.environ}
+
+
 def run_cells(
     notebook: Path, temporary: Path, values: Mapping[str, Any], cell_seconds: float | None, endings: list[int | None]
 ) -> nbformat.NotebookNode:
     """The notebook as papermill leaves it; how its kernel ended is added to `endings`. Raises what papermill does."""
     from papermill.execute import execute_notebook
 
-    # Threads that wait by spinning make torch several times slower as soon as anything else wants the cores.
-    waiting = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
-    with environment(MASK_LIB_HEADLESS="1", JUPYTER_PREFER_ENV_PATH="1", OMP_WAIT_POLICY=waiting):
+    with environment(**quicker() | {"MASK_LIB_HEADLESS": "1", "JUPYTER_PREFER_ENV_PATH": "1"}):
         return execute_notebook(
             # papermill fills in {names} in paths
             *(str(path).replace("{", "{{").replace("}", "}}") for path in (notebook, temporary)),

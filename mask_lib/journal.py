@@ -18,7 +18,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from mask_lib import config, files, training
+from mask_lib import config, files, resuming
 
 NAME, SETTINGS, SLOT, WORKER = "search", "settings", "slot", "worker"  # of the study; attributes of it and of trials
 COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -85,7 +85,7 @@ def open_study(
                 "one another output_dir, or set when_changed: restart to put the old one aside and begin anew."
             )
         if differences:
-            aside = training.put_aside(journal.parent)
+            aside = resuming.put_aside(journal.parent)
             print(f"put the search of other settings aside: {files.shown_path(aside)}")
         is_ready = study and not differences and SETTINGS in study.user_attrs
         return study if is_ready else _created(journal, settings, pruner)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from mask_lib import config, devices, models, sampling, training
+from mask_lib import config, devices, models, sampling, starting_weights, training
 
 WINDOW = 9  # steps that a smoothed loss is the mean of
 DIVERGED = 3.0  # times the lowest smoothed loss: beyond it nothing more can be learned
@@ -31,7 +31,7 @@ def find(
     nothing is written, and the run trains as if it had never been.
     """
     network = models.of_run(run).to(source.device, memory_format=torch.channels_last)
-    network.load_state_dict(models.first_weights(run, sampling.step_seed(run.seed, fold, 0, 0)))
+    network.load_state_dict(starting_weights.first_weights(run, sampling.step_seed(run.seed, fold, 0, 0)))
     trial = training.FoldTraining(run, fold, split, source)
     trial.start(network, network)
     network.train()

@@ -102,6 +102,31 @@ def warped(photos: torch.Tensor, to_input: torch.Tensor) -> torch.Tensor:
     return sampled(photos, torch.view_as_real(by_row[:, :, None] + by_column[:, None]))
 
 
+def shifted_only(to_input: torch.Tensor) -> torch.Tensor:
+    """(n,) bool: whether (n, 3, 3) matrices do nothing but shift."""
+    return (to_input[:, :2, :2] == torch.eye(2)).all(dim=2).all(dim=1)
+
+
+def placed(photos: torch.Tensor, to_input: torch.Tensor) -> torch.Tensor:
+    """(n, C, H, W) shifted by (n, 3, 3) matrices that do nothing else, by whole pixels: copied, which blurs nothing."""
+    height, width = photos.shape[2:]
+    right = (-to_input[:, 0, 2] * width / 2).round().int().tolist()
+    down = (-to_input[:, 1, 2] * height / 2).round().int().tolist()
+    for photo, across, along in zip(photos, right, down, strict=True):
+        photo.copy_(rolled(rolled(photo, across, dim=2), along, dim=1))
+    return photos
+
+
+def rolled(photo: torch.Tensor, by: int, dim: int) -> torch.Tensor:
+    """(C, H, W) shifted by less than a side's pixels along it; what comes in is a mirror image of the edge."""
+    if by == 0:
+        return photo
+    stays = photo.shape[dim] - abs(by)
+    if by > 0:
+        return torch.cat([photo.narrow(dim, 0, by).flip(dim), photo.narrow(dim, 0, stays)], dim)
+    return torch.cat([photo.narrow(dim, -by, stays), photo.narrow(dim, stays, -by).flip(dim)], dim)
+
+
 def displaced(photos: torch.Tensor, by: torch.Tensor) -> torch.Tensor:
     """(n, C, H, W) read at places moved by (n, 2, H, W), right and down, where 2 is a whole side."""
     x, y = centres(photos)

@@ -1,8 +1,8 @@
 """The operations of a policy on a whole batch at once, on the device it lies on, each photo with its own parameters.
 
-Photos are (B, C, H, W) float32 in [0, 1] in and out, of one, three or four channels. All random numbers come from a
-CPU generator, so the same seed gives the same parameters on any device. Turns, shears, shifts and zooms that follow
-one another are one resampling.
+Photos are (B, C, H, W) of one, three or four channels, uint8 or float32 in [0, 1], and come out as the latter. All
+random numbers come from a CPU generator, so the same seed gives the same parameters on any device. Turns, shears,
+shifts and zooms that follow one another are one resampling.
 """
 
 import functools
@@ -39,9 +39,9 @@ NEEDS_COLOURS = frozenset(name for name, operation in policies.OPERATIONS.items(
 
 
 def apply(batch: torch.Tensor, policy: policies.Policy, generator: torch.Generator) -> torch.Tensor:
-    """(B, C, H, W) float32 in [0, 1] → the same, each photo by a sub-policy of its own. May work in place."""
+    """(B, C, H, W) uint8, or float32 in [0, 1] → float32, each photo by a sub-policy of its own; float32 in place."""
     if not policy.sub_policies or not len(batch):
-        return batch
+        return as_float(batch)
     operation, values, extra = draw(policy, len(batch), generator)
     waiting = Waiting(batch)
     for place in range(operation.shape[1]):
@@ -52,11 +52,16 @@ def apply(batch: torch.Tensor, policy: policies.Policy, generator: torch.Generat
 
 
 def perform(batch: torch.Tensor, name: str, values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """One operation on each of (B, C, H, W) photos, by (B,) values in its unit, with their signs; in place."""
+    """One operation on each of (B, C, H, W) photos, by (B,) values in its unit, with their signs; float32 in place."""
     waiting, rows = Waiting(batch), torch.arange(len(batch))
     extra = torch.rand(len(batch), DRAWS - 3, generator=generator)
     waiting.take(name, rows, Drawn(values, extra, noise(name, len(batch), generator)))
     return waiting.finished()
+
+
+def as_float(photos: torch.Tensor) -> torch.Tensor:
+    """(B, C, H, W) uint8 → float32 in [0, 1]; what is float32 already stays as it is."""
+    return photos if photos.is_floating_point() else photos.float().div_(255)
 
 
 def noise(name: str, count: int, generator: torch.Generator) -> torch.Tensor:
@@ -106,13 +111,20 @@ def ranges() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 class Waiting:
-    """A batch whose photos may still have to be moved: movements are put together until something else needs them."""
+    """A batch whose photos may still have to be moved: movements are put together until something else needs them.
 
-    def __init__(self, batch: torch.Tensor):
-        self.batch = batch
-        self.matrices = torch.eye(3).repeat(len(batch), 1, 1)  # output to input
-        self.moved = torch.zeros(len(batch), dtype=torch.bool)
-        self.size = max(1, CACHED // batch[0].numel()) if batch.device.type == "cpu" else len(batch)
+    Photos become float32 when something is first done to them, a few at a time, while a processor still has them at
+    hand: the same for the whole batch beforehand would be a second trip through memory.
+    """
+
+    def __init__(self, photos: torch.Tensor):
+        self.photos = photos
+        converted = photos.is_floating_point()
+        self.batch = photos if converted else torch.empty(photos.shape, device=photos.device)
+        self.raw = torch.full((len(photos),), not converted)
+        self.matrices = torch.eye(3).repeat(len(photos), 1, 1)  # output to input
+        self.moved = torch.zeros(len(photos), dtype=torch.bool)
+        self.size = max(1, CACHED // photos[0].numel()) if photos.device.type == "cpu" else len(photos)
 
     def take(self, name: str, rows: torch.Tensor, drawn: Drawn) -> None:
         """Do one operation to the photos `rows`, (n,) int64, or note it; saturation needs red, green and blue."""
@@ -130,16 +142,33 @@ class Waiting:
 
     def move(self, rows: torch.Tensor) -> None:
         """Resample the photos `rows`."""
-        for some in rows.split(self.size) if len(rows) else ():
-            self.change(some, lambda photos, some=some: movements.warped(photos, self.matrices[some]))
+        plain = movements.shifted_only(self.matrices[rows])
+        for group, by_matrices in ((rows[plain], movements.placed), (rows[~plain], movements.warped)):
+            for some in group.split(self.size) if len(group) else ():
+                self.change(some, lambda photos, some=some, how=by_matrices: how(photos, self.matrices[some]))
         self.matrices[rows], self.moved[rows] = torch.eye(3), False
 
     def finished(self) -> torch.Tensor:
-        """The batch with nothing left to do."""
+        """(B, C, H, W) float32 with nothing left to do."""
         self.move(self.moved.nonzero()[:, 0])
+        self.convert(self.raw.nonzero()[:, 0])
         return self.batch
+
+    def convert(self, rows: torch.Tensor) -> None:
+        """Make float32 of the photos `rows` as they are."""
+        for some in rows.split(self.size) if len(rows) else ():
+            self.change(some, lambda photos: photos)
 
     def change(self, rows: torch.Tensor, operation: Callable[[torch.Tensor], torch.Tensor]) -> None:
         """Let an operation have a copy of the photos `rows` and keep what it makes of them."""
-        places = rows.to(self.batch.device)
-        self.batch.index_copy_(0, places, operation(self.batch.index_select(0, places)))
+        places, raw = rows.to(self.batch.device), self.raw[rows]
+        if raw.any() and not raw.all():
+            self.convert(rows[raw])
+        source = self.photos if raw.all() else self.batch
+        changed = operation(as_float(source.index_select(0, places)))
+        if changed.device.type == "cpu":
+            for row, photo in zip(rows.tolist(), changed, strict=True):
+                self.batch[row] = photo
+        else:
+            self.batch.index_copy_(0, places, changed)
+        self.raw[rows] = False

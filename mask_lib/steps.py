@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 MOST_SUB_POLICIES, MOST_STEPS = 1000, 10
@@ -65,12 +65,17 @@ class Step(NamedTuple):
 
 
 def checked_name(name: Any) -> str:
+    """The name of a policy, if it is one. Raises ValueError that says what a name may be."""
     if not (isinstance(name, str) and name.isprintable() and 0 < len(name) <= LONGEST_NAME and name == name.strip()):
         raise ValueError(f"name = {shown(name)}: it must be text of 1 to {LONGEST_NAME} printable letters")
     return name
 
 
 def checked_sub_policies(value: Any) -> tuple[tuple[Step, ...], ...]:
+    """Sub-policies from lists or tuples of [operation, probability, magnitude], checked to the last value.
+
+    Raises ValueError that names the place, such as `sub_policies[3][0], probability`, and what to write there.
+    """
     found = _checked_list(value, "sub_policies", MOST_SUB_POLICIES, "sub-policies")
     return tuple(
         tuple(
@@ -102,6 +107,7 @@ def _checked_list(value: Any, where: str, most: int, what: str) -> Sequence[Any]
 
 
 def checked_operation(name: Any, where: str) -> str:
+    """The name of an operation, if there is one of that name. Raises ValueError with `where` and near names."""
     if isinstance(name, str) and name in OPERATIONS:
         return name
     nearest = difflib.get_close_matches(name[:LONGEST_NAME], OPERATIONS, 3) if isinstance(name, str) else []
@@ -117,6 +123,7 @@ def _checked_share(value: Any, where: str) -> float:
 
 
 def words(value: Any) -> str:
+    """What kind of thing a value is, in the words of JSON: `a list`, `text`, `a number`."""
     kinds = {dict: "an object", list: "a list", str: "text", type(None): "nothing", bool: "true or false"}
     return kinds.get(type(value), "a number" if isinstance(value, int | float) else f"a {type(value).__name__}")
 
@@ -127,5 +134,6 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:60]}…"
 
 
-def listed(names: Any) -> str:
+def listed(names: Iterable[Any]) -> str:
+    """`one, two, three`."""
     return ", ".join(map(str, names))

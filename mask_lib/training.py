@@ -6,7 +6,6 @@ generator's state, only the weights, the optimizer and the place reached.
 
 import dataclasses
 import math
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,19 +29,17 @@ from mask_lib import (
     models,
     optimizers,
     policies,
+    resuming,
     sampling,
     schedules,
     scores,
+    starting_weights,
     targets,
 )
 
 HISTORY_TIMES = ("seconds", "photos_per_second")  # what differs between two equal runs
 MOVING_AVERAGE = -1  # its place among the optimizer's states in a checkpoint: what only training goes on from
 OnStep = Callable[[int], None]  # steps of this fold finished so far
-
-
-class ChangedSettingsError(ValueError):
-    """A run's folder holds results of other settings or other photos."""
 
 
 @dataclasses.dataclass
@@ -111,22 +108,9 @@ class FoldTraining:
         models.write_checkpoint(path, self.network.state_dict(), self.manifest(), state)
 
     def resume(self, path: Path) -> None:
-        """Go on from a checkpoint. Raises ChangedSettingsError that lists what is not as it was."""
+        """Go on from a checkpoint. Raises `resuming.ChangedSettingsError` that lists what is not as it was."""
         state, manifest = models.read_checkpoint(path)
-        differences = config.changed(manifest["run"], self.run.settings())
-        if manifest["data"] != self.data:
-            differences.append("the photos, their labels or the split")
-        if manifest.get("policy", self.policy.plain()) != self.policy.plain():
-            differences.append(f"the policy in {self.run.augmentation}")
-        if manifest.get("years") != self.years:
-            differences.append("the ages in years")
-        if manifest.get("dtype", str(self.dtype)) != str(self.dtype):
-            differences.append(f"arithmetic in {manifest['dtype']}, here {self.dtype}")
-        if differences:
-            raise ChangedSettingsError(
-                f"{files.shown_path(path.parent.parent)} was trained with other settings ({'; '.join(differences)}). "
-                "Give the new run another name, or set when_changed: restart to put the old one aside and begin anew."
-            )
+        resuming.require_same(manifest, self.manifest(), path.parent.parent)
         self.network.load_state_dict(state)
         self.place = Place(**manifest["place"])
         optimizer, states = self.optimizer.state_dict(), models.read_optimizer_state(path)
@@ -202,19 +186,10 @@ class FoldTraining:
 
     def finish_epoch(self, checkpoint_folder: Path) -> None:
         """Validate, write history and checkpoints, move on to the next epoch."""
-        place, count = self.place, len(self.rows[folds.TRAIN])
-        probabilities, truth = self.predict(folds.VAL), self.labels[folds.VAL]
-        found = scores.summarise(truth, probabilities.argmax(axis=1))
-        of_truth = probabilities[np.arange(len(truth)), truth]
-        row = {"fold": self.fold, "epoch": place.epoch + 1, "train_loss": place.loss_sum / count}
-        row |= {"val_loss": float(-np.log(np.maximum(of_truth, 1e-12)).mean(dtype=np.float64))}
-        row |= {f"val_{name}": float(value) for name, value in found.items()}
-        first = self.optimizer.param_groups[0]
-        row |= {"learning_rate": first["lr"] * (self.run.learning_rate / first["peak"])}  # whatever its layer's is
-        row |= {"seconds": place.seconds, "photos_per_second": count / max(place.seconds, 1e-9)}
+        place, row = self.place, self.epoch_row()
         place.history.append(row)
-        improved = found["macro_f1"] > place.best_macro_f1
-        place.best_macro_f1 = max(place.best_macro_f1, float(found["macro_f1"]))
+        improved = row["val_macro_f1"] > place.best_macro_f1
+        place.best_macro_f1 = max(place.best_macro_f1, row["val_macro_f1"])
         place.epoch, place.step, place.loss_sum, place.seconds = place.epoch + 1, 0, 0.0, 0.0
         if improved:
             self.save(checkpoint_folder / "best.safetensors", with_optimizer=False)
@@ -223,6 +198,24 @@ class FoldTraining:
         # The last checkpoint ends the epoch: what is written before it is written again if a kill comes between.
         files.write_csv(pd.DataFrame(place.history), checkpoint_folder.parent / "history.csv")
         self.save(checkpoint_folder / "last.safetensors", with_optimizer=True)
+
+    def epoch_row(self) -> dict[str, float]:
+        """The ending epoch's row of history: its loss, what its network says of the val photos, its pace."""
+        place, count = self.place, len(self.rows[folds.TRAIN])
+        probabilities, truth = self.predict(folds.VAL), self.labels[folds.VAL]
+        of_truth = np.maximum(probabilities[np.arange(len(truth)), truth], 1e-12)
+        found = scores.summarise(truth, probabilities.argmax(axis=1))
+        first = self.optimizer.param_groups[0]
+        return {
+            "fold": self.fold,
+            "epoch": place.epoch + 1,
+            "train_loss": place.loss_sum / count,
+            "val_loss": float(-np.log(of_truth).mean(dtype=np.float64)),
+            **{f"val_{name}": float(value) for name, value in found.items()},
+            "learning_rate": first["lr"] * (self.run.learning_rate / first["peak"]),  # whatever its layer's is
+            "seconds": place.seconds,
+            "photos_per_second": count / max(place.seconds, 1e-9),
+        }
 
     def validate_moving_average(self, path: Path) -> None:
         """Score the moving average, if there is one, into the epoch's row of history; write it if none was better."""
@@ -267,17 +260,17 @@ def train_fold(
 
     Columns `path, label, p00 … p17` for the fold's val photos. Writes `history.csv`, `oof.csv` and
     `checkpoint/{last,best}.safetensors`; also `ema` and `epoch…` there if the settings ask.
-    Raises ChangedSettingsError if the folder holds a run of other settings and `when_changed` is refuse;
+    Raises `resuming.ChangedSettingsError` if the folder holds a run of other settings and `when_changed` is refuse;
     restart puts that folder aside.
     """
     training = FoldTraining(run, fold, split, source)
     training.start(network, forward)
     last = folder / "checkpoint" / "last.safetensors"
     if not resumed(training, last, when_changed):
-        network.load_state_dict(models.first_weights(run, sampling.step_seed(run.seed, fold, 0, 0)))
+        network.load_state_dict(starting_weights.first_weights(run, sampling.step_seed(run.seed, fold, 0, 0)))
     if training.finished() and (folder / "oof.csv").exists():
         return pd.read_csv(folder / "oof.csv")
-    forget_results(folder)
+    resuming.forget_results(folder)
     while not training.finished():
         training.train_epoch(last, checkpoint_seconds, on_step)
         training.finish_epoch(last.parent)
@@ -295,10 +288,10 @@ def resumed(training: FoldTraining, last: Path, when_changed: config.WhenChanged
         return False
     try:
         training.resume(last)
-    except ChangedSettingsError:
+    except resuming.ChangedSettingsError:
         if when_changed == "refuse":
             raise
-        put_aside(last.parent.parent)
+        resuming.put_aside(last.parent.parent)
         return False
     return True
 
@@ -306,21 +299,3 @@ def resumed(training: FoldTraining, last: Path, when_changed: config.WhenChanged
 def trained_choice(run: config.Run) -> str:
     """The name of the weights that training itself chooses: an average of epochs is only made later."""
     return "best" if run.checkpoint_choice == "swa" else run.checkpoint_choice
-
-
-def forget_results(folder: Path) -> None:
-    """Remove what a fold's folder that trains on makes untrue: its run's scores, and which average was picked."""
-    (folder.parent / "scores.json").unlink(missing_ok=True)
-    (folder / inference.TRAINED).unlink(missing_ok=True)
-    picks = folder.parent / inference.AVERAGING
-    if picks.exists():
-        saved = files.read_json(picks)
-        saved["folds"].pop(folder.name.removeprefix("fold"), None)
-        files.write_json(saved, picks)
-
-
-def put_aside(folder: Path) -> Path:
-    """Rename a fold's folder to `replaced.<name>`, in place of an earlier one of that name."""
-    aside = folder.with_name(f"replaced.{folder.name}")
-    shutil.rmtree(aside, ignore_errors=True)
-    return folder.rename(aside)

@@ -2,8 +2,27 @@
 
 import os
 
+import pytest
+
 # Before torch starts its threads: two test processes with two threads each would fight over two cores,
 # and OpenMP's waiting threads make that many times slower than one thread.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["WANDB_MODE"] = "offline"
+
+
+@pytest.fixture
+def closed_figures():
+    """No figure of pyplot's outlives the test."""
+    yield
+    from matplotlib import pyplot  # late: most tests draw nothing
+
+    pyplot.close("all")
+
+
+@pytest.fixture
+def ax(closed_figures):
+    """The axes of a new figure."""
+    from matplotlib import pyplot
+
+    return pyplot.subplots()[1]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mask_lib import features, folds, labels, models, store
+from mask_lib import features, folds, labels, models, starting_weights, store
 
 TINY = "test_resnet"
 FRAME = store.Frame(16, 24)
@@ -72,7 +72,7 @@ def test_features_do_not_depend_on_the_size_of_a_batch(photos, tmp_path, monkeyp
 
 def test_features_are_read_again_without_running_a_network(photos, tmp_path, monkeypatch):
     first = computed(photos, tmp_path)
-    monkeypatch.setattr(models, "initial_state", never)
+    monkeypatch.setattr(starting_weights, "initial_state", never)
     np.testing.assert_array_equal(computed(photos, tmp_path), first)
 
 
@@ -80,7 +80,7 @@ def test_features_are_read_again_without_running_a_network(photos, tmp_path, mon
 def test_photos_of_other_channels_go_through_the_same_backbone(tmp_path, channels):
     """Grey photos of one channel have the features of three equal ones; of four the last tells too."""
     weights = tmp_path / "weights.safetensors"
-    models.write_checkpoint(weights, models.initial_state(TINY, "none", seed=1), {})
+    models.write_checkpoint(weights, starting_weights.initial_state(TINY, "none", seed=1), {})
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (5, FRAME.height, FRAME.width, channels), dtype=np.uint8)
     rows = {f"{row}.png": row for row in range(5)}
@@ -96,7 +96,7 @@ def test_photos_of_other_channels_go_through_the_same_backbone(tmp_path, channel
 
 def test_stages_are_the_means_and_deviations_of_their_channels(photos, tmp_path):
     network = models.build(TINY, class_count=0)
-    network.load_state_dict(models.initial_state(TINY, "none", seed=0, class_count=0))
+    network.load_state_dict(starting_weights.initial_state(TINY, "none", seed=0, class_count=0))
     preprocessing = models.preprocessing(TINY, FRAME.width, FRAME.height, FRAME.resize)
     batch = torch.from_numpy(np.array(photos.images)).permute(0, 3, 1, 2).float() / 255
     with torch.inference_mode():
@@ -110,7 +110,7 @@ def test_stages_are_the_means_and_deviations_of_their_channels(photos, tmp_path)
 
 def test_pooled_features_and_stages_come_from_one_pass_and_one_file(photos, tmp_path, monkeypatch):
     pooled = computed(photos, tmp_path)
-    monkeypatch.setattr(models, "initial_state", never)
+    monkeypatch.setattr(starting_weights, "initial_state", never)
     assert [len(one) for one in staged(photos, tmp_path)] == [len(pooled)] * 2
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
@@ -179,7 +179,7 @@ def test_another_network_gets_features_of_its_own(photos, tmp_path):
 def test_weights_that_changed_in_their_file_get_new_features(photos, tmp_path):
     path, found = tmp_path / "weights.safetensors", []
     for seed in (1, 2):
-        models.write_checkpoint(path, models.initial_state(TINY, "none", seed), {})
+        models.write_checkpoint(path, starting_weights.initial_state(TINY, "none", seed), {})
         found.append(computed(photos, tmp_path, weights=str(path)))
     assert not np.allclose(*found)
 

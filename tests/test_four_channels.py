@@ -11,7 +11,21 @@ import toys
 from PIL import Image
 from safetensors.torch import load_file
 
-from mask_lib import config, devices, folds, inference, labels, models, photos, rgby, runs, store, training, views
+from mask_lib import (
+    config,
+    devices,
+    folds,
+    inference,
+    labels,
+    models,
+    photos,
+    resuming,
+    rgby,
+    runs,
+    store,
+    training,
+    views,
+)
 
 FOUR = store.Frame(toys.FRAME.width, toys.FRAME.height, channels=4)
 
@@ -112,7 +126,7 @@ def test_four_channels_are_learned_and_yellow_counts(tmp_path):
 def test_a_run_of_other_channels_does_not_go_on(trained, tmp_path):
     data, output = trained
     shutil.copytree(output / "runs", tmp_path / "runs")
-    with pytest.raises(training.ChangedSettingsError, match="image_channels: 4 → 3"):
+    with pytest.raises(resuming.ChangedSettingsError, match="image_channels: 4 → 3"):
         toys.train(data, tmp_path, image_channels=3)
 
 

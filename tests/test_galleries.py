@@ -1,22 +1,17 @@
 """Grids of photos: what they show, what they say of it, and that their words keep clear of one another."""
 
-import io
 import itertools
-
-import matplotlib
-
-matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import pictures
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
 from mask_lib import galleries, labels
 
-FORMULA = "$^{$"  # between two dollar signs, and no valid formula: drawing it as one raises
 BLACK = np.zeros((8, 6, 3), dtype=np.uint8)
 FOLDER = "003397_female_Southeast-Asian_60"  # 32 letters, more than fit above a photo in one line
 
@@ -27,13 +22,6 @@ def no_figure_is_left_open():
     left = plt.get_fignums()
     plt.close("all")
     assert left == []
-
-
-def draw(figure: Figure) -> bytes:
-    """The pixels' file: forces the texts to be laid out and drawn."""
-    written = io.BytesIO()
-    figure.savefig(written, format="png", dpi=40)
-    return written.getvalue()
 
 
 def mistaken() -> pd.DataFrame:
@@ -80,7 +68,7 @@ def test_a_suspect_shows_what_its_label_says_and_what_is_suggested():
     figure = galleries.suspects([BLACK, BLACK], table)
     titles = [ax.get_title() for ax in figure.axes if ax.get_title()]
     assert titles[0].split("\n")[1] == "→ male (91%)" and titles[1].split("\n")[1] == "→ the same (10%)"
-    draw(figure)
+    pictures.draw(figure)
     assert "No label is left" in galleries.suspects([], table.head(0)).get_suptitle()
 
 
@@ -97,20 +85,11 @@ def test_a_dark_grey_photo_is_not_stretched_to_full_contrast():
     assert figure.axes[0].images[0].get_clim() == (0, 255)
 
 
-@pytest.mark.parametrize("name", [FORMULA, "a_{b}$x$.jpg", "<b>bell\x07</b>", "broken \udcff.jpg", "W" * 500])
+@pytest.mark.parametrize("name", [pictures.FORMULA, "a_{b}$x$.jpg", "<b>bell\x07</b>", "broken \udcff.jpg", "W" * 500])
 def test_names_of_files_are_drawn_as_plain_text(name):
     figure = galleries.photo_grid([BLACK] * 2, [name, "plain"], columns=2, title=name, notes=["", name])
     assert figure.axes[0].get_title()[:3] == name[:3]
-    assert draw(figure)
-
-
-def test_characters_that_cannot_be_drawn_are_replaced():
-    assert galleries.plain("a\x07b\udcff\nc") == "a\N{REPLACEMENT CHARACTER}b\N{REPLACEMENT CHARACTER}\nc"
-
-
-@pytest.mark.parametrize(("number", "words"), [(0, "0 people"), (1, "1 person"), (2700, "2,700 people")])
-def test_counts_are_written_with_the_word_that_fits(number, words):
-    assert galleries.counted(number, "person", "people") == words
+    assert pictures.draw(figure)
 
 
 def test_versions_of_the_same_photos_stand_row_by_row_under_their_names():
@@ -131,7 +110,7 @@ def test_a_grid_has_as_many_rows_as_it_needs():
 def test_no_photos_give_an_empty_figure():
     figure = galleries.photo_grid([], titles=[], title="Nothing")
     assert not shown(figure)
-    assert draw(figure)
+    assert pictures.draw(figure)
 
 
 @pytest.mark.parametrize("what", ["titles", "notes"])
@@ -189,9 +168,11 @@ def test_mistakes_keep_their_order_and_tell_only_what_was_predicted_otherwise():
 
 
 def test_below_a_mistake_stand_its_last_folder_and_its_file():
-    figure = galleries.mistakes(shades(3), mistaken().assign(path=[f"x/{FORMULA}\n/a.jpg", "plain.jpg", "b/c"]), of=3)
-    assert notes(figure) == [f"{FORMULA}\N{REPLACEMENT CHARACTER}\na.jpg", "plain.jpg", "b\nc"]
-    draw(figure)
+    figure = galleries.mistakes(
+        shades(3), mistaken().assign(path=[f"x/{pictures.FORMULA}\n/a.jpg", "plain.jpg", "b/c"]), of=3
+    )
+    assert notes(figure) == [f"{pictures.FORMULA}\N{REPLACEMENT CHARACTER}\na.jpg", "plain.jpg", "b\nc"]
+    pictures.draw(figure)
 
 
 def test_the_file_of_a_mistake_can_be_read_in_full():
@@ -230,7 +211,7 @@ def test_predictions_are_told_with_their_probability():
 def disagreed() -> pd.DataFrame:
     rows = [("a/1.jpg", 10, 0.9, 9, 0.8), ("b/2.jpg", 4, 0.55, 12, 0.6)]
     table = pd.DataFrame(rows, columns=["path", "label", "right_sure", "wrong", "wrong_sure"])
-    return table.assign(person="x", right_run=FORMULA, wrong_run="deep")
+    return table.assign(person="x", right_run=pictures.FORMULA, wrong_run="deep")
 
 
 def test_a_disagreement_tells_the_class_and_what_the_other_run_says_otherwise():
@@ -240,14 +221,14 @@ def test_a_disagreement_tells_the_class_and_what_the_other_run_says_otherwise():
         "worn female 30-59 (55%)\n→ not worn male <30 (60%)",
     ]
     assert notes(figure) == ["a\n1.jpg", "b\n2.jpg"]
-    assert figure.get_suptitle() == f"{FORMULA} is right, deep is wrong: 2 of 31 photos, the surest first"
-    draw(figure)
+    assert figure.get_suptitle() == f"{pictures.FORMULA} is right, deep is wrong: 2 of 31 photos, the surest first"
+    pictures.draw(figure)
 
 
 def test_runs_that_agree_have_an_empty_gallery():
     figure = galleries.disagreements([], disagreed()[:0], of=0)
     assert figure.get_suptitle() == "No photo that only one of the two gets right"
-    assert draw(figure)
+    assert pictures.draw(figure)
 
 
 def test_a_map_leaves_the_photo_where_it_is_cold_and_colours_it_where_it_is_warm():

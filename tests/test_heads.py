@@ -10,7 +10,22 @@ import torch
 import toys
 from torch.nn import functional
 
-from mask_lib import ages, config, devices, inference, labels, losses, models, networks, runs, store, training, views
+from mask_lib import (
+    ages,
+    config,
+    devices,
+    inference,
+    labels,
+    losses,
+    models,
+    networks,
+    resuming,
+    runs,
+    starting_weights,
+    store,
+    training,
+    views,
+)
 
 EVEN = torch.ones(labels.CLASS_COUNT)
 ORDINAL = config.Run(head="three", age_target="ordinal")
@@ -241,7 +256,7 @@ def test_other_ages_refuse_to_resume_where_they_matter(data, tmp_path, monkeypat
     plain, years = toys.splits, itertools.cycle([{0: 24, 1: 58, 2: 60}, {0: 24, 1: 40, 2: 60}])
     monkeypatch.setattr(toys, "splits", lambda photos: with_ages(plain(photos), next(years)))
     toys.train(data, tmp_path, folds=(0,), run="blurred", age_softness=2.0)
-    with pytest.raises(training.ChangedSettingsError, match="the ages in years"):
+    with pytest.raises(resuming.ChangedSettingsError, match="the ages in years"):
         toys.train(data, tmp_path, folds=(0,), run="blurred", age_softness=2.0)
     toys.train(data, tmp_path, folds=(0,))
     toys.train(data, tmp_path, folds=(0,))  # nobody asked for ages
@@ -304,5 +319,5 @@ def test_three_heads_decode_alike_in_both_ways(three_and_one):
 def test_a_network_of_three_heads_is_built_from_its_settings_alone():
     run = config.Run(architecture="test_resnet", head="three", image_channels=4, dropout=0.5, weights="none")
     network = models.of_run(run)
-    network.load_state_dict(models.first_weights(run, seed=3), strict=True)
+    network.load_state_dict(starting_weights.first_weights(run, seed=3), strict=True)
     assert isinstance(network.get_classifier(), networks.ThreeHeads)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from mask_lib import labels, models, networks
+from mask_lib import labels, models, networks, optimizers, starting_weights
 
 
 def photos(*shape: int) -> torch.Tensor:
@@ -64,7 +64,7 @@ def test_each_parameter_of_the_custom_network_learns_and_its_first_layers_the_sl
     network = models.build(networks.CUSTOM)
     functional.cross_entropy(network(photos(4, 3, 48, 48)), torch.arange(4)).backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in network.parameters())
-    groups = models.parameter_groups(network, 1.0, head_scale=1.0, weight_decay=0.01, layer_decay=0.5)
+    groups = optimizers.parameter_groups(network, 1.0, head_scale=1.0, weight_decay=0.01, layer_decay=0.5)
     peak_of = {id(parameter): group["peak"] for group in groups for parameter in group["params"]}
     peaks = [peak_of[id(parameter)] for parameter in network.parameters()]
     assert peaks == sorted(peaks) and len(set(peaks)) == len(network.blocks) + 2
@@ -73,9 +73,9 @@ def test_each_parameter_of_the_custom_network_learns_and_its_first_layers_the_sl
 
 def test_the_custom_network_has_no_imagenet_weights_to_start_from():
     with pytest.raises(ValueError, match="custom_model has no ImageNet weights: set weights to none"):
-        models.initial_state(networks.CUSTOM, "imagenet", seed=0)
-    state = models.initial_state(networks.CUSTOM, "none", seed=0)
-    again = models.initial_state(networks.CUSTOM, "none", seed=0)
+        starting_weights.initial_state(networks.CUSTOM, "imagenet", seed=0)
+    state = starting_weights.initial_state(networks.CUSTOM, "none", seed=0)
+    again = starting_weights.initial_state(networks.CUSTOM, "none", seed=0)
     assert all(torch.equal(value, again[name]) for name, value in state.items())
 
 
@@ -117,9 +117,9 @@ def test_attention_can_see_one_place_alone():
 def test_heads_stand_on_any_convolution_network(architecture, head):
     network = models.build(architecture, head=head, channels=4)
     assert network(photos(2, 4, 64, 48)).shape == (2, labels.CLASS_COUNT)
-    layers = models.last_layers(network)
+    layers = optimizers.last_layers(network)
     assert [type(layer).__name__ for layer in layers] == [{"attention": "AttentionHead", "three": "ThreeHeads"}[head]]
-    groups = models.parameter_groups(network, 0.1, head_scale=10, weight_decay=0.0)
+    groups = optimizers.parameter_groups(network, 0.1, head_scale=10, weight_decay=0.0)
     peak_of = {id(parameter): group["peak"] for group in groups for parameter in group["params"]}
     assert {peak_of[id(parameter)] for parameter in layers[0].parameters()} == {1.0}
     assert len(peak_of) == len(list(network.parameters()))
@@ -153,8 +153,8 @@ def test_a_network_with_two_last_layers_keeps_them():
 def test_pretrained_weights_start_a_network_under_another_head(tmp_path, architecture, head):
     kept = models.build(architecture, class_count=1000).state_dict()
     models.write_checkpoint(tmp_path / "pretrained.safetensors", kept, {})
-    state = models.initial_state(architecture, str(tmp_path / "pretrained.safetensors"), seed=2, head=head)
-    random = models.initial_state(architecture, "none", seed=2, head=head)
+    state = starting_weights.initial_state(architecture, str(tmp_path / "pretrained.safetensors"), seed=2, head=head)
+    random = starting_weights.initial_state(architecture, "none", seed=2, head=head)
     last = timm.get_pretrained_cfg(architecture).classifier
     new = {name for name in state if name.startswith(f"{last}.")}
     assert len(new) == {"attention": 4, "three": 6}[head]
@@ -162,9 +162,9 @@ def test_pretrained_weights_start_a_network_under_another_head(tmp_path, archite
 
 
 def test_weights_of_a_run_with_three_heads_start_one_with_18_outputs(tmp_path):
-    kept = models.initial_state("test_resnet", "none", seed=1, head="three")
+    kept = starting_weights.initial_state("test_resnet", "none", seed=1, head="three")
     models.write_checkpoint(tmp_path / "three.safetensors", kept, {})
-    state = models.initial_state("test_resnet", str(tmp_path / "three.safetensors"), seed=2)
+    state = starting_weights.initial_state("test_resnet", str(tmp_path / "three.safetensors"), seed=2)
     assert torch.equal(state["conv1.0.weight"], kept["conv1.0.weight"])
     models.build("test_resnet").load_state_dict(state, strict=True)
 

@@ -132,6 +132,23 @@ def test_grey_photos_are_changed_as_torchvision_changes_them(name):
     torch.testing.assert_close(performed(photos, name, values[-1]), theirs(photos, values[-1]), atol=tolerance, rtol=0)
 
 
+@pytest.mark.parametrize(("name", "dim"), [("shift_x", 3), ("shift_y", 2)])
+def test_a_shift_alone_copies_whole_pixels_and_mirrors_what_comes_in(name, dim):
+    photos = noise()
+    for pixels in (-7, -1, 0, 1, 7):
+        side = photos.shape[dim]
+        mirrored = torch.cat([photos.flip(dim), photos, photos.flip(dim)], dim)
+        wanted = mirrored.narrow(dim, side - pixels, side)
+        assert torch.equal(performed(photos, name, (pixels + 0.3) / side), wanted), pixels
+
+
+def test_bytes_become_what_the_same_photos_in_float_become():
+    photos = torch.randint(0, 256, (40, 3, HEIGHT, WIDTH), generator=seeded(), dtype=torch.uint8)
+    for policy in (policies.PRESETS["trivialaugment"], policies.PRESETS["seed"], Policy("empty", ())):
+        found = operations.apply(photos, policy, seeded(5))
+        assert torch.equal(found, operations.apply(photos.float().div_(255), policy, seeded(5))), policy.name
+
+
 def test_a_field_of_displacements_is_read_as_torchvision_reads_it():
     photos = noise(1, smooth=True)
     by = 0.1 * (2 * torch.rand(1, 2, 6, 5, generator=seeded()) - 1)

@@ -1,4 +1,4 @@
-"""The last layer can learn while nothing else moves, and everything learns again afterwards."""
+"""Each layer learns as fast as it should; the last can learn while nothing else moves, and all learn again after it."""
 
 import pytest
 import torch
@@ -20,6 +20,52 @@ def trained(network: torch.nn.Module, run: config.Run, side: int, frozen: bool) 
             optimizer.zero_grad()
             functional.cross_entropy(network(torch.rand(4, 3, side, side)), torch.arange(4)).backward()
             optimizer.step()
+
+
+@pytest.mark.parametrize("architecture", ["test_resnet", "test_efficientnet", "test_vit"])
+def test_each_parameter_is_in_one_group_with_the_right_rate_and_decay(architecture):
+    network = models.build(architecture)
+    groups = optimizers.parameter_groups(network, learning_rate=0.1, head_scale=10, weight_decay=0.01)
+    group_of = {id(parameter): group for group in groups for parameter in group["params"]}
+    assert sum(len(group["params"]) for group in groups) == len(group_of) == len(list(network.parameters()))
+    for name, parameter in network.named_parameters():
+        in_head = name.startswith(("fc.", "classifier.", "head."))
+        assert group_of[id(parameter)]["peak"] == pytest.approx(1.0 if in_head else 0.1)
+        assert group_of[id(parameter)]["weight_decay"] == (0.01 if parameter.ndim > 1 else 0.0)
+
+
+DEEPEST_LAST = {  # one parameter a layer, from the input on
+    "test_resnet": ["conv1.0", "layer1.0.conv1", "layer2.0.conv1", "layer3.0.conv1", "layer4.0.conv1", "fc"],
+    "test_efficientnet": ["conv_stem", *(f"blocks.{block}.0.bn1" for block in range(5)), "classifier"],
+    "test_vit": ["patch_embed.proj", *(f"blocks.{block}.attn.qkv" for block in range(6)), "head"],
+}
+
+
+@pytest.mark.parametrize("architecture", DEEPEST_LAST)
+def test_layer_decay_slows_each_layer_by_its_depth(architecture):
+    network, layers = models.build(architecture), DEEPEST_LAST[architecture]
+    groups = optimizers.parameter_groups(network, 0.1, head_scale=10, weight_decay=0.01, layer_decay=0.5)
+    group_of = {id(parameter): group for group in groups for parameter in group["params"]}
+    assert sum(len(group["params"]) for group in groups) == len(group_of) == len(list(network.parameters()))
+    for above, layer in enumerate(reversed(layers)):
+        group = group_of[id(network.get_parameter(f"{layer}.weight"))]
+        assert group["peak"] == pytest.approx(0.1 * 0.5**above * (1 if above else 10))
+    for parameter in network.parameters():
+        assert group_of[id(parameter)]["weight_decay"] == (0.01 if parameter.ndim > 1 else 0.0)
+
+
+def test_frozen_parameters_are_in_no_group():
+    network = models.build("test_resnet")
+    network.conv1[0].weight.requires_grad_(False)
+    members = [id(one) for group in optimizers.parameter_groups(network, 0.1, 1, 0) for one in group["params"]]
+    assert id(network.conv1[0].weight) not in members
+
+
+def test_networks_with_two_last_layers_have_groups_too():
+    network = models.build("deit_tiny_distilled_patch16_224")
+    groups = optimizers.parameter_groups(network, learning_rate=0.1, head_scale=10, weight_decay=0.0)
+    peak_of = {id(parameter): group["peak"] for group in groups for parameter in group["params"]}
+    assert {peak_of[id(network.head.weight)], peak_of[id(network.head_dist.weight)]} == {1.0}
 
 
 @pytest.mark.parametrize("architecture", SIDE)

@@ -181,41 +181,6 @@ def test_merged_policies_keep_every_sub_policy():
         policies.merged([])
 
 
-def test_equal_policies_have_no_differences():
-    assert policies.diff(MILD, Policy("other name", MILD.sub_policies[::-1])).empty
-
-
-def test_differences_are_named():
-    after = Policy("x", ((Step("rotate", 0.5, 0.2), Step("invert", 0.25)), (Step("flip", 1.0),), (Step("flip", 1.0),)))
-    found = policies.diff(MILD, after)
-    assert list(found.columns) == ["change", "before", "after"]
-    assert sorted(found["change"]) == ["added", "added", "changed", "removed"]
-    changed = found[found["change"] == "changed"].iloc[0]
-    assert changed["before"] == "rotate ± 13.5 degrees, in 50%, then invert, in 25%"
-    assert changed["after"] == "rotate ± 27 degrees, in 50%, then invert, in 25%"
-    assert found.loc[found["change"] == "removed", "before"].tolist() == ["blur 0 of the shorter side"]
-
-
-def test_a_policy_says_what_it_does():
-    said = policies.describe(MILD)
-    assert said.splitlines()[0] == "mild: each photo draws one of 2 sub-policies"
-    assert "rotate ± 13.5 degrees, in 50%, then invert, in 25%" in said
-    assert policies.describe(policies.PRESETS["none"]) == "none: photos stay as they are"
-    assert policies.describe(policies.PRESETS["randaugment"]).endswith("… and 184 more")
-    assert "posterize from 8 to 2 bits" in policies.describe(policies.PRESETS["trivialaugment"])
-
-
-def test_a_policy_as_a_table_and_what_photos_meet():
-    found = policies.table(MILD)
-    assert found["operation"].tolist() == ["rotate", "invert", "blur"]
-    assert found["sub_policy"].tolist() == [0, 0, 1]
-    assert found["magnitude"].isna().tolist() == [False, True, False]
-    shares = policies.shares(MILD).set_index("operation")["share"]
-    assert shares.to_dict() == {"rotate": 0.25, "invert": 0.125, "blur": 0.5}
-    assert policies.shares(policies.PRESETS["randaugment"])["share"].sum() == pytest.approx(2)
-    assert policies.table(policies.PRESETS["none"]).empty
-
-
 def test_a_run_names_a_preset_or_a_file(tmp_path):
     assert policies.chosen("seed") is policies.PRESETS["seed"]
     assert policies.chosen(str(policies.write(MILD, tmp_path / "p.json"))) == MILD

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from tiny_project import paint
 
-from mask_lib import files, folds, labels, photos, polling, store, suspects, voting
+from mask_lib import files, folds, grouping, labels, photos, polling, store, suspects, voting
 
 COLUMNS = list(labels.PROBABILITY_COLUMNS)
 FRAME = store.Frame(48, 64)
@@ -83,7 +83,7 @@ def test_the_people_found_are_the_faces_that_were_painted(folders, tables):
     learned = voting.learn(polling.described(data, output, known, FRAME), judged, len(test))
     asked = photos.evaluated(output).set_index("path").loc[test["ImageID"]].rename_axis("path").reset_index()
     found = voting.find_people(polling.described(data, output, asked, FRAME), test, learned)
-    precision, recall = voting.pair_scores(found["group"].to_numpy(), test["ImageID"].map(faces(folders)).to_numpy())
+    precision, recall = grouping.pair_scores(found["group"].to_numpy(), test["ImageID"].map(faces(folders)).to_numpy())
     assert precision > 0.95 and recall > 0.8
 
 

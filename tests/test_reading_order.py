@@ -12,7 +12,8 @@ from mask_lib import files
 FOLDER = files.PROJECT / "mask_lib"
 MODULES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "__init__")
 WITHOUT_TORCH = ["labels", "photos", "twins", "folds", "schedules", "sampling", "ensemble", "review", "comparison"]
-WITHOUT_TORCH += ["policies", "pseudo_labels", "trainable", "plots", "headless"]
+WITHOUT_TORCH += ["policies", "pseudo_labels", "trainable", "headless"]
+WITHOUT_TORCH += ["galleries", *(name for name in mask_lib.READING_ORDER if name.endswith("_plots"))]
 
 
 def imported_modules(source: str) -> set[str]:

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from mask_lib import config, devices, files, inference, models, parameters, store, training
+from mask_lib import config, devices, files, inference, models, parameters, starting_weights, store, training
 
 PARAMS = files.PROJECT / "notebooks" / "params"
 NOTEBOOK = files.PROJECT / "notebooks" / "03_one_model.ipynb"
@@ -86,7 +86,7 @@ def test_a_recipe_takes_a_step_at_its_real_size_saves_resumes_and_predicts(tmp_p
     run = dataclasses.replace(settings_of(*RECIPES[recipe]), weights="none")
     fold, last = fold_of(run), tmp_path / "fold0" / "checkpoint" / "last.safetensors"
     network = models.of_run(run).to(memory_format=torch.channels_last)
-    network.load_state_dict(models.first_weights(run, seed=0))
+    network.load_state_dict(starting_weights.first_weights(run, seed=0))
     fold.start(network, network.train())
     name, weight = max(network.get_classifier().named_parameters(), key=lambda one: one[1].numel())
     before = weight.detach().clone()

@@ -21,6 +21,7 @@ from mask_lib import (
     labels,
     picks,
     pseudo_labels,
+    resuming,
     runs,
     self_training,
     soups,
@@ -223,7 +224,7 @@ def test_a_run_of_other_weights_does_not_go_on_from_a_checkpoint(taught, student
     run = run_of(**STUDENT)
     splits = trainable.read_splits(output, run)
     lighter = {fold: split.assign(weight=split["weight"].replace(0.5, 0.4)) for fold, split in splits.items()}
-    with pytest.raises(training.ChangedSettingsError, match="the photos, their labels or the split"):
+    with pytest.raises(resuming.ChangedSettingsError, match="the photos, their labels or the split"):
         runs.train_run(run, lighter, inference.open_trainable(data, output, run), output)
 
 

@@ -10,7 +10,22 @@ import torch
 import toys
 from safetensors.torch import load_file
 
-from mask_lib import augment, config, devices, files, folds, labels, models, policies, runs, sampling, scores, training
+from mask_lib import (
+    augment,
+    config,
+    devices,
+    files,
+    folds,
+    labels,
+    models,
+    policies,
+    resuming,
+    runs,
+    sampling,
+    scores,
+    starting_weights,
+    training,
+)
 
 STEPS = 2 * 2 * 2  # epochs x folds x steps an epoch
 
@@ -93,7 +108,7 @@ def test_more_folds_can_be_added_to_a_run(data, tmp_path):
 
 def test_changed_settings_refuse_to_resume_and_are_named(data, tmp_path):
     toys.train(data, tmp_path, folds=(0,))
-    with pytest.raises(training.ChangedSettingsError, match=r"learning_rate: 0\.05 → 0\.01.*when_changed: restart"):
+    with pytest.raises(resuming.ChangedSettingsError, match=r"learning_rate: 0\.05 → 0\.01.*when_changed: restart"):
         toys.train(data, tmp_path, folds=(0,), learning_rate=0.01)
 
 
@@ -102,7 +117,7 @@ def test_changed_photos_refuse_to_resume(data, tmp_path):
     toys.train(tmp_path / "data", tmp_path, folds=(0,))
     photo = tmp_path / "data" / "train" / "images" / "000" / "mask1.png"
     toys.Image.fromarray(np.zeros(toys.FRAME.shape, np.uint8)).save(photo)
-    with pytest.raises(training.ChangedSettingsError, match="the photos, their labels or the split"):
+    with pytest.raises(resuming.ChangedSettingsError, match="the photos, their labels or the split"):
         toys.train(tmp_path / "data", tmp_path, folds=(0,))
 
 
@@ -249,7 +264,7 @@ def test_frozen_epochs_leave_the_backbone_bit_for_bit(data, tmp_path, optimizer)
     changes = {"optimizer": optimizer, "weight_decay": 0.1, "folds": (0,), "epochs": 2}
     toys.train(data, tmp_path / "frozen", frozen_epochs=2, **changes)
     toys.train(data, tmp_path / "thawed", frozen_epochs=1, **changes)
-    first = models.initial_state("test_resnet", "none", sampling.step_seed(0, 0, 0, 0))
+    first = starting_weights.initial_state("test_resnet", "none", sampling.step_seed(0, 0, 0, 0))
     frozen, thawed = checkpoint_of(tmp_path / "frozen"), checkpoint_of(tmp_path / "thawed")
     assert {name for name in first if not torch.equal(first[name], frozen[name])} == {"fc.weight", "fc.bias"}
     assert not any(torch.equal(first[name], thawed[name]) for name in first if name.endswith("running_mean"))
@@ -293,7 +308,7 @@ def test_cutmix_old_without_anybody_old_is_refused(data, tmp_path, monkeypatch):
 
 def test_a_finished_fold_needs_no_first_weights(data, tmp_path, monkeypatch):
     first = toys.train(data, tmp_path, folds=(0,))
-    monkeypatch.setattr(models, "initial_state", None)  # the hub may be out of reach by now
+    monkeypatch.setattr(starting_weights, "initial_state", None)  # the hub may be out of reach by now
     pd.testing.assert_frame_equal(toys.train(data, tmp_path, folds=(0,)).out_of_fold, first.out_of_fold)
 
 
@@ -312,7 +327,7 @@ def test_a_run_resumes_only_with_the_policy_it_began_with(data, tmp_path):
     again = toys.train(data, tmp_path, augmentation=str(path), folds=(0,))
     pd.testing.assert_frame_equal(first.history, again.history)
     policies.write(policies.PRESETS["seed"], path)
-    with pytest.raises(training.ChangedSettingsError, match=r"the policy in .*policy\.json"):
+    with pytest.raises(resuming.ChangedSettingsError, match=r"the policy in .*policy\.json"):
         toys.train(data, tmp_path, augmentation=str(path), folds=(0,))
 
 
