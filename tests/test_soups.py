@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import toys
 
-from mask_lib import files, inference, models, picks, runs, soups
+from mask_lib import files, inference, models, picks, runs, soups, starting_weights
 
 MEMBERS = {
     "short": {"epochs": 3},
@@ -143,7 +143,7 @@ def test_pretrained_runs_with_other_heads_are_refused(copied, tmp_path):
     data, output = copied
     path = str(tmp_path / "pretrained.safetensors")
     models.write_checkpoint(
-        tmp_path / "pretrained.safetensors", models.initial_state("test_resnet", "none", seed=3), {}
+        tmp_path / "pretrained.safetensors", starting_weights.initial_state("test_resnet", "none", seed=3), {}
     )
     for run, seed in (("one", 0), ("other", 1)):
         runs.write_scores(toys.train(data, output, run=run, epochs=1, folds=(0,), weights=path, seed=seed))
