@@ -39,6 +39,7 @@ READING_ORDER = (
     "pseudo_labels",
     "trainable",
     "scores",
+    "lineage",
     "finished",
     "devices",
     "networks",

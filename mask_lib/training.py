@@ -25,6 +25,7 @@ from mask_lib import (
     files,
     folds,
     inference,
+    lineage,
     losses,
     mixing,
     models,
@@ -113,13 +114,7 @@ class FoldTraining:
     def resume(self, path: Path) -> None:
         """Go on from a checkpoint. Raises ChangedSettingsError that lists what is not as it was."""
         state, manifest = models.read_checkpoint(path)
-        differences = config.changed(manifest["run"], self.run.settings())
-        if manifest["data"] != self.data:
-            differences.append("the photos, their labels or the split")
-        if manifest.get("policy", self.policy.plain()) != self.policy.plain():
-            differences.append(f"the policy in {self.run.augmentation}")
-        if manifest.get("years") != self.years:
-            differences.append("the ages in years")
+        differences = inference.changed(manifest, self.run, self.data, self.policy, self.years)
         if manifest.get("dtype", str(self.dtype)) != str(self.dtype):
             differences.append(f"arithmetic in {manifest['dtype']}, here {self.dtype}")
         if differences:
@@ -311,8 +306,8 @@ def trained_choice(run: config.Run) -> str:
 def forget_results(folder: Path) -> None:
     """Remove what a fold's folder that trains on makes untrue: its run's scores, and which average was picked."""
     (folder.parent / "scores.json").unlink(missing_ok=True)
-    (folder / inference.TRAINED).unlink(missing_ok=True)
-    picks = folder.parent / inference.AVERAGING
+    (folder / lineage.TRAINED).unlink(missing_ok=True)
+    picks = folder.parent / lineage.AVERAGING
     if picks.exists():
         saved = files.read_json(picks)
         saved["folds"].pop(folder.name.removeprefix("fold"), None)
