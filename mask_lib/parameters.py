@@ -154,7 +154,7 @@ def teaching(
     try:
         pseudo_labels.check_choice(*found.values())
     except ValueError as error:
-        raise ValueError(f"{where}, run {run}: pseudo_{error}") from None
+        raise ValueError(f"{where}: pseudo_{error}") from None
     return found
 
 

@@ -287,8 +287,8 @@ def test_how_pseudo_labels_are_chosen_is_said_by_all_by_their_run_or_once(values
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        ({"pseudo_threshold": 1.2}, r"run deep: pseudo_threshold = 1\.2: it is a probability"),
-        ({"pseudo_class_share": 0}, r"run deep: pseudo_class_share = 0\.0: it must be above 0"),
+        ({"pseudo_threshold": 1.2}, r"parameters: pseudo_threshold = 1\.2: it is a probability"),
+        ({"pseudo_class_share": 0}, r"parameters: pseudo_class_share = 0\.0: it must be above 0"),
         ({"pseudo_threshold": "high"}, "pseudo_threshold = 'high' is text, not a number"),
     ],
 )
