@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from mask_lib import archives, files, headless, parameters
+from mask_lib.config import WEIGHTS_BY_NAME
 from snakemake.exceptions import WorkflowError
 
 
@@ -85,10 +86,29 @@ def weights_of(run):
 
 
 def named_by(run):
-    """Files that a run's settings name: pseudo-labels of an earlier run, a policy of augmentation."""
+    """Files that a run's settings name: pseudo-labels of an earlier run, a policy of augmentation, first weights."""
     teacher, policy = TRAIN[run].get("pseudo_labels"), TRAIN[run].get("augmentation", "")
     labels = [f"{OUTPUT}/tables/pseudo.{teacher}.csv"] if teacher else []
-    return [*labels, *([relative(policy)] if policy.endswith(".json") else [])]
+    return [*labels, *([relative(policy)] if policy.endswith(".json") else []), *first_weights(run)]
+
+
+def first_weights(run):
+    """The file of weights that a run starts from; an earlier run's is no output, so what tells when it stands."""
+    weights = TRAIN[run].get("weights", "none")
+    if weights in WEIGHTS_BY_NAME:
+        return []
+    path = files.project_path(weights)
+    earlier = [name for name in RUNS if path.is_relative_to(files.project_path(f"{OUTPUT}/runs/{name}"))]
+    return weights_of(earlier[0]) if earlier else [relative(path)]
+
+
+def teaching(run):
+    """How the pseudo-labels of a run are chosen, as options of mask_lib.self_training; none where nothing is said."""
+    given = {name: value for name, value in workflow.config_settings.config.items() if name in parameters.TEACHING}
+    values = parameters.teaching(config, run, given, "configuration")
+    said = {name: value for name, value in values.items() if value != parameters.TEACHING[name]}
+    options = {name.removeprefix("pseudo_").replace("_", "-"): value for name, value in said.items()}
+    return [f"--{name}={value}" for name, value in options.items()]
 
 
 try:
@@ -112,6 +132,10 @@ DECISIONS = [relative(path) for path in sorted(files.project_path(OUTPUT).glob("
 TRAIN = {run: settings(notebook, run, when_changed="restart") for run, notebook in RUNS.items()}
 # A soup needs all its runs and is made by hand; a step of one run writes all that the steps after it read.
 AVERAGE = {run: held("05_average_weights", run, soup_of=[]) for run, values in TRAIN.items() if averages(values)}
+try:
+    TEACH = {run: teaching(run) for run in RUNS}
+except ValueError as error:
+    raise WorkflowError(str(error))
 INFER = {run: held("06_inference", run, split="both") for run in RUNS}
 ENSEMBLE = settings(
     "07_ensemble",
@@ -255,13 +279,14 @@ rule pseudo_labels:
     params:
         data=DATA,
         output=files.project_path(OUTPUT),
+        options=lambda wildcards: TEACH[wildcards.run],
     wildcard_constraints:
         run="|".join(RUNS),
     threads: all_cores()
     resources:
         gpu=1,
     shell:
-        "{PYTHON:q} -m mask_lib.self_training {params.data:q} {params.output:q} {wildcards.run:q}"
+        "{PYTHON:q} -m mask_lib.self_training {params.options} {params.data:q} {params.output:q} {wildcards.run:q}"
 
 
 rule infer:

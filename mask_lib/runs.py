@@ -17,6 +17,7 @@ from mask_lib import (
     folds,
     inference,
     labels,
+    lineage,
     models,
     sampling,
     scores,
@@ -24,6 +25,7 @@ from mask_lib import (
     trainable,
     training,
 )
+from mask_lib.lineage import folder_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,11 +41,6 @@ class RunResult:
         return scores.from_probabilities(self.out_of_fold)
 
 
-def folder_of(output_dir: Path, run: str) -> Path:
-    """Where a run keeps everything."""
-    return Path(output_dir) / "runs" / run
-
-
 def train_run(
     run: config.Run,
     splits: dict[int, pd.DataFrame],
@@ -57,10 +54,12 @@ def train_run(
     """Train every fold asked for, from where it was left; finished folds are read, not trained.
 
     The network is built, and compiled if asked, once: each fold loads its own first weights.
-    Raises ValueError for a fold without a split and for photos of other channels than the run's,
-    ChangedSettingsError as `training.train_fold` does.
+    Raises ValueError for a fold without a split, for photos of other channels than the run's and for the
+    name of a soup, ChangedSettingsError as `training.train_fold` does.
     """
     chosen, folder = chosen_folds(run, splits), folder_of(output_dir, run.run)
+    if lineage.soup_members(folder):
+        raise ValueError(f"run = {run.run!r}: {files.shown_path(folder)} holds a soup; give the run another name")
     if photos.frame.channels != run.image_channels:
         raise ValueError(f"image_channels = {run.image_channels}: the store's photos have {photos.frame.channels}")
     source = devices.DevicePhotos(photos, devices.pick_device())
@@ -86,6 +85,7 @@ def train_run(
             )
             bar.update(before + steps[fold] - bar.n)
     files.write_json({**run.settings(), "device": devices.device_name(source.device)}, folder / "config.json")
+    lineage.note_data(folder, photos.root)
     return read_result(folder, splits, chosen)
 
 
@@ -103,7 +103,7 @@ def read_result(
     histories = [pd.read_csv(folder / f"fold{fold}" / "history.csv") for fold in chosen]
     paths = [folder / f"fold{fold}" / "oof.csv" for fold in chosen]
     if as_trained:
-        before = [path.with_name(inference.TRAINED) for path in paths]
+        before = [path.with_name(lineage.TRAINED) for path in paths]
         paths = [old if old.exists() else path for old, path in zip(before, paths, strict=True)]
     tables = [pd.read_csv(path) for path in paths]
     out_of_fold = pd.concat(tables, ignore_index=True)

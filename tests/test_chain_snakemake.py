@@ -43,7 +43,7 @@ NOTEBOOKS = {
     "03_one_model": (
         COMMON
         + 'run = "one_model"\nepochs = 2\nlearning_rate = 0.1\nkeep_epochs = 0\n'
-        + 'pseudo_labels = ""\naugmentation = "flip"\nwhen_changed = "refuse"',
+        + 'pseudo_labels = ""\naugmentation = "flip"\nweights = "none"\nwhen_changed = "refuse"',
         "folder = Path(output_dir, 'runs', run)\n"
         "(folder / 'fold0').mkdir(parents=True, exist_ok=True)\n"
         "with open(folder / 'fold0' / 'checkpoint', 'a') as log: log.write('trained ')\n"
@@ -204,6 +204,38 @@ def test_a_run_with_pseudo_labels_waits_for_its_teacher(project: Path):
     assert command.split()[-3:] == [str(project / "data"), str(project / "results"), "teacher"]
     order = [plan.stdout.index(name) for name in ("runs/teacher/scores.json", "pseudo.teacher.csv", "runs/student/")]
     assert order == sorted(order)
+
+
+def test_how_sure_a_teacher_must_be_is_said_by_the_experiment_its_run_or_once(project: Path):
+    runs = {"teacher": {"pseudo_class_share": 0.2}, "student": {"pseudo_labels": "teacher"}}
+    write_values(project, pseudo_threshold=0.6, runs=runs)
+    plan = snakemake(project, *TOY, "--dry-run", "--printshellcmds", "--config", "pseudo_threshold=0.7")
+    assert plan.returncode == 0, plan.stdout
+    (command,) = [line for line in plan.stdout.splitlines() if "-m mask_lib.self_training" in line]
+    assert "-m mask_lib.self_training --threshold=0.7 --class-share=0.2 " in command
+    write_values(project, pseudo_threshold=1.5, runs=runs)
+    refused = snakemake(project, *TOY, "--dry-run")
+    assert refused.returncode != 0
+    assert "configuration: pseudo_threshold = 1.5: it is a probability, from 0 to 1" in refused.stdout
+
+
+def test_a_run_is_trained_again_when_the_file_of_its_first_weights_changes(project: Path):
+    # 07_ensemble has other weights: those of a run stand in the section of its notebook.
+    write_values(project, notebooks={"03_one_model": {"weights": "first.safetensors"}})
+    (project / "first.safetensors").write_text("weights")
+    done = snakemake(project, *TOY)
+    assert done.returncode == 0, done.stdout
+    assert planned(project) == set()
+    (project / "first.safetensors").write_text("other weights")
+    assert planned(project) == {"train_03_one_model", "infer", "ensemble", "compare"}
+
+
+def test_a_run_that_starts_from_another_s_weights_waits_for_it(project: Path):
+    weights = "results/runs/first/fold0/checkpoint/best.safetensors"
+    write_values(project, runs={"second": {"weights": weights}, "first": {}})
+    plan = snakemake(project, *TOY, "--dry-run")
+    assert plan.returncode == 0, plan.stdout
+    assert re.search(r"input: .*results/runs/first/scores\.json[^\n]*\n\s*output: results/runs/second/", plan.stdout)
 
 
 def test_a_run_with_a_policy_that_is_searched_for_waits_for_the_search(project: Path):
