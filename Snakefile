@@ -84,10 +84,11 @@ def weights_of(run):
 
 
 def named_by(run):
-    """Files that a run's settings name: pseudo-labels of an earlier run, a policy of augmentation."""
+    """Files that a run's settings name: an earlier run's pseudo-labels, what it is compared with, a policy."""
     teacher, policy = TRAIN[run].get("pseudo_labels"), TRAIN[run].get("augmentation", "")
     labels = [f"{OUTPUT}/tables/pseudo.{teacher}.csv"] if teacher else []
-    return [*labels, *([relative(policy)] if policy.endswith(".json") else [])]
+    compared = weights_of(TRAIN[run]["compare_with"]) if TRAIN[run].get("compare_with") else []
+    return [*labels, *compared, *([relative(policy)] if policy.endswith(".json") else [])]
 
 
 try:

