@@ -84,11 +84,12 @@ def weights_of(run):
 
 
 def named_by(run):
-    """Files that a run's settings name: an earlier run's pseudo-labels, what it is compared with, a policy."""
-    teacher, policy = TRAIN[run].get("pseudo_labels"), TRAIN[run].get("augmentation", "")
+    """Files that a run's settings name: another run's pseudo-labels or scores, a policy, weights to start from."""
+    teacher, other = TRAIN[run].get("pseudo_labels"), TRAIN[run].get("compare_with")
     labels = [f"{OUTPUT}/tables/pseudo.{teacher}.csv"] if teacher else []
-    compared = weights_of(TRAIN[run]["compare_with"]) if TRAIN[run].get("compare_with") else []
-    return [*labels, *compared, *([relative(policy)] if policy.endswith(".json") else [])]
+    names_or_paths = [TRAIN[run].get(name, "") for name in ("augmentation", "weights")]
+    paths = [relative(path) for path in names_or_paths if path.endswith((".json", ".safetensors"))]
+    return [*labels, *(weights_of(other) if other else []), *paths]
 
 
 try:

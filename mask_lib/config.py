@@ -67,7 +67,7 @@ class Run:
     frozen_epochs: int = 0  # at the start only the last layer learns
     early_stop_epochs: int = 0  # stop after so many without a better macro F1; 0: never
     sampling: Sampling = "shuffle"  # weighted: each class as often as any other, photos drawn with replacement
-    loss: Loss = "cross_entropy"
+    loss: Loss = "cross_entropy"  # macro F1 hears neither of smoothing nor of class_balance
     focal_gamma: float = 2.0  # of the focal loss; 0 makes it cross-entropy
     label_smoothing: float = 0.0
     attribute_label_smoothing: tuple[float, ...] = ()  # of mask, gender, age: [0.0, 0.0, 0.2]; empty: none

@@ -251,6 +251,20 @@ def test_a_run_with_a_policy_that_is_searched_for_waits_for_the_search(project: 
     assert planned(project) == {"search", "train_03_one_model", "infer", "ensemble", "compare"}
 
 
+def test_a_run_starts_again_from_other_weights_in_the_file_it_names(project: Path):
+    parameters, work = NOTEBOOKS["03_one_model"]
+    write_toy_notebook(project / "notebooks/03_one_model.ipynb", f'{parameters}\nweights = "imagenet"', work)
+    write_values(project, runs={"one_model": {"weights": "start.safetensors"}})
+    missing = snakemake(project, *TOY, "--dry-run")
+    assert missing.returncode != 0 and "start.safetensors" in missing.stdout
+    (project / "start.safetensors").write_text("one")
+    done = snakemake(project, *TOY)
+    assert done.returncode == 0, done.stdout
+    assert planned(project) == set()
+    (project / "start.safetensors").write_text("another")
+    assert planned(project) == {"train_03_one_model", "infer", "ensemble", "compare"}
+
+
 def test_whether_cleaning_helped_is_asked_of_each_finished_run(project: Path):
     plan = snakemake(project, *TOY, "--dry-run", "--printshellcmds", "did_it_help")
     assert plan.returncode == 0, plan.stdout
