@@ -84,12 +84,18 @@ def weights_of(run):
 
 
 def named_by(run):
-    """Files that a run's settings name: another run's pseudo-labels or scores, a policy, weights to start from."""
+    """Files that a run's settings name: another run's pseudo-labels or scores, a policy, weights to start from.
+
+    Without those that are missing and that no rule makes: for want of them Snakemake takes what the step once
+    wrote as it is, in silence, while the notebook says what is missing.
+    """
     teacher, other = TRAIN[run].get("pseudo_labels"), TRAIN[run].get("compare_with")
-    labels = [f"{OUTPUT}/tables/pseudo.{teacher}.csv"] if teacher else []
+    made = [f"{OUTPUT}/tables/pseudo.{teacher}.csv"] if teacher in RUNS else []
+    made += weights_of(other) if other in RUNS else []
     names_or_paths = [TRAIN[run].get(name, "") for name in ("augmentation", "weights")]
     paths = [relative(path) for path in names_or_paths if path.endswith((".json", ".safetensors"))]
-    return [*labels, *(weights_of(other) if other else []), *paths]
+    searched = f"{OUTPUT}/search/best_policy.json"
+    return made + [path for path in paths if path == searched or files.project_path(path).is_file()]
 
 
 try:
