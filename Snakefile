@@ -86,10 +86,17 @@ def weights_of(run):
 
 
 def named_by(run):
-    """Files that a run's settings name: pseudo-labels of an earlier run, a policy of augmentation, first weights."""
-    teacher, policy = TRAIN[run].get("pseudo_labels"), TRAIN[run].get("augmentation", "")
-    labels = [f"{OUTPUT}/tables/pseudo.{teacher}.csv"] if teacher else []
-    return [*labels, *([relative(policy)] if policy.endswith(".json") else []), *first_weights(run)]
+    """Files that a run's settings name: another run's pseudo-labels or scores, a policy, weights to start from.
+
+    Without those that are missing and that no rule makes: for want of them Snakemake takes what the step once
+    wrote as it is, in silence, while the notebook says what is missing.
+    """
+    teacher, other, policy = (TRAIN[run].get(name) or "" for name in ("pseudo_labels", "compare_with", "augmentation"))
+    made = [f"{OUTPUT}/tables/pseudo.{teacher}.csv"] if teacher in RUNS else []
+    made += weights_of(other) if other in RUNS else []
+    is_made = policy.endswith(".json") and relative(policy) == f"{OUTPUT}/search/best_policy.json"
+    is_there = policy.endswith(".json") and files.project_path(policy).is_file()
+    return [*made, *([relative(policy)] if is_made or is_there else []), *first_weights(run)]
 
 
 def first_weights(run):
@@ -99,7 +106,9 @@ def first_weights(run):
         return []
     path = files.project_path(weights)
     earlier = [name for name in RUNS if path.is_relative_to(files.project_path(f"{OUTPUT}/runs/{name}"))]
-    return weights_of(earlier[0]) if earlier else [relative(path)]
+    if earlier:
+        return weights_of(earlier[0])
+    return [relative(path)] if path.is_file() else []
 
 
 def teaching(run):

@@ -18,6 +18,7 @@ from torch import nn
 from mask_lib import files, labels, networks
 from mask_lib.config import Head, Run
 
+SEED_NAMES = {"se_resnext50": "seresnext50_32x4d"}  # what the seeds call a network: timm's name for it
 MANIFEST_FORMAT = 1
 OPTIMIZER_PREFIX = "optimizer/"
 LEAST_DEVIATION = 1 / 255  # of a photo's channel; one of a single colour becomes 0, not noise blown up
@@ -68,6 +69,7 @@ def build(
     stands where the last layer was. Raises ValueError with near names if there is no such network, and
     where the head does not fit it.
     """
+    architecture = SEED_NAMES.get(architecture, architecture)
     if architecture != networks.CUSTOM and not timm.is_model(architecture):
         near = difflib.get_close_matches(architecture, [networks.CUSTOM, *timm.list_models()], n=5)
         raise ValueError(f"timm has no network {architecture!r}; near it: {', '.join(near) or 'nothing'}")

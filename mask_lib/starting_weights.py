@@ -91,6 +91,7 @@ def imagenet_state(architecture: str) -> dict[str, torch.Tensor]:
     Raises OSError that lists the ways out when the hub cannot be reached, ValueError for a network that
     was never trained on them.
     """
+    architecture = models.SEED_NAMES.get(architecture, architecture)
     if architecture == networks.CUSTOM:
         raise ValueError(f"{architecture} has no ImageNet weights: set weights to none, or to a file's path")
     if architecture in PACKAGED:

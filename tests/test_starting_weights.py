@@ -126,6 +126,23 @@ def test_weights_the_hub_left_on_this_machine_need_no_network(tmp_path, monkeypa
     assert asked == [("timm/test_resnet.r160_in1k", "model.safetensors")]
 
 
+@pytest.mark.parametrize(("theirs", "timms"), models.SEED_NAMES.items())
+def test_a_network_may_be_called_as_the_seeds_call_it(theirs, timms):
+    with torch.device("meta"):
+        ours, expected = (models.build(name).state_dict() for name in (theirs, timms))
+    assert {name: one.shape for name, one in ours.items()} == {name: one.shape for name, one in expected.items()}
+    assert "se_resnext50" in models.SEED_NAMES
+
+
+def test_the_hub_is_asked_by_timms_name_for_a_network_of_the_seeds(monkeypatch):
+    asked = []
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda repository, name: asked.append(repository))
+    monkeypatch.setattr(starting_weights, "_require_hub", lambda: (_ for _ in ()).throw(OSError("no network")))
+    with pytest.raises(OSError, match="weights of seresnext50_32x4d could not be fetched"):
+        starting_weights.imagenet_state("se_resnext50")
+    assert len(asked) == 1 and "seresnext50_32x4d" in asked[0] and asked[0].startswith("timm/")
+
+
 def test_weights_come_from_a_file(tmp_path):
     models.write_checkpoint(tmp_path / "other.safetensors", state_of(1), {"note": "from elsewhere"})
     found = starting_weights.initial_state(TINY, str(tmp_path / "other.safetensors"), seed=2)
