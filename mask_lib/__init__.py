@@ -45,6 +45,8 @@ READING_ORDER = (
     "finished",
     "devices",
     "networks",
+    "heads",
+    "pretrained",
     "models",
     "starting_weights",
     "movements",

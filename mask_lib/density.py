@@ -68,7 +68,7 @@ def read_judge(run: config.Run, fold: int, split: pd.DataFrame, source: devices.
     state, manifest = models.read_checkpoint(
         folder / f"fold{fold}" / "checkpoint" / f"{run.checkpoint_choice}.safetensors"
     )
-    network = models.build(run.architecture, channels=run.image_channels)
+    network = models.of_run(run)
     network.load_state_dict(state)
     network.to(source.device, memory_format=torch.channels_last)
     val = split[split["split"] == folds.VAL]

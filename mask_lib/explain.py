@@ -14,7 +14,7 @@ from captum.attr import LayerAttribution, LayerGradCam
 from matplotlib.figure import Figure
 from torch import nn
 
-from mask_lib import devices, galleries, inference, lineage, models, photos, scores, store
+from mask_lib import devices, galleries, heads, inference, lineage, models, photos, scores, store
 from mask_lib.finished import FinishedRun
 
 EXPLAIN_BATCH = 16  # photos; gradients take more room than predictions
@@ -68,8 +68,8 @@ def places_layer(network: nn.Module, photo: torch.Tensor) -> Iterator[nn.Module]
 
 def _last_maps(network: nn.Module, photo: torch.Tensor) -> nn.Module:
     """Of the modules before the classifier the one that finishes last with maps of more than one place."""
-    last = network.get_classifier() if hasattr(network, "get_classifier") else ()
-    of_head = {part for layer in (last if isinstance(last, tuple) else (last,)) for part in layer.modules()}
+    last = heads.last_layers(network) if hasattr(network, "get_classifier") else ()
+    of_head = {part for layer in last for part in layer.modules()}
     finished: list[nn.Module] = []
 
     def note(module: nn.Module, _inputs: tuple, output: object) -> None:

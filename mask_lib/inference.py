@@ -21,6 +21,7 @@ from mask_lib import (
     photos,
     policies,
     resuming,
+    starting_weights,
     store,
     targets,
     trainable,
@@ -132,7 +133,11 @@ def open_photos(data_dir: Path, output_dir: Path, table: pd.DataFrame, frame: st
 
 
 def open_trainable(data_dir: Path, output_dir: Path, run: config.Run) -> store.Store:
-    """The store of every photo that a run may train on, external and pseudo-labeled ones too, as its settings ask."""
+    """The store of every photo that a run may train on, external and pseudo-labeled ones too, as its settings ask.
+
+    Raises ValueError, before any photo is decoded, for a network or head that does not take photos of its size.
+    """
+    starting_weights.require_fits(run)
     return open_photos(data_dir, output_dir, trainable.photo_table(output_dir, run), store.Frame.of_run(run))
 
 

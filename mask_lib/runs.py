@@ -84,9 +84,34 @@ def train_run(
                 on_epoch=on_epoch,
             )
             bar.update(before + steps[fold] - bar.n)
-    files.write_json({**run.settings(), "device": devices.device_name(source.device)}, folder / "config.json")
+    files.write_json({**run.settings(), "device": trained_on(folder, chosen, source.device)}, folder / "config.json")
     lineage.note_data(folder, photos.root)
     return read_result(folder, splits, chosen)
+
+
+def trained_on(folder: Path, chosen: Sequence[int], device: torch.device) -> str:
+    """The devices that trained a run's folds, whoever opens them now; `device` where nothing tells of them."""
+    names = {place["device"]: None for place in _places(folder, chosen) if place.get("device")}
+    if names:
+        return " and ".join(names)
+    saved = files.read_json(folder / "config.json") if (folder / "config.json").exists() else {}
+    return saved.get("device") or devices.device_name(device)
+
+
+def peak_memory_bytes(folder: Path, chosen: Sequence[int]) -> int | None:
+    """The most memory that training any of a run's folds took; None where nothing tells of it.
+
+    Runs of before it was noted beside the weights keep what their scores.json says.
+    """
+    found = [place["peak_memory_bytes"] for place in _places(folder, chosen) if place.get("peak_memory_bytes")]
+    saved = files.read_json(folder / "scores.json") if (folder / "scores.json").exists() else {}
+    return max(found) if found else saved.get("peak_memory_bytes")
+
+
+def _places(folder: Path, chosen: Sequence[int]) -> list[dict[str, Any]]:
+    """What the last checkpoint of each fold says of its training."""
+    paths = [folder / f"fold{fold}" / "checkpoint" / "last.safetensors" for fold in chosen]
+    return [models.read_manifest(path)["place"] for path in paths if path.exists()]
 
 
 def chosen_folds(run: config.Run, splits: dict[int, pd.DataFrame]) -> tuple[int, ...]:
@@ -155,7 +180,7 @@ def write_scores(result: RunResult, baseline: pd.DataFrame | None = None) -> dic
         **scores_of(result),
         "training_seconds": float(history["seconds"].sum()),
         "photos_per_second": float(history["photos_per_second"].median()),
-        "peak_memory_bytes": devices.peak_memory_bytes(devices.pick_device()),
+        "peak_memory_bytes": peak_memory_bytes(result.folder, [int(fold) for fold in history["fold"].unique()]),
     }
     if baseline is not None:
         found["baseline"] = baseline.to_dict("index")
