@@ -44,7 +44,10 @@ class Search:
             policies.Policy("these", tuple((policies.Step(name),) for name in self.policy_operations))
         except ValueError as error:
             raise ValueError(f"policy_operations, {error}") from None
-        self.network()
+        if self.network().checkpoint_choice == "swa":
+            raise ValueError(
+                "search_network, checkpoint_choice = 'swa': a search averages no weights, write best or last"
+            )
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, Any]) -> Self:
@@ -58,6 +61,10 @@ class Search:
             raise ValueError(f"search_network: the search sets {', '.join(own)} itself")
         return config.Run.from_settings({**self.search_network, "augmentation": "none", **changes})
 
+    def network_for(self, epochs: int, **changes: Any) -> config.Run:
+        """The same, trained for so many epochs; 0: for as many as any training here."""
+        return self.network(**({"epochs": epochs} if epochs else {}), **changes)
+
     def space(self) -> policies.Space:
         """What policies are drawn from. What is never taken is what recognisability alone would like best."""
         drawn = policies.Space(self.policy_operations, self.sub_policy_count, self.steps_each)
@@ -67,7 +74,8 @@ class Search:
 
     def recorded(self, data: str) -> dict[str, Any]:
         """What a journal must have been made with to go on: settings that change what a trial is worth."""
-        unused = ("policy_count", "merged_count", "search_network")
+        # Halving trains to the end at least as many as are merged; elsewhere the number changes no trial.
+        unused = ("policy_count", "search_network", *(() if self.search_kind == "halving" else ("merged_count",)))
         settings = {name: value for name, value in vars(self).items() if name not in unused}
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
         return {**plain, **self.network().settings(), "run": "", "the photos, their labels or the split": data}
