@@ -12,7 +12,7 @@ import json
 import sys
 from pathlib import Path
 
-from mask_lib import archives, files, parameters
+from mask_lib import archives, files, parameters, searched
 from snakemake.exceptions import WorkflowError
 
 
@@ -84,9 +84,11 @@ def weights_of(run):
 
 
 def named_by(run):
-    """Files that a run's settings name: pseudo-labels of an earlier run, a policy of augmentation."""
+    """Files that a run's settings name: pseudo-labels of an earlier run, a policy, or what the search came to."""
     teacher, policy = TRAIN[run].get("pseudo_labels"), TRAIN[run].get("augmentation", "")
     labels = [f"{OUTPUT}/tables/pseudo.{teacher}.csv"] if teacher else []
+    if policy == searched.SEARCHED:
+        return [*labels, *FOUND]
     return [*labels, *([relative(policy)] if policy.endswith(".json") else [])]
 
 
@@ -107,6 +109,8 @@ COPIES = [f"{kind}.{of}" for kind in ("duplicates", "data_leak") for of in ("aha
 TABLES = [f"{OUTPUT}/tables/{name}.csv" for name in ("photos", "external", "groups", *COPIES, *SPLITS)]
 CLEAN = f"{OUTPUT}/tables/clean.csv"
 DECISIONS = [relative(path) for path in sorted(files.project_path(OUTPUT).glob("review/decisions.*.jsonl"))]
+VERDICT = [f"{OUTPUT}/search/verdict.json"] if setting("02_search_augmentation", "verdict_seeds") else []
+FOUND = [f"{OUTPUT}/search/best_policy.json", *VERDICT]
 TRAIN = {run: settings(notebook, run, when_changed="restart") for run, notebook in RUNS.items()}
 # A soup needs all its runs and is made by hand; a step of one run writes all that the steps after it read.
 AVERAGE = {run: held("05_average_weights", run, soup_of=[]) for run, values in TRAIN.items() if averages(values)}
@@ -178,7 +182,7 @@ rule search:
         CLEAN,
         notebook=ancient(source("02_search_augmentation")),
     output:
-        f"{OUTPUT}/search/best_policy.json",
+        FOUND,
         f"{OUTPUT}/search/trials.csv",
         notebook=f"{OUTPUT}/notebooks/02_search_augmentation.ipynb",
         report=f"{OUTPUT}/reports/02_search_augmentation.html",

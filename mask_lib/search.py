@@ -169,8 +169,7 @@ class Scorer:
     def falls_behind(self, study: optuna.Study, place: int, epochs: int) -> bool:
         """Whether a training stops after so many epochs; that of no augmentation never does."""
         search = self.search
-        is_over = place == 0 or epochs >= search.network().epochs
-        if search.search_kind != "halving" or is_over:
+        if search.search_kind != "halving" or place == 0 or epochs >= search.network().epochs:
             return False
         if not halving.is_rung(epochs, search.halving_first_epochs, search.halving_factor):
             return False
