@@ -45,9 +45,8 @@ class Search:
         except ValueError as error:
             raise ValueError(f"policy_operations, {error}") from None
         if self.network().checkpoint_choice == "swa":
-            raise ValueError(
-                "search_network, checkpoint_choice = 'swa': a search averages no weights, write best or last"
-            )
+            advice = "no weights are averaged in a search; write best, last or ema"
+            raise ValueError(f"search_network, checkpoint_choice = 'swa': {advice}")
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, Any]) -> Self:

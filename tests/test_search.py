@@ -59,6 +59,25 @@ def test_the_best_policies_are_merged_into_one_file(undisturbed):
     assert best.sub_policies == (*expected[0].sub_policies, *expected[1].sub_policies)
 
 
+def trials_of(*steps: tuple) -> pd.DataFrame:
+    """Trials of policies of a step each, the best first, after one of none."""
+    several = [policies.Policy("none"), *(policies.Policy(f"policy {at}", ((step,),)) for at, step in enumerate(steps))]
+    rows = [("complete", -at, json.dumps(policy.plain())) for at, policy in enumerate(several)]
+    return pd.DataFrame(rows, columns=["state", "value", "policy"]).rename_axis("trial").reset_index()
+
+
+def test_the_best_compete_alone_too_and_those_that_do_the_same_once():
+    flip, turn, blur = ("flip", 0.5, None), ("rotate", 0.5, 0.1), ("blur", 1.0, 0.5)
+    found = trials_of(flip, flip, turn, blur)
+    assert list(search.candidates(found, 2)) == ["merged", "best"]
+    several = search.candidates(found, 3, alone=4)
+    assert list(several) == ["merged", "best", "best 3", "best 4"]
+    assert [sub[0].operation for sub in several["merged"].sub_policies] == ["flip", "flip", "rotate"]
+    assert several["best 4"].sub_policies[0][0].operation == "blur"
+    assert list(search.candidates(found, 1)) == ["merged"]  # which is the best
+    assert list(search.candidates(found, 1, alone=0)) == ["merged"]
+
+
 def test_a_finished_search_asked_again_does_nothing(data, undisturbed, monkeypatch):
     output, found = undisturbed
     before = (output / searched.FOLDER / "journal.log").read_bytes()
@@ -174,6 +193,16 @@ def test_two_workers_share_a_study_and_no_trial_counts_twice(data, tmp_path):
     assert states(tmp_path) == ["COMPLETE"] * 8
     study = journal.read_study(tmp_path / searched.FOLDER / "journal.log")
     assert len({trial.user_attrs[journal.WORKER] for trial in study.get_trials()}) == 2
+
+
+def test_two_workers_that_halve_leave_as_many_policies_as_are_merged(data, tmp_path):
+    together, changes = searching.context().Barrier(2), {"search_kind": "halving", "halving_factor": 2}
+    workers = [searching.started(data, tmp_path, together=together, policy_count=5, **changes) for _ in range(2)]
+    assert [searching.exit_code(worker) for worker in workers] == [0, 0]
+    found = trials.read(tmp_path / searched.FOLDER)
+    assert list(found["trial"]) == list(range(6))
+    assert found["state"][0] == "complete"
+    assert (found["state"][1:] == "complete").sum() >= searching.SMALL["merged_count"]
 
 
 def test_a_survivor_takes_over_what_a_dead_worker_had_begun(data, tmp_path):

@@ -121,6 +121,18 @@ def test_the_verdict_lies_beside_the_policy_it_is_about(reached):
     assert all(len(by_seed) == 2 for by_seed in found["macro_f1"].values())
 
 
+def test_what_it_cost_stands_beside_it(reached):
+    _, _, (network, _, _, _), found = reached
+    assert found["epochs"] == 4 * 2 * network.epochs  # augmentations, seeds
+    trials = pd.DataFrame({"seconds": [1.0, 2.0, 3.0]})
+    shorter = found | {"epochs": 10, "seconds": 20.0}  # two seconds an epoch
+    cost = verdict.cost(trials, shorter, epochs=4)  # three policies of four epochs would take 24 seconds
+    assert dict(cost["share"]) == pytest.approx({"search": 6 / 24, "verdict": 20 / 24, "both": 26 / 24})
+    assert "both 26 s (1.083)" in verdict.cost_in_words(trials, shorter, 4)
+    assert verdict.cost_in_words(trials, None, 4) == "The search took 6 seconds."
+    assert found["seconds"] > 0
+
+
 def test_each_seed_trains_anew_and_is_scored_on_people_held_out(reached):
     _, _, (network, candidates, material, _), _ = reached
     network = dataclasses.replace(network, folds=(1,))
@@ -151,6 +163,17 @@ def test_searching_again_leaves_the_chosen_candidate_in_place(reached, tmp_path)
         assert policies.read(searched.best_path(output)) == policy
     searching.run(data, output, policy_count=9, merged_count=4)  # others: the verdict was not on these
     assert policies.read(searched.best_path(output)) not in candidates.values()
+
+
+def test_the_answer_is_that_of_the_verdict_on_the_policy_that_lies_there(tmp_path):
+    none = "There is no verdict on this policy: train with TrivialAugment."
+    assert verdict.answer(tmp_path, [0]) == none
+    found = judged(trivialaugment=0.5, none=0.4, merged=0.9, best=0.6) | {"folds": [1]}
+    write(tmp_path, found)
+    assert verdict.answer(tmp_path, [0]) == found["sentence"]
+    assert "fold 1 served the search" in verdict.answer(tmp_path, [0, 1])
+    write(tmp_path, found, policy=OTHER)
+    assert verdict.answer(tmp_path, [0]) == none
 
 
 @pytest.mark.parametrize(
