@@ -19,7 +19,7 @@ class Search:
     search_folds: tuple[int, ...] = (0,)  # density: a network for each; else only the first is trained
     search_seed: int = 0
     policy_count: int = 50  # beside no augmentation
-    merged_count: int = 5  # the best so many become one policy
+    merged_count: int = 5  # the best so many become one policy; halving trains at least as many to the end
     policy_operations: tuple[str, ...] = policies.SEED
     sub_policy_count: int = 5
     steps_each: int = 2  # operations of a sub-policy

@@ -18,9 +18,8 @@ def write(output, won: bool, on: policies.Policy = BEST, policy: policies.Policy
 
 def run(output, **changes) -> config.Run:
     """A run as its notebook builds it."""
-    return config.Run.from_parameters(
-        parameters.notebook_parameters(NOTEBOOK) | {"output_dir": str(output), "augmentation": "searched"} | changes
-    )
+    declared = parameters.notebook_parameters(NOTEBOOK) | {"output_dir": str(output), "augmentation": "searched"}
+    return config.Run.from_parameters(declared | changes)
 
 
 def test_a_winner_is_what_the_run_is_trained_with_and_what_it_is_known_by(tmp_path):
