@@ -227,8 +227,8 @@ def test_a_run_of_what_the_search_comes_to_waits_for_policy_and_verdict(project:
     assert "results/search/best_policy.json" in waits_for
     assert "results/search/verdict.json" in waits_for
     write_values(project, augmentation="searched", verdict_seeds=0)
-    assert planned(project) == {"search", "train_03_one_model", "infer", "ensemble", "compare"}
-    assert "verdict.json" not in inputs_of(project, "results/runs/one_model/scores.json")
+    waits_for = inputs_of(project, "results/runs/one_model/scores.json")
+    assert "best_policy.json" in waits_for and "verdict.json" not in waits_for
 
 
 def test_whether_cleaning_helped_is_asked_of_each_finished_run(project: Path):
