@@ -13,7 +13,7 @@ import os
 import sys
 from pathlib import Path
 
-from mask_lib import archives, files, headless, parameters
+from mask_lib import archives, files, headless, parameters, searched
 from mask_lib.config import WEIGHTS_BY_NAME
 from snakemake.exceptions import WorkflowError
 
@@ -96,6 +96,7 @@ def named_by(run):
     made += weights_of(other) if other in RUNS else []
     is_made = policy.endswith(".json") and relative(policy) == f"{OUTPUT}/search/best_policy.json"
     is_there = policy.endswith(".json") and files.project_path(policy).is_file()
+    made += FOUND if policy == searched.SEARCHED else []
     return [*made, *([relative(policy)] if is_made or is_there else []), *first_weights(run)]
 
 
@@ -138,6 +139,8 @@ COPIES = [f"{kind}.{of}" for kind in ("duplicates", "data_leak") for of in ("aha
 TABLES = [f"{OUTPUT}/tables/{name}.csv" for name in ("photos", "external", "groups", *COPIES, *SPLITS)]
 CLEAN = f"{OUTPUT}/tables/clean.csv"
 DECISIONS = [relative(path) for path in sorted(files.project_path(OUTPUT).glob("review/decisions.*.jsonl"))]
+VERDICT = [f"{OUTPUT}/search/verdict.json"] if setting("02_search_augmentation", "verdict_seeds") else []
+FOUND = [f"{OUTPUT}/search/best_policy.json", *VERDICT]
 TRAIN = {run: settings(notebook, run, when_changed="restart") for run, notebook in RUNS.items()}
 # A soup needs all its runs and is made by hand; a step of one run writes all that the steps after it read.
 AVERAGE = {run: held("05_average_weights", run, soup_of=[]) for run, values in TRAIN.items() if averages(values)}
@@ -213,7 +216,7 @@ rule search:
         CLEAN,
         notebook=ancient(source("02_search_augmentation")),
     output:
-        f"{OUTPUT}/search/best_policy.json",
+        FOUND,
         f"{OUTPUT}/search/trials.csv",
         notebook=f"{OUTPUT}/notebooks/02_search_augmentation.ipynb",
         report=f"{OUTPUT}/reports/02_search_augmentation.html",

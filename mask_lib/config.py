@@ -9,7 +9,7 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Self
 
-from mask_lib import policies
+from mask_lib import policies, searched
 from mask_lib.labels import AGE_EDGES
 
 Resize = Literal["stretch", "crop", "pad"]
@@ -155,14 +155,17 @@ class Run:
     def from_parameters(cls, parameters: Mapping[str, Any]) -> Self:
         """A run from a mapping that holds its fields among others, such as a notebook's `globals()`.
 
-        Raises ValueError for a missing field too. Unknown names are `mask_lib.headless`'s to refuse: a notebook's
+        With the augmentation `searched` the run has what the search in `output_dir` came to, as `searched.resolved`
+        says it, so that its settings name what it is trained with. Raises as that does, and
+        ValueError for a missing field too. Unknown names are `mask_lib.headless`'s to refuse: a notebook's
         namespace is full of names that are no settings.
         """
         names = [field.name for field in dataclasses.fields(cls)]
         missing = [name for name in names if name not in parameters]
         if missing:
             raise ValueError(f"the parameters cell lacks {', '.join(missing)}")
-        return cls(**{name: parameters[name] for name in names})
+        augmentation = searched.resolved(parameters["augmentation"], parameters.get("output_dir"))
+        return cls(**{**{name: parameters[name] for name in names}, "augmentation": augmentation})
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Self:

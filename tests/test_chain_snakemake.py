@@ -37,10 +37,11 @@ NOTEBOOKS = {
         "(review / 'suspects.csv').touch()",
     ),
     "02_search_augmentation": (
-        COMMON + "policy_count = 12",
+        COMMON + "policy_count = 12\nverdict_seeds = 3",
         "folder = Path(output_dir, 'search')\n"
         "folder.mkdir(exist_ok=True)\n"
-        "[(folder / name).touch() for name in ('best_policy.json', 'trials.csv')]",
+        "names = ['best_policy.json', 'trials.csv'] + ['verdict.json'] * (verdict_seeds > 0)\n"
+        "[(folder / name).touch() for name in names]",
     ),
     "03_one_model": (
         COMMON
@@ -292,6 +293,24 @@ def test_a_run_starts_again_from_other_weights_in_the_file_it_names(project: Pat
     assert planned(project) == set()
     (project / "start.safetensors").write_text("another")
     assert planned(project) == {"train_03_one_model", "infer", "ensemble", "compare"}
+
+
+def inputs_of(project: Path, output: str) -> str:
+    """What a dry run says that the step of an output reads."""
+    plan = snakemake(project, *TOY, "--dry-run")
+    assert plan.returncode == 0, plan.stdout
+    return plan.stdout.partition(f"output: {output}")[0].rpartition("input: ")[2].splitlines()[0]
+
+
+def test_a_run_of_what_the_search_comes_to_waits_for_policy_and_verdict(project: Path):
+    write_values(project, augmentation="searched")
+    assert planned(project) == {"search", "train_03_one_model", "infer", "ensemble", "compare"}
+    waits_for = inputs_of(project, "results/runs/one_model/scores.json")
+    assert "results/search/best_policy.json" in waits_for
+    assert "results/search/verdict.json" in waits_for
+    write_values(project, augmentation="searched", verdict_seeds=0)
+    waits_for = inputs_of(project, "results/runs/one_model/scores.json")
+    assert "best_policy.json" in waits_for and "verdict.json" not in waits_for
 
 
 def test_whether_cleaning_helped_is_asked_of_each_finished_run(project: Path):
