@@ -13,7 +13,8 @@ import os
 import sys
 from pathlib import Path
 
-from mask_lib import archives, files, headless, parameters
+from mask_lib import archives, files, headless, parameters, searched
+from mask_lib.config import WEIGHTS_BY_NAME
 from snakemake.exceptions import WorkflowError
 
 
@@ -85,10 +86,39 @@ def weights_of(run):
 
 
 def named_by(run):
-    """Files that a run's settings name: pseudo-labels of an earlier run, a policy of augmentation."""
-    teacher, policy = TRAIN[run].get("pseudo_labels"), TRAIN[run].get("augmentation", "")
-    labels = [f"{OUTPUT}/tables/pseudo.{teacher}.csv"] if teacher else []
-    return [*labels, *([relative(policy)] if policy.endswith(".json") else [])]
+    """Files that a run's settings name: another run's pseudo-labels or scores, a policy, weights to start from.
+
+    Without those that are missing and that no rule makes: for want of them Snakemake takes what the step once
+    wrote as it is, in silence, while the notebook says what is missing.
+    """
+    teacher, other, policy = (TRAIN[run].get(name) or "" for name in ("pseudo_labels", "compare_with", "augmentation"))
+    made = [f"{OUTPUT}/tables/pseudo.{teacher}.csv"] if teacher in RUNS else []
+    made += weights_of(other) if other in RUNS else []
+    is_made = policy.endswith(".json") and relative(policy) == f"{OUTPUT}/search/best_policy.json"
+    is_there = policy.endswith(".json") and files.project_path(policy).is_file()
+    made += FOUND if policy == searched.SEARCHED else []
+    return [*made, *([relative(policy)] if is_made or is_there else []), *first_weights(run)]
+
+
+def first_weights(run):
+    """The file of weights that a run starts from; an earlier run's is no output, so what tells when it stands."""
+    weights = TRAIN[run].get("weights", "none")
+    if weights in WEIGHTS_BY_NAME:
+        return []
+    path = files.project_path(weights)
+    earlier = [name for name in RUNS if path.is_relative_to(files.project_path(f"{OUTPUT}/runs/{name}"))]
+    if earlier:
+        return weights_of(earlier[0])
+    return [relative(path)] if path.is_file() else []
+
+
+def teaching(run):
+    """How the pseudo-labels of a run are chosen, as options of mask_lib.self_training; none where nothing is said."""
+    given = {name: value for name, value in workflow.config_settings.config.items() if name in parameters.TEACHING}
+    values = parameters.teaching(config, run, given, "configuration")
+    said = {name: value for name, value in values.items() if value != parameters.TEACHING[name]}
+    options = {name.removeprefix("pseudo_").replace("_", "-"): value for name, value in said.items()}
+    return [f"--{name}={value}" for name, value in options.items()]
 
 
 try:
@@ -109,9 +139,15 @@ COPIES = [f"{kind}.{of}" for kind in ("duplicates", "data_leak") for of in ("aha
 TABLES = [f"{OUTPUT}/tables/{name}.csv" for name in ("photos", "external", "groups", *COPIES, *SPLITS)]
 CLEAN = f"{OUTPUT}/tables/clean.csv"
 DECISIONS = [relative(path) for path in sorted(files.project_path(OUTPUT).glob("review/decisions.*.jsonl"))]
+VERDICT = [f"{OUTPUT}/search/verdict.json"] if setting("02_search_augmentation", "verdict_seeds") else []
+FOUND = [f"{OUTPUT}/search/best_policy.json", *VERDICT]
 TRAIN = {run: settings(notebook, run, when_changed="restart") for run, notebook in RUNS.items()}
 # A soup needs all its runs and is made by hand; a step of one run writes all that the steps after it read.
 AVERAGE = {run: held("05_average_weights", run, soup_of=[]) for run, values in TRAIN.items() if averages(values)}
+try:
+    TEACH = {run: teaching(run) for run in RUNS}
+except ValueError as error:
+    raise WorkflowError(str(error))
 INFER = {run: held("06_inference", run, split="both") for run in RUNS}
 ENSEMBLE = settings(
     "07_ensemble",
@@ -180,7 +216,7 @@ rule search:
         CLEAN,
         notebook=ancient(source("02_search_augmentation")),
     output:
-        f"{OUTPUT}/search/best_policy.json",
+        FOUND,
         f"{OUTPUT}/search/trials.csv",
         notebook=f"{OUTPUT}/notebooks/02_search_augmentation.ipynb",
         report=f"{OUTPUT}/reports/02_search_augmentation.html",
@@ -255,13 +291,14 @@ rule pseudo_labels:
     params:
         data=DATA,
         output=files.project_path(OUTPUT),
+        options=lambda wildcards: TEACH[wildcards.run],
     wildcard_constraints:
         run="|".join(RUNS),
     threads: all_cores()
     resources:
         gpu=1,
     shell:
-        "{PYTHON:q} -m mask_lib.self_training {params.data:q} {params.output:q} {wildcards.run:q}"
+        "{PYTHON:q} -m mask_lib.self_training {params.options} {params.data:q} {params.output:q} {wildcards.run:q}"
 
 
 rule infer:

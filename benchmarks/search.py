@@ -2,7 +2,7 @@
 
 Run it with `python benchmarks/search.py [architecture] [side] [batch]`: it measures steps of both kinds in this one
 run and extrapolates them to the seed's search (50 policies and none, 60 epochs of 5,700 photos each), of which density
-is to cost at most a twentieth.
+is to cost at most a twentieth. What the verdict costs, which the seed's search has none of, stands beside it.
 
 `python benchmarks/search.py --correlation DATA OUTPUT [FOLDER]` trains a dozen random policies to the end, with two
 seeds each, on the fold 0 that 00_prepare_data left in OUTPUT, and prints the rank correlation of their smoothed macro
@@ -43,6 +43,7 @@ REPEATS, WARM_UP = 6, 2
 POLICIES, EPOCHS, TRAIN, FOLDS, VIEWS = 50, 60, 5700, 2, 2  # the seed's; folds and views are ours
 VAL = TRAIN // 4  # of five folds one is held out
 DENSITY_EPOCHS = 30  # without augmentation a network has learned its photos by heart long before; as in search.yml
+CONTENDERS, VERDICT_SEEDS, VERDICT_FOLDS, VERDICT_EPOCHS = 4, 3, 1, 30  # merged, best and both references; search.yml
 NETWORK = {
     "weights": "imagenet", "image_width": 48, "image_height": 64, "epochs": 8, "batch_size": 32, "optimizer": "adamw",
     "learning_rate": 1.5e-3, "head_learning_rate_scale": 5.0, "schedule": "cosine",
@@ -104,16 +105,19 @@ def cost(architecture: str, side: int, batch: int) -> None:
     }
     once = found["train plainly"] * FOLDS * TRAIN / batch  # an epoch of the networks that are trained once
     whole = {name: (POLICIES + 1) * each for name, each in a_policy.items()}
+    trainings = CONTENDERS * VERDICT_SEEDS * VERDICT_FOLDS
+    verdict = a_policy["random"] * trainings * VERDICT_EPOCHS / EPOCHS
     print(f"{architecture} at {side} px, batch {batch}, {devices.device_name(fold.device)}")
     print(
         f"seconds a batch: train {found['train']:.3f}, score {found['score']:.3f}, of it augment {found['augment']:.3f}"
     )
     print(f"a policy: density / random = 1/{a_policy['random'] / a_policy['density']:.0f}")
+    print(f"{POLICIES} policies, networks trained once included, as shares of a training with each:")
     for epochs in (DENSITY_EPOCHS, EPOCHS):
-        ratio = whole["random"] / (whole["density"] + epochs * once)
-        print(
-            f"{POLICIES} policies, networks trained once for {epochs} epochs included: density / random = 1/{ratio:.1f}"
-        )
+        found = {"search": whole["density"] + epochs * once, "verdict": verdict}
+        found["both"] = sum(found.values())
+        shares = ", ".join(f"{name} 1/{whole['random'] / each:.1f}" for name, each in found.items())
+        print(f"networks for {epochs} epochs, {trainings} trainings of {VERDICT_EPOCHS} for the verdict: {shares}")
 
 
 def correlation(data: Path, output: Path, folder: Path) -> None:

@@ -21,11 +21,25 @@ def dropped_path(output_dir: str | os.PathLike[str]) -> Path:
     return Path(output_dir) / "tables" / "dropped.csv"
 
 
+def given_path(output_dir: str | os.PathLike[str]) -> Path:
+    """Where the labels of the data set lie that cleaning began with, `path` below the images folder and `class`."""
+    return Path(output_dir) / "tables" / "given.csv"
+
+
 def write(kept: pd.DataFrame, dropped: pd.DataFrame, output_dir: str | os.PathLike[str]) -> list[Path]:
-    """Write both tables, columns `CLEAN_COLUMNS`, and return their paths."""
-    # The table that training reads comes last: between the two writes an older one still stands, or none.
+    """Write both tables, columns `CLEAN_COLUMNS`, and return their paths; beside them, today's given labels."""
+    # The table that training reads comes after the first: between the writes an older one still stands, or none.
     tables = {dropped_path(output_dir): dropped, clean_path(output_dir): kept}
-    return [files.write_csv(table[CLEAN_COLUMNS], path) for path, table in tables.items()][::-1]
+    paths = [files.write_csv(table[CLEAN_COLUMNS], path) for path, table in tables.items()]
+    # Last, so that a kill before it leaves labels that are refused if they are not the same.
+    given = _own(next(iter(folds.read_splits(Path(output_dir)).values()))).rename(columns={"label": "class"})
+    files.write_csv(given[CLEAN_COLUMNS], given_path(output_dir))
+    return paths[::-1]
+
+
+def _own(split: pd.DataFrame) -> pd.DataFrame:
+    """The rows of photos of the data set itself."""
+    return split[~folds.is_external(split["path"])]
 
 
 def read_splits(
@@ -35,12 +49,13 @@ def read_splits(
 
     label_source: clean takes labels from `tables/clean.csv` and leaves dropped photos out of every
     part; where that file is not there, and with given, the labels are those of the data set.
-    Raises ValueError if clean.csv was written before photos were added to the set, FileNotFoundError
-    if it is missing though there are decisions.
+    Raises ValueError if clean.csv was written before photos were added to the set or its labels were
+    changed, FileNotFoundError if it is missing though there are decisions.
     """
     splits = folds.read_splits(Path(output_dir), small, partial)
     if label_source == "given" or not _is_cleaned(Path(output_dir)):
         return splits
+    _refuse_changed(next(iter(splits.values())), Path(output_dir))
     class_of, dropped = _read(clean_path(output_dir)), _read(dropped_path(output_dir))
     cleaned = {fold: _with_classes(split, class_of, dropped) for fold, split in splits.items()}
     folds.audit(cleaned)
@@ -57,6 +72,20 @@ def _is_cleaned(output_dir: Path) -> bool:
             "train with label_source: given"
         )
     return False
+
+
+def _refuse_changed(split: pd.DataFrame, output_dir: Path) -> None:
+    """Raise ValueError that names photos whose given label is another than the one that cleaning began with."""
+    if not given_path(output_dir).exists():  # clean labels of before this was noted, or from elsewhere
+        return
+    now = _own(split).set_index("path")["label"]
+    then = _read(given_path(output_dir)).reindex(now.index)
+    changed = [f"{path} ({then[path]:.0f} → {now[path]})" for path in now.index[then.notna() & (then != now)]]
+    if changed:
+        raise ValueError(
+            f"{files.shown_path(clean_path(output_dir))} is older than the labels of the data set: {len(changed)} have "
+            f"changed since, such as {', '.join(changed[:3])}; run 01_label_cleaning again"
+        )
 
 
 def _read(path: Path) -> pd.Series:

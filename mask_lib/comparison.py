@@ -27,12 +27,13 @@ DISAGREEMENT_COLUMNS = ["path", "person", "label", "right_run", "right_sure", "w
 
 def settings_table(finished: Sequence[FinishedRun]) -> pd.DataFrame:
     """One row a run: `run`, then model, device, image_size (`224 x 224`), epochs, k_fold, batch_size, learning_rate
-    and momentum, then `folds`, how many of them were trained."""
+    and momentum, then `folds`, how many of them were trained, and `head`: linear, attention or three."""
     rows = []
     for run in finished:
         fields = tracking.seed_fields(run.settings.settings(), run.device, run.k_fold)
         size = " x ".join(map(str, fields["image_size"]))
-        rows.append({"run": run.name, **fields, "image_size": size, "folds": len(run.found["folds"])})
+        ours = {"folds": len(run.found["folds"]), "head": run.settings.head}
+        rows.append({"run": run.name, **fields, "image_size": size, **ours})
     return pd.DataFrame(rows)
 
 

@@ -9,7 +9,7 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Self
 
-from mask_lib import policies
+from mask_lib import policies, searched
 from mask_lib.labels import AGE_EDGES
 
 Resize = Literal["stretch", "crop", "pad"]
@@ -67,14 +67,14 @@ class Run:
     frozen_epochs: int = 0  # at the start only the last layer learns
     early_stop_epochs: int = 0  # stop after so many without a better macro F1; 0: never
     sampling: Sampling = "shuffle"  # weighted: each class as often as any other, photos drawn with replacement
-    loss: Loss = "cross_entropy"
+    loss: Loss = "cross_entropy"  # macro F1 hears neither of smoothing nor of class_balance
     focal_gamma: float = 2.0  # of the focal loss; 0 makes it cross-entropy
     label_smoothing: float = 0.0
     attribute_label_smoothing: tuple[float, ...] = ()  # of mask, gender, age: [0.0, 0.0, 0.2]; empty: none
     class_balance: Balance = "none"  # weights of the classes in the loss: none, 1/sqrt(count), 1/count
-    attribute_loss: float = 0.0  # weight of the losses of mask, gender and age beside the 18-way one
+    attribute_loss: float = 0.0  # weight of the losses of mask, gender and age beside the 18-way one; three heads: 0
     head_loss_weights: tuple[float, ...] = (1.0, 1.0, 1.0)  # of the three heads' losses: mask, gender, age
-    age_target: AgeTarget = "classes"  # ordinal: the third head learns from ages in years
+    age_target: AgeTarget = "classes"  # ordinal: the third head learns from ages in years, by cross-entropy alone
     age_softness: float = 0.0  # years by which the borders between age groups are blurred in training
     old_from: int = 60  # years from which training counts a person as old; scores always count from 60
     augmentation: str = "flip"  # a preset's name, as mask_lib.policies lists them, or the path of a policy's .json
@@ -130,8 +130,12 @@ class Run:
         self._hold(lambda weights: min(weights) >= 0 < max(weights), "0 or above, one of them above 0", name)
         self._hold(lambda weights: three or set(weights) == {1.0}, "[1.0, 1.0, 1.0] unless head is three", name)
         self._hold(lambda target: three or target == "classes", "classes unless head is three", "age_target")
+        weighed = "0 where head is three, which learns mask, gender and age alone: weigh those by head_loss_weights"
+        self._hold(lambda weight: not three or weight == 0, weighed, "attribute_loss")
         apart = self.age_target == "classes"
         self._hold(lambda years: apart or years == 0, "0 where age_target is ordinal", "age_softness")
+        deaf = "cross_entropy where age_target is ordinal, since only mask and gender would learn by another"
+        self._hold(lambda loss: apart or loss == "cross_entropy", deaf, "loss")
 
     def _hold_more_photos(self) -> None:
         """What pseudo-labels and photos of which not all is known ask for."""
@@ -151,14 +155,17 @@ class Run:
     def from_parameters(cls, parameters: Mapping[str, Any]) -> Self:
         """A run from a mapping that holds its fields among others, such as a notebook's `globals()`.
 
-        Raises ValueError for a missing field too. Unknown names are `mask_lib.headless`'s to refuse: a notebook's
+        With the augmentation `searched` the run has what the search in `output_dir` came to, as `searched.resolved`
+        says it, so that its settings name what it is trained with. Raises as that does, and
+        ValueError for a missing field too. Unknown names are `mask_lib.headless`'s to refuse: a notebook's
         namespace is full of names that are no settings.
         """
         names = [field.name for field in dataclasses.fields(cls)]
         missing = [name for name in names if name not in parameters]
         if missing:
             raise ValueError(f"the parameters cell lacks {', '.join(missing)}")
-        return cls(**{name: parameters[name] for name in names})
+        augmentation = searched.resolved(parameters["augmentation"], parameters.get("output_dir"))
+        return cls(**{**{name: parameters[name] for name in names}, "augmentation": augmentation})
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Self:

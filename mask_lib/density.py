@@ -15,7 +15,20 @@ import torch
 from filelock import FileLock
 from torch import nn
 
-from mask_lib import augment, config, devices, folds, inference, models, policies, runs, sampling, scores, store
+from mask_lib import (
+    augment,
+    config,
+    devices,
+    folds,
+    inference,
+    models,
+    policies,
+    runs,
+    sampling,
+    scores,
+    store,
+    training,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,20 +77,16 @@ def judges(run: config.Run, splits: Mapping[int, pd.DataFrame], photos: store.St
 
 
 def read_judge(run: config.Run, fold: int, split: pd.DataFrame, source: devices.DevicePhotos, folder: Path) -> Judge:
-    """The judge of one fold of a run that is trained."""
-    state, manifest = models.read_checkpoint(
-        folder / f"fold{fold}" / "checkpoint" / f"{run.checkpoint_choice}.safetensors"
-    )
-    network = models.build(run.architecture, channels=run.image_channels)
-    network.load_state_dict(state)
-    network.to(source.device, memory_format=torch.channels_last)
+    """The judge of one fold of a run that is trained, with the weights that training chose."""
+    checkpoint = folder / f"fold{fold}" / "checkpoint" / f"{training.trained_choice(run)}.safetensors"
+    found = inference.load(*models.read_checkpoint(checkpoint), source.device)
     val = split[split["split"] == folds.VAL]
     return Judge(
         fold,
-        network,
+        found.network,
         source,
         source.store.rows(list(val["path"])),
         val["label"].to_numpy(np.int64),
-        models.Preprocessing.from_manifest(manifest),
-        devices.dtype_for(run.precision, source.device),
+        found.preprocessing,
+        found.dtype,
     )

@@ -40,10 +40,16 @@ def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractCon
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """The most memory this process has used so far: the GPU's where there is one, else the machine's."""
+    """The most memory used so far: of the GPU since `reset_peak_memory`, else of the machine by this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Count a GPU's peak from here on; of a process the machine remembers only the peak of its life."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 class DevicePhotos:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mask_lib import files, labels, scores
+from mask_lib import files, labels, lineage, scores
 
 KEYS = {"test": "ImageID", "test_val": "path"}
 COLUMNS = list(labels.PROBABILITY_COLUMNS)
@@ -57,8 +57,9 @@ def read_members(
     info.csv: with them a test file must hold the same, in the same order, as 06_inference writes it; a
     file in another order was edited since. `labels_of` are today's labels by path: runs may have been
     trained before or without cleaning, and are judged alike; held-out photos that are not among them are
-    left out. Raises ValueError that names the file, or if the lists
-    differ in length or in their runs' order, FileNotFoundError if there is nothing.
+    left out. Raises ValueError that names the file, also one whose run has other weights by now (see
+    `lineage.refuse_stale_prediction`), or if the lists differ in length or in their runs' order,
+    FileNotFoundError if there is nothing.
     """
     given = {"test": [*test_filenames], "test_val": [*test_val_filenames]}
     if not any(given.values()):
@@ -74,6 +75,8 @@ def read_members(
         which: [read_probabilities(files.project_path(name), KEYS[which]) for name in names]
         for which, names in given.items()
     }
+    for name in (*given["test"], *given["test_val"]):
+        lineage.refuse_stale_prediction(files.project_path(name))
     if labels_of is not None:
         tables["test_val"] = [with_labels(table, labels_of) for table in tables["test_val"]]
     expected = {"test": ids, "test_val": tables["test_val"][0]["path"]}

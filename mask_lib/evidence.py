@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from mask_lib import features, files, inference, out_of_fold, runs, store, suspects
+from mask_lib import features, files, inference, lineage, runs, store, suspects
 
 FEATURE_SEED = 0
 
@@ -50,7 +50,7 @@ def of_run(output_dir: Path, run: str) -> Evidence:
     """What a finished run said of the photos it was validated on, and of test_val if it predicted that."""
     inference.run_settings(output_dir, run)  # raises if it is not finished
     folder = runs.folder_of(output_dir, run)
-    tables = [folder / f"fold{fold}" / "oof.csv" for fold in out_of_fold.trained_folds(folder)]
+    tables = [folder / f"fold{fold}" / "oof.csv" for fold in lineage.trained_folds(folder)]
     tables += [path for path in [Path(output_dir) / "inferences" / f"{run}.test_val.csv"] if path.exists()]
     joined = pd.concat([pd.read_csv(path) for path in tables], ignore_index=True)
     return Evidence(joined.drop_duplicates("path", ignore_index=True), f"run {run}")

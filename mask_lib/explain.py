@@ -14,7 +14,7 @@ from captum.attr import LayerAttribution, LayerGradCam
 from matplotlib.figure import Figure
 from torch import nn
 
-from mask_lib import devices, galleries, inference, models, photos, scores, store
+from mask_lib import devices, galleries, heads, inference, lineage, models, photos, scores, store
 from mask_lib.finished import FinishedRun
 
 EXPLAIN_BATCH = 16  # photos; gradients take more room than predictions
@@ -68,8 +68,8 @@ def places_layer(network: nn.Module, photo: torch.Tensor) -> Iterator[nn.Module]
 
 def _last_maps(network: nn.Module, photo: torch.Tensor) -> nn.Module:
     """Of the modules before the classifier the one that finishes last with maps of more than one place."""
-    last = network.get_classifier() if hasattr(network, "get_classifier") else ()
-    of_head = {part for layer in (last if isinstance(last, tuple) else (last,)) for part in layer.modules()}
+    last = heads.last_layers(network) if hasattr(network, "get_classifier") else ()
+    of_head = {part for layer in last for part in layer.modules()}
     finished: list[nn.Module] = []
 
     def note(module: nn.Module, _inputs: tuple, output: object) -> None:
@@ -128,7 +128,7 @@ def mistakes(data_dir: Path, run: FinishedRun, count: int) -> tuple[pd.DataFrame
     paths = photos.files_of(data_dir, worst.assign(split="train"))
     images = np.array([store.decode(path, frame) for path in paths], dtype=np.uint8).reshape(-1, *frame.shape)
     maps = np.zeros(images.shape[:3], dtype=np.float32)
-    picked = inference.picked_names(run.folder)
+    picked = lineage.picked_names(run.folder)
     for fold, rows in worst.groupby("fold").indices.items():
         name = picked.get(fold, run.settings.checkpoint_choice)
         checkpoint = models.read_checkpoint(run.folder / f"fold{fold}" / "checkpoint" / f"{name}.safetensors")
@@ -137,12 +137,15 @@ def mistakes(data_dir: Path, run: FinishedRun, count: int) -> tuple[pd.DataFrame
     return worst, images, maps
 
 
-def gallery(data_dir: Path, run: FinishedRun, count: int) -> Figure | str:
-    """`mistakes` under their heat maps, or why they cannot be shown, in a sentence; `count` 0: switched off."""
+def gallery(run: FinishedRun, count: int) -> Figure | str:
+    """`mistakes` on the run's own data set under their heat maps, or why they cannot be shown, in a sentence.
+
+    `count` 0: switched off.
+    """
     if count <= 0:
         return "explained_mistakes is 0: nothing is explained."
     try:
-        worst, images, maps = mistakes(data_dir, run, count)
+        worst, images, maps = mistakes(run.photo_folder(), run, count)
     except (UnsupportedNetworkError, OSError) as error:
         return f"The mistakes of {run.name} cannot be explained: {error}."
     truth, predicted = scores.from_probabilities(run.out_of_fold)

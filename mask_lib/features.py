@@ -78,10 +78,10 @@ def computed(
     photos: store.Store, architecture: str, weights: str, preprocessing: models.Preprocessing
 ) -> dict[str, np.ndarray]:
     """`descriptions` without the cache."""
-    device, channels = devices.pick_device(), photos.frame.channels
-    network = models.build(architecture, class_count=0, channels=channels)
-    first = starting_weights.initial_state(architecture, weights, seed=0, class_count=0, channels=channels)
-    network.load_state_dict(first)
+    device, frame = devices.pick_device(), photos.frame
+    of_photos = {"class_count": 0, "channels": frame.channels, "size": (frame.height, frame.width)}
+    network = models.build(architecture, **of_photos)
+    network.load_state_dict(starting_weights.initial_state(architecture, weights, seed=0, **of_photos))
     network.to(device, memory_format=torch.channels_last).eval()
     source, found = devices.DevicePhotos(photos, device), []
     blocks = list(store.blocks(len(photos.images), inference.PREDICT_BATCH))

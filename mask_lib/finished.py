@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mask_lib import config, files, photos, scores
+from mask_lib import config, files, lineage, photos, scores
 from mask_lib.labels import PROBABILITY_COLUMNS
 
 COSTS = ("training_seconds", "photos_per_second", "peak_memory_bytes")  # which older runs may lack
@@ -30,6 +30,7 @@ class FinishedRun:
     found: dict[str, Any]  # scores.json
     history: pd.DataFrame  # fold, epoch, train_loss, val_loss, val_macro_f1, …
     out_of_fold: pd.DataFrame  # path, label, p00 … p17, fold, person
+    data_dir: Path | None = None  # where its photos lie, or lay; None: nothing tells
 
     @property
     def intervals(self) -> pd.DataFrame:
@@ -41,12 +42,23 @@ class FinishedRun:
         """Of the out-of-fold photos."""
         return self.found["out_of_fold"]["macro_f1"]["value"]
 
+    def photo_folder(self) -> Path:
+        """The data folder of its photos. Raises FileNotFoundError that says so where it is gone or nothing tells."""
+        if self.data_dir is None:
+            raise FileNotFoundError(
+                f"nothing tells where the photos of {self.name} lie; run its notebook again, which trains nothing anew"
+            )
+        if not self.data_dir.is_dir():
+            raise FileNotFoundError(f"the data set of {self.name}, {files.shown_path(self.data_dir)}, is gone")
+        return self.data_dir
 
-def find(output_dirs: Iterable[Path]) -> tuple[list[FinishedRun], pd.DataFrame]:
+
+def find(output_dirs: Iterable[Path], data_dir: Path | None = None) -> tuple[list[FinishedRun], pd.DataFrame]:
     """Every finished run below some output folders, the best first, and what stands of the others.
 
-    The second table has the columns `run` (its folder) and `problem`. With several output folders a run is
-    called by its experiment too. Raises FileNotFoundError, which lists the others, if no run is finished.
+    data_dir: the data set of the first folder's runs; that of the others is the one that they noted. The
+    second table has the columns `run` (its folder) and `problem`. With several output folders a run is called
+    by its experiment too. Raises FileNotFoundError, which lists the others, if no run is finished.
     """
     homes = list(dict.fromkeys(map(files.project_path, output_dirs)))
     finished, problems = [], []
@@ -54,7 +66,9 @@ def find(output_dirs: Iterable[Path]) -> tuple[list[FinishedRun], pd.DataFrame]:
         for folder in sorted(path for path in (home / "runs").glob("[!.]*") if path.is_dir()):
             experiment = "" if len(homes) == 1 else f"{files.shown_path(home).removeprefix('outputs/')}/"
             try:
-                finished.append(read_run(folder, experiment + folder.name))
+                run = read_run(folder, experiment + folder.name)
+                own = data_dir is not None and home == homes[0]
+                finished.append(dataclasses.replace(run, data_dir=data_dir) if own else run)
             except UNREADABLE as error:
                 words = str(error) if isinstance(error, OSError | ValueError) else f"damaged: {error!r}"
                 problems.append((files.shown_path(folder), words))
@@ -76,11 +90,14 @@ def read_run(folder: Path, name: str) -> FinishedRun:
     trained = [int(row["fold"]) for row in found["folds"]]
     if not trained:
         raise ValueError("scores.json names no fold that was trained")
+    lineage.refuse_lost_picks(folder)
     out_of_fold = pd.concat([_read_fold(folder, fold) for fold in trained], ignore_index=True)
     out_of_fold = _with_people(out_of_fold, folder.parents[1])
     history = pd.concat([pd.read_csv(folder / f"fold{fold}" / "history.csv") for fold in trained], ignore_index=True)
     prepared = len(list((folder.parents[1] / "tables").glob("split.stratified.[0-9]*.csv")))
-    run = FinishedRun(name, folder, settings, device, max(prepared, len(trained)), found, history, out_of_fold)
+    data_dir = lineage.data_of(folder)
+    k_fold = max(prepared, len(trained))
+    run = FinishedRun(name, folder, settings, device, k_fold, found, history, out_of_fold, data_dir)
     _check(run)
     return run
 

@@ -12,7 +12,8 @@ import pandas as pd
 
 from mask_lib.blending import Recipe
 from mask_lib.ensemble import COLUMNS, KEYS, Members
-from mask_lib.out_of_fold import is_finished, trained_folds
+from mask_lib.lineage import trained_folds
+from mask_lib.out_of_fold import is_finished
 
 TOLERANCE = 1e-6  # by which a member's table may differ from the mean of its folds' own
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from mask_lib import clean_labels, files, inference, labels, photos, runs, scores, trainable
+from mask_lib import clean_labels, files, inference, labels, lineage, photos, runs, scores, trainable
 
 FOLDER = "gain"
 
@@ -23,8 +23,10 @@ def train_on_given_labels(data_dir: Path, output_dir: Path, run: str) -> runs.Ru
     """The finished run `run` once more, on the labels of the data set, below `output_dir`/gain; resumable.
 
     Raises ValueError if that run itself was trained on the given labels, on pseudo-labels, which themselves
-    come of cleaned labels, or is not of today's photos and clean labels, FileNotFoundError if it is not finished.
+    come of cleaned labels, or is not of today's photos and clean labels, or for a soup, which was not trained,
+    FileNotFoundError if it is not finished.
     """
+    lineage.refuse_soup(output_dir, run)
     settings = inference.run_settings(output_dir, run)
     if settings.label_source == "given":
         raise ValueError(f"run {run} was trained with label_source: given; compare one with label_source: clean")

@@ -17,7 +17,9 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
 
 from mask_lib.drawing import GREY, INK, counted, plain, released
+from mask_lib.finished import FinishedRun
 from mask_lib.labels import AGE_WORDS, GENDER_WORDS, MASK_WORDS, PROBABILITY_COLUMNS, decode, describe
+from mask_lib.photos import thumbnails
 from mask_lib.scores import from_probabilities
 
 WIDTH = 12  # inches, of a whole grid
@@ -108,6 +110,20 @@ def disagreements(images: Sequence[np.ndarray], table: pd.DataFrame, of: int, co
         heading = f"{table['right_run'].iloc[0]} is right, {table['wrong_run'].iloc[0]} is wrong: "
         heading += f"{len(table):,} of {counted(of, 'photo')}, the surest first"
     return photo_grid(images, titles, columns, heading, notes)
+
+
+def right_alone(run: FinishedRun, table: pd.DataFrame, count: int) -> Figure | str:
+    """The first `count` of `comparison.disagreements` that `run` gets right, or a sentence on why nothing is shown.
+
+    The photos are those of the run's own data set: that of the other run may hold others under the same names.
+    """
+    own = table[table["right_run"] == run.name]
+    shown = own.head(count)
+    try:
+        images = thumbnails(run.photo_folder(), shown.assign(split="train")) if len(shown) else []
+    except OSError as error:
+        return f"What {run.name} alone gets right cannot be shown: {error}."
+    return disagreements(images, shown, of=len(own))
 
 
 def overlaid(images: np.ndarray, maps: np.ndarray) -> list[np.ndarray]:

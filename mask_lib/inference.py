@@ -9,11 +9,26 @@ import pandas as pd
 import torch
 from torch import nn
 
-from mask_lib import config, devices, files, folds, labels, layout, models, photos, store, trainable, views
+from mask_lib import (
+    config,
+    devices,
+    files,
+    folds,
+    labels,
+    layout,
+    lineage,
+    models,
+    photos,
+    policies,
+    resuming,
+    starting_weights,
+    store,
+    targets,
+    trainable,
+    views,
+)
 
 PREDICT_BATCH = 64  # photos; small enough for any network on any GPU in use
-AVERAGING = "averaging.json"  # in a run's folder: which weights of each fold are used, and why
-TRAINED = "oof.trained.csv"  # in a fold's folder: out-of-fold probabilities as training left them, once oof.csv differs
 Part = Literal["test", "test_val", "both"]
 
 
@@ -55,11 +70,14 @@ def checkpoints(
     It is the one that 05_average_weights picked, or before that the one training chose; with `choice`
     the one of that name. labeled: the store of the labeled photos. Raises FileNotFoundError that says
     what to run first for a run that is not finished, ValueError that names a fold whose checkpoint
-    belongs to something else.
+    belongs to something else, and as `lineage.refuse_stale_soup` and `lineage.refuse_lost_picks` do.
     """
-    folder = Path(output_dir) / "runs" / run
+    folder = lineage.folder_of(output_dir, run)
     settings = run_settings(output_dir, run)
-    names, found = picked_names(folder), {}
+    lineage.refuse_stale_soup(folder)
+    if choice is None:
+        lineage.refuse_lost_picks(folder)
+    names, found = lineage.picked_names(folder), {}
     for fold in settings.folds or tuple(splits):
         name = choice or names.get(fold, settings.checkpoint_choice)
         path = folder / f"fold{fold}" / "checkpoint" / f"{name}.safetensors"
@@ -73,31 +91,37 @@ def checkpoints(
 
 
 def require_today(path: Path, settings: config.Run, labeled: store.Store, split: pd.DataFrame | None) -> None:
-    """Raise ValueError unless a checkpoint was trained with a run's settings, on today's photos, labels and split."""
+    """Raise ValueError unless a checkpoint was trained with a run's settings, on today's photos, labels and split.
+
+    What is in the file of its policy counts, and if its training read ages in years those of today do.
+    """
     manifest = models.read_manifest(path)
-    expected = None if split is None else folds.fingerprint(labeled.content, split, settings.weights)
-    if manifest.get("data") != expected or config.changed(manifest["run"], settings.settings()):
-        notebook = "04_three_model" if settings.head == "three" else "03_one_model"
+    data, years = None, manifest.get("years")
+    if split is not None:
+        data = folds.fingerprint(labeled.content, split, settings.weights)
+        years = targets.years_digest(split[split["split"] == folds.TRAIN], settings)
+    policy = policies.chosen(settings.augmentation).plain()
+    today = {"run": settings.settings(), "data": data, "policy": policy, "years": years}
+    if reasons := resuming.changes(manifest, today):
         raise ValueError(
             f"{files.shown_path(path)} was trained on other photos, labels or folds, or with other settings, than "
-            f"those of today: run {notebook} again with run: {settings.run} and when_changed: restart"
+            f"those of today ({'; '.join(reasons)}): {_anew(path.parents[2], settings)}"
         )
 
 
-def picked_names(folder: Path) -> dict[int, str]:
-    """By fold the name of the weights that 05_average_weights picked in a run's folder; others are missing."""
-    if not (folder / AVERAGING).exists():
-        return {}
-    return {int(fold): one["picked"] for fold, one in files.read_json(folder / AVERAGING)["folds"].items()}
+def _anew(folder: Path, settings: config.Run) -> str:
+    """What to run to make anew what a run's folder holds."""
+    if members := lineage.soup_members(folder):
+        return f"train {', '.join(members)} again, of which it is a soup, then {lineage.finish(folder)}"
+    notebook = "04_three_model" if settings.head == "three" else "03_one_model"
+    return f"run {notebook} again with run: {settings.run} and when_changed: restart"
 
 
 def run_settings(output_dir: Path, run: str) -> config.Run:
     """The settings of a finished run. Raises FileNotFoundError that says what to run first."""
-    folder = Path(output_dir) / "runs" / run
+    folder = lineage.folder_of(output_dir, run)
     if not (folder / "scores.json").exists():
-        raise FileNotFoundError(
-            f"{files.shown_path(folder)} holds no finished run: run 03_one_model with run: {run} to its end first"
-        )
+        raise FileNotFoundError(f"{files.shown_path(folder)} holds no finished run: {lineage.finish(folder)} first")
     saved = files.read_json(folder / "config.json")
     return config.Run.from_settings({name: value for name, value in saved.items() if name != "device"})
 
@@ -109,7 +133,11 @@ def open_photos(data_dir: Path, output_dir: Path, table: pd.DataFrame, frame: st
 
 
 def open_trainable(data_dir: Path, output_dir: Path, run: config.Run) -> store.Store:
-    """The store of every photo that a run may train on, external and pseudo-labeled ones too, as its settings ask."""
+    """The store of every photo that a run may train on, external and pseudo-labeled ones too, as its settings ask.
+
+    Raises ValueError, before any photo is decoded, for a network or head that does not take photos of its size.
+    """
+    starting_weights.require_fits(run)
     return open_photos(data_dir, output_dir, trainable.photo_table(output_dir, run), store.Frame.of_run(run))
 
 
@@ -180,7 +208,7 @@ def predict_run(
     gets the mean of the others, since a submission must answer it all the same. test_val: `path,
     label, p00 … p17`. Each fold's own lie in `inferences/models/<run>/` and are computed once, see
     `stored`. Raises FileNotFoundError for a run that is not trained, ValueError for views that do
-    not suit its photos.
+    not suit its photos. Beside each file stands what it was made of, see `lineage.note_prediction`.
     """
     parts = ("test", "test_val") if config.checked("split", split, Part) == "both" else (split,)
     settings = run_settings(output_dir, run)
@@ -188,6 +216,8 @@ def predict_run(
     splits = trainable.read_splits(output_dir, settings)
     labeled = open_trainable(data_dir, output_dir, settings)
     found = checkpoints(output_dir, run, labeled, splits)
+    home = lineage.folder_of(output_dir, run)
+    made_of = lineage.answers(home, lineage.trained_folds(home))  # before: what is trained meanwhile must not count
     folder = Path(output_dir) / "inferences" / "models" / run
     tables = {}
     if "test" in parts:
@@ -195,7 +225,8 @@ def predict_run(
     if "test_val" in parts:
         tables["test_val"] = predict_held_out(next(iter(splits.values())), found, labeled, tta, folder)
     for name, table in tables.items():
-        files.write_csv(table, Path(output_dir) / "inferences" / f"{run}.{name}.csv")
+        path = files.write_csv(table, Path(output_dir) / "inferences" / f"{run}.{name}.csv")
+        lineage.note_prediction(path, made_of)  # last: a kill in between leaves an older note, which refuses the file
     return tables
 
 

@@ -66,7 +66,6 @@ def mend(journal: Path) -> None:
 def open_study(
     journal: Path,
     settings: dict[str, Any],
-    pruner: optuna.pruners.BasePruner | None = None,
     when_changed: config.WhenChanged = "refuse",
 ) -> optuna.Study:
     """The study of a journal, to be maximised; a new one where there is none.
@@ -77,7 +76,7 @@ def open_study(
     """
     journal.parent.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(journal.parent.with_name(f".{journal.parent.name}.lock")):
-        study = _loaded(journal, pruner)
+        study = _loaded(journal)
         differences = _differences(study.user_attrs.get(SETTINGS), settings) if study else []
         if differences and when_changed == "refuse":
             raise ChangedSearchError(
@@ -88,12 +87,12 @@ def open_study(
             aside = resuming.put_aside(journal.parent)
             print(f"put the search of other settings aside: {files.shown_path(aside)}")
         is_ready = study and not differences and SETTINGS in study.user_attrs
-        return study if is_ready else _created(journal, settings, pruner)
+        return study if is_ready else _created(journal, settings)
 
 
 def read_study(journal: Path) -> optuna.Study:
     """The study of a journal that exists. Raises FileNotFoundError, and ValueError as `open_study` does."""
-    study = _loaded(journal, None)
+    study = _loaded(journal)
     if study is None:
         raise FileNotFoundError(f"{files.shown_path(journal)} holds no search: run 02_search_augmentation first")
     return study
@@ -104,7 +103,7 @@ def _storage(journal: Path) -> JournalStorage:
     return JournalStorage(JournalFileBackend(str(journal), lock_obj=JournalLock(journal)))
 
 
-def _loaded(journal: Path, pruner: optuna.pruners.BasePruner | None) -> optuna.Study | None:
+def _loaded(journal: Path) -> optuna.Study | None:
     """The study, None where there is no journal or an empty one. Raises ValueError for anything else."""
     if not journal.exists() or not journal.stat().st_size:
         return None
@@ -115,7 +114,7 @@ def _loaded(journal: Path, pruner: optuna.pruners.BasePruner | None) -> optuna.S
         names = [study.study_name for study in storage.get_all_studies()]
         if not names:
             return None  # its first line was cut short
-        study = optuna.load_study(study_name=NAME, storage=storage, pruner=pruner, sampler=_nothing_drawn())
+        study = optuna.load_study(study_name=NAME, storage=storage, sampler=_nothing_drawn())
         checked(study.get_trials(deepcopy=False))
     except UNREADABLE as error:
         raise ValueError(
@@ -125,13 +124,12 @@ def _loaded(journal: Path, pruner: optuna.pruners.BasePruner | None) -> optuna.S
     return study
 
 
-def _created(journal: Path, settings: dict[str, Any], pruner: optuna.pruners.BasePruner | None) -> optuna.Study:
+def _created(journal: Path, settings: dict[str, Any]) -> optuna.Study:
     journal.parent.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
         storage=_storage(journal),
         study_name=NAME,
         direction="maximize",
-        pruner=pruner,
         sampler=_nothing_drawn(),
         load_if_exists=True,
     )

@@ -10,7 +10,6 @@ from mask_lib import ages, labels
 from mask_lib.config import Balance, Run
 
 POWERS: dict[Balance, float] = {"none": 0.0, "sqrt": 0.5, "full": 1.0}
-EVEN = (1.0, 1.0, 1.0)  # weights of three heads at which the sum of their cross-entropies is the joint one
 SUMMED_AXES = {"mask": (2, 3), "gender": (1, 3), "age": (1, 2)}  # of (B, mask, gender, age)
 
 
@@ -48,8 +47,8 @@ def loss_of(
 
     The run's `loss` over the 18 classes, plus `attribute_loss` times the sum of the same over the mask,
     gender and age that the 18 probabilities imply. The second part lets a rare class learn its age from
-    all photos of that age. Three heads that are weighted, of which the age's is ordinal, or of which not
-    every photo teaches all, have the sum of their own losses in place of the 18-way one.
+    all photos of that age. Three heads have the sum of their own losses, each times its weight, and nothing
+    else: for cross-entropy with weights of 1 that is the 18-way one.
 
     known: (B, 3) bool, which attributes of each photo are, for targets as `partial_target` makes them. A
     photo counts for the attributes that are known, and for the 18 classes if all are. photo_weights: (B,)
@@ -64,12 +63,10 @@ def loss_of(
         # The classes that a photo may be of, those without photos left out, which weigh 0.
         of_photo = of_photo / (target @ (weights > 0).float()).clamp_min(1e-12)
     smoothing, counted = run.attribute_label_smoothing, _counted(known, photo_weights)
-    by_head = run.head_loss_weights != EVEN or run.age_target == "ordinal"
-    if by_head or (run.head == "three" and known is not None):
-        loss = _of_heads(_attributes(logits, target, smoothing, counted), past, run, of_photo)
-    else:
-        of_all = None if counted is None else counted.amin(dim=1)
-        loss = _answered([Question(logits, target, labels.SHAPE, smoothing, of_all)], run, of_photo)
+    if run.head == "three":
+        return _of_heads(_attributes(logits, target, smoothing, counted), past, run, of_photo)
+    of_all = None if counted is None else counted.amin(dim=1)
+    loss = _answered([Question(logits, target, labels.SHAPE, smoothing, of_all)], run, of_photo)
     if run.attribute_loss:
         loss = loss + run.attribute_loss * _answered(_attributes(logits, target, smoothing, counted), run, of_photo)
     return loss
@@ -84,7 +81,10 @@ def _counted(known: torch.Tensor | None, photo_weights: torch.Tensor | None) -> 
 
 
 def _of_heads(questions: list[Question], past: torch.Tensor | None, run: Run, of_photo: torch.Tensor) -> torch.Tensor:
-    """The scalar sum of three heads' losses, each times its weight; `past` as `ordinal_losses` takes it."""
+    """The scalar sum of three heads' losses, each times its weight; `past` as `ordinal_losses` takes it.
+
+    An ordinal age head has a loss of its own, so `Run` takes none but cross-entropy beside it.
+    """
     parts = [_answered([question], run, of_photo) for question in questions]
     if run.age_target == "ordinal":
         parts[-1] = (ordinal_losses(questions[-1], past, run) * of_photo).mean()

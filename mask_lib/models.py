@@ -1,11 +1,9 @@
 """Networks by any timm name, the input they want, and checkpoints with a manifest."""
 
 import dataclasses
-import difflib
 import json
 import statistics
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from mask_lib import files, labels, networks
+from mask_lib import files, heads, labels
 from mask_lib.config import Head, Run
 
 MANIFEST_FORMAT = 1
@@ -61,46 +59,32 @@ def build(
     dropout: float = 0.0,
     channels: int = 3,
     head: Head = "linear",
+    size: heads.Size | None = None,
 ) -> nn.Module:
     """A network of timm's, or `custom_model`, with random weights for photos of `channels`.
 
     It has `class_count` outputs (0: pooled features instead; three heads: always 18) from the `head`, which
-    stands where the last layer was. Raises ValueError with near names if there is no such network, and
-    where the head does not fit it.
+    stands where the last layer was. size: height and width of the photos, for networks that take a single one;
+    without it the network's own. Raises ValueError with near names if there is no such network, and where the
+    head does not fit it.
     """
-    if architecture != networks.CUSTOM and not timm.is_model(architecture):
-        near = difflib.get_close_matches(architecture, [networks.CUSTOM, *timm.list_models()], n=5)
-        raise ValueError(f"timm has no network {architecture!r}; near it: {', '.join(near) or 'nothing'}")
-    create = networks.CustomNetwork if architecture == networks.CUSTOM else partial(timm.create_model, architecture)
-    without = {"num_classes": 0, "global_pool": ""} if head == "attention" else {"num_classes": class_count}
-    network = create(**without, drop_rate=dropout, in_chans=channels)
-    if head != "linear":
-        names = layer_names(network, "classifier")
-        if len(names) != 1:
-            raise ValueError(f"head: {head} replaces one last layer, but {architecture} has {names}: use head: linear")
-        network.set_submodule(names[0], _head_for(network, names[0], class_count, head))
+    heads.require_known(architecture)
+    place = None if head == "linear" else heads.place_of(architecture, head)
+    settings = place.settings if place else {"num_classes": class_count}
+    network = heads.create(architecture, size, **settings, drop_rate=dropout, in_chans=channels)
+    if place:
+        heads.put(network, place, head, class_count)
     return network
-
-
-def layer_names(network: nn.Module, role: str) -> list[str]:
-    """Names of the layers that timm gives a role, such as `classifier` or `first_conv`: none, one or several."""
-    names = network.pretrained_cfg.get(role)
-    return [names] if isinstance(names, str) else list(names or ())
 
 
 def of_run(run: Run) -> nn.Module:
     """The network that a run's settings describe, with random weights."""
-    return build(run.architecture, dropout=run.dropout, channels=run.image_channels, head=run.head)
+    return build(run.architecture, dropout=run.dropout, channels=run.image_channels, head=run.head, size=size_of(run))
 
 
-def _head_for(network: nn.Module, name: str, class_count: int, head: Head) -> nn.Module:
-    """What stands in place of the last layer `name`."""
-    if head == "attention":
-        return networks.AttentionHead(network.head_hidden_size, class_count)
-    last = network.get_submodule(name)
-    if not isinstance(last, nn.Linear):
-        raise ValueError(f"head: three replaces a linear layer, but {name} is a {type(last).__name__}")
-    return networks.ThreeHeads(last.in_features)
+def size_of(run: Run) -> heads.Size:
+    """Height and width of a run's photos."""
+    return run.image_height, run.image_width
 
 
 def preprocessing(

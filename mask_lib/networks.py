@@ -6,6 +6,7 @@ from torch.nn import functional
 
 from mask_lib import labels
 
+SEED_NAMES = {"se_resnext50": "seresnext50_32x4d"}  # what the seeds call a network: timm's name for it
 CUSTOM = "custom_model"  # the architecture's name beside timm's
 STEM = 32  # channels
 STAGES = (("fused", 48), ("fused", 80), ("inverted", 160), ("inverted", 288))  # kind of block, channels
@@ -163,6 +164,7 @@ class ThreeHeads(nn.Module):
         self.heads = nn.ModuleDict({name: nn.Linear(features, len(kind)) for name, kind in labels.ATTRIBUTES.items()})
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """(B, D) → (B, 18) float32 logits, in the order of `labels.joint`."""
+        """(B, D), or (B, D, 1, 1), → (B, 18) float32 logits, in the order of `labels.joint`."""
+        features = features.flatten(1)  # where the last layer was a 1 x 1 convolution
         mask, gender, age = (head(features).float().log_softmax(dim=1) for head in self.heads.values())
         return (mask[:, :, None, None] + gender[:, None, :, None] + age[:, None, None, :]).flatten(1)

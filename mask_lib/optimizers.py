@@ -7,7 +7,7 @@ import torch
 from timm.optim import param_groups_layer_decay
 from torch import nn
 
-from mask_lib import config
+from mask_lib import config, heads
 
 
 def build(network: nn.Module, run: config.Run) -> torch.optim.Optimizer:
@@ -30,7 +30,7 @@ def parameter_groups(
     as timm numbers them (a block of a transformer, of a ResNet …), and each learns that many times as
     fast as the one after it (Clark et al. 2020, ELECTRA); the last layer as fast as without.
     """
-    head = {id(parameter) for layer in last_layers(network) for parameter in layer.parameters()}
+    head = {id(parameter) for layer in heads.last_layers(network) for parameter in layer.parameters()}
     scales = _layer_scales(network, layer_decay)
     groups: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}
     for parameter in network.parameters():
@@ -42,12 +42,6 @@ def parameter_groups(
         | {"weight_decay": weight_decay if decays else 0.0}
         for (in_head, scale, decays), members in groups.items()
     ]
-
-
-def last_layers(network: nn.Module) -> tuple[nn.Module, ...]:
-    """The layers that give the logits: one, but two in distilled networks."""
-    layers = network.get_classifier()
-    return layers if isinstance(layers, tuple) else (layers,)
 
 
 def _layer_scales(network: nn.Module, layer_decay: float) -> dict[int, float]:
@@ -65,7 +59,7 @@ def frozen_backbone(network: nn.Module, frozen: bool = True) -> Iterator[None]:
     Enter it after `network.train()`. Parameters that never learn, such as fixed position embeddings, are
     left as they are.
     """
-    layers = last_layers(network)
+    layers = heads.last_layers(network)
     head = {id(part) for layer in layers for part in [*layer.parameters(), *layer.modules()]}
     parameters = [one for one in network.parameters() if frozen and one.requires_grad and id(one) not in head]
     # Batch and instance normalisation: whatever else a network does differently in training, such as

@@ -9,6 +9,7 @@ import pandas as pd
 
 from mask_lib import clean_labels, files, folds
 from mask_lib.ensemble import COLUMNS, read_probabilities
+from mask_lib.lineage import trained_folds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,11 +77,6 @@ def _joined_folds(folder: Path) -> pd.DataFrame:
     if len(doubled):
         raise ValueError(f"{files.shown_path(folder)}: photos validated in two folds, such as {list(doubled[:3])}")
     return joined
-
-
-def trained_folds(folder: Path) -> list[int]:
-    """The folds that a finished run's scores are of: its folder may hold more, from when there were more folds."""
-    return sorted(int(row["fold"]) for row in files.read_json(folder / "scores.json")["folds"])
 
 
 def _usual_photos(tables: dict[str, pd.DataFrame]) -> set[str]:

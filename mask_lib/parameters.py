@@ -7,6 +7,7 @@ A file of values holds names that all notebooks share, and two kinds of sections
     runs: {deep: {epochs: 9}}                    # what the run `deep` changes
 
 Each of these goes before those above it, and a value given on the command line before all.
+A run that others take pseudo-labels from may also say `pseudo_threshold` and `pseudo_class_share`, see `TEACHING`.
 Whatever is misspelt or of another type than the declared default is refused with what to write.
 """
 
@@ -22,10 +23,12 @@ from typing import Any
 
 import yaml
 
-from mask_lib import config, files
+from mask_lib import config, files, pseudo_labels
 
 FilePath = str | os.PathLike[str]
 
+# What the chain alone reads, of a run that others take pseudo-labels from: options of mask_lib.self_training.
+TEACHING = {"pseudo_threshold": 0.9, "pseudo_class_share": 1.0}
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # it becomes part of file names
 
 
@@ -138,6 +141,23 @@ def planned_runs(values: Mapping[str, Any], notebook: str = "03_one_model") -> d
     return {run: str(overrides.get("notebook", notebook)).removesuffix(".ipynb") for run, overrides in runs.items()}
 
 
+def teaching(
+    values: Mapping[str, Any], run: str, given: Mapping[str, Any] | None = None, where: str = "parameters"
+) -> dict[str, float]:
+    """How `mask_lib.self_training` chooses the pseudo-labels of `run`: `TEACHING`, or what an experiment says of it.
+
+    What `runs` says of that run, which teaches, goes before what all share, and `given` before both. Raises
+    ValueError for values that are no numbers or out of range.
+    """
+    chosen = {**TEACHING, **values, **run_overrides(values).get(run, {}), **(given or {})}
+    found = {name: held_to_type(name, chosen[name], default, where) for name, default in TEACHING.items()}
+    try:
+        pseudo_labels.check_choice(*found.values())
+    except ValueError as error:
+        raise ValueError(f"{where}: pseudo_{error}") from None
+    return found
+
+
 def run_overrides(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The `runs` section: per run what it changes. Raises ValueError if it has another shape."""
     runs = values.get("runs") or {}
@@ -208,7 +228,7 @@ def _refuse_forgotten_run(default: str | None, chosen: Mapping[str, Any], where:
 
 def refuse_unknown_values(values: Mapping[str, Any], beside: Mapping[str, Mapping[str, Any]], where: str) -> None:
     """Raise ValueError for a name in `values` that nothing in `beside`, declarations by notebook, knows."""
-    shared = {name for declared in beside.values() for name in declared}
+    shared = {name for declared in beside.values() for name in declared} | set(TEACHING)
     refuse_unknown(values, shared | {"notebooks", "runs"}, where)
     for stem, declared in beside.items():
         refuse_unknown(section(values, stem), declared, f"{where}, {stem}")

@@ -4,8 +4,10 @@ What was tried, its scores and what is picked stand in the run's `averaging.json
 and `oof.csv` and `scores.json` are brought in line, so that whatever reads a run reads of the same weights.
 """
 
+import contextlib
 import dataclasses
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from mask_lib import (
     files,
     folds,
     inference,
+    lineage,
     models,
     runs,
     scores,
@@ -29,7 +32,6 @@ from mask_lib import (
 )
 
 NAMES = ("best", "last", "ema", "swa")  # in the order in which the first wins a tie
-SOUP_OF = "soup_of"  # in averaging.json: the runs that a soup was made of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,15 +97,14 @@ def averageable_runs(output_dir: Path, run: str) -> list[str]:
 
 def is_soup(output_dir: Path, run: str) -> bool:
     """Whether a run was not trained but averaged from others."""
-    path = runs.folder_of(output_dir, run) / inference.AVERAGING
-    return path.exists() and SOUP_OF in files.read_json(path)
+    return bool(lineage.soup_members(runs.folder_of(output_dir, run)))
 
 
 def written(output_dir: Path, run: str) -> list[Path]:
     """The files that averaging left in a run's folder: the list of what was tried, and averaged weights."""
     folder = runs.folder_of(output_dir, run)
     averages = [path for name in ("swa", "soup") for path in folder.glob(f"fold[0-9]*/checkpoint/{name}.safetensors")]
-    return [folder / inference.AVERAGING, *sorted(averages)]
+    return [folder / lineage.AVERAGING, *sorted(averages)]
 
 
 def open_benches(
@@ -129,10 +130,10 @@ def average_run(
     `averaging.chosen_epochs` and `averaging.mean_state` do, and ValueError for a run of other photos or
     labels than today's.
     """
+    lineage.refuse_soup(output_dir, run)
     settings = inference.run_settings(output_dir, run)
-    if is_soup(output_dir, run):
-        raise ValueError(f"{run} is a soup of other runs and has no epochs: name a run that was trained")
     folder = runs.folder_of(output_dir, run)
+    put_back_lost(folder, trainable.read_splits(output_dir, settings))
     labeled, splits, benches = open_benches(data_dir, output_dir, settings)
     picks, tables = {}, {}
     for fold, bench in files.progress(benches.items(), what=f"average {run}", unit="fold"):
@@ -198,24 +199,44 @@ def put_to_use(
     without scores, which counts as unfinished; averaging it again mends that.
     """
     new = {int(fold): one["picked"] for fold, one in saved["folds"].items()}
-    replaced = any((folder / f"fold{fold}" / inference.TRAINED).exists() for fold in new)
+    replaced = any((folder / f"fold{fold}" / lineage.TRAINED).exists() for fold in new)
     if not replaced and set(new.values()) == {saved["trained"]}:
-        files.write_json(saved, folder / inference.AVERAGING)
+        files.write_json(saved, folder / lineage.AVERAGING)
         return
+    used = {fold: None if new[fold] == saved["trained"] else table for fold, table in tables.items()}
+    with rescored(folder, splits, list(tables)):
+        files.write_json(saved, folder / lineage.AVERAGING)
+        for fold, table in used.items():
+            replace_out_of_fold(folder / f"fold{fold}", table)
+    # Once more: in the chain the scores are what averaging starts from, so its own file must not be older.
+    files.write_json(saved, folder / lineage.AVERAGING)
+
+
+def put_back_lost(folder: Path, splits: dict[int, pd.DataFrame]) -> None:
+    """Make oof.csv and scores.json of a run training's own again where averaging.json was lost.
+
+    Snakemake deletes that file before it runs the step again. Whatever stops the step then, what is used,
+    training's own weights, and what the scores are of agree.
+    """
+    if lost := lineage.lost_picks(folder):
+        with rescored(folder, splits, lineage.trained_folds(folder)):
+            for fold in lost:
+                replace_out_of_fold(folder / f"fold{fold}", None)
+
+
+@contextlib.contextmanager
+def rescored(folder: Path, splits: dict[int, pd.DataFrame], chosen: list[int]) -> Iterator[None]:
+    """A run without scores, so unfinished, while its out-of-fold tables are replaced; then with theirs."""
     before = files.read_json(folder / "scores.json")
     (folder / "scores.json").unlink()
-    files.write_json(saved, folder / inference.AVERAGING)
-    for fold, table in tables.items():
-        replace_out_of_fold(folder / f"fold{fold}", None if new[fold] == saved["trained"] else table)
-    result = runs.read_result(folder, splits, list(tables))
+    yield
+    result = runs.read_result(folder, splits, chosen)
     files.write_json({**before, **runs.scores_of(result)}, folder / "scores.json")
-    # Once more: in the chain the scores are what averaging starts from, so its own file must not be older.
-    files.write_json(saved, folder / inference.AVERAGING)
 
 
 def replace_out_of_fold(folder: Path, table: pd.DataFrame | None) -> None:
     """Make `table` a fold's oof.csv, with training's own kept beside it; None: make it training's own again."""
-    path, trained = folder / "oof.csv", folder / inference.TRAINED
+    path, trained = folder / "oof.csv", folder / lineage.TRAINED
     if table is None:
         if trained.exists():
             trained.replace(path)

@@ -5,8 +5,9 @@ sub-policy and takes each of its steps with that step's probability. A magnitude
 as `OPERATIONS` lets it go; none (null in a file) stands where an operation has none, and otherwise for one drawn anew
 for each photo from `MAGNITUDE_BINS` even steps. Where an operation goes two ways, each photo draws which.
 
-A file holds `{"format": 1, "name": "mild", "sub_policies": [[["rotate", 0.5, 0.1], ["invert", 0.2, null]]]}`. It is
-read as data and checked to the last value: nothing in it is ever executed.
+A file holds `{"format": 1, "name": "mild", "sub_policies": [[["rotate", 0.5, 0.1], ["invert", 0.2, null]]]}`, or
+the bare list of sub-policies, which is then called as its file. It is read as data and checked to the last value:
+nothing in it is ever executed.
 
 Sources: AutoAugment, Cubuk et al. 2019; RandAugment, Cubuk et al. 2020; TrivialAugment, Müller and Hutter 2021.
 """
@@ -25,6 +26,7 @@ import numpy as np
 
 from mask_lib import files
 from mask_lib.steps import (
+    LONGEST_NAME,
     OPERATIONS,
     Step,
     checked_name,
@@ -62,9 +64,14 @@ class Policy:
         object.__setattr__(self, "sub_policies", checked_sub_policies(self.sub_policies))
 
     @classmethod
-    def from_plain(cls, value: Any) -> Self:
-        """A policy from what JSON gives. Raises ValueError that names the place and what to write there."""
+    def from_plain(cls, value: Any, name: str | None = None) -> Self:
+        """A policy from what JSON gives. Raises ValueError that names the place and what to write there.
+
+        name: of a bare list of sub-policies, as other programs write them; without one such a list is refused.
+        """
         keys = {"format", "name", "sub_policies"}
+        if isinstance(value, list) and value and name is not None:
+            return cls(name, value)
         if not isinstance(value, Mapping):
             raise ValueError(f"it holds {words(value)}; write {{'format': 1, 'name': …, 'sub_policies': […]}}")
         if set(value) != keys:
@@ -134,13 +141,19 @@ def read(path: str | Path) -> Policy:
             content = handle.read(MOST_BYTES + 1)
         if len(content) > MOST_BYTES:
             raise ValueError(f"it has more than {MOST_BYTES:,} bytes")
-        return Policy.from_plain(_from_json(content))
+        return Policy.from_plain(_from_json(content), _name_of(path))
     except OSError as error:
         raise ValueError(f"{files.shown_path(path)} cannot be read as a policy: {error.strerror}") from None
     except RecursionError:
         raise ValueError(f"{files.shown_path(path)} is no policy: its lists are nested too deep") from None
     except ValueError as error:
         raise ValueError(f"{files.shown_path(path)} is no policy: {error}") from None
+
+
+def _name_of(path: Path) -> str:
+    """The file's name without ending, as far as a policy may be called so."""
+    printable = "".join(mark for mark in path.stem if mark.isprintable())
+    return printable[:LONGEST_NAME].strip() or "policy"
 
 
 def _from_json(content: bytes) -> Any:

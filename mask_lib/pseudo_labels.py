@@ -32,14 +32,19 @@ def choose(
     self-training, Zou et al. 2018). `weight` is a photo's in the loss, beside 1 for a labeled one. Raises
     ValueError for settings out of range, and for paths that are relative or stand twice.
     """
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"threshold = {threshold}: it is a probability, from 0 to 1")
-    if not 0 < class_share <= 1:
-        raise ValueError(f"class_share = {class_share}: it must be above 0 and at most 1, which takes all")
+    check_choice(threshold, class_share)
     _check_weight(weight)
     tables = [_confident(table, threshold, class_share).assign(fold=fold) for fold, table in predictions.items()]
     found = pd.concat([_nothing(), *tables], ignore_index=True).assign(weight=float(weight))
     return found[COLUMNS].sort_values(["fold", "path"], ignore_index=True)
+
+
+def check_choice(threshold: float, class_share: float) -> None:
+    """Raise ValueError for settings of `choose` out of range."""
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold = {threshold}: it is a probability, from 0 to 1")
+    if not 0 < class_share <= 1:
+        raise ValueError(f"class_share = {class_share}: it must be above 0 and at most 1, which takes all")
 
 
 def _confident(table: pd.DataFrame, threshold: float, class_share: float) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mask_lib import config, files, inference
+from mask_lib import config, files, lineage
 
 
 class ChangedSettingsError(ValueError):
@@ -23,23 +23,28 @@ def require_same(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """In words, what differs between two manifests of `FoldTraining` in a way that changes results."""
+    """In words, what differs between a checkpoint's manifest and today's in a way that changes results.
+
+    Both as `training.FoldTraining.manifest` gives them; what today's leaves out is not compared.
+    """
     # Earlier versions wrote neither policy nor arithmetic into a checkpoint, and knew no ages in years.
-    before = {"policy": now["policy"], "years": None, "dtype": now["dtype"], **before}
+    before = {"data": None, "policy": now["policy"], "years": None, "dtype": now.get("dtype"), **before}
     words = {
         "data": "the photos, their labels or the split",
         "policy": f"the policy in {now['run']['augmentation']}",
         "years": "the ages in years",
-        "dtype": f"arithmetic in {before['dtype']}, here {now['dtype']}",
+        "dtype": f"arithmetic in {before['dtype']}, here {now.get('dtype')}",
     }
-    return config.changed(before["run"], now["run"]) + [words[name] for name in words if before[name] != now[name]]
+    return config.changed(before["run"], now["run"]) + [
+        words[name] for name in words if name in now and before[name] != now[name]
+    ]
 
 
 def forget_results(folder: Path) -> None:
     """Remove what a fold's folder that trains on makes untrue: its run's scores, and which average was picked."""
     (folder.parent / "scores.json").unlink(missing_ok=True)
-    (folder / inference.TRAINED).unlink(missing_ok=True)
-    picks = folder.parent / inference.AVERAGING
+    (folder / lineage.TRAINED).unlink(missing_ok=True)
+    picks = folder.parent / lineage.AVERAGING
     if picks.exists():
         saved = files.read_json(picks)
         saved["folds"].pop(folder.name.removeprefix("fold"), None)

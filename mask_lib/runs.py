@@ -17,6 +17,7 @@ from mask_lib import (
     folds,
     inference,
     labels,
+    lineage,
     models,
     sampling,
     scores,
@@ -24,6 +25,7 @@ from mask_lib import (
     trainable,
     training,
 )
+from mask_lib.lineage import folder_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,11 +41,6 @@ class RunResult:
         return scores.from_probabilities(self.out_of_fold)
 
 
-def folder_of(output_dir: Path, run: str) -> Path:
-    """Where a run keeps everything."""
-    return Path(output_dir) / "runs" / run
-
-
 def train_run(
     run: config.Run,
     splits: dict[int, pd.DataFrame],
@@ -57,10 +54,12 @@ def train_run(
     """Train every fold asked for, from where it was left; finished folds are read, not trained.
 
     The network is built, and compiled if asked, once: each fold loads its own first weights.
-    Raises ValueError for a fold without a split and for photos of other channels than the run's,
-    ChangedSettingsError as `training.train_fold` does.
+    Raises ValueError for a fold without a split, for photos of other channels than the run's and for the
+    name of a soup, ChangedSettingsError as `training.train_fold` does.
     """
     chosen, folder = chosen_folds(run, splits), folder_of(output_dir, run.run)
+    if lineage.soup_members(folder):
+        raise ValueError(f"run = {run.run!r}: {files.shown_path(folder)} holds a soup; give the run another name")
     if photos.frame.channels != run.image_channels:
         raise ValueError(f"image_channels = {run.image_channels}: the store's photos have {photos.frame.channels}")
     source = devices.DevicePhotos(photos, devices.pick_device())
@@ -85,8 +84,34 @@ def train_run(
                 on_epoch=on_epoch,
             )
             bar.update(before + steps[fold] - bar.n)
-    files.write_json({**run.settings(), "device": devices.device_name(source.device)}, folder / "config.json")
+    files.write_json({**run.settings(), "device": trained_on(folder, chosen, source.device)}, folder / "config.json")
+    lineage.note_data(folder, photos.root)
     return read_result(folder, splits, chosen)
+
+
+def trained_on(folder: Path, chosen: Sequence[int], device: torch.device) -> str:
+    """The devices that trained a run's folds, whoever opens them now; `device` where nothing tells of them."""
+    names = {place["device"]: None for place in _places(folder, chosen) if place.get("device")}
+    if names:
+        return " and ".join(names)
+    saved = files.read_json(folder / "config.json") if (folder / "config.json").exists() else {}
+    return saved.get("device") or devices.device_name(device)
+
+
+def peak_memory_bytes(folder: Path, chosen: Sequence[int]) -> int | None:
+    """The most memory that training any of a run's folds took; None where nothing tells of it.
+
+    Runs of before it was noted beside the weights keep what their scores.json says.
+    """
+    found = [place["peak_memory_bytes"] for place in _places(folder, chosen) if place.get("peak_memory_bytes")]
+    saved = files.read_json(folder / "scores.json") if (folder / "scores.json").exists() else {}
+    return max(found) if found else saved.get("peak_memory_bytes")
+
+
+def _places(folder: Path, chosen: Sequence[int]) -> list[dict[str, Any]]:
+    """What the last checkpoint of each fold says of its training."""
+    paths = [folder / f"fold{fold}" / "checkpoint" / "last.safetensors" for fold in chosen]
+    return [models.read_manifest(path)["place"] for path in paths if path.exists()]
 
 
 def chosen_folds(run: config.Run, splits: dict[int, pd.DataFrame]) -> tuple[int, ...]:
@@ -103,7 +128,7 @@ def read_result(
     histories = [pd.read_csv(folder / f"fold{fold}" / "history.csv") for fold in chosen]
     paths = [folder / f"fold{fold}" / "oof.csv" for fold in chosen]
     if as_trained:
-        before = [path.with_name(inference.TRAINED) for path in paths]
+        before = [path.with_name(lineage.TRAINED) for path in paths]
         paths = [old if old.exists() else path for old, path in zip(before, paths, strict=True)]
     tables = [pd.read_csv(path) for path in paths]
     out_of_fold = pd.concat(tables, ignore_index=True)
@@ -155,7 +180,7 @@ def write_scores(result: RunResult, baseline: pd.DataFrame | None = None) -> dic
         **scores_of(result),
         "training_seconds": float(history["seconds"].sum()),
         "photos_per_second": float(history["photos_per_second"].median()),
-        "peak_memory_bytes": devices.peak_memory_bytes(devices.pick_device()),
+        "peak_memory_bytes": peak_memory_bytes(result.folder, [int(fold) for fold in history["fold"].unique()]),
     }
     if baseline is not None:
         found["baseline"] = baseline.to_dict("index")

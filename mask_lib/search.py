@@ -1,7 +1,7 @@
 """Search for an augmentation policy, in three ways behind one setting, resumable and shared by any number of processes.
 
 `random` trains a network for each random policy (the seed's search). `halving` does too, but stops what falls behind
-(successive halving, Li et al. 2020). `density` trains a few networks once, without augmentation, and asks of each
+(successive halving, see `halving`). `density` trains a few networks once, without augmentation, and asks of each
 policy how well they still recognise photos of people they have not seen under it (Fast AutoAugment, Lim et al. 2019);
 where to look next is a tree of Parzen estimators' to say (Bergstra et al. 2011).
 
@@ -15,20 +15,30 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import optuna
 import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 
-from mask_lib import config, density, files, folds, journal, models, policies, runs, store, trials
+from mask_lib import (
+    config,
+    density,
+    files,
+    folds,
+    halving,
+    journal,
+    models,
+    policies,
+    runs,
+    searched,
+    store,
+    trials,
+)
 from mask_lib.search_settings import Search
 
-FOLDER = "search"
 PLAIN = "plain"  # names the run of the density search's networks
 RANDOM_FIRST = 10  # policies that the density search draws blindly before it learns from them
-FALLBACK = "trivialaugment"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +47,7 @@ class Material:
 
     splits: dict[int, pd.DataFrame]
     photos: store.Store
-    folder: Path  # output_dir / search
+    folder: Path  # output_dir / searched.FOLDER
 
     @property
     def journal(self) -> Path:
@@ -60,7 +70,7 @@ def run_search(
     chosen = runs.chosen_folds(search.network(folds=list(search.search_folds)), material.splits)
     weights = search.network().weights
     data = [folds.fingerprint(material.photos.content, material.splits[fold], weights) for fold in chosen]
-    study = journal.open_study(material.journal, search.recorded(files.digest(data)), _pruner(search), when_changed)
+    study = journal.open_study(material.journal, search.recorded(files.digest(data)), when_changed)
     total, scorer = search.policy_count + 1, Scorer(search, material)
     with (
         journal.worker(material.journal) as worker,
@@ -71,12 +81,6 @@ def run_search(
             on_trial(scorer.finish(study, trial))
             bar.update(len(journal.finished(study)) - bar.n)
     return write_results(search, study, material.folder)
-
-
-def _pruner(search: Search) -> optuna.pruners.BasePruner:
-    if search.search_kind != "halving":
-        return optuna.pruners.NopPruner()
-    return optuna.pruners.SuccessiveHalvingPruner(search.halving_first_epochs, search.halving_factor)
 
 
 def ask(search: Search, study: optuna.Study, slot: int) -> optuna.Trial:
@@ -141,7 +145,7 @@ class Scorer:
     def by_training(self, trial: optuna.Trial, number: int, policy: policies.Policy) -> float:
         """Smoothed validation macro F1 of a network trained with the policy, from where a killed one was left.
 
-        Raises TrialPruned once the pruner wants it to stop.
+        Raises TrialPruned at a rung that it falls behind at.
         """
         told: list[float] = []
         reported = dict(trial.study.get_trials(deepcopy=False)[trial.number].intermediate_values)  # before a kill
@@ -150,7 +154,7 @@ class Scorer:
             told.append(row["val_macro_f1"])
             if len(told) not in reported:
                 trial.report(smoothed(told, self.search.smoothing_epochs), len(told))
-            if trial.should_prune():
+            if self.falls_behind(trial.study, number, len(told)):
                 raise optuna.TrialPruned
 
         fold, path = self.search.search_folds[0], self.material.folder / "policies" / f"{number}.json"
@@ -161,6 +165,16 @@ class Scorer:
         runs.train_run(run, self.material.splits, self.material.photos, self.material.folder, on_epoch=tell)
         trial.set_user_attr(trials.MACRO_F1, max(told))
         return smoothed(told, self.search.smoothing_epochs)
+
+    def falls_behind(self, study: optuna.Study, place: int, epochs: int) -> bool:
+        """Whether a training stops after so many epochs; that of no augmentation never does."""
+        search = self.search
+        if search.search_kind != "halving" or place == 0 or epochs >= search.network().epochs:
+            return False
+        if not halving.is_rung(epochs, search.halving_first_epochs, search.halving_factor):
+            return False
+        values = halving.reached(study.get_trials(deepcopy=False), epochs)
+        return not halving.goes_on(place, values, search.halving_factor, search.merged_count)
 
 
 def run_name(number: int) -> str:
@@ -181,8 +195,7 @@ def epochs_done(folder: Path) -> list[dict[str, float]]:
 
 def judges(search: Search, material: Material) -> list[density.Judge]:
     """The networks of the density search, one for each of its folds, trained if they are not."""
-    epochs = search.density_epochs or search.network().epochs
-    run = search.network(run=PLAIN, folds=list(search.search_folds), epochs=epochs)
+    run = search.network_for(search.density_epochs, run=PLAIN, folds=list(search.search_folds))
     return density.judges(run, material.splits, material.photos, material.folder)
 
 
@@ -194,62 +207,25 @@ def write_results(search: Search, study: optuna.Study, folder: Path) -> pd.DataF
     found = trials.table(journal.finished(study))
     files.write_csv(found, folder / "trials.csv")
     merged = candidates(found, search.merged_count)["merged"]
-    path = best_path(folder.parent)
-    judged = read_verdict(folder.parent) if path.exists() else None
-    if judged is None or policy_digest(merged) not in judged["candidates"].values():
+    path = searched.best_path(folder.parent)
+    judged = searched.read_verdict(folder.parent) if path.exists() else None
+    if judged is None or searched.policy_digest(merged) not in judged["candidates"].values():
         policies.write(merged, path)
     return found
 
 
-def candidates(found: pd.DataFrame, merged_count: int) -> dict[str, policies.Policy]:
-    """What a search hands to the verdict, by name: its best policies `merged` into one, and the `best` alone."""
-    first = trials.best(found, merged_count)
-    return {"merged": policies.merged(first, "merged"), "best": first[0]}
+def candidates(found: pd.DataFrame, merged_count: int, alone: int = 1) -> dict[str, policies.Policy]:
+    """What a search hands to the verdict, by name: its best policies `merged` into one, and some of them alone.
+
+    alone: how many: `best`, `best 2` … Policies that do the same stand there once, under the first name.
+    """
+    first = trials.best(found, max(merged_count, alone))
+    by_name = {"merged": policies.merged(first[:merged_count], "merged")}
+    by_name |= {f"best {place}" if place > 1 else "best": policy for place, policy in enumerate(first[:alone], 1)}
+    names = {searched.policy_digest(policy): name for name, policy in reversed(by_name.items())}
+    return {name: policy for name, policy in by_name.items() if name in names.values()}
 
 
 def some_rows(material: Material, count: int) -> np.ndarray:
     """(count,) rows of the store, spread evenly: photos to look at policies on."""
     return np.linspace(0, len(material.photos.images) - 1, count).astype(np.int64)
-
-
-def policy_digest(policy: policies.Policy) -> str:
-    """The same for policies that do the same, whatever their names."""
-    return files.digest(policy.plain()["sub_policies"])
-
-
-def best_path(output_dir: Path) -> Path:
-    """Where the policy lies that a search found."""
-    return Path(output_dir) / FOLDER / "best_policy.json"
-
-
-def verdict_path(output_dir: Path) -> Path:
-    """Where it lies whether that policy is worth using."""
-    return Path(output_dir) / FOLDER / "verdict.json"
-
-
-def read_verdict(output_dir: Path) -> dict[str, Any] | None:
-    """What `verdict.reach` wrote, None if nothing. Raises ValueError that names a file that is no verdict."""
-    path = verdict_path(output_dir)
-    if not path.exists():
-        return None
-    found = files.read_json(path)
-    kinds = {"policy": str, "beats_trivialaugment": bool, "candidates": dict, "sentence": str}
-    if not isinstance(found, dict) or any(not isinstance(found.get(name), kind) for name, kind in kinds.items()):
-        raise ValueError(
-            f"{files.shown_path(path)} is no verdict of a search: remove it and run 02_search_augmentation"
-        )
-    return found
-
-
-def chosen_augmentation(output_dir: Path) -> str:
-    """What a run should be trained with: the best policy's path if it beat TrivialAugment, else `trivialaugment`.
-
-    Also `trivialaugment` where there was no search, no verdict, or one on another policy. Raises
-    ValueError that names a file that is no policy or no verdict.
-    """
-    path = best_path(output_dir)
-    if not path.exists():
-        return FALLBACK
-    policy, found = policies.read(path), read_verdict(output_dir)
-    won = found is not None and found["beats_trivialaugment"] and found["policy"] == policy_digest(policy)
-    return files.shown_path(path) if won else FALLBACK

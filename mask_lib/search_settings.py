@@ -19,7 +19,7 @@ class Search:
     search_folds: tuple[int, ...] = (0,)  # density: a network for each; else only the first is trained
     search_seed: int = 0
     policy_count: int = 50  # beside no augmentation
-    merged_count: int = 5  # the best so many become one policy
+    merged_count: int = 5  # the best so many become one policy; halving trains at least as many to the end
     policy_operations: tuple[str, ...] = policies.SEED
     sub_policy_count: int = 5
     steps_each: int = 2  # operations of a sub-policy
@@ -44,7 +44,9 @@ class Search:
             policies.Policy("these", tuple((policies.Step(name),) for name in self.policy_operations))
         except ValueError as error:
             raise ValueError(f"policy_operations, {error}") from None
-        self.network()
+        if self.network().checkpoint_choice == "swa":
+            advice = "no weights are averaged in a search; write best, last or ema"
+            raise ValueError(f"search_network, checkpoint_choice = 'swa': {advice}")
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, Any]) -> Self:
@@ -58,6 +60,10 @@ class Search:
             raise ValueError(f"search_network: the search sets {', '.join(own)} itself")
         return config.Run.from_settings({**self.search_network, "augmentation": "none", **changes})
 
+    def network_for(self, epochs: int, **changes: Any) -> config.Run:
+        """The same, trained for so many epochs; 0: for as many as any training here."""
+        return self.network(**({"epochs": epochs} if epochs else {}), **changes)
+
     def space(self) -> policies.Space:
         """What policies are drawn from. What is never taken is what recognisability alone would like best."""
         drawn = policies.Space(self.policy_operations, self.sub_policy_count, self.steps_each)
@@ -67,7 +73,8 @@ class Search:
 
     def recorded(self, data: str) -> dict[str, Any]:
         """What a journal must have been made with to go on: settings that change what a trial is worth."""
-        unused = ("policy_count", "merged_count", "search_network")
+        # Halving trains to the end at least as many as are merged; elsewhere the number changes no trial.
+        unused = ("policy_count", "search_network", *(() if self.search_kind == "halving" else ("merged_count",)))
         settings = {name: value for name, value in vars(self).items() if name not in unused}
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
         return {**plain, **self.network().settings(), "run": "", "the photos, their labels or the split": data}

@@ -13,16 +13,31 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mask_lib import config, devices, files, folds, hashes, inference, models, photos, pseudo_labels, trainable, views
+from mask_lib import (
+    config,
+    devices,
+    files,
+    folds,
+    hashes,
+    inference,
+    lineage,
+    models,
+    photos,
+    pseudo_labels,
+    trainable,
+    views,
+)
 
 
 def predictions(data_dir: Path, output_dir: Path, run: str, num_tta: int = 1) -> dict[int, pd.DataFrame]:
     """Per fold of a finished run the evaluation photos' probabilities, columns `path` (absolute), p00 … p17.
 
     The network is each fold's last one, not the best: which is best was chosen by the labels of the very
-    people whom the fold validates. Raises ValueError for a run whose training itself listened to them, and
-    as `inference.checkpoints` does for one of other photos, labels or folds than today's.
+    people whom the fold validates. Raises ValueError for a run whose training itself listened to them, for a
+    soup, whose members were weighed by their labels, and as `inference.checkpoints` does for one of other photos,
+    labels or folds than today's.
     """
+    lineage.refuse_soup(output_dir, run)
     settings = inference.run_settings(output_dir, run)
     refuse_listening(settings)
     splits = trainable.read_splits(output_dir, settings)

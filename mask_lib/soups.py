@@ -12,8 +12,9 @@ from typing import Any
 import pandas as pd
 import torch
 
-from mask_lib import averaging, config, files, inference, models, runs, scores, trainable
-from mask_lib.picks import SOUP_OF, Bench, is_soup, open_benches, without_place
+from mask_lib import averaging, config, files, inference, lineage, models, runs, scores, trainable
+from mask_lib.lineage import MADE_OF, SOUP_OF
+from mask_lib.picks import Bench, is_soup, open_benches, without_place
 
 NAME = "soup"  # of its checkpoints
 # Of the settings, what makes first weights: pretrained ones too get a head of their own for each seed.
@@ -38,16 +39,18 @@ def make_soup(data_dir: Path, output_dir: Path, soup: str, members: Sequence[str
         raise ValueError(f"{', '.join(members)} were trained on different folds and have none in common")
     for fold in common:
         averaging.check_alike([found[run][fold] for run in members], SAME)
+    made_of = {run: lineage.answers(runs.folder_of(output_dir, run), common) for run in members}
     whole = dataclasses.replace(settings[0], run=soup, folds=tuple(common))
     folder = runs.folder_of(output_dir, soup)
     (folder / "scores.json").unlink(missing_ok=True)  # not finished until it is written again
-    files.write_json({SOUP_OF: list(members), "folds": {}}, folder / inference.AVERAGING)
+    files.write_json({SOUP_OF: list(members), "folds": {}}, folder / lineage.AVERAGING)
     entries = {}
     for fold in files.progress(common, what=f"soup {soup}", unit="fold"):
         entries[str(fold)] = write_fold({run: found[run][fold] for run in members}, benches[fold], whole, folder)
-    saved = {SOUP_OF: list(members), "folds": entries}
+    saved = {SOUP_OF: list(members), MADE_OF: made_of, "folds": entries}
     files.write_json({**whole.settings(), "device": str(benches[common[0]].source.device)}, folder / "config.json")
-    files.write_json(saved, folder / inference.AVERAGING)
+    lineage.note_data(folder, labeled.root)
+    files.write_json(saved, folder / lineage.AVERAGING)
     runs.write_scores(runs.read_result(folder, splits, common))
     return saved
 

@@ -57,6 +57,7 @@ class Store:
     content: str  # digest of all photos' bytes: tells whether two stores hold the same data
     frame: Frame
     rebuilt_for: tuple[str, ...] = ()  # photos whose bytes changed since the store was last built
+    root: Path | None = None  # the folder that relative paths count from; None: the photos lie in memory alone
 
     def rows(self, paths: Sequence[str]) -> np.ndarray:
         """(N,) int64 rows of `paths`. Raises KeyError that names the first few unknown ones."""
@@ -134,7 +135,7 @@ def open_store(
             index = _build(home, root, paths, frame, workers or os.cpu_count() or 1)
     images = np.load(home / "photos.npy", mmap_mode="r", allow_pickle=False)
     rows = {path: row for row, path in enumerate(index["paths"])}
-    return Store(images, rows, index["content"], frame, tuple(changed))
+    return Store(images, rows, index["content"], frame, tuple(changed), root)
 
 
 def _read_index(home: Path, frame: Frame, count: int) -> dict[str, Any] | None:

@@ -51,14 +51,14 @@ class Tracker:
         self.epochs_logged += 1
 
     def finish(self, summary: Mapping[str, Any] | None = None, *, failed: bool = False) -> None:
-        """Record the final numbers and close. Calling it again does nothing.
+        """Record the final numbers, nested ones as `outer.inner`, and close. Calling it again does nothing.
 
         wandb's own process writes the last lines to disk, some milliseconds after this returns.
         """
         if self.run is None:
             return
         try:
-            self.run.summary.update(dict(summary or {}))
+            self.run.summary.update(flattened(summary or {}))
             self.run.finish(exit_code=1 if failed else 0)
         except Exception as error:
             self._switch_off("finish", error)

@@ -53,6 +53,8 @@ class Place:
     best_macro_f1: float = -1.0
     history: list[dict[str, float]] = dataclasses.field(default_factory=list)
     scaler: dict[str, Any] = dataclasses.field(default_factory=dict)
+    device: str = ""  # that took the last of those steps
+    peak_memory_bytes: int = 0  # the most that training has used
 
 
 class FoldTraining:
@@ -101,7 +103,9 @@ class FoldTraining:
 
     def save(self, path: Path, with_optimizer: bool) -> None:
         """Write a checkpoint; with the optimizer's state training can go on from it."""
-        self.place.scaler = self.scaler.state_dict()
+        self.place.scaler, self.place.device = self.scaler.state_dict(), devices.device_name(self.device)
+        used = devices.peak_memory_bytes(self.device)
+        self.place.peak_memory_bytes = max(self.place.peak_memory_bytes, used)
         state = self.optimizer.state_dict() if with_optimizer else None
         if state and self.moving_average:
             state = {**state, "state": {**state["state"], MOVING_AVERAGE: self.moving_average.module.state_dict()}}
@@ -271,6 +275,7 @@ def train_fold(
     if training.finished() and (folder / "oof.csv").exists():
         return pd.read_csv(folder / "oof.csv")
     resuming.forget_results(folder)
+    devices.reset_peak_memory(source.device)
     while not training.finished():
         training.train_epoch(last, checkpoint_seconds, on_step)
         training.finish_epoch(last.parent)

@@ -6,16 +6,17 @@ with it beat those trained with TrivialAugment, which takes no search, on people
 
 import dataclasses
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from filelock import FileLock
 
-from mask_lib import config, files, folds, policies, runs, scores, search
+from mask_lib import config, files, folds, policies, runs, scores, search, searched
 
 NONE = "none"
-REFERENCES = (search.FALLBACK, NONE)
+REFERENCES = (searched.FALLBACK, NONE)
 COLUMNS = ["seed", "fold", "path", "person", "label", "predicted"]
 LEVEL = 0.95  # of the interval; shared out among candidates, the better of which is judged
 
@@ -56,8 +57,8 @@ def reach(
 
     network: what is trained, on each of the folds with each seed, but for its augmentation. Returns what
     the file holds: `policy` (digest), `candidate`, `candidates`, `beats_trivialaugment`, `seeds`, `folds`,
-    `differences` (candidate and reference -> difference, low, high, p), `macro_f1`, `sentence`. Raises
-    ValueError for a fold without a split, for no folds and for no seeds.
+    `differences` (candidate and reference -> difference, low, high, p), `macro_f1`, `sentence`, `epochs` and
+    `seconds` (of all its trainings). Raises ValueError for a fold without a split, for no folds and for no seeds.
     """
     if not verdict_folds or seed_count < 1:
         raise ValueError(f"verdict_folds = {list(verdict_folds)}, seed_count = {seed_count}: a verdict needs both")
@@ -66,10 +67,11 @@ def reach(
     contenders = {name: policies.PRESETS[name] for name in REFERENCES} | dict(candidates)
     trained = Trained({name: over_seeds(network, policy, material, seed_count) for name, policy in contenders.items()})
     found = judged(trained, candidates) | {"seeds": seed_count, "folds": list(verdict_folds)}
+    found |= spent(network, contenders.values(), material, seed_count)
     output_dir = material.folder.parent
     # The policy comes first: until its verdict is there, TrivialAugment is the choice.
-    policies.write(candidates[found["candidate"]], search.best_path(output_dir))
-    files.write_json(found, search.verdict_path(output_dir))
+    policies.write(candidates[found["candidate"]], searched.best_path(output_dir))
+    files.write_json(found, searched.verdict_path(output_dir))
     return found
 
 
@@ -82,10 +84,10 @@ def judged(trained: Trained, candidates: Mapping[str, policies.Policy]) -> dict[
     pairs = [(name, reference) for name in candidates for reference in REFERENCES]
     differences = {f"{name} - {reference}": trained.difference(name, reference, level) for name, reference in pairs}
     found = {
-        "policy": search.policy_digest(candidates[winner]),
+        "policy": searched.policy_digest(candidates[winner]),
         "candidate": winner,
-        "candidates": {name: search.policy_digest(policy) for name, policy in candidates.items()},
-        "beats_trivialaugment": differences[f"{winner} - {search.FALLBACK}"]["low"] > 0,
+        "candidates": {name: searched.policy_digest(policy) for name, policy in candidates.items()},
+        "beats_trivialaugment": differences[f"{winner} - {searched.FALLBACK}"]["low"] > 0,
         "level": level,
         "differences": differences,
         "macro_f1": {name: list(part["macro_f1"]) for name, part in by_seed.groupby("augmentation")},
@@ -109,6 +111,50 @@ def in_words(found: Mapping[str, Any]) -> str:
     return f"{start}; {lost}. Searching did not pay here: train with TrivialAugment."
 
 
+def spent(
+    network: config.Run, contenders: Iterable[policies.Policy], material: search.Material, seed_count: int
+) -> dict[str, float]:
+    """What the trainings of a verdict took in all: `epochs`, and `seconds` of them."""
+    histories = [
+        pd.read_csv(kept(dataclasses.replace(network, seed=seed), policy, material)[1])
+        for policy in contenders
+        for seed in range(seed_count)
+    ]
+    return {"epochs": sum(map(len, histories)), "seconds": float(sum(one["seconds"].sum() for one in histories))}
+
+
+def cost(found: pd.DataFrame, judged: Mapping[str, Any], epochs: int) -> pd.DataFrame:
+    """What a search took, its verdict, and both: index search, verdict, both; columns seconds, share.
+
+    found: the trials. epochs: of a training in a search that trains with every policy, as the seed's does;
+    share: of what that would take here, by the seconds that an epoch took in the verdict.
+    """
+    a_training = epochs * judged["seconds"] / judged["epochs"]
+    seconds = {"search": found["seconds"].sum(), "verdict": judged["seconds"]}
+    seconds["both"] = sum(seconds.values())
+    table = pd.DataFrame({"seconds": seconds})
+    return table.assign(share=table["seconds"] / (len(found) * a_training))
+
+
+def cost_in_words(found: pd.DataFrame, judged: Mapping[str, Any] | None, epochs: int) -> str:
+    """The same as a sentence; without a verdict, or with one that did not note its cost, the search's seconds alone."""
+    if judged is None or "seconds" not in judged:
+        return f"The search took {found['seconds'].sum():,.0f} seconds."
+    said = {name: f"{row.seconds:,.0f} s ({row.share:.3f})" for name, row in cost(found, judged, epochs).iterrows()}
+    return (
+        f"The search took {said['search']}, the verdict {said['verdict']}, both {said['both']}; in brackets the share "
+        f"of a search that trains with each of the {len(found)} policies."
+    )
+
+
+def answer(output_dir: Path, search_folds: Sequence[int]) -> str:
+    """Whether searching paid, from the verdict on the policy that lies there now, if there is one."""
+    found = searched.standing_verdict(output_dir)
+    if found is None:
+        return "There is no verdict on this policy: train with TrivialAugment."
+    return found["sentence"] + caution(search_folds, found.get("folds", []))
+
+
 def caution(search_folds: Sequence[int], verdict_folds: Sequence[int]) -> str:
     """What a reader must know if the verdict was reached on people that the search chose by; else nothing."""
     shared = sorted(set(search_folds) & set(verdict_folds))
@@ -128,18 +174,24 @@ def over_seeds(
 
 
 def predictions(network: config.Run, policy: policies.Policy, material: search.Material) -> pd.DataFrame:
-    """The same for one seed, trained if it is not; kept as a table, while the checkpoints go.
+    """The same for one seed, trained if it is not; kept as a table beside its history, while the checkpoints go.
 
     One process trains at a time, and those that waited read what it left.
     """
-    name = training_name(network, policy, material)
-    path = material.folder / "verdict" / f"{name}.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.parent / "lock"):
-        if not path.exists():
-            files.write_csv(trained(network, policy, material, name), path)
+    paths, name = kept(network, policy, material), training_name(network, policy, material)
+    paths[0].parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(paths[0].parent / "lock"):
+        if not all(path.exists() for path in paths):
+            for table, path in zip(trained(network, policy, material, name), paths, strict=True):
+                files.write_csv(table, path)
     shutil.rmtree(runs.folder_of(material.folder, name), ignore_errors=True)
-    return pd.read_csv(path, dtype={"path": str, "person": str}, keep_default_na=False)
+    return pd.read_csv(paths[0], dtype={"path": str, "person": str}, keep_default_na=False)
+
+
+def kept(network: config.Run, policy: policies.Policy, material: search.Material) -> tuple[Path, Path]:
+    """Where a training's predictions lie, and its history."""
+    start = material.folder / "verdict" / training_name(network, policy, material)
+    return start.with_name(f"{start.name}.csv"), start.with_name(f"{start.name}.history.csv")
 
 
 def training_name(network: config.Run, policy: policies.Policy, material: search.Material) -> str:
@@ -147,12 +199,14 @@ def training_name(network: config.Run, policy: policies.Policy, material: search
     data = [
         folds.fingerprint(material.photos.content, material.splits[fold], network.weights) for fold in network.folds
     ]
-    settings = {**network.settings(), "run": "", "augmentation": search.policy_digest(policy)}
+    settings = {**network.settings(), "run": "", "augmentation": searched.policy_digest(policy)}
     return f"seed{network.seed}-{files.digest([settings, data])}"
 
 
-def trained(network: config.Run, policy: policies.Policy, material: search.Material, name: str) -> pd.DataFrame:
-    """Columns `COLUMNS`, after training."""
+def trained(
+    network: config.Run, policy: policies.Policy, material: search.Material, name: str
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Columns `COLUMNS`, after training, and its history."""
     path = policies.write(policy, material.folder / "policies" / f"{name}.json")
     run = dataclasses.replace(network, run=name, augmentation=files.shown_path(path))
     result = runs.train_run(run, material.splits, material.photos, material.folder)
@@ -160,7 +214,7 @@ def trained(network: config.Run, policy: policies.Policy, material: search.Mater
     fold_of = {path: fold for fold in run.folds for path in validated(material.splits[fold])}
     keys = result.out_of_fold[["path", "person"]]
     fold = keys["path"].map(fold_of)
-    return keys.assign(seed=run.seed, fold=fold, label=truth, predicted=predicted)[COLUMNS]
+    return keys.assign(seed=run.seed, fold=fold, label=truth, predicted=predicted)[COLUMNS], result.history
 
 
 def validated(split: pd.DataFrame) -> list[str]:

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 import toys
 
-from mask_lib import search, store
+from mask_lib import search, searched, store
 from mask_lib.search_settings import Search
 
 NETWORK = {
@@ -34,7 +34,7 @@ def material(data: Path, output: Path) -> search.Material:
     """What `toys.prepare` left, ready to search on."""
     photos = toys.table()
     opened = store.open_store(data / "store", data / "train" / "images", list(photos["path"]), toys.FRAME)
-    return search.Material(toys.splits(photos), opened, output / search.FOLDER)
+    return search.Material(toys.splits(photos), opened, output / searched.FOLDER)
 
 
 def run(data: Path, output: Path, **changes) -> pd.DataFrame:

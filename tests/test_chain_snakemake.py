@@ -3,7 +3,9 @@
 The chain runs once; each test gets a copy of what it left, and most ask by a dry run what would run again.
 """
 
+import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -35,15 +37,16 @@ NOTEBOOKS = {
         "(review / 'suspects.csv').touch()",
     ),
     "02_search_augmentation": (
-        COMMON + "policy_count = 12",
+        COMMON + "policy_count = 12\nverdict_seeds = 3",
         "folder = Path(output_dir, 'search')\n"
         "folder.mkdir(exist_ok=True)\n"
-        "[(folder / name).touch() for name in ('best_policy.json', 'trials.csv')]",
+        "names = ['best_policy.json', 'trials.csv'] + ['verdict.json'] * (verdict_seeds > 0)\n"
+        "[(folder / name).touch() for name in names]",
     ),
     "03_one_model": (
         COMMON
         + 'run = "one_model"\nepochs = 2\nlearning_rate = 0.1\nkeep_epochs = 0\n'
-        + 'pseudo_labels = ""\naugmentation = "flip"\nwhen_changed = "refuse"',
+        + 'pseudo_labels = ""\naugmentation = "flip"\nweights = "none"\nwhen_changed = "refuse"',
         "folder = Path(output_dir, 'runs', run)\n"
         "(folder / 'fold0').mkdir(parents=True, exist_ok=True)\n"
         "with open(folder / 'fold0' / 'checkpoint', 'a') as log: log.write('trained ')\n"
@@ -206,10 +209,108 @@ def test_a_run_with_pseudo_labels_waits_for_its_teacher(project: Path):
     assert order == sorted(order)
 
 
+def test_how_sure_a_teacher_must_be_is_said_by_the_experiment_its_run_or_once(project: Path):
+    runs = {"teacher": {"pseudo_class_share": 0.2}, "student": {"pseudo_labels": "teacher"}}
+    write_values(project, pseudo_threshold=0.6, runs=runs)
+    plan = snakemake(project, *TOY, "--dry-run", "--printshellcmds", "--config", "pseudo_threshold=0.7")
+    assert plan.returncode == 0, plan.stdout
+    (command,) = [line for line in plan.stdout.splitlines() if "-m mask_lib.self_training" in line]
+    assert "-m mask_lib.self_training --threshold=0.7 --class-share=0.2 " in command
+    write_values(project, pseudo_threshold=1.5, runs=runs)
+    refused = snakemake(project, *TOY, "--dry-run")
+    assert refused.returncode != 0
+    assert "configuration: pseudo_threshold = 1.5: it is a probability, from 0 to 1" in refused.stdout
+
+
+def test_a_run_that_starts_from_another_s_weights_waits_for_it(project: Path):
+    weights = "results/runs/first/fold0/checkpoint/best.safetensors"
+    write_values(project, runs={"second": {"weights": weights}, "first": {}})
+    plan = snakemake(project, *TOY, "--dry-run")
+    assert plan.returncode == 0, plan.stdout
+    assert re.search(r"input: .*results/runs/first/scores\.json[^\n]*\n\s*output: results/runs/second/", plan.stdout)
+
+
+@pytest.mark.parametrize("changes", [{}, {"keep_epochs": 1}])
+def test_a_run_waits_for_the_one_it_is_compared_with(project: Path, changes: dict):
+    """Also for its averages, since these may replace its scores."""
+    parameters, work = NOTEBOOKS["03_one_model"]
+    write_toy_notebook(project / "notebooks/04_three_model.ipynb", f'{parameters}\ncompare_with = ""', work)
+    # By its place and its name it would come first.
+    write_values(project, runs={"a": {"notebook": "04_three_model", "compare_with": "z"}, "z": changes})
+    plan = snakemake(project, *TOY, "--dry-run")
+    assert plan.returncode == 0, plan.stdout
+    (wanted,) = re.findall(r"rule train_04_three_model:\n +input: (.*)", plan.stdout)
+    assert "results/runs/z/scores.json" in wanted
+    assert ("results/runs/z/averaging.json" in wanted) == bool(changes)
+    assert plan.stdout.index("rule train_03_one_model:") < plan.stdout.index("rule train_04_three_model:")
+
+
+def test_a_run_that_names_what_nobody_makes_is_not_passed_over_in_silence(project: Path):
+    """Its notebook says what is missing; with an input that is missing Snakemake would find nothing to do."""
+    parameters, work = NOTEBOOKS["03_one_model"]
+    write_toy_notebook(project / "notebooks/03_one_model.ipynb", f'{parameters}\ncompare_with = ""', work)
+    named = {"compare_with": "nobody", "pseudo_labels": "nobody", "augmentation": "no.json"}
+    write_values(project, runs={"one_model": named})
+    assert "train_03_one_model" in planned(project)
+
+
+def test_the_demo_compares_three_heads_with_its_run_of_18_outputs(tmp_path: Path):
+    plan = snakemake(tmp_path, "--configfile", str(CHECKOUT / "notebooks/params/demo.yml"), "--dry-run")
+    assert plan.returncode == 0, plan.stdout
+    (wanted,) = re.findall(r"rule train_04_three_model:\n +input: (.*)", plan.stdout)
+    assert "outputs/demo/runs/quick/scores.json" in wanted
+
+
+def test_the_border_of_age_is_studied_in_runs_that_differ_in_nothing_else(tmp_path: Path):
+    plan = snakemake(
+        tmp_path, "outputs/border/comparison/scores.csv", "--dry-run", "--printshellcmds",
+        "--configfile", str(CHECKOUT / "notebooks/params/border.yml"),
+    )  # fmt: skip
+    assert plan.returncode == 0, plan.stdout
+    trained = [line for line in plan.stdout.splitlines() if "--report outputs/border/reports/03_one_model.old" in line]
+    values = [json.loads(shlex.split(line)[-1]) for line in trained]
+    assert sorted((one.pop("old_from"), one.pop("run")) for one in values) == [
+        (years, f"old{years}") for years in (57, 58, 59, 60)
+    ]
+    assert all(one == values[0] for one in values)
+    assert "08_compare_runs" in plan.stdout and "rule infer" not in plan.stdout
+
+
 def test_a_run_with_a_policy_that_is_searched_for_waits_for_the_search(project: Path):
     assert planned(project, "--", "search") == {"search"}
     write_values(project, augmentation="results/search/best_policy.json")
     assert planned(project) == {"search", "train_03_one_model", "infer", "ensemble", "compare"}
+
+
+def test_a_run_starts_again_from_other_weights_in_the_file_it_names(project: Path):
+    parameters, work = NOTEBOOKS["03_one_model"]
+    write_toy_notebook(project / "notebooks/03_one_model.ipynb", f'{parameters}\nweights = "imagenet"', work)
+    write_values(project, runs={"one_model": {"weights": "start.safetensors"}})
+    assert "train_03_one_model" in planned(project)  # the file is missing: its notebook is to say so
+    (project / "start.safetensors").write_text("one")
+    done = snakemake(project, *TOY)
+    assert done.returncode == 0, done.stdout
+    assert planned(project) == set()
+    (project / "start.safetensors").write_text("another")
+    assert planned(project) == {"train_03_one_model", "infer", "ensemble", "compare"}
+
+
+def inputs_of(project: Path, output: str) -> str:
+    """What a dry run says that the step of an output reads."""
+    plan = snakemake(project, *TOY, "--dry-run")
+    assert plan.returncode == 0, plan.stdout
+    return plan.stdout.partition(f"output: {output}")[0].rpartition("input: ")[2].splitlines()[0]
+
+
+def test_a_run_of_what_the_search_comes_to_waits_for_policy_and_verdict(project: Path):
+    write_values(project, augmentation="searched")
+    assert planned(project) == {"search", "train_03_one_model", "infer", "ensemble", "compare"}
+    waits_for = inputs_of(project, "results/runs/one_model/scores.json")
+    assert "results/search/best_policy.json" in waits_for
+    assert "results/search/verdict.json" in waits_for
+    write_values(project, augmentation="searched", verdict_seeds=0)
+    waits_for = inputs_of(project, "results/runs/one_model/scores.json")
+    assert "best_policy.json" in waits_for and "verdict.json" not in waits_for
 
 
 def test_whether_cleaning_helped_is_asked_of_each_finished_run(project: Path):

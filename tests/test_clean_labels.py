@@ -80,3 +80,48 @@ def test_another_table_in_its_place_is_refused(output):
 
 def test_what_was_touched_are_the_dropped_and_the_relabeled(output):
     assert clean_labels.touched(output) == {DROPPED, RELABELED}
+
+
+def relabel(output, path, label):
+    """What running 00_prepare_data again leaves once the data set gives a photo another label."""
+    splits = folds.read_splits(output)
+    changed = {
+        fold: split.assign(label=split["label"].mask(split["path"] == path, label)) for fold, split in splits.items()
+    }
+    folds.write_splits(changed, output)
+
+
+@pytest.mark.parametrize("path", ["007/mask1.png", DROPPED, RELABELED])
+def test_labels_that_the_data_set_changed_since_the_cleaning_are_not_passed_over(output, path):
+    old = folds.read_splits(output)[0].set_index("path")["label"][path]
+    relabel(output, path, 12)
+    with pytest.raises(ValueError, match=rf"1 have changed since, such as {path} \({old} → 12\); run 01_label_clean"):
+        clean_labels.read_splits(output)
+    assert clean_labels.read_splits(output, "given")  # which has nothing to do with cleaning
+    relabel(output, path, old)
+    assert clean_labels.read_splits(output)
+
+
+def test_cleaning_again_takes_the_changed_labels(output):
+    relabel(output, "007/mask1.png", 12)
+    given = folds.read_splits(output)[0]
+    table = given.assign(path="/somewhere/train/images/" + given["path"], **{"class": given["label"]})
+    clean_labels.write(table, table.head(0), output)
+    assert clean_labels.read_splits(output)[0].set_index("path")["label"]["007/mask1.png"] == 12
+
+
+def test_a_kill_before_the_given_labels_are_noted_is_noticed(output, monkeypatch):
+    relabel(output, "007/mask1.png", 12)
+    given = folds.read_splits(output)[0]
+    table = given.assign(path="/somewhere/train/images/" + given["path"], **{"class": given["label"]})
+    with monkeypatch.context() as patch, pytest.raises(TypeError):
+        patch.setattr(clean_labels, "given_path", None)
+        clean_labels.write(table, table.head(0), output)
+    with pytest.raises(ValueError, match="run 01_label_cleaning again"):
+        clean_labels.read_splits(output)
+
+
+def test_a_clean_table_of_which_nothing_was_noted_stands(output):
+    clean_labels.given_path(output).unlink()
+    relabel(output, "007/mask1.png", 12)
+    assert clean_labels.read_splits(output)[0].set_index("path")["label"]["007/mask1.png"] != 12

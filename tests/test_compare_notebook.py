@@ -98,3 +98,46 @@ def test_runs_of_two_experiments_stand_side_by_side(trained, shell, tmp_path):
     twins = names["differences"].query("a.str.endswith('long') and b.str.endswith('long')", engine="python")
     assert (twins["difference"] == 0).all() and not twins["real"].any()
     assert (tmp_path / "comparison" / "settings.csv").exists()
+
+
+@pytest.fixture
+def elsewhere(trained, tmp_path) -> tuple[Path, Path]:
+    """Another experiment on a data set of its own: the same names, but every photo a bright square."""
+    data, output = tmp_path / "bright", tmp_path / "elsewhere"
+    toys.prepare(data, output)
+    for photo in (data / "train" / "images").rglob("*.png"):
+        toys.Image.new("RGB", (toys.FRAME.width, toys.FRAME.height), "white").save(photo)
+    runs.write_scores(toys.train(data, output, run="bright", epochs=1))
+    return data, output
+
+
+def shown_photos(value: Figure) -> list:
+    """The photos of a grid."""
+    return [image.get_array() for axes in value.axes for image in axes.images]
+
+
+def test_each_run_s_photos_come_from_its_own_data_set(trained, elsewhere, shell):
+    data, output = trained
+    given = {"data_dir": str(data), "output_dir": str(output), "other_output_dirs": [str(elsewhere[1])]}
+    names, _ = executed(shell, **given, run_a="", run_b="", explained_mistakes=0)
+    ours, theirs = (next(run for run in names["found"] if run.name.endswith(name)) for name in ("long", "bright"))
+    both = names["comparison"].disagreements((ours, theirs))
+    for run, is_bright in ((ours, False), (theirs, True)):
+        some = both.assign(right_run=run.name)  # whoever is right
+        pictures = shown_photos(names["galleries"].right_alone(run, some, 3))
+        assert len(pictures) == 3
+        assert all((picture.min() == 255) == is_bright for picture in pictures)
+    assert shown_photos(names["explain"].gallery(theirs, 2))
+
+
+def test_photos_of_a_data_set_that_is_gone_are_left_out_with_a_word(trained, elsewhere, shell):
+    data, output = trained
+    shutil.rmtree(elsewhere[0])
+    given = {"data_dir": str(data), "output_dir": str(output), "other_output_dirs": [str(elsewhere[1])]}
+    bright = f"{files.shown_path(elsewhere[1])}/bright"
+    _, shown = executed(shell, **given, run_a=bright, explained_run=bright)
+    told = [value for value in shown if isinstance(value, str)]
+    assert f"The mistakes of {bright} cannot be explained: the data set of {bright}, {elsewhere[0]}, is gone." in told
+    (elsewhere[1] / "runs" / "bright" / "data.json").unlink()
+    _, shown = executed(shell, **given, explained_run=bright)
+    assert any("nothing tells where the photos of" in value for value in shown if isinstance(value, str))

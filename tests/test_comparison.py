@@ -23,9 +23,18 @@ def test_the_settings_are_the_seeds_eight_columns_filled(runs):
     table = comparison.settings_table(runs)
     assert list(table) == [
         "run", "model", "device", "image_size", "epochs", "k_fold", "batch_size", "learning_rate", "momentum", "folds",
+        "head",
     ]  # fmt: skip
-    assert list(table.iloc[0]) == ["strong", "resnet50", "CPU, 2 threads", "96 x 128", 2, 3, 32, 0.01, 0.9, 3]
+    assert list(table.iloc[0]) == ["strong", "resnet50", "CPU, 2 threads", "96 x 128", 2, 3, 32, 0.01, 0.9, 3, "linear"]
     assert dict(zip(table["run"], table["folds"], strict=True)) == {"strong": 3, "middling": 2, "weak": 3}
+
+
+def test_three_heads_and_one_are_told_apart_by_the_settings(tmp_path):
+    past_runs.prepare(tmp_path)
+    for head in ("linear", "three"):
+        past_runs.write_run(tmp_path, head, head=head)
+    table = comparison.settings_table(finished.find([tmp_path])[0])
+    assert dict(zip(table["run"], table["head"], strict=True)) == {"linear": "linear", "three": "three"}
 
 
 def test_the_scores_are_those_of_the_runs_with_interval_time_pace_and_memory(runs):

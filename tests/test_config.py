@@ -255,6 +255,20 @@ def test_an_ordinal_age_stands_on_three_heads_and_is_not_blurred_too():
         built(head="three", age_target="ordinal", age_softness=1.0)
 
 
+@pytest.mark.parametrize("loss", ["focal", "f1", "f1_cross_entropy"])
+def test_an_ordinal_age_has_its_own_loss_and_bears_no_other_beside_it(loss):
+    assert built(head="three", loss=loss).loss == loss
+    with pytest.raises(ValueError, match=f"loss = '{loss}': it must be cross_entropy where age_target is ordinal"):
+        built(head="three", age_target="ordinal", loss=loss)
+
+
+def test_attribute_losses_stand_beside_18_outputs_and_not_beside_three_heads():
+    """Both would weigh mask, gender and age, and only one of the two by head_loss_weights."""
+    assert built(attribute_loss=1.0).attribute_loss == 1.0
+    with pytest.raises(ValueError, match=r"attribute_loss = 1\.0: it must be 0 where head is three.*head_loss_weights"):
+        built(head="three", attribute_loss=1.0)
+
+
 @pytest.mark.parametrize(
     ("notebook", "changes"), [("03_one_model", {}), ("04_three_model", {"run": "three_model", "head": "three"})]
 )

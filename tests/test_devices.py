@@ -103,6 +103,15 @@ def test_peak_memory_is_in_bytes_and_at_least_what_is_used_now():
     assert 0.95 * used <= devices.peak_memory_bytes(CPU) < 100 * used  # the kernel counts pages a little late
 
 
+def test_the_peak_is_counted_anew_on_a_gpu_alone(monkeypatch):
+    counted = []
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", counted.append)
+    devices.reset_peak_memory(CPU)
+    assert counted == []
+    devices.reset_peak_memory(GPU)
+    assert counted == [GPU]
+
+
 @needs_gpu
 @pytest.mark.parametrize("share", [0.5, 0.0], ids=["resident", "from disk"])
 def test_a_gpu_gets_the_same_batches(photos, monkeypatch, share):

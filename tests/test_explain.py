@@ -247,7 +247,7 @@ def test_each_mistake_is_explained_by_the_network_that_had_not_seen_its_person(t
 
 
 def test_the_gallery_shows_them_under_their_maps(trained):
-    figure = explain.gallery(*trained, 5)
+    figure = explain.gallery(trained[1], 5)
     assert isinstance(figure, Figure)
     drawn = [ax for ax in figure.axes if ax.images]
     assert len(drawn) == 5
@@ -255,11 +255,11 @@ def test_the_gallery_shows_them_under_their_maps(trained):
 
 
 def test_explanations_can_be_switched_off(trained):
-    assert explain.gallery(*trained, 0) == "explained_mistakes is 0: nothing is explained."
+    assert explain.gallery(trained[1], 0) == "explained_mistakes is 0: nothing is explained."
 
 
 def test_what_cannot_be_explained_is_told_and_stops_nothing(trained, lost, monkeypatch):
-    told = explain.gallery(*trained, 30)
+    told = explain.gallery(trained[1], 30)
     assert told.startswith("The mistakes of toy cannot be explained:")
     assert files.shown_path(lost) in told
 
@@ -267,4 +267,4 @@ def test_what_cannot_be_explained_is_told_and_stops_nothing(trained, lost, monke
         raise explain.UnsupportedNetworkError("no maps")
 
     monkeypatch.setattr(explain, "mistakes", refuse)
-    assert explain.gallery(*trained, 30) == "The mistakes of toy cannot be explained: no maps."
+    assert explain.gallery(trained[1], 30) == "The mistakes of toy cannot be explained: no maps."

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import typing
 
 import numpy as np
 import pandas as pd
@@ -28,6 +29,7 @@ from mask_lib import (
 )
 
 EVEN = torch.ones(labels.CLASS_COUNT)
+LOSSES = typing.get_args(config.Loss)
 ORDINAL = config.Run(head="three", age_target="ordinal")
 
 
@@ -81,12 +83,35 @@ def test_of_a_photo_of_which_only_the_age_is_known_the_age_head_alone_learns(kin
     assert max(gradients["mask"], gradients["gender"]) < 1e-6
 
 
+@pytest.mark.parametrize("kind", LOSSES)
 @pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (2.0, 1.0, 0.5)])
-def test_whole_photos_cost_three_heads_the_same_beside_partial_ones(logits, target, weights):
-    run = config.Run(head="three", head_loss_weights=weights, label_smoothing=0.1)
+def test_whole_photos_cost_three_heads_the_same_beside_partial_ones(logits, target, weights, kind):
+    run = config.Run(head="three", head_loss_weights=weights, loss=kind, label_smoothing=0.1)
     known = torch.ones(len(target), 3, dtype=torch.bool)
     found = losses.loss_of(logits, functional.one_hot(target, 18).float(), run, EVEN, known)
     torch.testing.assert_close(found, losses.loss_of(logits, target, run, EVEN))
+
+
+@pytest.mark.parametrize("kind", LOSSES)
+def test_three_heads_sum_their_losses_whatever_these_and_their_weights_are(logits, target, kind):
+    """A weight of 1 is no other case than one of nearly 1."""
+    run = config.Run(head="three", loss=kind, label_smoothing=0.1)
+    alone = [config.Run(**{**run.settings(), "head_loss_weights": one}) for one in np.eye(3).tolist()]
+    found = losses.loss_of(logits, target, run, EVEN)
+    torch.testing.assert_close(found, sum(losses.loss_of(logits, target, one, EVEN) for one in alone))
+    nearly = config.Run(**{**run.settings(), "head_loss_weights": (1.0, 1.0, 1.0 + 1e-6)})
+    torch.testing.assert_close(losses.loss_of(logits, target, nearly, EVEN), found, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("smoothing", [(), (0.0, 0.1, 0.3)])
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_the_cross_entropies_of_three_heads_are_in_sum_the_joint_one(logits, target, mixed, label_smoothing, smoothing):
+    settings = {"label_smoothing": label_smoothing, "attribute_label_smoothing": smoothing}
+    weights = losses.class_weights(target.numpy(), "sqrt")
+    wanted = 0.7 * functional.one_hot(target, 18) + 0.3 * functional.one_hot(target.flip(0), 18) if mixed else target
+    found = losses.loss_of(logits, wanted, config.Run(head="three", **settings), weights)
+    torch.testing.assert_close(found, losses.loss_of(logits, wanted, config.Run(**settings), weights))
 
 
 @pytest.mark.parametrize("kind", ["focal", "f1", "f1_cross_entropy"])
@@ -269,7 +294,7 @@ def three_and_one(tmp_path_factory):
     toys.prepare(data, output)
     for changes in ({"run": "a_other", "epochs": 1, "learning_rate": 0.01}, {"run": "one"}):
         runs.write_scores(toys.train(data, output, **changes))
-    return data, output, toys.train(data, output, run="three", head="three")
+    return data, output, toys.train(data, output, run="three", head="three", attribute_loss=0.0)
 
 
 def test_three_heads_are_compared_with_the_run_most_alike(three_and_one):

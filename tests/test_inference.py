@@ -8,7 +8,7 @@ import pytest
 import torch
 import toys
 
-from mask_lib import devices, files, folds, inference, labels, models, photos, runs, views
+from mask_lib import config, devices, files, folds, inference, labels, models, photos, policies, runs, trainable, views
 
 COLUMNS = list(labels.PROBABILITY_COLUMNS)
 
@@ -130,6 +130,45 @@ def test_a_fold_of_other_settings_does_not_enter_the_mean(copied):
     files.write_json({**files.read_json(config_path), "folds": []}, config_path)
     with pytest.raises(ValueError, match=r"fold0.*other settings"):
         inference.checkpoints(output, "toy", opened, splits)
+
+
+def test_a_policy_that_says_something_else_by_now_is_told(copied, tmp_path):
+    """The settings name the file alone."""
+    data, output = copied
+    path = policies.write(policies.PRESETS["trivialaugment"], tmp_path / "policy.json")
+    changes = {"augmentation": str(path), "epochs": 1, "warmup_epochs": 0.0}
+    runs.write_scores(toys.train(data, output, run="searched", **changes))
+    policies.write(policies.PRESETS["trivialaugment"], path)
+    inference.predict_run(data, output, "searched", split="test_val")
+    policies.write(policies.PRESETS["seed"], path)
+    with pytest.raises(
+        ValueError, match=r"with other settings.*\(the policy in .*policy\.json\): run 03_one_model again"
+    ):
+        inference.predict_run(data, output, "searched", split="test_val")
+
+
+def with_ages(output, older=0):
+    """Give everybody an age in years that suits the label; `older`: as many years more for the middle-aged."""
+    table = pd.read_csv(output / "tables" / "photos.csv", dtype={"age": "Int64", "label": "Int64"})
+    years = table["label"].mod(3).map({0: 20, 1: 40 + older, 2: 60}).astype("Int64")
+    files.write_csv(table.assign(age=years.mask(table["split"] == "eval")), output / "tables" / "photos.csv")
+
+
+@pytest.mark.parametrize(("old_from", "words"), [(55, r"\(the ages in years\)"), (60, None)])
+def test_ages_in_years_that_changed_are_told_if_training_read_them(copied, old_from, words):
+    data, output = copied
+    with_ages(output)
+    settings = {"run": "years", "old_from": old_from, "epochs": 1, "warmup_epochs": 0.0}
+    run = config.Run(**{**toys.SETTINGS, **settings})
+    splits = trainable.read_splits(output, run)
+    runs.write_scores(runs.train_run(run, splits, inference.open_trainable(data, output, run), output))
+    inference.predict_run(data, output, "years", split="test_val")
+    with_ages(output, older=1)  # a border between 40 and 41 is none that scores know
+    if words is None:
+        inference.predict_run(data, output, "years", split="test_val")
+    else:
+        with pytest.raises(ValueError, match=words):
+            inference.predict_run(data, output, "years", split="test_val")
 
 
 def forbid_predicting(monkeypatch):

@@ -335,7 +335,8 @@ def test_a_weight_of_a_half_halves_a_photos_gradient_and_no_others(logits, targe
 @pytest.mark.parametrize("head", ["linear", "three"])
 @pytest.mark.parametrize("loss", LOSSES)
 def test_weights_of_1_change_no_bit(logits, target, loss, head):
-    run = Run(loss=loss, attribute_loss=0.5, head=head, head_loss_weights=(1.0, 1.0, 2.0 if head == "three" else 1.0))
+    extras = {"head_loss_weights": (1.0, 1.0, 2.0)} if head == "three" else {"attribute_loss": 0.5}
+    run = Run(loss=loss, head=head, **extras)
     found = losses.loss_of(logits, target, run, EVEN, photo_weights=torch.ones(len(target)))
     assert torch.equal(found, losses.loss_of(logits, target, run, EVEN))
 

@@ -268,3 +268,36 @@ def test_the_advice_on_numbers_is_what_yaml_reads_as_a_number(notebook: Path):
     with pytest.raises(ValueError) as refused:
         parameters.choose(notebook, {"learning_rate": "5e-4"})
     assert yaml.safe_load(str(refused.value).rpartition("write ")[2]) == 0.0005
+
+
+@pytest.mark.parametrize(
+    ("values", "given", "expected"),
+    [
+        ({}, {}, (0.9, 1.0)),
+        ({"pseudo_threshold": 1}, {}, (1.0, 1.0)),
+        ({"pseudo_threshold": 0.5, "runs": {"deep": {"pseudo_threshold": 0.6}}}, {}, (0.6, 1.0)),
+        ({"pseudo_threshold": 0.5, "runs": {"other": {"pseudo_threshold": 0.6}}}, {}, (0.5, 1.0)),
+        ({"runs": {"deep": {"pseudo_class_share": 0.6}}}, {"pseudo_class_share": 0.1}, (0.9, 0.1)),
+    ],
+)
+def test_how_pseudo_labels_are_chosen_is_said_by_all_by_their_run_or_once(values, given, expected):
+    assert tuple(parameters.teaching(values, "deep", given).values()) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ({"pseudo_threshold": 1.2}, r"parameters: pseudo_threshold = 1\.2: it is a probability"),
+        ({"pseudo_class_share": 0}, r"parameters: pseudo_class_share = 0\.0: it must be above 0"),
+        ({"pseudo_threshold": "high"}, "pseudo_threshold = 'high' is text, not a number"),
+    ],
+)
+def test_how_pseudo_labels_are_chosen_is_checked_before_anything_runs(value, words):
+    with pytest.raises(ValueError, match=words):
+        parameters.teaching(value, "deep")
+
+
+def test_notebooks_pass_over_how_pseudo_labels_are_chosen(tmp_path):
+    notebook = write_notebook(tmp_path / "03_one_model.ipynb")
+    values = {"pseudo_threshold": 0.5, "runs": {"a": {"pseudo_class_share": 0.5}}}
+    assert parameters.choose(notebook, values) == {}

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import toys
 
-from mask_lib import averaging, files, folds, inference, labels, models, photos, picks, runs, scores
+from mask_lib import averaging, files, finished, folds, inference, labels, models, photos, picks, runs, scores
 
 COLUMNS = list(labels.PROBABILITY_COLUMNS)
 SETTINGS = {"epochs": 4, "keep_epochs": 3, "ema_decay": 0.8, "weights": "none", "dropout": 0.0}
@@ -165,6 +165,29 @@ def test_a_kill_while_tables_are_replaced_leaves_an_unfinished_run_that_averagin
     found = picks.average_run(data, output, "toy")
     expected = scores.summarise(*scores.from_probabilities(found.tables["swa"]))["macro_f1"]
     assert files.read_json(of_toy(output, "scores.json"))["out_of_fold"]["macro_f1"]["value"] == pytest.approx(expected)
+
+
+def test_a_list_of_picks_that_is_lost_is_noticed_and_averaging_puts_trainings_tables_back_first(copied, monkeypatch):
+    """Snakemake deletes averaging.json before it runs 05_average_weights again, and what then fails left it so."""
+    data, output = copied
+    names = ["scores.json", "fold0/oof.csv", "fold1/oof.csv"]
+    before = {name: of_toy(output, name).read_bytes() for name in names}
+    with monkeypatch.context() as patch:
+        prefer(patch, "swa")
+        picks.average_run(data, output, "toy")
+    of_toy(output, "averaging.json").unlink()
+    words = r"averaging\.json is gone.* folds \[0, 1\] .*: run 05_average_weights with run: toy again"
+    with pytest.raises(ValueError, match=words):
+        inference.predict_run(data, output, "toy")
+    with pytest.raises(FileNotFoundError, match=words):
+        finished.find([output])
+    with monkeypatch.context() as patch, pytest.raises(TypeError):
+        patch.setattr(picks, "open_benches", None)  # it fails before it has averaged anything
+        picks.average_run(data, output, "toy")
+    assert {name: of_toy(output, name).read_bytes() for name in names} == before
+    assert not list(of_toy(output).glob("*/oof.trained.csv"))
+    inference.predict_run(data, output, "toy")
+    assert finished.find([output])[1].empty
 
 
 def test_a_run_that_kept_no_epochs_is_left_as_it_is(copied):

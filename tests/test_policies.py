@@ -41,6 +41,25 @@ def test_a_policy_comes_back_from_its_file(policy, tmp_path):
     assert policies.write(policies.read(path), path).read_bytes() == first
 
 
+def test_a_bare_list_of_sub_policies_is_called_as_its_file(tmp_path):
+    path = tmp_path / "found elsewhere.json"
+    path.write_text(json.dumps(MILD.plain()["sub_policies"]))
+    assert policies.read(path) == Policy("found elsewhere", MILD.sub_policies)
+    assert policies.chosen(str(path)).sub_policies == MILD.sub_policies
+
+
+@pytest.mark.parametrize(("stem", "name"), [("x" * 150, "x" * 100), ("a\nb", "ab"), (" ", "policy")])
+def test_a_file_called_as_no_policy_may_be_still_holds_one(tmp_path, stem, name):
+    path = tmp_path / f"{stem}.json"
+    path.write_text('[[["flip", 0.5, null]]]')
+    assert policies.read(path).name == name
+
+
+def test_a_bare_list_without_a_file_is_refused():
+    with pytest.raises(ValueError, match="it holds a list"):
+        Policy.from_plain([[["flip", 0.5, None]]])
+
+
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     path = policies.write(MILD, tmp_path / "policy.json")
     monkeypatch.setattr(policies.json, "dumps", lambda *_: 1 / 0)
@@ -63,6 +82,11 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
         (json.dumps(plain()).replace("0.5", "-Infinity"), "-Infinity is no number"),
         (json.dumps(plain()).replace("0.5", "1e999"), "sub_policies[0][0], probability = inf"),
         ("[]", "it holds a list"),
+        ('["rotate"]', "sub_policies[0] is text: write a list of steps"),
+        ('[["rotate", 0.5, 0.1]]', "sub_policies[0][0] = 'rotate': write [operation"),
+        ("[[[\"__import__('os')\", 1, null]]]", "is unknown; there are identity, flip"),
+        ('[[["rotate", NaN, 0.1]]]', "NaN is no number"),
+        (json.dumps([[]] * 1001), "1,001 sub-policies, more than 1,000"),
         ("3", "it holds a number"),
         ("null", "it holds nothing"),
         ("__import__('os').system('true')", "not valid JSON"),

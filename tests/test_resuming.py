@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from mask_lib import config, files, inference, resuming
+from mask_lib import config, files, lineage, resuming
 
 NOW = {
     "run": config.Run(augmentation="faces").settings(),
@@ -60,13 +60,13 @@ def test_several_changes_are_all_named():
 
 def test_a_fold_that_trains_on_loses_its_runs_scores_and_its_own_pick_alone(tmp_path):
     for fold in (1, 2):
-        files.write_json({}, tmp_path / f"fold{fold}" / inference.TRAINED)
+        files.write_json({}, tmp_path / f"fold{fold}" / lineage.TRAINED)
     files.write_json({}, tmp_path / "scores.json")
-    files.write_json({"trained": "best", "folds": {"1": "swa", "2": "best"}}, tmp_path / inference.AVERAGING)
+    files.write_json({"trained": "best", "folds": {"1": "swa", "2": "best"}}, tmp_path / lineage.AVERAGING)
     resuming.forget_results(tmp_path / "fold1")
     left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
-    assert left == {f"fold2/{inference.TRAINED}", inference.AVERAGING}
-    assert files.read_json(tmp_path / inference.AVERAGING) == {"trained": "best", "folds": {"2": "best"}}
+    assert left == {f"fold2/{lineage.TRAINED}", lineage.AVERAGING}
+    assert files.read_json(tmp_path / lineage.AVERAGING) == {"trained": "best", "folds": {"2": "best"}}
     resuming.forget_results(tmp_path / "fold1")  # again: nothing is there to lose
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import toys
 
-from mask_lib import config, files, runs, scores
+from mask_lib import config, devices, files, runs, scores, training
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +75,61 @@ def test_the_baseline_is_scored_on_the_same_photos_and_folds(trained, monkeypatc
     monkeypatch.setattr(runs, "intervals", scored)
     assert runs.baseline(photos, result, toys.splits(toys.table()), output / "features") == "scores"
     assert seen == {"paths": sorted(result.out_of_fold["path"]), "person": True}
+
+
+def on_a_machine(patch: pytest.MonkeyPatch, name: str, peak: int) -> None:
+    """Whatever runs here runs on a device of that name and takes that much memory."""
+    patch.setattr(devices, "device_name", lambda device: name)
+    patch.setattr(devices, "peak_memory_bytes", lambda device: peak)
+
+
+def told(output) -> tuple[str, int]:
+    """What a run's folder says of its device and of its peak memory, in bytes."""
+    folder = output / "runs" / "toy"
+    device = files.read_json(folder / "config.json")["device"]
+    return device, files.read_json(folder / "scores.json")["peak_memory_bytes"]
+
+
+def test_who_opens_a_finished_run_does_not_become_its_device(trained, tmp_path, monkeypatch):
+    data, _, _ = trained
+    resets = []
+    monkeypatch.setattr(devices, "reset_peak_memory", resets.append)
+    on_a_machine(monkeypatch, "the trainer", 1000)
+    result = toys.train(data, tmp_path, epochs=1, warmup_epochs=0.0)
+    assert len(resets) == 2  # a fold each
+    on_a_machine(monkeypatch, "a reader", 999_999)
+    runs.write_scores(result)
+    assert told(tmp_path) == ("the trainer", 1000)
+    runs.write_scores(toys.train(data, tmp_path, epochs=1, warmup_epochs=0.0))
+    assert told(tmp_path) == ("the trainer", 1000)
+    assert len(resets) == 2
+
+
+def test_a_run_of_two_machines_names_both_and_the_higher_peak(trained, tmp_path, monkeypatch):
+    data, _, _ = trained
+    on_a_machine(monkeypatch, "first", 3000)
+    toys.train(data, tmp_path, epochs=1, warmup_epochs=0.0, folds=(0,))
+    on_a_machine(monkeypatch, "second", 2000)
+    runs.write_scores(toys.train(data, tmp_path, epochs=1, warmup_epochs=0.0))
+    assert told(tmp_path) == ("first and second", 3000)
+
+
+def test_a_run_of_before_keeps_what_was_written_then(trained, tmp_path, monkeypatch):
+    """Its checkpoints say nothing of a device."""
+    data, _, _ = trained
+    place = training.dataclasses.asdict
+    with monkeypatch.context() as before:
+        silent = {"device": "", "peak_memory_bytes": 0}
+        before.setattr(
+            training.dataclasses,
+            "asdict",
+            lambda one: place(one) | (silent if isinstance(one, training.Place) else {}),
+        )
+        on_a_machine(before, "long ago", 1)
+        result = toys.train(data, tmp_path, epochs=1, warmup_epochs=0.0)
+    assert runs.write_scores(result)["peak_memory_bytes"] is None
+    scored = result.folder / "scores.json"
+    files.write_json({**files.read_json(scored), "peak_memory_bytes": 77}, scored)
+    on_a_machine(monkeypatch, "a reader", 999_999)
+    runs.write_scores(toys.train(data, tmp_path, epochs=1, warmup_epochs=0.0))
+    assert told(tmp_path) == ("long ago", 77)

@@ -23,6 +23,18 @@ def test_schedules_start_warm_peak_at_one_and_stay_positive(schedule):
         assert factors[-1] < 0.02
 
 
+@pytest.mark.parametrize(("warmup_epochs", "peak"), [(0.0, 1.8), (0.5, 0.5), (3.0, 3.0)])
+def test_one_cycle_rises_once_to_exactly_1_and_then_falls(warmup_epochs, peak):
+    run = config.Run(epochs=6, schedule="one_cycle", warmup_epochs=warmup_epochs)
+    progress = np.append(np.arange(0, 6, 0.01), peak)
+    progress.sort()
+    factors = np.array([schedules.learning_rate_factor(run, moment) for moment in progress])
+    top = int(factors.argmax())
+    assert factors.max() == 1 and progress[top] == pytest.approx(peak)
+    assert (np.diff(factors[: top + 1]) >= 0).all() and (np.diff(factors[top:]) <= 0).all()
+    assert 0 < factors[0] < 0.01 and 0 < factors[-1] < 0.001
+
+
 @pytest.mark.parametrize(
     ("macro_f1", "idle"),
     [
@@ -33,7 +45,32 @@ def test_schedules_start_warm_peak_at_one_and_stay_positive(schedule):
     ],
 )
 def test_idle_epochs_are_those_since_the_best(macro_f1, idle):
-    assert schedules.idle_epochs(history(*macro_f1)) == idle
+    assert schedules.idle_epochs(config.Run(), history(*macro_f1)) == idle
+
+
+STANDSTILL = (0.5, 0.5, 0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "idle"),
+    [
+        ({"frozen_epochs": 2}, [0, 0, 1, 2, 3]),
+        ({"warmup_epochs": 2.5}, [0, 0, 0, 1, 2]),  # an epoch that began warming up is one
+        ({"frozen_epochs": 1, "warmup_epochs": 2.0}, [0, 0, 1, 2, 3]),
+        ({"schedule": "one_cycle"}, [0, 0, 0, 1, 2]),  # of ten epochs three rise
+    ],
+)
+def test_idle_epochs_are_counted_from_the_last_that_was_frozen_or_warming_up(changes, idle):
+    assert schedules.idle_epochs(config.Run(epochs=10, **changes), history(*STANDSTILL)) == idle
+
+
+@pytest.mark.parametrize("begins", [{"frozen_epochs": 3}, {"warmup_epochs": 3.0}])
+def test_a_run_neither_slows_down_nor_stops_before_it_has_begun_in_earnest(begins):
+    run = config.Run(epochs=10, schedule="plateau", plateau_epochs=2, early_stop_epochs=2, **begins)
+    for past, drops in ((3, 0), (4, 0), (5, 1)):
+        rows = history(*STANDSTILL[:past])
+        assert schedules.learning_rate_factor(run, past + 0.5, rows) == pytest.approx(0.1**drops)
+        assert schedules.stopped_early(run, rows) == (drops > 0)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 import searching
 import toys
 
-from mask_lib import journal, policies, runs, search, trials
+from mask_lib import journal, policies, runs, search, searched, trials
 from mask_lib.search_settings import Search
 
 
@@ -21,7 +21,7 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def searched(data, tmp_path_factory):
+def undisturbed(data, tmp_path_factory):
     """A density search that nothing disturbed."""
     output = tmp_path_factory.mktemp("searched")
     return output, searching.run(data, output)
@@ -29,7 +29,7 @@ def searched(data, tmp_path_factory):
 
 def states(output) -> list[str]:
     """The states of all trials in the journal, those that do not count too."""
-    study = journal.read_study(output / search.FOLDER / "journal.log")
+    study = journal.read_study(output / searched.FOLDER / "journal.log")
     return [trial.state.name for trial in study.get_trials()]
 
 
@@ -40,36 +40,55 @@ def without_times(found: pd.DataFrame) -> pd.DataFrame:
 # What is found
 
 
-def test_every_policy_is_scored_once_and_place_0_is_no_augmentation(searched):
-    output, found = searched
+def test_every_policy_is_scored_once_and_place_0_is_no_augmentation(undisturbed):
+    output, found = undisturbed
     assert list(found.columns) == trials.COLUMNS
     assert list(found["trial"]) == [0, 1, 2, 3]
     assert set(found["state"]) == {"complete"}
     assert json.loads(found["policy"][0])["sub_policies"] == []
     assert found["policy"].nunique() == 4
     assert (found["value"] < 0).all()  # log-likelihoods
-    pd.testing.assert_frame_equal(trials.read(output / search.FOLDER), found)
+    pd.testing.assert_frame_equal(trials.read(output / searched.FOLDER), found)
 
 
-def test_the_best_policies_are_merged_into_one_file(searched):
-    output, found = searched
-    best = policies.read(search.best_path(output))
+def test_the_best_policies_are_merged_into_one_file(undisturbed):
+    output, found = undisturbed
+    best = policies.read(searched.best_path(output))
     first = found[found["trial"] > 0].sort_values("value", ascending=False)["policy"].head(2)
     expected = [policies.Policy.from_plain(json.loads(text)) for text in first]
     assert best.sub_policies == (*expected[0].sub_policies, *expected[1].sub_policies)
 
 
-def test_a_finished_search_asked_again_does_nothing(data, searched, monkeypatch):
-    output, found = searched
-    before = (output / search.FOLDER / "journal.log").read_bytes()
+def trials_of(*steps: tuple) -> pd.DataFrame:
+    """Trials of policies of a step each, the best first, after one of none."""
+    several = [policies.Policy("none"), *(policies.Policy(f"policy {at}", ((step,),)) for at, step in enumerate(steps))]
+    rows = [("complete", -at, json.dumps(policy.plain())) for at, policy in enumerate(several)]
+    return pd.DataFrame(rows, columns=["state", "value", "policy"]).rename_axis("trial").reset_index()
+
+
+def test_the_best_compete_alone_too_and_those_that_do_the_same_once():
+    flip, turn, blur = ("flip", 0.5, None), ("rotate", 0.5, 0.1), ("blur", 1.0, 0.5)
+    found = trials_of(flip, flip, turn, blur)
+    assert list(search.candidates(found, 2)) == ["merged", "best"]
+    several = search.candidates(found, 3, alone=4)
+    assert list(several) == ["merged", "best", "best 3", "best 4"]
+    assert [sub[0].operation for sub in several["merged"].sub_policies] == ["flip", "flip", "rotate"]
+    assert several["best 4"].sub_policies[0][0].operation == "blur"
+    assert list(search.candidates(found, 1)) == ["merged"]  # which is the best
+    assert list(search.candidates(found, 1, alone=0)) == ["merged"]
+
+
+def test_a_finished_search_asked_again_does_nothing(data, undisturbed, monkeypatch):
+    output, found = undisturbed
+    before = (output / searched.FOLDER / "journal.log").read_bytes()
     for nothing in ("train_run", "read_result"):
         monkeypatch.setattr(runs, nothing, None)  # a call would fail
     pd.testing.assert_frame_equal(searching.run(data, output), found)
-    assert (output / search.FOLDER / "journal.log").read_bytes() == before
+    assert (output / searched.FOLDER / "journal.log").read_bytes() == before
 
 
-def test_more_policies_go_on_from_those_that_are_there(data, searched, tmp_path):
-    _, found = searched
+def test_more_policies_go_on_from_those_that_are_there(data, undisturbed, tmp_path):
+    _, found = undisturbed
     searching.run(data, tmp_path, policy_count=1)
     more = searching.run(data, tmp_path)
     pd.testing.assert_frame_equal(without_times(more), without_times(found))
@@ -79,14 +98,14 @@ def test_more_policies_go_on_from_those_that_are_there(data, searched, tmp_path)
 def test_real_trainings_are_rewarded_with_their_smoothed_macro_f1(data, tmp_path, kind):
     found = searching.run(data, tmp_path, search_kind=kind, policy_count=4, halving_factor=2)
     assert len(found) == 5
-    study = journal.read_study(tmp_path / search.FOLDER / "journal.log")
+    study = journal.read_study(tmp_path / searched.FOLDER / "journal.log")
     for trial, row in zip(study.get_trials(), found.itertuples(), strict=True):
         assert row.epochs == len(trial.intermediate_values)
         if row.state == "complete":
             assert row.epochs == 2
             assert row.value == pytest.approx(trial.intermediate_values[2])  # the mean of both epochs
     assert (found["state"] == "pruned").any() == (kind == "halving")
-    assert not list((tmp_path / search.FOLDER / "runs").glob("*"))  # no checkpoints pile up
+    assert not list((tmp_path / searched.FOLDER / "runs").glob("*"))  # no checkpoints pile up
 
 
 def test_the_searches_that_train_draw_from_the_whole_space_and_density_leaves_out_what_never_strikes():
@@ -155,10 +174,10 @@ def test_a_killed_search_goes_on_as_if_nothing_had_been(data, tmp_path, kind, of
     assert "RUNNING" not in states(killed)
 
 
-def test_a_line_that_a_kill_cut_short_is_forgotten_and_the_rest_stays(data, searched, tmp_path):
-    _, expected = searched
+def test_a_line_that_a_kill_cut_short_is_forgotten_and_the_rest_stays(data, undisturbed, tmp_path):
+    _, expected = undisturbed
     searching.run(data, tmp_path, policy_count=1)
-    path = tmp_path / search.FOLDER / "journal.log"
+    path = tmp_path / searched.FOLDER / "journal.log"
     with path.open("ab") as handle:
         handle.write(b'{"op_code":4,"worker_id":"somebody","stu')
     found = searching.run(data, tmp_path)
@@ -169,11 +188,21 @@ def test_two_workers_share_a_study_and_no_trial_counts_twice(data, tmp_path):
     together = searching.context().Barrier(2)
     workers = [searching.started(data, tmp_path, together=together, policy_count=7) for _ in range(2)]
     assert [searching.exit_code(worker) for worker in workers] == [0, 0]
-    found = trials.read(tmp_path / search.FOLDER)
+    found = trials.read(tmp_path / searched.FOLDER)
     assert list(found["trial"]) == list(range(8))
     assert states(tmp_path) == ["COMPLETE"] * 8
-    study = journal.read_study(tmp_path / search.FOLDER / "journal.log")
+    study = journal.read_study(tmp_path / searched.FOLDER / "journal.log")
     assert len({trial.user_attrs[journal.WORKER] for trial in study.get_trials()}) == 2
+
+
+def test_two_workers_that_halve_leave_as_many_policies_as_are_merged(data, tmp_path):
+    together, changes = searching.context().Barrier(2), {"search_kind": "halving", "halving_factor": 2}
+    workers = [searching.started(data, tmp_path, together=together, policy_count=5, **changes) for _ in range(2)]
+    assert [searching.exit_code(worker) for worker in workers] == [0, 0]
+    found = trials.read(tmp_path / searched.FOLDER)
+    assert list(found["trial"]) == list(range(6))
+    assert found["state"][0] == "complete"
+    assert (found["state"][1:] == "complete").sum() >= searching.SMALL["merged_count"]
 
 
 def test_a_survivor_takes_over_what_a_dead_worker_had_begun(data, tmp_path):
@@ -182,14 +211,14 @@ def test_a_survivor_takes_over_what_a_dead_worker_had_begun(data, tmp_path):
     living = searching.started(data, tmp_path, together=together, policy_count=5)
     assert searching.exit_code(dying) == -signal.SIGKILL
     assert searching.exit_code(living) == 0
-    assert list(trials.read(tmp_path / search.FOLDER)["trial"]) == list(range(6))
+    assert list(trials.read(tmp_path / searched.FOLDER)["trial"]) == list(range(6))
     assert states(tmp_path).count("COMPLETE") == 6
 
 
 # What is refused
 
 
-def test_another_search_in_the_same_place_is_refused_or_put_aside(data, searched, tmp_path):
+def test_another_search_in_the_same_place_is_refused_or_put_aside(data, undisturbed, tmp_path):
     searching.run(data, tmp_path, policy_count=1)
     with pytest.raises(journal.ChangedSearchError, match=r"search_kind: density → random.*when_changed: restart"):
         searching.run(data, tmp_path, policy_count=1, search_kind="random")
@@ -214,7 +243,7 @@ def test_another_search_in_the_same_place_is_refused_or_put_aside(data, searched
     ids=["pickle", "a list", "unknown operation", "another study", "a trial of no search"],
 )
 def test_a_journal_that_is_none_is_a_clear_error(data, tmp_path, content):
-    path = tmp_path / search.FOLDER / "journal.log"
+    path = tmp_path / searched.FOLDER / "journal.log"
     path.parent.mkdir()
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"journal\.log is not the journal of a search.*move it away"):
@@ -222,10 +251,10 @@ def test_a_journal_that_is_none_is_a_clear_error(data, tmp_path, content):
     assert path.read_bytes() == content
 
 
-def test_a_policy_in_the_journal_that_is_none_is_a_clear_error(data, searched, tmp_path):
-    path = tmp_path / search.FOLDER / "journal.log"
+def test_a_policy_in_the_journal_that_is_none_is_a_clear_error(data, undisturbed, tmp_path):
+    path = tmp_path / searched.FOLDER / "journal.log"
     path.parent.mkdir()
-    text = (searched[0] / search.FOLDER / "journal.log").read_text()
+    text = (undisturbed[0] / searched.FOLDER / "journal.log").read_text()
     assert '"sub_policies":[]' in text
     path.write_text(text.replace('"sub_policies":[]', '"sub_policies":"__import__(\'os\')"'))
     with pytest.raises(ValueError, match=r"trial 0 of the search's journal holds no policy: sub_policies is text"):

@@ -69,7 +69,7 @@ def test_the_recipes_are_those_of_the_seeds():
     assert settings_of("seed_hpa", "resnet34").image_width == settings_of("seed_hpa", "resnet34").image_height == 512
     for run, architecture in (
         ("inception_v3_attention", "inception_v3"),
-        ("seresnext50_attention", "seresnext50_32x4d"),
+        ("seresnext50_attention", "se_resnext50"),
     ):
         found = settings_of("seed_hpa", run)
         assert (found.architecture, found.head, found.per_image_norm) == (architecture, "attention", True)

@@ -6,7 +6,20 @@ import pandas as pd
 import pytest
 import toys
 
-from mask_lib import files, inference, models, picks, runs, soups, starting_weights
+from mask_lib import (
+    ensemble,
+    files,
+    folds,
+    gain,
+    inference,
+    models,
+    photos,
+    picks,
+    runs,
+    self_training,
+    soups,
+    starting_weights,
+)
 
 MEMBERS = {
     "short": {"epochs": 3},
@@ -185,3 +198,47 @@ def test_a_killed_soup_is_not_finished_and_can_be_made_again(copied, monkeypatch
     assert "soup" not in inference.trained_runs(output)
     soups.make_soup(data, output, "soup", ["short", "slow"])
     assert "soup" in inference.trained_runs(output)
+
+
+def test_a_soup_of_which_a_member_was_trained_anew_is_refused_by_name(copied):
+    data, output = copied
+    soups.make_soup(data, output, "soup", ["short", "slow"])
+    inference.predict_run(data, output, "soup")
+    runs.write_scores(toys.train(data, output, run="wide", when_changed="restart", seed=1, **MEMBERS["slow"]))
+    inference.predict_run(data, output, "soup")  # of which that run is no member
+    runs.write_scores(toys.train(data, output, run="slow", when_changed="restart", epochs=3))
+    words = r"the soup soup is stale: slow was trained.*; run 05_average_weights with soup: soup and soup_of: \[short"
+    with pytest.raises(ValueError, match=words):
+        inference.predict_run(data, output, "soup")
+    with pytest.raises(ValueError, match=words):
+        ensemble.read_members(output, [], [], [])
+    soups.make_soup(data, output, "soup", ["short", "slow"])
+    inference.predict_run(data, output, "soup")
+    assert ensemble.read_members(output, [], [], []).names == ["soup"]
+    shutil.rmtree(output / "runs" / "short")  # nothing can be said of it any more
+    inference.predict_run(data, output, "soup")
+
+
+def test_where_a_run_that_was_trained_is_needed_a_soup_is_refused(copied):
+    data, output = copied
+    soups.make_soup(data, output, "soup", ["short", "slow"])
+    words = "soup is a soup of other runs and was not trained itself: name a run .* members short, slow"
+    for asked in (gain.train_on_given_labels, self_training.predictions, picks.average_run):
+        with pytest.raises(ValueError, match=words):
+            asked(data, output, "soup")
+    assert not (output / "gain").exists()
+    before = (output / "runs" / "soup" / "scores.json").read_bytes()
+    with pytest.raises(ValueError, match=r"run = 'soup': .*runs/soup holds a soup; give the run another name"):
+        toys.train(data, output, run="soup", when_changed="restart")
+    assert (output / "runs" / "soup" / "scores.json").read_bytes() == before
+
+
+def test_a_soup_that_is_outdated_or_unfinished_says_what_to_run(copied):
+    data, output = copied
+    soups.make_soup(data, output, "soup", ["short", "slow"])
+    folds.write_splits(folds.make_splits(photos.labeled(output), 2, 0.2, seed=7), output)
+    with pytest.raises(ValueError, match=r"train short, slow again.*then run 05_average_weights with soup: soup and"):
+        inference.predict_run(data, output, "soup")
+    (output / "runs" / "soup" / "scores.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"holds no finished run: run 05_average_weights with soup: soup and"):
+        inference.predict_run(data, output, "soup")

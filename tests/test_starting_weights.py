@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from safetensors.torch import save_file
 from torch.nn import functional
 
-from mask_lib import labels, models, starting_weights
+from mask_lib import labels, models, networks, pretrained, starting_weights
 
 ANALOG_CLOCK = 409  # of ImageNet's 1000 classes
 TINY = "test_resnet"
@@ -43,7 +43,7 @@ def drawn_clock() -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def packaged() -> dict[str, torch.Tensor]:
-    return starting_weights.imagenet_state("tf_efficientnet_lite0")
+    return pretrained.imagenet_state("tf_efficientnet_lite0")
 
 
 @pytest.fixture
@@ -94,9 +94,9 @@ def test_the_starting_weights_depend_on_the_seed_alone():
 
 
 def test_a_missing_package_says_what_to_do(monkeypatch):
-    monkeypatch.setitem(starting_weights.PACKAGED, "tf_efficientnet_lite0", ("no_such_package_at_all", "x.pth"))
+    monkeypatch.setitem(pretrained.PACKAGED, "tf_efficientnet_lite0", ("no_such_package_at_all", "x.pth"))
     with pytest.raises(OSError, match="no_such_package_at_all is not installed: run make setup"):
-        starting_weights.imagenet_state("tf_efficientnet_lite0")
+        pretrained.imagenet_state("tf_efficientnet_lite0")
 
 
 @pytest.mark.usefixtures("no_network")
@@ -124,6 +124,23 @@ def test_weights_the_hub_left_on_this_machine_need_no_network(tmp_path, monkeypa
     assert torch.equal(state["layer1.0.conv1.weight"], kept["layer1.0.conv1.weight"])
     assert torch.equal(state["fc.weight"], state_of(2)["fc.weight"])
     assert asked == [("timm/test_resnet.r160_in1k", "model.safetensors")]
+
+
+@pytest.mark.parametrize(("theirs", "timms"), networks.SEED_NAMES.items())
+def test_a_network_may_be_called_as_the_seeds_call_it(theirs, timms):
+    with torch.device("meta"):
+        ours, expected = (models.build(name).state_dict() for name in (theirs, timms))
+    assert {name: one.shape for name, one in ours.items()} == {name: one.shape for name, one in expected.items()}
+    assert "se_resnext50" in networks.SEED_NAMES
+
+
+def test_the_hub_is_asked_by_timms_name_for_a_network_of_the_seeds(monkeypatch):
+    asked = []
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda repository, name: asked.append(repository))
+    monkeypatch.setattr(pretrained, "_require_hub", lambda: (_ for _ in ()).throw(OSError("no network")))
+    with pytest.raises(OSError, match="weights of seresnext50_32x4d could not be fetched"):
+        pretrained.imagenet_state("se_resnext50")
+    assert len(asked) == 1 and "seresnext50_32x4d" in asked[0] and asked[0].startswith("timm/")
 
 
 def test_weights_come_from_a_file(tmp_path):
@@ -238,9 +255,9 @@ def test_a_package_cannot_run_code_through_its_weights(tmp_path, monkeypatch):
     (package / "__init__.py").touch()
     torch.save({"fc.weight": Trap(tmp_path / "sprung")}, package / "weights.pth")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(starting_weights.PACKAGED, TINY, (package.name, "weights.pth"))
+    monkeypatch.setitem(pretrained.PACKAGED, TINY, (package.name, "weights.pth"))
     with pytest.raises(Exception, match=r"[Ww]eights.only"):
-        starting_weights.imagenet_state(TINY)
+        pretrained.imagenet_state(TINY)
     assert not (tmp_path / "sprung").exists()
 
 
@@ -256,9 +273,9 @@ def test_a_package_with_other_tensors_is_refused(tmp_path, monkeypatch, change):
         state = {f"{name}x": value for name, value in state.items()}
     torch.save(state, package / "weights.pth")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(starting_weights.PACKAGED, TINY, (package.name, "weights.pth"))
+    monkeypatch.setitem(pretrained.PACKAGED, TINY, (package.name, "weights.pth"))
     with pytest.raises(ValueError, match=f"{package.name}: .* does not fit"):
-        starting_weights.imagenet_state(TINY)
+        pretrained.imagenet_state(TINY)
 
 
 def test_weights_of_a_fold_are_refused_since_they_know_other_folds_people(tmp_path):

@@ -102,6 +102,12 @@ def test_every_notebook_that_tracks_records_the_seed_fields():
     assert tracked == {name for name, source in sources.items() if "tracking.recorded(" in source}
 
 
+def test_the_final_scores_stand_in_the_record_by_name(tmp_path):
+    with start(tmp_path) as tracker:
+        tracker.finish({"out_of_fold": {"macro_f1": 0.25, "age": 0.5}})
+    record(tmp_path, "out_of_fold.macro_f1", "out_of_fold.age")
+
+
 def test_nested_settings_are_flattened():
     flat = tracking.flattened({"seed": 1, "policy": {"flip": {"chance": 0.5}, "none": {}}})
     assert flat == {"seed": 1, "policy.flip.chance": 0.5}

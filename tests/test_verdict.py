@@ -9,7 +9,7 @@ import pytest
 import searching
 import toys
 
-from mask_lib import config, files, policies, runs, search, verdict
+from mask_lib import config, files, policies, runs, search, searched, verdict
 
 MILD = policies.Policy("merged", ((policies.Step("flip", 0.5),),))
 OTHER = policies.Policy("best", ((policies.Step("rotate", 0.5, 0.1),),))
@@ -34,8 +34,8 @@ def judged(**shares: float) -> dict:
 
 
 def write(output, found: dict, policy: policies.Policy = MILD) -> None:
-    policies.write(policy, search.best_path(output))
-    files.write_json(found, search.verdict_path(output))
+    policies.write(policy, searched.best_path(output))
+    files.write_json(found, searched.verdict_path(output))
 
 
 def test_a_policy_that_is_clearly_better_is_chosen(tmp_path):
@@ -44,8 +44,8 @@ def test_a_policy_that_is_clearly_better_is_chosen(tmp_path):
     assert found["candidate"] == "merged"
     assert "It beats TrivialAugment" in found["sentence"]
     write(tmp_path, found)
-    assert search.chosen_augmentation(tmp_path) == str(search.best_path(tmp_path))
-    assert config.Run(augmentation=search.chosen_augmentation(tmp_path))
+    assert searched.chosen_augmentation(tmp_path) == str(searched.best_path(tmp_path))
+    assert config.Run(augmentation=searched.chosen_augmentation(tmp_path))
 
 
 @pytest.mark.parametrize(("share", "words"), [(0.62, "may be chance"), (0.3, "worse than TrivialAugment")])
@@ -54,7 +54,7 @@ def test_one_that_is_not_leaves_training_to_trivialaugment(tmp_path, share, word
     assert found["beats_trivialaugment"] is False
     assert words in found["sentence"]
     write(tmp_path, found)
-    assert search.chosen_augmentation(tmp_path) == "trivialaugment"
+    assert searched.chosen_augmentation(tmp_path) == "trivialaugment"
 
 
 def test_it_is_told_where_no_augmentation_at_all_does_best():
@@ -73,14 +73,14 @@ def test_the_better_of_two_has_to_be_surer():
 
 
 def test_without_a_search_or_its_verdict_it_is_trivialaugment(tmp_path):
-    assert search.chosen_augmentation(tmp_path) == "trivialaugment"
-    policies.write(MILD, search.best_path(tmp_path))
-    assert search.chosen_augmentation(tmp_path) == "trivialaugment"
+    assert searched.chosen_augmentation(tmp_path) == "trivialaugment"
+    policies.write(MILD, searched.best_path(tmp_path))
+    assert searched.chosen_augmentation(tmp_path) == "trivialaugment"
 
 
 def test_a_verdict_on_another_policy_does_not_count(tmp_path):
     write(tmp_path, judged(trivialaugment=0.5, none=0.4, merged=0.9, best=0.6), policy=OTHER)
-    assert search.chosen_augmentation(tmp_path) == "trivialaugment"
+    assert searched.chosen_augmentation(tmp_path) == "trivialaugment"
 
 
 @pytest.mark.parametrize(
@@ -95,9 +95,9 @@ def test_a_verdict_on_another_policy_does_not_count(tmp_path):
 )
 def test_a_file_that_is_something_else_is_named(tmp_path, name, content, message):
     write(tmp_path, judged(trivialaugment=0.5, none=0.4, merged=0.9, best=0.6))
-    (tmp_path / search.FOLDER / name).write_text(content)
+    (tmp_path / searched.FOLDER / name).write_text(content)
     with pytest.raises(ValueError, match=message):
-        search.chosen_augmentation(tmp_path)
+        searched.chosen_augmentation(tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -113,12 +113,24 @@ def reached(tmp_path_factory):
 
 def test_the_verdict_lies_beside_the_policy_it_is_about(reached):
     _, output, (_, candidates, _, _), found = reached
-    assert json.loads(search.verdict_path(output).read_text()) == found
-    best = policies.read(search.best_path(output))
-    assert search.policy_digest(best) == found["policy"] == search.policy_digest(candidates[found["candidate"]])
+    assert json.loads(searched.verdict_path(output).read_text()) == found
+    best = policies.read(searched.best_path(output))
+    assert searched.policy_digest(best) == found["policy"] == searched.policy_digest(candidates[found["candidate"]])
     assert (found["seeds"], found["folds"]) == (2, [1])
     assert set(found["macro_f1"]) == {"none", "trivialaugment", "merged", "best"}
     assert all(len(by_seed) == 2 for by_seed in found["macro_f1"].values())
+
+
+def test_what_it_cost_stands_beside_it(reached):
+    _, _, (network, _, _, _), found = reached
+    assert found["epochs"] == 4 * 2 * network.epochs  # augmentations, seeds
+    trials = pd.DataFrame({"seconds": [1.0, 2.0, 3.0]})
+    shorter = found | {"epochs": 10, "seconds": 20.0}  # two seconds an epoch
+    cost = verdict.cost(trials, shorter, epochs=4)  # three policies of four epochs would take 24 seconds
+    assert dict(cost["share"]) == pytest.approx({"search": 6 / 24, "verdict": 20 / 24, "both": 26 / 24})
+    assert "both 26 s (1.083)" in verdict.cost_in_words(trials, shorter, 4)
+    assert verdict.cost_in_words(trials, None, 4) == "The search took 6 seconds."
+    assert found["seconds"] > 0
 
 
 def test_each_seed_trains_anew_and_is_scored_on_people_held_out(reached):
@@ -136,21 +148,32 @@ def test_each_seed_trains_anew_and_is_scored_on_people_held_out(reached):
 
 def test_what_was_trained_is_not_trained_again(reached, monkeypatch):
     _, output, (network, candidates, material, on), found = reached
-    assert not list((output / search.FOLDER / "runs").glob("seed*"))  # no checkpoints pile up
+    assert not list((output / searched.FOLDER / "runs").glob("seed*"))  # no checkpoints pile up
     monkeypatch.setattr(runs, "train_run", None)  # a call would fail
     assert verdict.reach(network, candidates, material, on, 2) == found
 
 
 def test_searching_again_leaves_the_chosen_candidate_in_place(reached, tmp_path):
     data, output, (_, candidates, _, _), _ = reached
-    found = json.loads(search.verdict_path(output).read_text())
+    found = json.loads(searched.verdict_path(output).read_text())
     for name, policy in candidates.items():
-        policies.write(policy, search.best_path(output))
-        files.write_json(found | {"candidate": name}, search.verdict_path(output))
+        policies.write(policy, searched.best_path(output))
+        files.write_json(found | {"candidate": name}, searched.verdict_path(output))
         searching.run(data, output)
-        assert policies.read(search.best_path(output)) == policy
+        assert policies.read(searched.best_path(output)) == policy
     searching.run(data, output, policy_count=9, merged_count=4)  # others: the verdict was not on these
-    assert policies.read(search.best_path(output)) not in candidates.values()
+    assert policies.read(searched.best_path(output)) not in candidates.values()
+
+
+def test_the_answer_is_that_of_the_verdict_on_the_policy_that_lies_there(tmp_path):
+    none = "There is no verdict on this policy: train with TrivialAugment."
+    assert verdict.answer(tmp_path, [0]) == none
+    found = judged(trivialaugment=0.5, none=0.4, merged=0.9, best=0.6) | {"folds": [1]}
+    write(tmp_path, found)
+    assert verdict.answer(tmp_path, [0]) == found["sentence"]
+    assert "fold 1 served the search" in verdict.answer(tmp_path, [0, 1])
+    write(tmp_path, found, policy=OTHER)
+    assert verdict.answer(tmp_path, [0]) == none
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,49 @@
+"""Networks of any head judge policies, with the weights that their training chose."""
+
+import numpy as np
+import pytest
+import searching
+import toys
+
+from mask_lib import density, devices, inference, models, policies, scores, search
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    toys.prepare(folder, folder)
+    return folder
+
+
+def judge_of(data, output, **network) -> tuple[density.Judge, search.Material]:
+    material = searching.material(data, output)
+    material.folder.mkdir(parents=True)
+    (judge,) = search.judges(searching.settings(network=network), material)
+    return judge, material
+
+
+@pytest.mark.parametrize(
+    ("changes", "chosen"),
+    [
+        ({"head": "attention"}, "best"),
+        ({"head": "three", "dropout": 0.2}, "best"),
+        ({"checkpoint_choice": "ema", "ema_decay": 0.5}, "ema"),
+    ],
+    ids=["attention", "three heads", "moving average"],
+)
+def test_a_judge_is_the_network_that_its_training_chose(data, tmp_path, changes, chosen):
+    judge, material = judge_of(data, tmp_path, **changes)
+    checkpoint = material.folder / "runs" / search.PLAIN / "fold0" / "checkpoint" / f"{chosen}.safetensors"
+    weights = models.read_checkpoint(checkpoint)[0]
+    assert all(np.array_equal(weights[name], value) for name, value in judge.network.state_dict().items())
+    loaded = inference.load(*models.read_checkpoint(checkpoint), devices.pick_device())
+    expected = loaded.predict(judge.source, judge.rows)
+    of_truth = np.log(expected[np.arange(len(judge.labels)), judge.labels])
+    found = judge.score(policies.PRESETS["none"])
+    assert found["log_likelihood"] == pytest.approx(of_truth.mean(), abs=1e-4)
+    assert found["macro_f1"] == scores.summarise(judge.labels, expected.argmax(axis=1))["macro_f1"]
+
+
+def test_an_average_that_no_search_makes_is_refused_before_anything_is_trained():
+    with pytest.raises(ValueError, match=r"search_network, checkpoint_choice = 'swa'.*write best, last or ema"):
+        searching.settings(network={"checkpoint_choice": "swa", "keep_epochs": 1})
