@@ -1,7 +1,8 @@
-"""How long twenty models of the official set's 18,900 photos take to be weighted and averaged.
+"""How long twenty models of the official set's 18,900 photos take to be weighted, averaged and chosen from.
 
 Run it with `python benchmarks/ensemble.py [models] [photos]`, with OMP_NUM_THREADS=1 for one core. At most
-5 s are asked for the weighted mean and greedy selection together; the other ways are printed beside.
+5 s are asked for the weighted mean and greedy selection together; the other ways are printed beside, and what
+07_ensemble does in whole, in multiples of these two.
 """
 
 import sys
@@ -11,9 +12,12 @@ import numpy as np
 import pandas as pd
 import timing
 
-from mask_lib import blending, calibration
+from mask_lib import blending, calibration, choosing
 from mask_lib.ensemble import COLUMNS, weighted_mean
 from mask_lib.labels import CLASS_COUNT
+from mask_lib.out_of_fold import OutOfFold
+
+PHOTOS_A_PERSON = 7
 
 
 def invented(models: int, photos: int) -> tuple[np.ndarray, np.ndarray]:
@@ -46,6 +50,14 @@ def main(models: int, photos: int) -> None:
     timed("a temperature a model", lambda: [calibration.fit_temperature(one, truth) for one in members])
     timed("an offset a class", lambda: calibration.fit_offsets(members.mean(axis=0), truth))
     print(f"weighted mean and greedy selection: {asked:.2f} s (at most 5 s are asked)")
+    person = np.arange(photos) // PHOTOS_A_PERSON
+    keys = pd.DataFrame({"path": np.arange(photos).astype(str), "person": person, "label": truth})
+    found = OutOfFold([f"run{number}" for number in range(models)], keys, members)
+    whole = timed("the recipe of 07_ensemble", lambda: choosing.choose(found))
+    recipe = blending.fit(members, truth)
+    whole += timed("each member's part in it", lambda: choosing.contributions(found, recipe))
+    whole += timed("its scores out of fold", lambda: choosing.intervals(found, choosing.given(found, [1.0] * models)))
+    print(f"07_ensemble in whole: {whole:.2f} s, {whole / asked:.1f} x weighted mean and greedy selection")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def submission_of(seed: int) -> Path:
     sample.paint(folder / "data", seed=seed)
     experiment = yaml.safe_load(DEMO.read_text())
     experiment |= {"data_dir": str(folder / "data"), "output_dir": str(folder), "seed": seed}
-    experiment["runs"] = {RUN: experiment["runs"][RUN]}
+    experiment["runs"] = {RUN: experiment["runs"][RUN] | {"compare_with": ""}}  # there is no other
     settings = files.write_json(experiment, folder / "experiment.json")
     submission = folder / "submissions" / "submission.csv"
     command = [sys.executable, "-m", "snakemake", "--cores", "all", "--nolock", files.shown_path(submission)]

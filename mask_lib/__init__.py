@@ -83,6 +83,7 @@ READING_ORDER = (
     "out_of_fold",
     "calibration",
     "blending",
+    "fold_tables",
     "choosing",
     "overrides",
     "grouping",

@@ -34,15 +34,21 @@ class Recipe:
         mean = np.tensordot(self.weights, _tempered(members, self.temperatures), axes=1)
         return calibration.shifted(mean, self.offsets)
 
-    def blend_tables(self, tables: Sequence[pd.DataFrame], key: str) -> pd.DataFrame:
+    def blend_tables(
+        self, tables: Sequence[pd.DataFrame], key: str, networks: Sequence[np.ndarray | None] = ()
+    ) -> pd.DataFrame:
         """The same of the members' tables of probabilities, aligned by `key`; rows as in the first table.
 
-        Raises ValueError as `ensemble.weighted_mean` does.
+        networks: for each member (K, N, 18), its networks' own, of which its table is the mean: these are
+        tempered then, and the mean taken after; None tempers the table. Raises ValueError as
+        `ensemble.weighted_mean` does.
         """
         self._check(len(tables))
         temperatures = self.temperatures or (1.0,) * len(tables)
-        pairs = zip(tables, temperatures, strict=True)
-        scaled = [_with(table, calibration.tempered(table[COLUMNS].to_numpy(), value)) for table, value in pairs]
+        scaled = []
+        for table, value, own in zip(tables, temperatures, networks or (None,) * len(tables), strict=True):
+            each = table[COLUMNS].to_numpy()[None] if own is None else own  # (K, N, 18)
+            scaled.append(_with(table, calibration.tempered(each, value).mean(axis=0)))
         mean = weighted_mean(scaled, self.weights, key)
         return _with(mean, calibration.shifted(mean[COLUMNS].to_numpy(), self.offsets))
 

@@ -181,6 +181,19 @@ def log_loss_gain(
     return Score(float(gain.mean()), float(low), float(high))
 
 
+def intervals(found: OutOfFold, choice: Choice, voted: pd.DataFrame | None = None) -> dict[str, pd.DataFrame]:
+    """Out-of-fold scores, as `scores.bootstrap` gives them, of each member and of the choice, nested.
+
+    voted: `choice.out_of_fold` after a vote. The choice of a single member is not scored beside it.
+    """
+    answers = {name: one.argmax(axis=1) for name, one in zip(found.names, found.probabilities, strict=True)}
+    if len(found.names) > 1:
+        answers["ensemble"] = choice.probabilities.argmax(axis=1)
+    if voted is not None:
+        answers["after the vote"] = voted[COLUMNS].to_numpy().argmax(axis=1)
+    return {name: scores.bootstrap(found.truth, one, found.person) for name, one in answers.items()}
+
+
 def agreement(found: OutOfFold) -> pd.DataFrame:
     """(M, M) share of photos to which two members give the same answer, named both ways."""
     answers = found.probabilities.argmax(axis=2)  # (M, N)

@@ -52,7 +52,8 @@ def read_members(
 ) -> Members:
     """The members of an ensemble, their files checked.
 
-    Empty lists stand for every file under `inferences/`, and for equal weights. `ids` are those of
+    Empty lists stand for every file under `inferences/`, and for equal weights. Files that are not called
+    `<run>.test.csv` and `<run>.test_val.csv` are paired by their places, see `member_names`. `ids` are those of
     info.csv: with them a test file must hold the same, in the same order, as 06_inference writes it; a
     file in another order was edited since. `labels_of` are today's labels by path: runs may have been
     trained before or without cleaning, and are judged alike; held-out photos that are not among them are
@@ -64,14 +65,12 @@ def read_members(
     if not any(given.values()):
         found = sorted((Path(output_dir) / "inferences").glob("*.test.csv"))
         given["test"] = [str(path) for path in found]
-        given["test_val"] = [str(path.with_name(f"{_run_of(path)}.test_val.csv")) for path in found]
-    runs = {which: [_run_of(Path(name)) for name in names] for which, names in given.items()}
-    if runs["test"] != runs["test_val"]:
-        raise ValueError(f"test_filenames and test_val_filenames must name the same runs in the same order, not {runs}")
-    if not runs["test"]:
+        given["test_val"] = [str(path.with_name(f"{_run_of(path, 'test')}.test_val.csv")) for path in found]
+    runs = member_names(given)
+    if not runs:
         raise FileNotFoundError(f"no {files.shown_path(output_dir)}/inferences/*.test.csv: run 06_inference first")
-    if len(set(runs["test"])) < len(runs["test"]) or "ensemble" in runs["test"]:
-        raise ValueError(f"each member needs a name of its own, other than ensemble; these are {runs['test']}")
+    if len(set(runs)) < len(runs) or "ensemble" in runs:
+        raise ValueError(f"each member needs a name of its own, other than ensemble; these are {runs}")
     tables = {
         which: [read_probabilities(files.project_path(name), KEYS[which]) for name in names]
         for which, names in given.items()
@@ -85,11 +84,11 @@ def read_members(
         for name, table in zip(names, tables[which], strict=True):
             if expected[which] is not None:
                 _check_order(name, table[KEYS[which]], expected[which], "info.csv" if which == "test" else names[0])
-    weights = [float(weight) for weight in weights] or [1.0] * len(runs["test"])
+    weights = [float(weight) for weight in weights] or [1.0] * len(runs)
     home = files.project_path(Path(output_dir) / "inferences").resolve()
     pairs = zip(given["test"], given["test_val"], strict=True)
-    own = [all(files.project_path(name).resolve().parent == home for name in pair) for pair in pairs]
-    return Members(runs["test"], weights, tables, own)
+    own = [_is_of_run(pair) and all(_folder_of(name) == home for name in pair) for pair in pairs]
+    return Members(runs, weights, tables, own)
 
 
 def with_labels(table: pd.DataFrame, labels_of: pd.Series) -> pd.DataFrame:
@@ -116,8 +115,39 @@ def same_order(found: Sequence[str], wanted: Sequence[str], source: str) -> None
             raise ValueError(f"row {row} is {ours}, but {source} has {theirs} there")
 
 
-def _run_of(path: Path) -> str:
-    return path.name.removesuffix(".csv").rpartition(".")[0]
+def member_names(given: dict[str, list[str]]) -> list[str]:
+    """A name a member, from its files' names by set: its run's, or that of a test file that bears none.
+
+    `x/resnet.csv` is called resnet; where several are called so, `x/resnet`, `y/resnet`. Raises ValueError
+    for lists of different lengths, and for files at one place that bear the names of different runs.
+    """
+    runs = {which: [_run_of(Path(name), which) for name in names] for which, names in given.items()}
+    if len(given["test"]) != len(given["test_val"]):
+        raise ValueError(_unlike(given))
+    for own, held_out in zip(runs["test"], runs["test_val"], strict=True):
+        if own and held_out and own != held_out:
+            raise ValueError(_unlike(runs))
+    first = [run or Path(name).stem for name, run in zip(given["test"], runs["test"], strict=True)]
+    with_folder = [f"{_folder_of(name).name}/{short}" for name, short in zip(given["test"], first, strict=True)]
+    return [long if first.count(short) > 1 else short for short, long in zip(first, with_folder, strict=True)]
+
+
+def _unlike(names: dict[str, list[str]]) -> str:
+    return f"test_filenames and test_val_filenames must name the same runs in the same order, not {names}"
+
+
+def _run_of(path: Path, which: str) -> str:
+    """The run in the name of a file that 06_inference wrote for a set, test or test_val; "" for other names."""
+    return path.name.removesuffix(f".{which}.csv") if path.name.endswith(f".{which}.csv") else ""
+
+
+def _is_of_run(pair: Sequence[str]) -> bool:
+    """Whether a test and a test_val file bear a run's name: another file's stem may be that of a run by chance."""
+    return all(_run_of(Path(name), which) for name, which in zip(pair, KEYS, strict=True))
+
+
+def _folder_of(name: str) -> Path:
+    return files.project_path(name).resolve().parent
 
 
 def with_person(test_val: pd.DataFrame, split: pd.DataFrame) -> pd.DataFrame:
@@ -128,12 +158,16 @@ def with_person(test_val: pd.DataFrame, split: pd.DataFrame) -> pd.DataFrame:
     return test_val.assign(person=person)
 
 
-def member_intervals(members: Members, whole: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Scores on test_val of each member and of the ensemble; whole: its table, with `person`."""
+def member_intervals(
+    members: Members, whole: pd.DataFrame, voted: pd.DataFrame | None = None
+) -> dict[str, pd.DataFrame]:
+    """Scores on test_val of each member and of the ensemble; whole: its table, with `person`; voted: after a vote."""
     person = whole.set_index("path")["person"]
     named = dict(zip(members.names, members.tables["test_val"], strict=True))
     if len(named) > 1:
         named["ensemble"] = whole
+    if voted is not None:
+        named["after the vote"] = voted
     return {
         name: scores.bootstrap(*scores.from_probabilities(table), person[table["path"]].to_numpy())
         for name, table in named.items()

@@ -5,14 +5,17 @@ the estimate from and in who stands in the evaluation set. Both are drawn, perso
 """
 
 import dataclasses
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from mask_lib import calibration, scores, suspects
+from mask_lib import calibration, files, scores, suspects
 from mask_lib.labels import CLASS_COUNT, PROBABILITY_COLUMNS, describe
 from mask_lib.scores import METRICS, Score
 
+FILE = "expected.json"  # beside the submission that it is about
 PHOTOS_A_PERSON = 7
 DRAWS = 2000
 DRAWS_AT_ONCE = 200  # bounds memory: draws x people x 8 bytes
@@ -53,6 +56,23 @@ class Expected:
             f"and an accuracy of {Score(**self.table.loc['accuracy'])}: 95% intervals for the score itself, "
             f"estimated from {self.people:,} people{doubt}.{thin}"
         )
+
+    def as_json(self) -> dict[str, Any]:
+        """As plain data: `metrics` by name with value, low and high, and what they come from."""
+        about = {name: getattr(self, name) for name in ("people", "evaluation_people", "doubtful", "thin")}
+        return {"metrics": self.table.to_dict("index"), **about}
+
+
+def write(found: Expected | None, folder: Path) -> list[Path]:
+    """Write `FILE` into a submission's folder; None, where no score can be promised, removes an older one.
+
+    Returns the path in a list, or an empty list.
+    """
+    path = Path(folder) / FILE
+    if found is None:
+        path.unlink(missing_ok=True)
+        return []
+    return [files.write_json(found.as_json(), path)]
 
 
 def estimate(

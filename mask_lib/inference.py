@@ -44,11 +44,11 @@ def predict(
     """(N, 18) float32 probabilities of the store's `rows`, averaged over the views as `tta` says."""
     tta.check_fits(source.store.frame)
     network.eval()
-    ways, found = tta.views(), [np.empty((0, labels.CLASS_COUNT), dtype=np.float32)]
+    found = [np.empty((0, labels.CLASS_COUNT), dtype=np.float32)]
     for block in store.blocks(len(rows), PREDICT_BATCH):
         batch = source.batch(rows[block]).float() / 255
         with devices.autocast(source.device, dtype):
-            logits = [network(preprocessing.prepared(way(batch))).float() for way in ways]
+            logits = [network(preprocessing.prepared(seen)).float() for seen in tta.shown(batch)]
         found.append(tta.averaged(torch.stack(logits)).cpu().numpy())
     return np.concatenate(found)
 

@@ -110,6 +110,21 @@ def write(submission: pd.DataFrame, output_dir: Path, ids: Sequence[str]) -> Pat
     return files.write_csv(submission, Path(output_dir) / "submissions" / "submission.csv.leak.csv")
 
 
+def write_table(table: pd.DataFrame, output_dir: Path) -> Path:
+    """Write every decision about a copy, the table that `apply` gives, to `submissions/overrides.csv`."""
+    return files.write_csv(table, Path(output_dir) / "submissions" / "overrides.csv")
+
+
+def shown_in_words(table: pd.DataFrame, shown: int) -> str:
+    """A gallery's title: how many of the applied overrides it shows, and where those are that it leaves out."""
+    applied = int(table["applied"].sum())
+    if not applied:
+        return "No answer is taken from a copy"
+    if applied <= shown:
+        return f"All {applied:,} answers taken from a copy"
+    return f"{shown:,} of {applied:,} answers taken from a copy; overrides.csv lists the other {applied - shown:,} too"
+
+
 def captions(table: pd.DataFrame) -> list[str]:
     """For each row of the table that `apply` gives, what was predicted and what the original's label says."""
     return [

@@ -1,7 +1,7 @@
 """Macro F1 and accuracies, with intervals that treat a person, not a photo, as the unit of chance."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -68,6 +68,12 @@ def bootstrap(
     return pd.DataFrame.from_dict(
         {metric: dataclasses.asdict(score) for metric, score in scores.items()}, orient="index"
     ).rename_axis("metric")
+
+
+def side_by_side(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """One row a model, one column a metric: value and interval in words; `tables`: from `bootstrap`, by model."""
+    rows = {name: {metric: str(Score(*row)) for metric, row in table.iterrows()} for name, table in tables.items()}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=list(METRICS))
 
 
 def paired_bootstrap(

@@ -17,6 +17,8 @@ from mask_lib.lineage import MADE_OF, SOUP_OF
 from mask_lib.picks import Bench, is_soup, open_benches, without_place
 
 NAME = "soup"  # of its checkpoints
+# Of the settings, what makes first weights: pretrained ones too get a head of their own for each seed.
+SAME = {"architecture", "weights", "seed"}
 State = dict[str, torch.Tensor]
 
 
@@ -35,9 +37,8 @@ def make_soup(data_dir: Path, output_dir: Path, soup: str, members: Sequence[str
     common = [fold for fold in benches if all(fold in paths for paths in found.values())]
     if not common:
         raise ValueError(f"{', '.join(members)} were trained on different folds and have none in common")
-    same = {"architecture", "weights"} | ({"seed"} if settings[0].weights == "none" else set())
     for fold in common:
-        averaging.check_alike([found[run][fold] for run in members], same)
+        averaging.check_alike([found[run][fold] for run in members], SAME)
     made_of = {run: lineage.answers(runs.folder_of(output_dir, run), common) for run in members}
     whole = dataclasses.replace(settings[0], run=soup, folds=tuple(common))
     folder = runs.folder_of(output_dir, soup)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import torch
@@ -33,6 +33,20 @@ class Tta:
         """The views; each takes and gives (B, C, H, W) float32."""
         return views_of(self.num_tta, self.tta_views)
 
+    def shown(self, batch: torch.Tensor) -> Iterator[torch.Tensor]:
+        """What each view makes of the photos, (B, C, H, W) float32 each, one after the other.
+
+        In the order of the photo, its mirror image, the photo zoomed, that mirrored … where `views` has mirror
+        images last: a mirrored view is the plain one flipped, and zooming is what costs.
+        """
+        if self.num_tta == 1 or self.tta_views == "dihedral":
+            yield from (view(batch) for view in self.views())
+            return
+        for view in upright()[: self.num_tta // 2]:
+            seen = view(batch)
+            yield seen
+            yield seen.flip(3)
+
     def check_fits(self, frame: store.Frame) -> None:
         """Raise ValueError if the views would turn photos of this shape on their side."""
         if self.tta_views == "dihedral" and self.num_tta == 8 and frame.width != frame.height:
@@ -59,7 +73,10 @@ def views_of(num_tta: int, tta_views: ViewSet = "faces") -> list[View]:
         raise ValueError(f"num_tta = {num_tta}: it must be 1, 4 or 8")
     if num_tta == 1:
         return [unchanged]
-    return faces(num_tta) if tta_views == "faces" else dihedral()[:num_tta]
+    if tta_views == "dihedral":
+        return dihedral()[:num_tta]
+    half = upright()[: num_tta // 2]
+    return half + [lambda batch, view=view: view(batch).flip(3) for view in half]
 
 
 def unchanged(batch: torch.Tensor) -> torch.Tensor:
@@ -67,17 +84,15 @@ def unchanged(batch: torch.Tensor) -> torch.Tensor:
     return batch
 
 
-def faces(count: int) -> list[View]:
-    """4 or 8 views that suit faces, which are upright and nearly centred."""
+def upright() -> list[View]:
+    """Four views that suit faces, which are upright and nearly centred; each serves mirrored too."""
     shift = (1 - ZOOM) / 2
-    plain: list[View] = [
+    return [
         unchanged,
         lambda batch: zoomed(batch, ZOOM),
         lambda batch: zoomed(batch, ZOOM, right=shift),
         lambda batch: zoomed(batch, ZOOM, down=shift),
     ]
-    half = plain[: count // 2]
-    return half + [lambda batch, view=view: view(batch).flip(3) for view in half]
 
 
 def dihedral() -> list[View]:
@@ -93,8 +108,8 @@ def dihedral() -> list[View]:
 
 def zoomed(batch: torch.Tensor, share: float, right: float = 0.0, down: float = 0.0) -> torch.Tensor:
     """(B, C, H, W) float32: the middle `share` of each photo, moved by shares of its size, at full size."""
-    matrix = batch.new_tensor([[share, 0, 2 * right], [0, share, 2 * down]]).expand(len(batch), 2, 3)
-    grid = functional.affine_grid(matrix, list(batch.shape), align_corners=False)
+    matrix = batch.new_tensor([[[share, 0, 2 * right], [0, share, 2 * down]]])
+    grid = functional.affine_grid(matrix, [1, *batch.shape[1:]], align_corners=False).expand(len(batch), -1, -1, -1)
     return functional.grid_sample(batch, grid, padding_mode="reflection", align_corners=False)
 
 

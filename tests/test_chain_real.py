@@ -14,7 +14,7 @@ import pytest
 import yaml
 from tiny_project import CHECKOUT, environment, paint, snakemake
 
-from mask_lib import decisions, files, inference, labels, models, photos
+from mask_lib import decisions, expected, files, inference, labels, models, overrides, photos
 
 CLASSES = list(labels.PROBABILITY_COLUMNS)
 FOLDS = (0, 1)
@@ -116,6 +116,31 @@ def test_the_submission_answers_every_id_in_its_order(project: Path, output: Pat
     assert submission["ans"].between(0, 17).all()
     answers = pd.read_csv(output / "inferences" / "tiny.test.csv")[CLASSES].to_numpy().argmax(axis=1)
     assert list(submission["ans"]) == list(answers)
+
+
+def test_every_copy_planted_takes_the_right_label_and_no_other_photo_does(project: Path, output: Path):
+    """Cleaning changed nothing here, so the label of an original is what its row says; one of a twin's is as good."""
+    truth = files.read_json(project / "data" / "sample" / "truth.json")
+    planted = {leak["ImageID"]: leak["of"] for leak in truth["faults"]["leaks"]}
+    assert planted
+    table = pd.read_csv(output / "submissions" / "overrides.csv")
+    assert set(table["ImageID"][table["applied"]]) == set(planted)
+    answers, first = (
+        pd.read_csv(output / "submissions" / name).set_index("ImageID")["ans"]
+        for name in ("submission.csv.leak.csv", "submission.csv")
+    )
+    label_of = photos.labeled(output).set_index("path")["label"]
+    assert {name: answers[name] for name in planted} == {name: label_of[of] for name, of in planted.items()}
+    others = ~answers.index.isin(list(planted))
+    assert answers[others].equals(first[others])
+    report = (output / "reports" / "07_ensemble.html").read_text(encoding="utf-8")
+    assert overrides.NEAREST in report
+
+
+def test_the_expected_score_lies_beside_the_submission(output: Path):
+    saved = files.read_json(output / "submissions" / expected.FILE)["metrics"]
+    assert all(0 <= one["low"] <= one["value"] <= one["high"] <= 1 for one in saved.values())
+    assert f"{saved['macro_f1']['value']:.3f} (" in (output / "reports" / "07_ensemble.html").read_text("utf-8")
 
 
 def test_every_planted_fault_is_listed_and_nothing_else(project: Path, output: Path):

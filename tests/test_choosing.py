@@ -139,6 +139,24 @@ def test_the_same_seed_chooses_the_same(alike, choice_of_alike):
     assert again.recipe == choice_of_alike.recipe
 
 
+def test_members_and_the_choice_are_scored_out_of_fold(unlike, choice_of_unlike):
+    found = choosing.intervals(unlike, choice_of_unlike)
+    assert list(found) == [*unlike.names, "ensemble"]
+    good = scores.bootstrap(unlike.truth, unlike.probabilities[0].argmax(axis=1), unlike.person)
+    pd.testing.assert_frame_equal(found["good"], good)
+    nested = scores.summarise(*scores.from_probabilities(choice_of_unlike.out_of_fold))
+    assert found["ensemble"]["value"].to_dict() == pytest.approx(nested)
+
+
+def test_a_vote_is_scored_beside_and_one_member_not_twice():
+    alone = ensemble_of({"alone": 1.0}, count=40)
+    choice = choosing.given(alone, [1])
+    right = choice.out_of_fold.assign(**dict(zip(opinions.COLUMNS, np.eye(18)[alone.truth].T, strict=True)))
+    assert list(choosing.intervals(alone, choice)) == ["alone"]
+    found = choosing.intervals(alone, choice, right)
+    assert list(found) == ["alone", "after the vote"] and found["after the vote"].loc["age", "value"] == 1
+
+
 def test_given_weights_are_taken_as_they_are(alike):
     choice = choosing.given(alike, [2, 1, 1])
     assert choice.recipe.weights == (0.5, 0.25, 0.25)

@@ -189,6 +189,36 @@ def test_lists_that_name_different_runs_are_refused(output, runs, held_out_runs)
         )
 
 
+@pytest.mark.parametrize(
+    ("test", "test_val", "names"),
+    [
+        (["a_test.csv", "b_test.csv"], ["a_val.csv", "b_val.csv"], ["a_test", "b_test"]),
+        (["x/test.csv", "y/test.csv"], ["x/test_val.csv", "y/test_val.csv"], ["x/test", "y/test"]),
+        (["x/one.test.csv", "y/one.test.csv"], ["x/one.test_val.csv", "y/one.test_val.csv"], ["x/one", "y/one"]),
+        (["deep.csv", "wide.test.csv"], ["held_out.csv", "wide.test_val.csv"], ["deep", "wide"]),
+        (["net.v2.csv"], ["net.v2.val.csv"], ["net.v2"]),
+    ],
+)
+def test_files_of_other_names_are_paired_by_their_places(output, test, test_val, names):
+    for seed, (first, second) in enumerate(zip(test, test_val, strict=True)):
+        files.write_csv(table_for_test(seed), output / first)
+        files.write_csv(table_for_test_val(seed), output / second)
+    given = [[str(output / name) for name in some] for some in (test, test_val)]
+    members = ensemble.read_members(output, *given, [2, 1][: len(test)])
+    assert members.names == names and members.weights == [2.0, 1.0][: len(test)]
+    for seed, table in enumerate(members.tables["test_val"]):
+        pd.testing.assert_frame_equal(table, table_for_test_val(seed), check_dtype=False)
+
+
+def test_a_file_whose_stem_happens_to_be_a_runs_name_is_not_taken_for_the_runs_own(output):
+    for name, table in (("first.csv", table_for_test()), ("first_val.csv", table_for_test_val())):
+        files.write_csv(table, output / "inferences" / name)
+    stray = [[str(output / "inferences" / name)] for name in ("first.csv", "first_val.csv")]
+    assert ensemble.read_members(output, *stray, []).own == [False]
+    real = [[inference(output, "first", which)] for which in ("test", "test_val")]
+    assert ensemble.read_members(output, *real, []).own == [True]
+
+
 def test_a_member_without_its_held_out_file_is_named(output):
     Path(inference(output, "first", "test_val")).unlink()
     with pytest.raises(FileNotFoundError, match=r"first\.test_val\.csv: run 06_inference"):

@@ -5,7 +5,7 @@ import opinions
 import pandas as pd
 import pytest
 
-from mask_lib import calibration, expected, labels, scores
+from mask_lib import calibration, expected, files, labels, scores
 
 TRAIN, EVALUATION, HELD_OUT = 108, 40, 12  # people of the painted sample
 
@@ -157,6 +157,21 @@ def test_doubt_falls_on_planted_faults_and_spares_the_rest(judged):
     assert len(found - wrong) < 0.2 * len(found)
     assert not expected.doubtful_photos(noisy, reviewed=wrong) & wrong
     assert len(expected.doubtful_photos(judged)) < 0.01 * len(judged)
+
+
+def test_what_is_promised_is_written_beside_the_submission_and_goes_when_nothing_is(judged, tmp_path):
+    found = expected.estimate(judged, 292, doubtful={judged["path"][0]}, draws=50)
+    (path,) = expected.write(found, tmp_path / "submissions")
+    assert path == tmp_path / "submissions" / "expected.json"
+    saved = files.read_json(path)
+    assert set(saved) == {"metrics", "people", "evaluation_people", "doubtful", "thin"}
+    assert set(saved["metrics"]) == set(scores.METRICS)
+    score = saved["metrics"]["macro_f1"]
+    assert score == {"value": found.score.value, "low": found.score.low, "high": found.score.high}
+    assert (saved["people"], saved["evaluation_people"], saved["doubtful"]) == (TRAIN, 42, 1)
+    assert saved["thin"] == found.thin
+    assert expected.write(None, path.parent) == [] and not path.exists()
+    assert expected.write(None, path.parent) == []
 
 
 def test_an_evaluation_set_of_nothing_and_unknown_people_are_refused(judged):

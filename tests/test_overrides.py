@@ -162,6 +162,30 @@ def test_the_second_submission_lies_where_the_contract_says_and_is_checked(outpu
         overrides.write(SUBMISSION, output, sorted(IDS))
 
 
+def test_every_decision_is_written_those_not_applied_too(tmp_path):
+    some = leaks(("a.jpg", "x/1.jpg", 0, 0), ("b.jpg", "gone", 0, 0), ("c.jpg", "x/1.jpg", 0, 1), ("c.jpg", "y", 0, 1))
+    _, table = overrides.apply(SUBMISSION, some, {"x/1.jpg": 0, "y": 5})
+    written = overrides.write_table(table, tmp_path)
+    assert written == tmp_path / "submissions" / "overrides.csv"
+    found = pd.read_csv(written)
+    assert list(found.columns) == overrides.OVERRIDE_COLUMNS and len(found) == 4
+    assert found["applied"].sum() == 1
+    assert set(found["why"]) == {overrides.NEAREST, overrides.UNKNOWN, overrides.CONFLICT}
+
+
+@pytest.mark.parametrize(
+    ("applied", "title"),
+    [
+        (0, "No answer is taken from a copy"),
+        (24, "All 24 answers taken from a copy"),
+        (30, "24 of 30 answers taken from a copy; overrides.csv lists the other 6 too"),
+    ],
+)
+def test_a_gallery_says_how_many_it_leaves_out(applied, title):
+    table = pd.DataFrame({"applied": [True] * applied + [False] * 3})
+    assert overrides.shown_in_words(table, shown=min(applied, 24)) == title
+
+
 def test_a_caption_tells_what_was_predicted_and_what_is_known():
     _, table = overrides.apply(SUBMISSION, leaks(("a.jpg", "x/1.jpg", 5, 0)), {"x/1.jpg": 11})
     assert overrides.captions(table) == ["predicted worn male <30\nlabeled incorrect female 60+"]

@@ -52,6 +52,13 @@ def test_the_summary_equals_scikit_learn(rows):
     assert scores.summarise(truth, predicted) == pytest.approx(sklearn_metrics(truth, predicted))
 
 
+def test_models_stand_side_by_side_in_words():
+    tables = {name: scores.bootstrap(*example(seed=seed), draws=20) for seed, name in enumerate(("deep", "wide"))}
+    found = scores.side_by_side(tables)
+    assert list(found.index) == ["deep", "wide"] and list(found.columns) == list(scores.METRICS)
+    assert found.loc["wide", "age"] == str(scores.Score(*tables["wide"].loc["age"]))
+
+
 def test_a_mistake_in_age_alone_leaves_mask_and_gender_right():
     truth = [labels.encode(labels.Mask.WORN, labels.Gender.MALE, labels.AgeGroup.FROM_60)] * 2
     predicted = [truth[0], labels.encode(labels.Mask.WORN, labels.Gender.MALE, labels.AgeGroup.FROM_30_TO_59)]

@@ -74,6 +74,11 @@ def test_the_recipes_are_those_of_the_seeds():
         found = settings_of("seed_hpa", run)
         assert (found.architecture, found.head, found.per_image_norm) == (architecture, "attention", True)
         assert (found.image_width, found.image_height) == (1024, 1024)
+        assert found.keep_epochs == found.epochs == 10  # the pipeline averages its last ten
+
+
+def test_an_experiment_that_is_shipped_averages_epochs():
+    assert 0 < settings_of("demo", "quick").keep_epochs <= settings_of("demo", "quick").epochs
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -6,7 +6,20 @@ import pandas as pd
 import pytest
 import toys
 
-from mask_lib import ensemble, files, folds, gain, inference, models, photos, picks, runs, self_training, soups
+from mask_lib import (
+    ensemble,
+    files,
+    folds,
+    gain,
+    inference,
+    models,
+    photos,
+    picks,
+    runs,
+    self_training,
+    soups,
+    starting_weights,
+)
 
 MEMBERS = {
     "short": {"epochs": 3},
@@ -136,6 +149,19 @@ def test_runs_that_started_from_other_weights_are_refused_with_both_files_named(
     with pytest.raises(ValueError, match=rf"short/fold0\S+ and \S+other/fold0\S+ cannot be averaged: {words}"):
         soups.make_soup(data, output, "soup", ["short", "other"])
     assert not (output / "runs" / "soup").exists()
+
+
+def test_pretrained_runs_with_other_heads_are_refused(copied, tmp_path):
+    """Pretrained weights are the same for all, the last layer put on them is drawn by the seed."""
+    data, output = copied
+    path = str(tmp_path / "pretrained.safetensors")
+    models.write_checkpoint(
+        tmp_path / "pretrained.safetensors", starting_weights.initial_state("test_resnet", "none", seed=3), {}
+    )
+    for run, seed in (("one", 0), ("other", 1)):
+        runs.write_scores(toys.train(data, output, run=run, epochs=1, folds=(0,), weights=path, seed=seed))
+    with pytest.raises(ValueError, match="cannot be averaged: seed: 0 → 1"):
+        soups.make_soup(data, output, "soup", ["one", "other"])
 
 
 def test_runs_without_a_fold_in_common_are_refused(copied):

@@ -23,6 +23,27 @@ def test_half_of_the_views_are_the_others_mirrored():
         assert torch.equal(plain.flip(3), mirrored)
 
 
+@pytest.mark.parametrize("settings", [(1, "faces"), (4, "faces"), (8, "faces"), (4, "dihedral"), (8, "dihedral")])
+def test_what_is_shown_are_the_views(settings):
+    batch, tta = torch.rand(2, 3, 20, 20), views.Tta(*settings)
+    shown, seen = list(tta.shown(batch)), [view(batch) for view in tta.views()]
+    assert torch.equal(shown[0], batch)
+    assert sorted(one.numpy().tobytes() for one in shown) == sorted(one.numpy().tobytes() for one in seen)
+
+
+def test_a_view_and_its_mirror_image_are_zoomed_once(monkeypatch):
+    zoomed, calls = views.zoomed, []
+    monkeypatch.setattr(views, "zoomed", lambda *given, **more: calls.append(1) or zoomed(*given, **more))
+    assert len(list(views.Tta(8).shown(torch.rand(2, 3, 20, 14)))) == 8
+    assert len(calls) == 3  # the fourth is the photo as it is
+
+
+def test_every_photo_of_a_batch_is_zoomed_alike():
+    batch = torch.rand(1, 3, 20, 14).expand(3, -1, -1, -1)
+    found = views.zoomed(batch, 0.9, right=0.05, down=0.02)
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
 def test_another_number_of_views_is_refused():
     with pytest.raises(ValueError, match="num_tta = 3"):
         views.views_of(3)
