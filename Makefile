@@ -12,7 +12,7 @@ DEMO := outputs/demo
 unexport PYTHONDONTWRITEBYTECODE
 
 # What mask_lib.headless gives the notebooks, and why: for JupyterLab, the tests and the benchmarks.
-export OMP_WAIT_POLICY ?= PASSIVE
+export GOMP_SPINCOUNT ?= 2000
 export MALLOC_MMAP_THRESHOLD_ ?= 4294967296
 export MALLOC_TRIM_THRESHOLD_ ?= 4294967296
 
@@ -52,7 +52,7 @@ demo: setup ## paint a sample set and run the whole chain on it, from photos to 
 	@$(PYTHON) -m mask_lib.sample score data/sample $(DEMO)/submissions/submission.csv
 
 test: setup browser ## run every test; the coverage of mask_lib must be 90% or more
-	$(PYTHON) -m pytest --cov=mask_lib --cov-report=term --cov-fail-under=90
+	GOMP_SPINCOUNT=0 $(PYTHON) -m pytest --cov=mask_lib --cov-report=term --cov-fail-under=90
 
 browser:
 	@if $(PYTHON) tests/browser.py >/dev/null; then exit 0; fi; \
