@@ -38,6 +38,11 @@ QUICKER = {
     "MALLOC_MMAP_THRESHOLD_": str(4 << 30),
     "MALLOC_TRIM_THRESHOLD_": str(4 << 30),
 }
+OFFLINE_TEMPLATE = """{% extends 'lab/index.html.j2' %}
+{% block html_head_js %}{% endblock %}
+{% block html_head_js_mathjax %}{% endblock %}
+{% block html_head_js_mermaidjs %}{% endblock %}
+"""  # the lab template without the scripts that it fetches from the network
 
 
 class ExitCode(enum.IntEnum):
