@@ -5,8 +5,9 @@ run and extrapolates them to the seed's search (50 policies and none, 60 epochs 
 is to cost at most a twentieth. What the verdict costs, which the seed's search has none of, stands beside it.
 
 `python benchmarks/search.py --correlation DATA OUTPUT [FOLDER]` trains a dozen random policies to the end, with two
-seeds each, on the fold 0 that 00_prepare_data left in OUTPUT, and prints the rank correlation of their smoothed macro
-F1 with their density score. It takes a while; given a FOLDER to keep its trainings in, it goes on from there.
+seeds each, on the folds that 00_prepare_data and 01_label_cleaning left in OUTPUT, and prints the rank correlation of
+their smoothed scores with their density score. It takes a while; given a FOLDER to keep its trainings in, it goes on
+from there.
 """
 
 import dataclasses
@@ -34,7 +35,6 @@ from mask_lib import (
     photos,
     policies,
     runs,
-    search,
     store,
     training,
 )
@@ -121,11 +121,11 @@ def cost(architecture: str, side: int, batch: int) -> None:
 
 
 def correlation(data: Path, output: Path, folder: Path) -> None:
-    """Print density score and trained macro F1 of each policy, and how their ranks go together."""
-    network = config.Run(folds=(0,), augmentation="none", **NETWORK)
+    """Print density score and trained scores of each policy, and how their ranks go together."""
+    network = config.Run(augmentation="none", **NETWORK)
     splits = clean_labels.read_splits(output, small=True)
     opened = inference.open_photos(data, output, photos.labeled(output), store.Frame.of_run(network))
-    (judge,) = density.judges(dataclasses.replace(network, run="plain"), splits, opened, folder)
+    judges = density.judges(dataclasses.replace(network, run="plain"), splits, opened, folder)
     space = dataclasses.replace(policies.SEED_SPACE, probabilities=(0.25, 0.5, 0.75))
     contenders = [
         policies.random_policy(np.random.default_rng(seed), space, f"random {seed}") for seed in range(RANDOM)
@@ -133,25 +133,37 @@ def correlation(data: Path, output: Path, folder: Path) -> None:
     rows = []
     for number, policy in enumerate([*contenders, *policies.PRESETS.values()]):
         path = files.shown_path(policies.write(policy, folder / "policies" / f"{number}.json"))
-        rewards = [trained(network, f"{number}-{seed}", path, seed, splits, opened, folder) for seed in range(SEEDS)]
-        rows.append({"policy": policy.name, **judge.score(policy, VIEWS), "trained": float(np.mean(rewards))})
-        print(
-            {name: value if isinstance(value, str) else round(value, 4) for name, value in rows[-1].items()}, flush=True
-        )
+        density_scores = pd.DataFrame([judge.score(policy, VIEWS) for judge in judges]).mean()
+        rows.append({"policy": policy.name, **density_scores})
+        for seed in range(SEEDS):
+            macro_f1, loss = trained(network, f"{number}-{seed}", path, seed, splits, opened, folder)
+            rows[-1] |= {f"trained macro_f1 {seed}": macro_f1, f"trained loss {seed}": -loss}
+        print(", ".join(f"{name} {one if isinstance(one, str) else f'{one:.4f}'}" for name, one in rows[-1].items()))
+        sys.stdout.flush()
     table = pd.DataFrame(rows)
     for words, part in ((f"{RANDOM} random policies", table[:RANDOM]), ("these and the presets", table)):
-        for score in ("log_likelihood", "macro_f1"):
-            found = spearmanr(part[score], part["trained"])
-            print(f"{words}: rank correlation of {score} with training {found.statistic:+.2f} (p = {found.pvalue:.2f})")
+        print(words)
+        compared(part)
+
+
+def compared(table: pd.DataFrame) -> None:
+    """Print rank correlations of density with training, and beside them of training with itself, from another seed."""
+    for score, reward in (("macro_f1", "macro_f1"), ("log_likelihood", "macro_f1"), ("log_likelihood", "loss")):
+        by_seed = table[[f"trained {reward} {seed}" for seed in range(SEEDS)]]
+        found, again = spearmanr(table[score], by_seed.mean(axis=1)), by_seed.corr("spearman").iloc[0, -1]
+        print(
+            f"  density's {score} with trained {reward}: {found.statistic:+.2f} (p = {found.pvalue:.2f}); "
+            f"trained {reward} of one seed with the other: {again:+.2f}"
+        )
 
 
 def trained(
     network: config.Run, name: str, path: str, seed: int, splits: dict, opened: store.Store, folder: Path
-) -> float:
-    """The smoothed macro F1 of one training."""
+) -> tuple[float, float]:
+    """The smoothed macro F1 and loss of one training, the means over its folds."""
     run = dataclasses.replace(network, run=f"policy{name}", augmentation=path, seed=seed)
-    history = runs.train_run(run, splits, opened, folder).history
-    return search.smoothed(list(history["val_macro_f1"]), LAST_EPOCHS)
+    last = runs.train_run(run, splits, opened, folder).history.groupby("fold").tail(LAST_EPOCHS)
+    return float(last["val_macro_f1"].mean()), float(last["val_loss"].mean())
 
 
 if __name__ == "__main__":
