@@ -47,7 +47,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     project = tmp_path_factory.mktemp("real")
     paint(project)
     (project / "tiny.yml").write_text(yaml.safe_dump(EXPERIMENT))
-    done = snakemake(project, "--configfile", "tiny.yml", timeout=400)
+    done = snakemake(project, "--configfile", "tiny.yml", timeout=1200)
     assert done.returncode == 0, done.stdout
     return project
 

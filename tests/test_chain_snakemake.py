@@ -283,8 +283,6 @@ def test_a_run_with_a_policy_that_is_searched_for_waits_for_the_search(project: 
 
 
 def test_a_run_starts_again_from_other_weights_in_the_file_it_names(project: Path):
-    parameters, work = NOTEBOOKS["03_one_model"]
-    write_toy_notebook(project / "notebooks/03_one_model.ipynb", f'{parameters}\nweights = "imagenet"', work)
     write_values(project, runs={"one_model": {"weights": "start.safetensors"}})
     assert "train_03_one_model" in planned(project)  # the file is missing: its notebook is to say so
     (project / "start.safetensors").write_text("one")
@@ -330,7 +328,7 @@ def test_the_commands_that_the_readme_names_are_understood(project: Path):
 def test_a_chain_that_stops_keeps_what_was_done_and_goes_on_from_there(project: Path):
     results = project / "results"
     prepared = (results / "notebooks/00_prepare_data.ipynb").stat().st_mtime_ns
-    write_values(project, weights=[-1])
+    write_values(project, notebooks={"07_ensemble": {"weights": [-1]}})
     broken = snakemake(project, *TOY, "--config", "epochs=3")
     assert broken.returncode != 0
     assert "AssertionError: a weight is negative" in broken.stdout
@@ -340,7 +338,7 @@ def test_a_chain_that_stops_keeps_what_was_done_and_goes_on_from_there(project: 
     assert '"epochs": 3' in (results / "inferences/one_model.test.csv").read_text()
     assert (results / "runs/one_model/fold0/checkpoint").read_text().split() == ["trained", "trained"]
 
-    write_values(project, weights=[1.0])
+    write_values(project, notebooks={"07_ensemble": {"weights": [1.0]}})
     assert {"ensemble"} <= planned(project, "--config", "epochs=3") <= {"ensemble", "compare"}
 
 
