@@ -29,7 +29,7 @@ from mask_lib.parameters import FilePath, choose, resolve
 
 ADDED_BY_PAPERMILL = {"injected-parameters", "papermill-error-cell-tag"}  # cell tags
 TRACEBACK_LINES = 15
-# What makes training on the CPU two to three times faster; OpenMP and glibc read it when a process starts.
+# What makes training on the CPU nearly twice as fast; OpenMP and glibc read it when a process starts.
 # A thread that waits for the others is to spin for some microseconds: asleep it is slow to come back, and spinning for
 # long it is in the way of whatever else wants the cores. And memory that goes back to the system after each step must
 # be filled with zeros before the next: here it is kept, up to 4 GiB of it.
