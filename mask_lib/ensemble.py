@@ -63,9 +63,7 @@ def read_members(
     """
     given = {"test": [*test_filenames], "test_val": [*test_val_filenames]}
     if not any(given.values()):
-        found = sorted((Path(output_dir) / "inferences").glob("*.test.csv"))
-        given["test"] = [str(path) for path in found]
-        given["test_val"] = [str(path.with_name(f"{_run_of(path, 'test')}.test_val.csv")) for path in found]
+        given = _every_prediction(output_dir)
     runs = member_names(given)
     if not runs:
         raise FileNotFoundError(f"no {files.shown_path(output_dir)}/inferences/*.test.csv: run 06_inference first")
@@ -79,11 +77,10 @@ def read_members(
         lineage.refuse_stale_prediction(files.project_path(name))
     if labels_of is not None:
         tables["test_val"] = [with_labels(table, labels_of) for table in tables["test_val"]]
-    expected = {"test": ids, "test_val": tables["test_val"][0]["path"]}
-    for which, names in given.items():
-        for name, table in zip(names, tables[which], strict=True):
-            if expected[which] is not None:
-                _check_order(name, table[KEYS[which]], expected[which], "info.csv" if which == "test" else names[0])
+    if ids is not None:
+        _check_orders(given["test"], tables["test"], "ImageID", ids, "info.csv")
+    first, source = tables["test_val"][0], given["test_val"][0]
+    _check_orders(given["test_val"], tables["test_val"], "path", first["path"], source)
     weights = [float(weight) for weight in weights] or [1.0] * len(runs)
     home = files.project_path(Path(output_dir) / "inferences").resolve()
     pairs = zip(given["test"], given["test_val"], strict=True)
@@ -97,12 +94,22 @@ def with_labels(table: pd.DataFrame, labels_of: pd.Series) -> pd.DataFrame:
     return kept.assign(label=labels_of[kept["path"]].to_numpy("int64"))
 
 
-def _check_order(name: str, found: Sequence[str], wanted: Sequence[str], source: str) -> None:
-    """Raise ValueError that names the file unless it holds the `wanted` keys of `source` in their order."""
-    try:
-        same_order(found, wanted, Path(source).name)
-    except ValueError as error:
-        raise ValueError(f"{files.shown_path(name)}: {error}; run 06_inference for that run again") from error
+def _every_prediction(output_dir: Path) -> dict[str, list[str]]:
+    """The files of each run under `inferences/`, by set."""
+    found = sorted((Path(output_dir) / "inferences").glob("*.test.csv"))
+    held_out = [path.with_name(f"{_run_of(path, 'test')}.test_val.csv") for path in found]
+    return {"test": [str(path) for path in found], "test_val": [str(path) for path in held_out]}
+
+
+def _check_orders(
+    names: Sequence[str], tables: Sequence[pd.DataFrame], key: str, wanted: Sequence[str], source: str
+) -> None:
+    """Raise ValueError that names the first file that does not hold the `wanted` keys of `source` in their order."""
+    for name, table in zip(names, tables, strict=True):
+        try:
+            same_order(table[key], wanted, Path(source).name)
+        except ValueError as error:
+            raise ValueError(f"{files.shown_path(name)}: {error}; run 06_inference for that run again") from error
 
 
 def same_order(found: Sequence[str], wanted: Sequence[str], source: str) -> None:

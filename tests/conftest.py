@@ -21,6 +21,16 @@ def closed_figures():
 
 
 @pytest.fixture
+def shell(closed_figures):
+    """What a kernel runs cells with, in this process; it keeps no history."""
+    from IPython.core.interactiveshell import InteractiveShell
+    from traitlets.config import Config
+
+    yield InteractiveShell.instance(config=Config({"HistoryManager": {"enabled": False}}))
+    InteractiveShell.clear_instance()
+
+
+@pytest.fixture
 def ax(closed_figures):
     """The axes of a new figure."""
     from matplotlib import pyplot

@@ -3,7 +3,6 @@
 import re
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pandas as pd
 import psutil
 import pytest
 import yaml
-from tiny_project import CHECKOUT, environment, paint, snakemake
+from tiny_project import environment, headless_command, paint, run_headless, snakemake
 
 from mask_lib import decisions, expected, files, inference, labels, models, overrides, photos
 
@@ -202,42 +201,21 @@ def test_label_cleaning_without_a_screen_applies_the_decisions_that_exist(projec
     log.append([{"path": wrong, "field": "label", "old": int(train["label"][0]), "new": 17, "sha256": digest}])
     log.append([{"path": dropped, "field": "verdict", "old": None, "new": "drop"}])
     log.append([{"path": changed, "field": "label", "old": int(train["label"][9]), "new": 0, "sha256": "ab" * 32}])
-    given = {"output_dir": tmp_path, "data_dir": "data/sample", "features_width": 48, "features_height": 64}
-    paths = [CHECKOUT / "notebooks/01_label_cleaning.ipynb", tmp_path / "01.ipynb"]
-    arguments = [text for name, value in given.items() for text in ("-p", name, value)]
-    done = subprocess.run(
-        [sys.executable, "-m", "mask_lib.headless", *map(str, [*paths, *arguments])],
-        env=environment(project),
-        cwd=project,
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
-    assert done.returncode == 0, done.stderr
+    given = {"output_dir": str(tmp_path), "data_dir": "data/sample", "features_width": 48, "features_height": 64}
+    report = run_headless(project, "01_label_cleaning", tmp_path / "01.ipynb", given)
     clean = pd.read_csv(tmp_path / "tables" / "clean.csv")
     images = f"{project}/data/sample/train/images/"
     expected = train.assign(label=train["label"].mask(train["path"] == wrong, 17))[train["path"] != dropped]
     assert list(clean["path"]) == [images + path for path in expected["path"]]
     assert list(clean["class"]) == list(expected["label"])
-    report = " ".join((tmp_path / "01.html").read_text(encoding="utf-8").split())
     assert "Changed labels: 1; dropped photos: 1" in report and "Not applied: 1" in report
     assert "Nobody is watching" in report and not (tmp_path / "review" / "decisions.me.jsonl").exists()
 
 
 def test_three_heads_are_trained_compared_and_predicted_like_one(project: Path, output: Path):
     values = {**RUN, "run": "heads", "output_dir": "outputs/tiny", "age_target": "ordinal", "old_from": 58}
-    given = [text for name, value in values.items() for text in ("-p", name, str(value))]
-    notebook, out = CHECKOUT / "notebooks" / "04_three_model.ipynb", output / "notebooks" / "heads.ipynb"
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "mask_lib.headless", str(notebook), str(out), *given],
-            env=environment(project),
-            cwd=project,
-            capture_output=True,
-            text=True,
-            timeout=200,
-        )
-        assert done.returncode == 0, done.stderr
+        report = run_headless(project, "04_three_model", output / "notebooks" / "heads.ipynb", values)
         folder = output / "runs" / "heads"
         written = {path.relative_to(folder).as_posix() for path in folder.rglob("*.*")}
         trained = {
@@ -245,7 +223,6 @@ def test_three_heads_are_trained_compared_and_predicted_like_one(project: Path, 
         }
         assert written == {name for name in trained if not re.search("averaging|swa|trained", name)}
         assert files.read_json(folder / "config.json")["head"] == "three"
-        report = " ".join(out.with_suffix(".html").read_text(encoding="utf-8").split())
         assert "Its macro F1 less that of tiny, which has 18 outputs, is" in report
         assert "apart" in report and "Traceback" not in report
         test = inference.predict_run(project / "data" / "sample", output, "heads")["test"]
@@ -262,15 +239,7 @@ def training(project: Path, epochs: int) -> list[str]:
     """The command that trains a run of its own on the first fold, with a checkpoint after each epoch."""
     values = {**RUN, "run": "killed", "epochs": epochs, "folds": [0], "output_dir": "outputs/tiny"}
     out = project / "outputs" / "tiny" / "notebooks" / "killed.ipynb"
-    given = [text for name, value in values.items() for text in ("-p", name, str(value))]
-    return [
-        sys.executable,
-        "-m",
-        "mask_lib.headless",
-        str(CHECKOUT / "notebooks" / "03_one_model.ipynb"),
-        str(out),
-        *given,
-    ]
+    return headless_command("03_one_model", out, values)
 
 
 def kill_tree(process: subprocess.Popen) -> None:

@@ -1,26 +1,16 @@
 """08_compare_runs from its first cell to its last, on toy runs, without a kernel."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
-import matplotlib.pyplot as plt
+import kernelless
 import pandas as pd
 import pytest
 import toys
 from IPython.core.interactiveshell import InteractiveShell
 from matplotlib.figure import Figure
-from traitlets.config import Config
 
-from mask_lib import files, parameters, runs
-
-NOTEBOOK = files.PROJECT / "notebooks" / "08_compare_runs.ipynb"
-
-
-@pytest.fixture(autouse=True)
-def closed_figures():
-    yield
-    plt.close("all")
+from mask_lib import files, runs
 
 
 @pytest.fixture(scope="module")
@@ -38,22 +28,9 @@ def trained(tmp_path_factory) -> tuple[Path, Path]:
     return data, output
 
 
-@pytest.fixture
-def shell() -> Iterator[InteractiveShell]:
-    """What a kernel runs cells with, in this process; it keeps no history."""
-    config = Config({"HistoryManager": {"enabled": False}})
-    yield InteractiveShell.instance(config=config)
-    InteractiveShell.clear_instance()
-
-
 def executed(shell: InteractiveShell, **given) -> tuple[dict, list]:
     """The names that the cells leave, and the value of each cell that has one."""
-    shell.user_ns.update(parameters.notebook_parameters(NOTEBOOK) | given)
-    cells = [cell for cell in parameters.notebook_cells(NOTEBOOK) if cell["cell_type"] == "code"]
-    done = [shell.run_cell(cell["source"]) for cell in cells if not cell["metadata"].get("tags")]
-    for one in done:
-        one.raise_error()
-    return shell.user_ns, [one.result for one in done]
+    return kernelless.executed(shell, "08_compare_runs", **given)
 
 
 def test_two_runs_are_compared_and_the_others_told(trained, shell, capsys):

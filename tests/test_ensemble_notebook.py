@@ -1,12 +1,8 @@
 """07_ensemble from its first cell to its last: on runs of this experiment, and headless on files from elsewhere."""
 
-import json
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import matplotlib.pyplot as plt
+import kernelless
 import numpy as np
 import opinions
 import pandas as pd
@@ -14,12 +10,10 @@ import past_runs
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from PIL import Image
-from tiny_project import CHECKOUT, environment
-from traitlets.config import Config
+from tiny_project import run_headless
 
-from mask_lib import expected, files, folds, galleries, overrides, parameters
+from mask_lib import expected, files, folds, galleries, overrides
 
-NOTEBOOK = CHECKOUT / "notebooks" / "07_ensemble.ipynb"
 IDS = [f"{number:040x}.jpg" for number in range(30)]
 
 
@@ -56,23 +50,10 @@ def project(tmp_path) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def shell() -> Iterator[InteractiveShell]:
-    """What a kernel runs cells with, in this process; it keeps no history."""
-    yield InteractiveShell.instance(config=Config({"HistoryManager": {"enabled": False}}))
-    InteractiveShell.clear_instance()
-    plt.close("all")
-
-
 def executed(shell: InteractiveShell, project: Path, **given) -> dict:
     """The names that the cells leave."""
     folders = {"data_dir": str(project / "data"), "output_dir": str(project / "output")}
-    shell.user_ns.update(parameters.notebook_parameters(NOTEBOOK) | folders | given)
-    cells = [cell for cell in parameters.notebook_cells(NOTEBOOK) if cell["cell_type"] == "code"]
-    for cell in cells:
-        if not cell["metadata"].get("tags"):
-            shell.run_cell(cell["source"]).raise_error()
-    return shell.user_ns
+    return kernelless.executed(shell, "07_ensemble", **folders | given)[0]
 
 
 def read(project: Path, name: str) -> pd.DataFrame:
@@ -89,23 +70,9 @@ def test_files_of_any_name_with_weights_become_a_submission_headless(project):
     files.write_json({}, output / "submissions" / expected.FILE)  # of an older submission
     names = {f"{which}_filenames": [str(project / home / f"{which}.csv") for home in "xy"] for which in kinds}
     given = {"data_dir": "data", "output_dir": "output", **names, "weights": [1.0, 3.0]}
-    options = [
-        text
-        for name, value in given.items()
-        for text in ("-p", name, value if isinstance(value, str) else json.dumps(value))
-    ]
-    done = subprocess.run(
-        [sys.executable, "-m", "mask_lib.headless", str(NOTEBOOK), str(project / "out.ipynb"), *options],
-        env=environment(project),
-        cwd=project,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
+    report = run_headless(project, "07_ensemble", project / "out.ipynb", given)
     mean = (tables["test"][0][opinions.COLUMNS] + 3 * tables["test"][1][opinions.COLUMNS]).to_numpy()
     assert read(project, "submission.csv")["ans"].tolist() == mean.argmax(axis=1).tolist()
-    report = " ".join((project / "out.html").read_text(encoding="utf-8").split())
     assert "answers by x/test (25%), y/test (75%)" in report and "no score is promised" in report
     assert not (output / "submissions" / expected.FILE).exists()
 

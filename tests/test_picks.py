@@ -44,6 +44,11 @@ def of_toy(output, *parts):
     return output.joinpath("runs", "toy", *parts)
 
 
+def tables(output):
+    """What averaging may replace of training's, by name."""
+    return {name: of_toy(output, name).read_bytes() for name in ("scores.json", "fold0/oof.csv", "fold1/oof.csv")}
+
+
 def test_the_average_is_the_mean_of_the_kept_epochs_with_new_statistics(averaged):
     _, output, _ = averaged
     folder = of_toy(output, "fold0", "checkpoint")
@@ -129,15 +134,14 @@ def test_inference_and_every_table_go_by_the_pick(copied, monkeypatch):
 
 def test_picking_trainings_own_again_restores_its_tables(copied, monkeypatch):
     data, output = copied
-    names = ["scores.json", "fold0/oof.csv", "fold1/oof.csv"]
-    before = {name: of_toy(output, name).read_bytes() for name in names}
+    before = tables(output)
     with monkeypatch.context() as patch:
         prefer(patch, "swa")
         picks.average_run(data, output, "toy")
-    assert all(of_toy(output, name).read_bytes() != before[name] for name in names)
+    assert all(table != before[name] for name, table in tables(output).items())
     prefer(monkeypatch, "best")
     picks.average_run(data, output, "toy")
-    assert {name: of_toy(output, name).read_bytes() for name in names} == before
+    assert tables(output) == before
     assert not list(of_toy(output).glob("*/oof.trained.csv"))
 
 
@@ -170,8 +174,7 @@ def test_a_kill_while_tables_are_replaced_leaves_an_unfinished_run_that_averagin
 def test_a_list_of_picks_that_is_lost_is_noticed_and_averaging_puts_trainings_tables_back_first(copied, monkeypatch):
     """Snakemake deletes averaging.json before it runs 05_average_weights again, and what then fails left it so."""
     data, output = copied
-    names = ["scores.json", "fold0/oof.csv", "fold1/oof.csv"]
-    before = {name: of_toy(output, name).read_bytes() for name in names}
+    before = tables(output)
     with monkeypatch.context() as patch:
         prefer(patch, "swa")
         picks.average_run(data, output, "toy")
@@ -184,7 +187,7 @@ def test_a_list_of_picks_that_is_lost_is_noticed_and_averaging_puts_trainings_ta
     with monkeypatch.context() as patch, pytest.raises(TypeError):
         patch.setattr(picks, "open_benches", None)  # it fails before it has averaged anything
         picks.average_run(data, output, "toy")
-    assert {name: of_toy(output, name).read_bytes() for name in names} == before
+    assert tables(output) == before
     assert not list(of_toy(output).glob("*/oof.trained.csv"))
     inference.predict_run(data, output, "toy")
     assert finished.find([output])[1].empty

@@ -1,9 +1,8 @@
 """02_search_augmentation from its first cell to its last, in each of its ways, on a toy set, without a kernel."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import matplotlib.pyplot as plt
+import kernelless
 import pandas as pd
 import pytest
 import searching
@@ -11,17 +10,8 @@ import toys
 from IPython.core.interactiveshell import InteractiveShell
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from traitlets.config import Config
 
-from mask_lib import config, files, parameters, policies, searched, steps
-
-NOTEBOOK = files.PROJECT / "notebooks" / "02_search_augmentation.ipynb"
-
-
-@pytest.fixture(autouse=True)
-def closed_figures():
-    yield
-    plt.close("all")
+from mask_lib import config, policies, searched, steps
 
 
 @pytest.fixture(scope="module")
@@ -39,24 +29,12 @@ def output(data, tmp_path) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def shell() -> Iterator[InteractiveShell]:
-    """What a kernel runs cells with, in this process; it keeps no history."""
-    yield InteractiveShell.instance(config=Config({"HistoryManager": {"enabled": False}}))
-    InteractiveShell.clear_instance()
-
-
 def executed(shell: InteractiveShell, data: Path, output: Path, **given) -> tuple[dict, list]:
     """The names that the cells leave, and the value of each cell that has one."""
     small = {"policy_count": 3, "merged_count": 2, "sub_policy_count": 2, "steps_each": 1, "density_views": 1}
     small |= {"search_network": searching.NETWORK, "search_folds": [0], "verdict_folds": [1], "halving_factor": 2}
     places = {"data_dir": str(data), "output_dir": str(output)}
-    shell.user_ns.update(parameters.notebook_parameters(NOTEBOOK) | small | places | given)
-    cells = [cell for cell in parameters.notebook_cells(NOTEBOOK) if cell["cell_type"] == "code"]
-    done = [shell.run_cell(cell["source"]) for cell in cells if not cell["metadata"].get("tags")]
-    for one in done:
-        one.raise_error()
-    return shell.user_ns, [one.result for one in done]
+    return kernelless.executed(shell, "02_search_augmentation", **small | places | given)
 
 
 @pytest.mark.parametrize("kind", ["halving", "random"])

@@ -1,24 +1,17 @@
 """03_one_model and 04_three_model from their first cell to their last, on a toy, without a kernel."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
+import kernelless
 import matplotlib.pyplot as plt
 import pytest
 import toys
 from IPython.core.interactiveshell import InteractiveShell
-from traitlets.config import Config
 
-from mask_lib import files, lr_finder, models, parameters, tracking
+from mask_lib import lr_finder, models, tracking
 
 GIVEN = {**toys.SETTINGS, "folds": [1], "epochs": 1, "compare_with_baseline": False, "tracking_mode": "disabled"}
 NOTEBOOKS = {"03_one_model": {}, "04_three_model": {"head": "three", "attribute_loss": 0.0}}
-
-
-@pytest.fixture(autouse=True)
-def closed_figures():
-    yield
-    plt.close("all")
 
 
 @pytest.fixture(scope="module")
@@ -30,26 +23,13 @@ def data(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture
-def shell() -> Iterator[InteractiveShell]:
-    """What a kernel runs cells with, in this process; it keeps no history."""
-    yield InteractiveShell.instance(config=Config({"HistoryManager": {"enabled": False}}))
-    InteractiveShell.clear_instance()
-
-
 def executed(shell: InteractiveShell, name: str, data: Path, output: Path, **given) -> dict:
     """The names that a notebook's cells leave."""
     if not output.exists():
         (output / "tables").parent.mkdir(parents=True)
         (output / "tables").symlink_to(data / "prepared" / "tables")
-    notebook = files.PROJECT / "notebooks" / f"{name}.ipynb"
     folders = {"data_dir": str(data), "output_dir": str(output)}
-    shell.reset(new_session=False)
-    shell.user_ns.update(parameters.notebook_parameters(notebook) | GIVEN | NOTEBOOKS[name] | folders | given)
-    for cell in parameters.notebook_cells(notebook):
-        if cell["cell_type"] == "code" and not cell["metadata"].get("tags"):
-            shell.run_cell(cell["source"]).raise_error()
-    return shell.user_ns
+    return kernelless.executed(shell, name, **GIVEN | NOTEBOOKS[name] | folders | given)[0]
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)

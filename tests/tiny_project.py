@@ -1,9 +1,11 @@
 """What tests run notebooks on: toy notebooks of a line or two, and the real chain on a tiny painted set."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import nbformat
 
@@ -35,6 +37,28 @@ def environment(project: Path) -> dict[str, str]:
     # A notebook draws its pictures into itself unless it is told, as these tests are, to draw nowhere.
     here = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
     return {**here, "MASK_LIB_PROJECT": str(project), "PYTHONPATH": str(CHECKOUT)}
+
+
+def headless_command(name: str, written: Path, values: dict[str, Any]) -> list[str]:
+    """The command that runs notebooks/`name`.ipynb into `written` with these values of its parameters."""
+    given = {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
+    options = [text for key, value in given.items() for text in ("-p", key, value)]
+    return [
+        sys.executable,
+        "-m",
+        "mask_lib.headless",
+        str(CHECKOUT / "notebooks" / f"{name}.ipynb"),
+        str(written),
+        *options,
+    ]
+
+
+def run_headless(project: Path, name: str, written: Path, values: dict[str, Any]) -> str:
+    """Run that command in a project and return the text of the report, its white space single blanks."""
+    command, here = headless_command(name, written, values), environment(project)
+    done = subprocess.run(command, env=here, cwd=project, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return " ".join(written.with_suffix(".html").read_text(encoding="utf-8").split())
 
 
 def snakemake(project: Path, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess:
