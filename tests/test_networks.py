@@ -44,9 +44,9 @@ def test_the_custom_network_takes_grey_colour_and_yellow(channels):
 
 def test_the_custom_network_without_a_last_layer_gives_features_or_maps():
     batch = photos(2, 3, 32, 48)
-    assert models.build(networks.CUSTOM, class_count=0)(batch).shape == (2, networks.FEATURES)
+    assert models.build(networks.CUSTOM, class_count=0)(batch).shape == (2, networks.STAGES[-1])
     network = networks.CustomNetwork(0, global_pool="")
-    assert network(batch).shape == (2, networks.FEATURES, 1, 2)
+    assert network(batch).shape == (2, networks.STAGES[-1], 1, 2)
     network.reset_classifier(5, "avg")
     assert network(batch).shape == (2, 5) and network.get_classifier().out_features == 5
 
