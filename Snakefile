@@ -13,7 +13,7 @@ import os
 import sys
 from pathlib import Path
 
-from mask_lib import archives, files, headless, parameters, searched
+from mask_lib import archives, cells, files, headless, parameters, searched
 from mask_lib.config import WEIGHTS_BY_NAME
 from snakemake.exceptions import WorkflowError
 
@@ -43,7 +43,7 @@ def settings(notebook, run=None, **chain):
     and what `--config` gives goes before all, a run's own settings too.
     """
     try:
-        declared = parameters.notebook_parameters(source(notebook))
+        declared = cells.declared(source(notebook))
         values = {name: value for name, value in chain.items() if name in declared} | config
         given = {name: value for name, value in workflow.config_settings.config.items() if name in declared}
         return parameters.choose(source(notebook), values, given | ({"run": run} if run else {}), "configuration")
@@ -53,13 +53,13 @@ def settings(notebook, run=None, **chain):
 
 def held(notebook, run, **values):
     """What a step of one run is run with, where the chain allows but these values, whatever the configuration says."""
-    declared = parameters.notebook_parameters(source(notebook))
+    declared = cells.declared(source(notebook))
     return settings(notebook, run) | {name: value for name, value in values.items() if name in declared}
 
 
 def setting(notebook, name):
     """One value that a step runs with."""
-    return (parameters.notebook_parameters(source(notebook)) | settings(notebook))[name]
+    return (cells.declared(source(notebook)) | settings(notebook))[name]
 
 
 def all_cores():
@@ -183,7 +183,7 @@ rule prepare:
         report=f"{OUTPUT}/reports/00_prepare_data.html",
     params:
         settings=json.dumps(settings("00_prepare_data")),
-        cells=parameters.source_digest(source("00_prepare_data")),
+        cells=cells.digest(source("00_prepare_data")),
     threads: all_cores()
     shell:
         HEADLESS
@@ -203,7 +203,7 @@ rule clean:
         report=f"{OUTPUT}/reports/01_label_cleaning.html",
     params:
         settings=json.dumps(settings("01_label_cleaning")),
-        cells=parameters.source_digest(source("01_label_cleaning")),
+        cells=cells.digest(source("01_label_cleaning")),
     threads: all_cores()
     shell:
         HEADLESS
@@ -222,7 +222,7 @@ rule search:
         report=f"{OUTPUT}/reports/02_search_augmentation.html",
     params:
         settings=json.dumps(settings("02_search_augmentation", when_changed="restart")),
-        cells=parameters.source_digest(source("02_search_augmentation")),
+        cells=cells.digest(source("02_search_augmentation")),
     threads: all_cores()
     resources:
         gpu=1,
@@ -250,7 +250,7 @@ for notebook in sorted(set(RUNS.values())):
             run="|".join(run for run in RUNS if RUNS[run] == notebook),
         params:
             settings=lambda wildcards: json.dumps(TRAIN[wildcards.run]),
-            cells=parameters.source_digest(source(notebook)),
+            cells=cells.digest(source(notebook)),
         threads: all_cores()
         resources:
             gpu=1,
@@ -271,7 +271,7 @@ rule average:
         report=f"{OUTPUT}/reports/05_average_weights.{{run}}.html",
     params:
         settings=lambda wildcards: json.dumps(AVERAGE[wildcards.run]),
-        cells=parameters.source_digest(source("05_average_weights")),
+        cells=cells.digest(source("05_average_weights")),
     wildcard_constraints:
         run="|".join(AVERAGE) or "none",
     threads: all_cores()
@@ -316,7 +316,7 @@ rule infer:
         run="|".join(RUNS),
     params:
         settings=lambda wildcards: json.dumps(INFER[wildcards.run]),
-        cells=parameters.source_digest(source("06_inference")),
+        cells=cells.digest(source("06_inference")),
     threads: all_cores()
     resources:
         gpu=1,
@@ -338,7 +338,7 @@ rule ensemble:
         report=f"{OUTPUT}/reports/07_ensemble.html",
     params:
         settings=json.dumps(ENSEMBLE),
-        cells=parameters.source_digest(source("07_ensemble")),
+        cells=cells.digest(source("07_ensemble")),
     shell:
         HEADLESS
 
@@ -354,7 +354,7 @@ rule compare:
         report=f"{OUTPUT}/reports/08_compare_runs.html",
     params:
         settings=json.dumps(settings("08_compare_runs")),
-        cells=parameters.source_digest(source("08_compare_runs")),
+        cells=cells.digest(source("08_compare_runs")),
     shell:
         HEADLESS
 

@@ -110,6 +110,7 @@ READING_ORDER = (
     "ensemble_plots",
     "search_plots",
     "explain",
+    "cells",
     "parameters",
     "headless",
 )

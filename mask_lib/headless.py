@@ -22,7 +22,8 @@ from typing import Any, NoReturn
 import nbformat
 
 from mask_lib import files
-from mask_lib.parameters import FilePath, choose, resolve
+from mask_lib.cells import FilePath
+from mask_lib.parameters import choose, resolve
 
 # papermill, jupyter_client and nbconvert are imported where they are used: they take seconds, and wrong
 # parameters are refused without them.

@@ -11,11 +11,8 @@ A run that others take pseudo-labels from may also say `pseudo_threshold` and `p
 Whatever is misspelt or of another type than the declared default is refused with what to write.
 """
 
-import ast
 import contextlib
 import difflib
-import json
-import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -23,75 +20,12 @@ from typing import Any
 
 import yaml
 
-from mask_lib import config, files, pseudo_labels
-
-FilePath = str | os.PathLike[str]
+from mask_lib import cells, config, files, pseudo_labels
+from mask_lib.cells import FilePath
 
 # What the chain alone reads, of a run that others take pseudo-labels from: options of mask_lib.self_training.
 TEACHING = {"pseudo_threshold": 0.9, "pseudo_class_share": 1.0}
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # it becomes part of file names
-
-
-def notebook_cells(path: FilePath) -> list[dict[str, Any]]:
-    """The cells of a notebook in format 4, their sources as text. Raises ValueError that names the file.
-
-    Read as plain JSON: importing nbformat takes over a second, and each job of a cluster reads the
-    Snakefile, and with it every notebook, anew.
-    """
-    try:
-        cells = json.loads(Path(path).read_text(encoding="utf-8"))["cells"]
-        return [{"metadata": {}, **cell, "source": "".join(cell["source"])} for cell in cells]
-    except FileNotFoundError:
-        raise ValueError(f"there is no notebook {files.shown_path(path)}") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{files.shown_path(path)} is not a notebook in format 4") from error
-
-
-def source_digest(notebook: FilePath) -> str:
-    """16 hex digits for the types and sources of a notebook's cells, whatever outputs are saved in it."""
-    return files.digest([[cell["cell_type"], cell["source"]] for cell in notebook_cells(notebook)])
-
-
-def notebook_parameters(notebook: FilePath) -> dict[str, Any]:
-    """Names and defaults from the one cell tagged `parameters`, in its order.
-
-    Raises ValueError that names the notebook and the line unless there is exactly one such cell and
-    it holds plain `name = literal` lines only.
-    """
-    shown = files.shown_path(notebook)
-    cells = [cell for cell in notebook_cells(notebook) if "parameters" in cell["metadata"].get("tags", [])]
-    if len(cells) != 1 or cells[0]["cell_type"] != "code":
-        raise ValueError(f"{shown}: {len(cells)} cells are tagged 'parameters'; tag exactly one code cell")
-    try:
-        statements = ast.parse(cells[0]["source"]).body
-    except SyntaxError as error:
-        raise ValueError(f"{shown}, parameters cell, line {error.lineno}: {error.msg}") from None
-    parameters: dict[str, Any] = {}
-    for statement in statements:
-        where = f"{shown}, parameters cell, line {statement.lineno}"
-        name, value = literal_assignment(statement, where)
-        if name in parameters:
-            raise ValueError(f"{where}: {name} is set twice")
-        parameters[name] = value
-    return parameters
-
-
-def literal_assignment(statement: ast.stmt, where: str) -> tuple[str, Any]:
-    """Name and value of a `name = literal` statement. Raises ValueError that starts with `where`."""
-    with contextlib.suppress(ValueError, TypeError):
-        match statement:
-            case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                return name, ast.literal_eval(value)
-    raise ValueError(f"{where}: write a plain `name = literal`")
-
-
-def folder_parameters(folder: FilePath) -> dict[str, dict[str, Any]]:
-    """What each notebook in `folder` declares, by its name without ending; scratch notebooks are passed over."""
-    found: dict[str, dict[str, Any]] = {}
-    for notebook in sorted(Path(folder).glob("[!.]*.ipynb")):
-        with contextlib.suppress(ValueError):
-            found[notebook.stem] = notebook_parameters(notebook)
-    return found
 
 
 class UniqueKeyLoader(yaml.SafeLoader):
@@ -202,8 +136,8 @@ def choose(
     notebook's section or in `given` that this notebook does not, and a value of another type than the
     declared default's.
     """
-    stem, declared, given = Path(notebook).stem, notebook_parameters(notebook), dict(given or {})
-    beside = {**folder_parameters(Path(notebook).parent), stem: declared}
+    stem, declared, given = Path(notebook).stem, cells.declared(notebook), dict(given or {})
+    beside = {**cells.declared_in(Path(notebook).parent), stem: declared}
     refuse_unknown(given, declared, files.shown_path(notebook))
     refuse_unknown_values(values, beside, where)
     given = {name: understood(value, declared[name]) for name, value in given.items()}

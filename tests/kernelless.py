@@ -5,16 +5,16 @@ from typing import Any
 from IPython.core.interactiveshell import InteractiveShell
 from tiny_project import CHECKOUT
 
-from mask_lib import parameters
+from mask_lib import cells
 
 
 def executed(shell: InteractiveShell, name: str, **given: Any) -> tuple[dict, list]:
     """The names that the cells of notebooks/`name`.ipynb leave, from its first to its last, and each cell's value."""
     notebook = CHECKOUT / "notebooks" / f"{name}.ipynb"
     shell.reset(new_session=False)
-    shell.user_ns.update(parameters.notebook_parameters(notebook) | given)
-    cells = [cell for cell in parameters.notebook_cells(notebook) if cell["cell_type"] == "code"]
-    done = [shell.run_cell(cell["source"]) for cell in cells if not cell["metadata"].get("tags")]
+    shell.user_ns.update(cells.declared(notebook) | given)
+    code = [cell for cell in cells.read(notebook) if cell["cell_type"] == "code"]
+    done = [shell.run_cell(cell["source"]) for cell in code if not cell["metadata"].get("tags")]
     for one in done:
         one.raise_error()
     return shell.user_ns, [one.result for one in done]

@@ -7,7 +7,7 @@ import typing
 import pytest
 import yaml
 
-from mask_lib import config, files, parameters
+from mask_lib import cells, config, files
 
 FIELDS = [field.name for field in dataclasses.fields(config.Run)]
 KINDS = typing.get_type_hints(config.Run)
@@ -273,7 +273,7 @@ def test_attribute_losses_stand_beside_18_outputs_and_not_beside_three_heads():
     ("notebook", "changes"), [("03_one_model", {}), ("04_three_model", {"run": "three_model", "head": "three"})]
 )
 def test_a_training_notebook_declares_every_setting_with_its_default(notebook, changes):
-    declared = parameters.notebook_parameters(files.PROJECT / "notebooks" / f"{notebook}.ipynb")
+    declared = cells.declared(files.PROJECT / "notebooks" / f"{notebook}.ipynb")
     settings = config.Run(**changes).settings()
     assert {name: declared.get(name, "missing") for name in settings} == settings
     assert {name: type(declared[name]) for name in settings} == {name: type(settings[name]) for name in settings}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 
-from mask_lib import files, parameters
+from mask_lib import cells, files, parameters
 
 NOTEBOOKS = sorted((files.PROJECT / "notebooks").glob("*.ipynb"))
 PARAMETER_FILES = sorted((files.PROJECT / "notebooks" / "params").glob("*.yml"))
@@ -94,7 +94,7 @@ def test_a_notebook_starts_with_its_title(notebook: Path):
 
 @each_notebook
 def test_one_cell_declares_parameters_as_literals(notebook: Path):
-    assert parameters.notebook_parameters(notebook)
+    assert cells.declared(notebook)
 
 
 @each_notebook
@@ -110,7 +110,7 @@ def test_functions_and_classes_live_in_mask_lib(notebook: Path):
 def test_a_parameter_has_the_same_default_in_every_notebook():
     defaults = defaultdict(dict)
     for notebook in NOTEBOOKS:
-        for name, default in parameters.notebook_parameters(notebook).items():
+        for name, default in cells.declared(notebook).items():
             defaults[name][notebook.stem] = repr(default)
     differing = {name: found for name, found in defaults.items() if len(set(found.values())) > 1}
     assert differing.keys() <= MEANS_TWO_THINGS, differing
@@ -122,7 +122,7 @@ def test_a_parameter_file_fits_every_notebook_and_run(parameter_file: Path):
     for run, training in parameters.planned_runs(values).items():
         assert (files.PROJECT / "notebooks" / f"{training}.ipynb").exists()
         for notebook in NOTEBOOKS:
-            given = {"run": run} if "run" in parameters.notebook_parameters(notebook) else {}
+            given = {"run": run} if "run" in cells.declared(notebook) else {}
             parameters.resolve(notebook, [parameter_file], given)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mask_lib import config, files, parameters, policies, searched
+from mask_lib import cells, config, files, policies, searched
 
 NOTEBOOK = files.PROJECT / "notebooks" / "03_one_model.ipynb"
 BEST = policies.Policy("merged", ((policies.Step("flip", 0.5),),))
@@ -18,7 +18,7 @@ def write(output, won: bool, on: policies.Policy = BEST, policy: policies.Policy
 
 def run(output, **changes) -> config.Run:
     """A run as its notebook builds it."""
-    declared = parameters.notebook_parameters(NOTEBOOK) | {"output_dir": str(output), "augmentation": "searched"}
+    declared = cells.declared(NOTEBOOK) | {"output_dir": str(output), "augmentation": "searched"}
     return config.Run.from_parameters(declared | changes)
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from mask_lib import config, devices, files, inference, models, parameters, starting_weights, store, training
+from mask_lib import cells, config, devices, files, inference, models, parameters, starting_weights, store, training
 
 PARAMS = files.PROJECT / "notebooks" / "params"
 NOTEBOOK = files.PROJECT / "notebooks" / "03_one_model.ipynb"
@@ -25,7 +25,7 @@ RECIPES = {
 def settings_of(name: str, run: str) -> config.Run:
     """A run as the training notebook reads it from the recipe's file."""
     given = parameters.resolve(NOTEBOOK, [PARAMS / f"{name}.yml"], {"run": run})
-    return config.Run.from_parameters({**parameters.notebook_parameters(NOTEBOOK), **given})
+    return config.Run.from_parameters({**cells.declared(NOTEBOOK), **given})
 
 
 @dataclasses.dataclass(frozen=True)
