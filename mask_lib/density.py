@@ -73,7 +73,8 @@ def judges(run: config.Run, splits: Mapping[int, pd.DataFrame], photos: store.St
     with FileLock(folder / f"{run.run}.lock"):
         result = runs.train_run(run, dict(splits), photos, folder, when_changed="restart")
     source = devices.DevicePhotos(photos, devices.pick_device())
-    return [read_judge(run, fold, splits[fold], source, result.folder) for fold in run.folds]
+    chosen = runs.chosen_folds(run, splits)
+    return [read_judge(run, fold, splits[fold], source, result.folder) for fold in chosen]
 
 
 def read_judge(run: config.Run, fold: int, split: pd.DataFrame, source: devices.DevicePhotos, folder: Path) -> Judge:

@@ -22,6 +22,16 @@ def judge_of(data, output, **network) -> tuple[density.Judge, search.Material]:
     return judge, material
 
 
+def test_a_run_that_names_no_folds_has_a_judge_for_each(data, tmp_path):
+    material = searching.material(data, tmp_path)
+    material.folder.mkdir(parents=True)
+    run = searching.settings().network_for(1, run="all", folds=[])
+    found = density.judges(run, material.splits, material.photos, material.folder)
+    assert [judge.fold for judge in found] == sorted(material.splits) == [0, 1]
+    held_out = [set(judge.rows) for judge in found]
+    assert all(held_out) and not held_out[0] & held_out[1]
+
+
 @pytest.mark.parametrize(
     ("changes", "chosen"),
     [
