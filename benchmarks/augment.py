@@ -1,8 +1,8 @@
 """Augmentation of whole batches against torchvision's, photo by photo, and against a training step on a GPU.
 
-Run it with `python benchmarks/augment.py [side] [batch]`. Both sides take TrivialAugmentWide, the same uint8 photos
-and two threads to the same float32 batch, in turns in this one run; it prints ratios. On a GPU it prints as well which
-share of a resnet152's training step a batch's augmentation takes.
+Run it with `python benchmarks/augment.py [side] [batch ...]`. Both sides take TrivialAugmentWide, the same uint8 photos
+and two threads to the same float32 batch, in memory that they have used before, in turns in this one run; it prints
+ratios. On a GPU it prints as well which share of a resnet152's training step a batch's augmentation takes.
 """
 
 import itertools
@@ -18,7 +18,7 @@ from torchvision.transforms import InterpolationMode, v2
 
 from mask_lib import augment, devices, policies
 
-THREADS, ROUNDS = 2, 9
+THREADS, ROUNDS = 2, 15
 STEPS, WARM_UP = 20, 5  # on a GPU
 POLICY = policies.PRESETS["trivialaugment"]
 
@@ -31,14 +31,16 @@ def smooth_photos(count: int, side: int) -> torch.Tensor:
 
 
 def one_by_one(photos: torch.Tensor, interpolation: InterpolationMode) -> Callable[[int], torch.Tensor]:
-    """torchvision's transform and conversion of each photo, as a data set's loader does it."""
+    """torchvision's transform and conversion of each photo, as a data set's loader does it, into one batch."""
     transform = v2.Compose([
         v2.TrivialAugmentWide(interpolation=interpolation), v2.ToDtype(torch.float32, scale=True)
     ])  # fmt: skip
 
+    batch = torch.empty(photos.shape)
+
     def run(seed: int) -> torch.Tensor:
         torch.manual_seed(seed)
-        return torch.stack([transform(photo) for photo in photos])
+        return torch.stack([transform(photo) for photo in photos], out=batch)
 
     return run
 
@@ -58,7 +60,7 @@ def against_torchvision(side: int, batch_size: int) -> None:
         pairs = np.array([[timing.once(partial(one, seed)) for one in (ours, theirs)] for seed in range(ROUNDS)])
         ratios, best = pairs[:, 1] / pairs[:, 0], batch_size / pairs.min(axis=0)
         print(
-            f"{interpolation.value}: {np.median(ratios):.1f}x torchvision's photos/s (median of {ROUNDS} rounds, from "
+            f"batch {batch_size}, {interpolation.value}: {np.median(ratios):.1f}x torchvision's photos/s (median of {ROUNDS} rounds, from "
             f"{ratios.min():.1f}x to {ratios.max():.1f}x); at best {best[0]:,.0f}/s and {best[1]:,.0f}/s"
         )
 
@@ -90,13 +92,14 @@ def against_a_training_step(side: int, batch_size: int) -> None:
     print(f"with augmentation a step takes {both / steps - 1:+.1%} ({batch_size / both:,.0f} photos/s)")
 
 
-def main(side: int, batch_size: int) -> None:
-    print(f"TrivialAugmentWide at {side} px, batch {batch_size}, {THREADS} threads")
-    against_torchvision(side, batch_size)
+def main(side: int, batch_sizes: list[int]) -> None:
+    print(f"TrivialAugmentWide at {side} px, {THREADS} threads")
+    for batch_size in batch_sizes:
+        against_torchvision(side, batch_size)
     if torch.cuda.is_available():
-        against_a_training_step(side, batch_size)
+        against_a_training_step(side, batch_sizes[0])
 
 
 if __name__ == "__main__":
-    given = [*sys.argv[1:], *["224", "64"][len(sys.argv) - 1 :]]
-    main(int(given[0]), int(given[1]))
+    given = [int(number) for number in sys.argv[1:]] or [224]
+    main(given[0], given[1:] or [64, 256])

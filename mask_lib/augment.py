@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from mask_lib import operations, policies, retouching
+from mask_lib import development, operations, policies, retouching
 
 EXAMPLE_MAGNITUDES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
@@ -45,7 +45,7 @@ def augment(photos: torch.Tensor, policy: policies.Policy | str, generator: torc
     """
     policy = policies.chosen(policy) if isinstance(policy, str) else policy
     if policy.name in PRESETS and policy == policies.PRESETS[policy.name]:
-        return within(operations.as_float(photos), PRESETS[policy.name], generator)
+        return within(development.as_float(photos), PRESETS[policy.name], generator)
     return operations.apply(photos, policy, generator)
 
 

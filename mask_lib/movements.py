@@ -23,6 +23,10 @@ class Drawn:
     extra: torch.Tensor  # (n, 3) float32, uniform in [0, 1): a direction, a place
     noise: torch.Tensor  # (n, …) float32, uniform in [-1, 1), shaped as NOISE says
 
+    def __getitem__(self, some: torch.Tensor) -> "Drawn":
+        """The same for some of the photos, (n,) bool."""
+        return Drawn(self.values[some], self.extra[some], self.noise[some])
+
     def parts(self, size: int) -> Iterator["Drawn"]:
         """The same for `size` photos at a time."""
         for of_part in zip(*(one.split(size) for one in (self.values, self.extra, self.noise)), strict=True):
@@ -37,10 +41,12 @@ def matrices(
     drawn: Drawn, rows: tuple[tuple[torch.Tensor | float, ...], tuple[torch.Tensor | float, ...]]
 ) -> torch.Tensor:
     """(n, 3, 3) from the six numbers of the upper rows, each one for all photos or (n,)."""
-    found = torch.eye(3).repeat(len(drawn.values), 1, 1)
+    found = torch.zeros(len(drawn.values), 3, 3)
+    found[:, 2, 2] = 1
     for row, numbers in enumerate(rows):
         for column, number in enumerate(numbers):
-            found[:, row, column] = number
+            if isinstance(number, torch.Tensor) or number:
+                found[:, row, column] = number
     return found
 
 
@@ -102,18 +108,49 @@ def warped(photos: torch.Tensor, to_input: torch.Tensor) -> torch.Tensor:
     return sampled(photos, torch.view_as_real(by_row[:, :, None] + by_column[:, None]))
 
 
-def shifted_only(to_input: torch.Tensor) -> torch.Tensor:
-    """(n,) bool: whether (n, 3, 3) matrices do nothing but shift."""
-    return (to_input[:, :2, :2] == torch.eye(2)).all(dim=2).all(dim=1)
+def in_pixels(to_input: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """(n, 2, 3) float32: what (n, 3, 3) matrices do, but in pixels; whole ones where they only shift."""
+    sides = torch.tensor([width, height])
+    linear = to_input[:, :2, :2] * (sides[:, None] / sides)
+    middle = (sides - 1) / 2
+    shift = to_input[:, :2, 2] * sides / 2 + middle - (linear * middle).sum(dim=2)
+    shift = torch.where(shifts_only(to_input)[:, None], -whole_pixels(to_input, height, width), shift)
+    return torch.cat([linear, shift[:, :, None]], dim=2)
+
+
+def whole_pixels(to_input: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """(n, 2) float32: by how many pixels (n, 3, 3) matrices shift to the right and down, rounded."""
+    return (-to_input[:, :2, 2] * torch.tensor([width, height]) / 2).round()
+
+
+def stays(to_input: torch.Tensor) -> torch.Tensor:
+    """(n,) bool: whether (n, 3, 3) matrices do nothing."""
+    return (to_input == torch.eye(3)).all(dim=2).all(dim=1)
+
+
+def shifts_only(to_input: torch.Tensor) -> torch.Tensor:
+    """(n,) bool: whether (n, 3, 3) matrices do nothing but shift, by less than a side."""
+    upright = (to_input[:, :2, :2] == torch.eye(2)).all(dim=2).all(dim=1)
+    return upright & (to_input[:, :2, 2].abs() < 2).all(dim=1)
+
+
+def moved(photos: torch.Tensor, to_input: torch.Tensor) -> torch.Tensor:
+    """(n, C, H, W) float32, to overwrite, moved by (n, 3, 3) matrices; what is only shifted is not resampled."""
+    plain = shifts_only(to_input)
+    for group, how in ((plain & ~stays(to_input), placed), (~plain, warped)):
+        if group.all():
+            return how(photos, to_input)
+        if group.any():
+            at = group.nonzero()[:, 0].to(photos.device)
+            photos[at] = how(photos[at], to_input[group])
+    return photos
 
 
 def placed(photos: torch.Tensor, to_input: torch.Tensor) -> torch.Tensor:
     """(n, C, H, W) shifted by (n, 3, 3) matrices that do nothing else, by whole pixels: copied, which blurs nothing."""
-    height, width = photos.shape[2:]
-    right = (-to_input[:, 0, 2] * width / 2).round().int().tolist()
-    down = (-to_input[:, 1, 2] * height / 2).round().int().tolist()
-    for photo, across, along in zip(photos, right, down, strict=True):
-        photo.copy_(rolled(rolled(photo, across, dim=2), along, dim=1))
+    by = whole_pixels(to_input, *photos.shape[2:]).int().tolist()
+    for photo, (right, down) in zip(photos, by, strict=True):
+        photo.copy_(rolled(rolled(photo, right, dim=2), down, dim=1))
     return photos
 
 

@@ -1,35 +1,25 @@
 """The operations of a policy on a whole batch at once, on the device it lies on, each photo with its own parameters.
 
-Photos are (B, C, H, W) of one, three or four channels, uint8 or float32 in [0, 1], and come out as the latter. All
-random numbers come from a CPU generator, so the same seed gives the same parameters on any device. Turns, shears,
-shifts and zooms that follow one another are one resampling.
+Photos are (B, C, H, W) of one, three or four channels, uint8 or float32 in [0, 1], and come out as the latter. Turns,
+shears, shifts and zooms that follow one another are one resampling.
 """
 
-import functools
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable
+from typing import Any
 
+import numpy as np
 import torch
 
-from mask_lib import movements, policies, retouching
+from mask_lib import development, draws, movements, policies, retouching
+from mask_lib.draws import Share
 from mask_lib.movements import Drawn
 
-CACHED = 1 << 20  # numbers: what a processor works on at a time, so that it need not wait for its memory
-DRAWS = 6  # random numbers for each step of each photo
-NAMES = tuple(policies.OPERATIONS)
-CHANGING: dict[str, Callable[[torch.Tensor, Drawn], torch.Tensor]] = {
+CACHED = 1 << 17  # numbers: what a processor's core works on at a time, so that it need not wait for its memory
+CHANGING: dict[str, Callable[[torch.Tensor, Drawn], torch.Tensor]] = retouching.TONES | {
     "grid_distortion": movements.grid_distortion,
     "elastic_distortion": movements.elastic_distortion,
-    "brightness": retouching.brightness,
-    "contrast": retouching.contrast,
     "saturation": retouching.saturation,
-    "gamma": retouching.gamma,
     "sharpness": retouching.sharpness,
-    "posterize": retouching.posterize,
-    "solarize": retouching.solarize,
-    "autocontrast": retouching.autocontrast,
-    "equalize": retouching.equalize,
-    "invert": retouching.invert,
     "blur": retouching.blur,
     "motion_blur": retouching.motion_blur,
     "erase": retouching.erase,
@@ -41,134 +31,152 @@ NEEDS_COLOURS = frozenset(name for name, operation in policies.OPERATIONS.items(
 def apply(batch: torch.Tensor, policy: policies.Policy, generator: torch.Generator) -> torch.Tensor:
     """(B, C, H, W) uint8, or float32 in [0, 1] → float32, each photo by a sub-policy of its own; float32 in place."""
     if not policy.sub_policies or not len(batch):
-        return as_float(batch)
-    operation, values, extra = draw(policy, len(batch), generator)
+        return development.as_float(batch)
+    operation, values, extra = draws.draw(policy, len(batch), generator)
     waiting = Waiting(batch)
     for place in range(operation.shape[1]):
-        for number in operation[:, place].unique().tolist():
-            name, rows = NAMES[number], (operation[:, place] == number).nonzero()[:, 0]
-            waiting.take(name, rows, Drawn(values[rows, place], extra[rows, place], noise(name, len(rows), generator)))
+        last = place == operation.shape[1] - 1
+        waiting.take(draws.shares(operation[:, place], values[:, place], extra[:, place], generator), last)
     return waiting.finished()
 
 
 def perform(batch: torch.Tensor, name: str, values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """One operation on each of (B, C, H, W) photos, by (B,) values in its unit, with their signs; float32 in place."""
-    waiting, rows = Waiting(batch), torch.arange(len(batch))
-    extra = torch.rand(len(batch), DRAWS - 3, generator=generator)
-    waiting.take(name, rows, Drawn(values, extra, noise(name, len(batch), generator)))
+    waiting, numbers = Waiting(batch), torch.full((len(batch),), draws.NAMES.index(name))
+    extra = torch.rand(len(batch), draws.EXTRA, generator=generator)
+    waiting.take(draws.shares(numbers, values, extra, generator), last=True)
     return waiting.finished()
 
 
-def as_float(photos: torch.Tensor) -> torch.Tensor:
-    """(B, C, H, W) uint8 → float32 in [0, 1]; what is float32 already stays as it is."""
-    return photos if photos.is_floating_point() else photos.float().div_(255)
-
-
-def noise(name: str, count: int, generator: torch.Generator) -> torch.Tensor:
-    """(count, …) float32 uniform in [-1, 1): as much as the operation needs for each photo, mostly nothing."""
-    return 2 * torch.rand(count, *movements.NOISE.get(name, (0,)), generator=generator) - 1
-
-
-def draw(
-    policy: policies.Policy, count: int, generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """What `count` photos draw from a policy with K steps at most.
-
-    (count, K) int64 numbers of operations in `NAMES`, identity where a step does not strike; (count, K) float32
-    values; (count, K, 3) float32 uniform in [0, 1).
-    """
-    operation, probability, magnitude = steps_table(policy)
-    chosen = torch.randint(len(operation), (count,), generator=generator)
-    uniform = torch.rand(count, operation.shape[1], DRAWS, generator=generator)
-    operation, probability, magnitude = operation[chosen], probability[chosen], magnitude[chosen]
-    steps = (uniform[..., 1] * policies.MAGNITUDE_BINS).floor() / (policies.MAGNITUDE_BINS - 1)
-    magnitude = torch.where(magnitude.isnan(), steps, magnitude)
-    low, high, signed = ranges()
-    values = low[operation] + magnitude * (high - low)[operation]
-    values = torch.where(signed[operation] & (uniform[..., 2] < 0.5), -values, values)
-    return torch.where(uniform[..., 0] < probability, operation, 0), values, uniform[..., 3:]
-
-
-@functools.lru_cache(maxsize=16)
-def steps_table(policy: policies.Policy) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(S, K) operations' numbers, probabilities and magnitudes of S sub-policies, filled up with identity."""
-    longest = max(len(sub_policy) for sub_policy in policy.sub_policies)
-    filled = [(*sub, *[policies.Step("identity")] * (longest - len(sub))) for sub in policy.sub_policies]
-    shape = (len(filled), longest)
-    steps = [step for sub_policy in filled for step in sub_policy]
-    operation = torch.tensor([NAMES.index(step.operation) for step in steps]).reshape(shape)
-    probability = torch.tensor([step.probability for step in steps]).reshape(shape)
-    magnitudes = [math.nan if step.magnitude is None else step.magnitude for step in steps]
-    return operation.long(), probability, torch.tensor(magnitudes).reshape(shape)
-
-
-@functools.cache
-def ranges() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Values at the magnitudes 0 and 1 of the operations, and whether they have a sign: three tensors by number."""
-    of_all = policies.OPERATIONS.values()
-    low, high = (torch.tensor([getattr(operation, end) for operation in of_all]) for end in ("low", "high"))
-    return low, high, torch.tensor([operation.signed for operation in of_all])
-
-
 class Waiting:
-    """A batch whose photos may still have to be moved: movements are put together until something else needs them.
+    """A batch to which something may still have to be done: what can wait is put together until it cannot.
 
-    Photos become float32 when something is first done to them, a few at a time, while a processor still has them at
-    hand: the same for the whole batch beforehand would be a second trip through memory.
+    Movements wait for one resampling. Photos of bytes wait to be developed: until then, tones change their tables.
     """
 
     def __init__(self, photos: torch.Tensor):
         self.photos = photos
-        converted = photos.is_floating_point()
-        self.batch = photos if converted else torch.empty(photos.shape, device=photos.device)
-        self.raw = torch.full((len(photos),), not converted)
+        developed = photos.is_floating_point()
+        self.batch = photos if developed else development.unfilled(photos)
+        self.raw = np.full(len(photos), not developed)
+        self.tables = development.level_tables(photos)
         self.matrices = torch.eye(3).repeat(len(photos), 1, 1)  # output to input
-        self.moved = torch.zeros(len(photos), dtype=torch.bool)
-        self.size = max(1, CACHED // photos[0].numel()) if photos.device.type == "cpu" else len(photos)
+        self.moved = np.zeros(len(photos), bool)
+        self.size = at_a_time(photos)
 
-    def take(self, name: str, rows: torch.Tensor, drawn: Drawn) -> None:
-        """Do one operation to the photos `rows`, (n,) int64, or note it; saturation needs red, green and blue."""
-        if name in NEEDS_COLOURS and self.batch.shape[1] != 3:
-            return
-        if name in movements.MOVING:
-            height, width = self.batch.shape[2:]
-            self.matrices[rows] = self.matrices[rows] @ movements.MOVING[name](drawn, height / width)
-            self.moved[rows] = True
-        elif name != "identity":
-            if name not in AT_ANY_TIME:
-                self.move(rows[self.moved[rows]])
-            for some, part in zip(rows.split(self.size), drawn.parts(self.size), strict=True):
-                self.change(some, lambda photos, part=part: CHANGING[name](photos, part))
+    def take(self, todo: list[Share], last: bool) -> None:
+        """Do what each share, no two of the same photos, is to have done, or note it; saturation needs three colours.
 
-    def move(self, rows: torch.Tensor) -> None:
-        """Resample the photos `rows`."""
-        plain = movements.shifted_only(self.matrices[rows])
-        for group, by_matrices in ((rows[plain], movements.placed), (rows[~plain], movements.warped)):
-            for some in group.split(self.size) if len(group) else ():
-                self.change(some, lambda photos, some=some, how=by_matrices: how(photos, self.matrices[some]))
+        last: nothing comes after this, so that nothing is gained by waiting.
+        """
+        moving, todo = parted(todo, movements.MOVING)
+        for share in moving:
+            self.turn(share)
+        if self.batch.shape[1] != 3:
+            _, todo = parted(todo, NEEDS_COLOURS)
+        _, must_follow = parted(todo, AT_ANY_TIME & retouching.TONES.keys() if last else AT_ANY_TIME)
+        rows = rows_of(must_follow)
+        self.move(rows[self.moved[rows]])
+        tones, todo = parted(todo, retouching.TONES)
+        todo += [share.of(~self.raw[share.rows]) for share in tones]
+        self.tone([share.of(self.raw[share.rows]) for share in tones])
+        if last:
+            self.move(self.raw.nonzero()[0])
+        rows = rows_of(todo)
+        self.develop(rows[self.raw[rows]], torch.eye(3))
+        for share in todo:
+            self.retouch(share)
+
+    def turn(self, share: Share) -> None:
+        """Note a movement."""
+        height, width = self.batch.shape[2:]
+        matrices = movements.MOVING[share.name](share.drawn, height / width)
+        self.matrices[share.rows] = self.matrices[share.rows] @ matrices
+        self.moved[share.rows] = True
+
+    def tone(self, todo: list[Share]) -> None:
+        """Change the tables of photos that are bytes still."""
+        counting, _ = parted(todo, retouching.COUNTING)
+        counts = development.level_counts(self.photos, rows_of(counting))
+        for share in todo:
+            if len(share.rows):
+                at = torch.from_numpy(share.rows).to(self.tables.device)
+                given = counts[at] if share.name in retouching.COUNTING else None
+                self.tables[at] = retouching.TONES[share.name](self.tables[at], share.drawn, given)
+
+    def develop(self, rows: np.ndarray, to_input: torch.Tensor) -> None:
+        """Make float32 of the photos `rows`, moved by (n, 3, 3) or (3, 3) matrices."""
+        if len(rows):
+            development.develop(self.photos, rows, self.tables, to_input.expand(len(rows), 3, 3), self.batch)
+            self.raw[rows] = False
+
+    def move(self, rows: np.ndarray) -> None:
+        """Do the movements that the photos `rows` wait for, in developing them where they are bytes."""
+        raw, rest = rows[self.raw[rows]], rows[~self.raw[rows]]
+        self.develop(raw, self.matrices[raw])
+        self.change(rest, movements.moved, self.matrices[rest].split(self.size))
         self.matrices[rows], self.moved[rows] = torch.eye(3), False
+
+    def retouch(self, share: Share) -> None:
+        """Change the pixels of photos that are float32."""
+        if share.name in development.COMPILED and development.by_kernels(self.batch):
+            development.retouch(self.batch, share.name, share.rows, share.drawn.values)
+        else:
+            self.change(share.rows, CHANGING[share.name], share.drawn.parts(self.size))
 
     def finished(self) -> torch.Tensor:
         """(B, C, H, W) float32 with nothing left to do."""
-        self.move(self.moved.nonzero()[:, 0])
-        self.convert(self.raw.nonzero()[:, 0])
+        self.move((self.raw | self.moved).nonzero()[0])
         return self.batch
 
-    def convert(self, rows: torch.Tensor) -> None:
-        """Make float32 of the photos `rows` as they are."""
-        for some in rows.split(self.size) if len(rows) else ():
-            self.change(some, lambda photos: photos)
+    def change(
+        self, rows: np.ndarray, operation: Callable[[torch.Tensor, Any], torch.Tensor], parameters: Iterable[Any]
+    ) -> None:
+        """Let an operation have the float32 photos `rows`, with parameters of `self.size` at a time, to overwrite."""
+        rows = rows.tolist()
+        for start, part in zip(range(0, len(rows), self.size), parameters, strict=False):
+            some = rows[start : start + self.size]
+            place = evenly_spaced(some)
+            if place is None:
+                self.keep(
+                    some, operation(self.batch.index_select(0, torch.tensor(some, device=self.batch.device)), part)
+                )
+            else:
+                photos = self.batch[place]
+                changed = operation(photos, part)
+                if changed is not photos:
+                    photos.copy_(changed)
 
-    def change(self, rows: torch.Tensor, operation: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        """Let an operation have a copy of the photos `rows` and keep what it makes of them."""
-        places, raw = rows.to(self.batch.device), self.raw[rows]
-        if raw.any() and not raw.all():
-            self.convert(rows[raw])
-        source = self.photos if raw.all() else self.batch
-        changed = operation(as_float(source.index_select(0, places)))
+    def keep(self, rows: list[int], changed: torch.Tensor) -> None:
+        """Write (n, C, H, W) float32 where the photos `rows` are; a processor is quicker one by one."""
         if changed.device.type == "cpu":
-            for row, photo in zip(rows.tolist(), changed, strict=True):
+            for row, photo in zip(rows, changed, strict=True):
                 self.batch[row] = photo
         else:
-            self.batch.index_copy_(0, places, changed)
-        self.raw[rows] = False
+            self.batch.index_copy_(0, torch.tensor(rows, device=changed.device), changed)
+
+
+def parted(todo: Iterable[Share], names: Container[str]) -> tuple[list[Share], list[Share]]:
+    """The shares whose operations are among the names, and the others."""
+    todo = list(todo)
+    return [share for share in todo if share.name in names], [share for share in todo if share.name not in names]
+
+
+def rows_of(todo: Iterable[Share]) -> np.ndarray:
+    """(n,) int64: the photos of all shares together."""
+    return np.concatenate([np.empty(0, np.int64), *(share.rows for share in todo)])
+
+
+def at_a_time(photos: torch.Tensor) -> int:
+    """How many photos to work on at a time: all of them on a GPU, on a processor what its cores have room for."""
+    if photos.device.type != "cpu":
+        return len(photos)
+    threads = torch.get_num_threads()
+    return max(threads, threads * CACHED // photos[0].numel())
+
+
+def evenly_spaced(rows: list[int]) -> slice | None:
+    """The slice that holds just these ascending rows, as it does for any two; None where there is no such slice."""
+    step = rows[1] - rows[0] if len(rows) > 1 else 1
+    place = slice(rows[0], rows[-1] + 1, step)
+    return place if len(rows) <= 2 or rows == list(range(rows[0], rows[-1] + 1, step)) else None

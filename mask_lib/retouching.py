@@ -1,10 +1,13 @@
 """Colours, light and sharpness of photos changed on the device they lie on, each by parameters of its own.
 
 Every function here takes (n, C, H, W) float32 in [0, 1], which it may overwrite, and what n photos drew, and returns
-the same shape in [0, 1]. Colours follow torchvision's and Pillow's rules.
+the same shape in [0, 1]. Colours follow torchvision's and Pillow's rules. A function of `TONES` changes a level alike
+wherever it is; instead of a photo it may be given its 256 levels, with counts, (n, C, H, W) int64: how many pixels each
+of them stands for.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch.nn import functional
@@ -28,31 +31,32 @@ def grey(photos: torch.Tensor) -> torch.Tensor:
     return (red * GREY_WEIGHTS[0]).add_(green, alpha=GREY_WEIGHTS[1]).add_(blue, alpha=GREY_WEIGHTS[2])
 
 
-def brightness(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
+def brightness(photos: torch.Tensor, drawn: Drawn, counts: torch.Tensor | None = None) -> torch.Tensor:
     """(B, C, H, W) float32 times 1 + value, in place."""
     return photos.mul_(spread(1 + drawn.values, photos)).clamp_(0, 1)
 
 
-def contrast(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
+def contrast(photos: torch.Tensor, drawn: Drawn, counts: torch.Tensor | None = None) -> torch.Tensor:
     """(B, C, H, W) float32 away from or towards each photo's mean grey by 1 + value, in place."""
-    middle = grey(photos).mean(dim=(1, 2, 3), keepdim=True)
+    if counts is None:
+        means = photos.mean(dim=(2, 3), keepdim=True)
+    else:
+        means = (photos * counts).sum(dim=(2, 3), keepdim=True) / counts.sum(dim=(2, 3), keepdim=True)
     factor = spread(1 + drawn.values, photos)
-    return photos.mul_(factor).add_(middle * (1 - factor)).clamp_(0, 1)
+    return photos.mul_(factor).add_(grey(means) * (1 - factor)).clamp_(0, 1)
 
 
 def saturation(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
     """(B, 3, H, W) float32 away from or towards grey by 1 + value, in place."""
-    factor = spread(1 + drawn.values, photos)
-    middle = grey(photos)
-    return photos.mul_(factor).add_(middle.mul_(1 - factor)).clamp_(0, 1)
+    return photos.lerp_(grey(photos), spread(-drawn.values, photos)).clamp_(0, 1)
 
 
-def gamma(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
+def gamma(photos: torch.Tensor, drawn: Drawn, counts: torch.Tensor | None = None) -> torch.Tensor:
     """(B, C, H, W) float32 to the power of e^value, in place."""
     return photos.pow_(spread(torch.exp(drawn.values), photos)).clamp_(0, 1)
 
 
-def invert(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
+def invert(photos: torch.Tensor, drawn: Drawn, counts: torch.Tensor | None = None) -> torch.Tensor:
     """(B, C, H, W) float32 as 1 less what it was, in place."""
     return photos.neg_().add_(1)
 
@@ -69,35 +73,37 @@ def sharpness(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
     return photos
 
 
-def posterize(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
+def posterize(photos: torch.Tensor, drawn: Drawn, counts: torch.Tensor | None = None) -> torch.Tensor:
     """Keep the highest bits of 8, two at least."""
     step = spread(2 ** (8 - drawn.values.round()), photos)
     return photos.mul_(255).round_().div_(step).floor_().mul_(step / 255)
 
 
-def solarize(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
+def solarize(photos: torch.Tensor, drawn: Drawn, counts: torch.Tensor | None = None) -> torch.Tensor:
     """(B, C, H, W) float32 inverted where it is at least the value."""
     # x, or |x - 1| where it is bright: in place, without a slow choice between the two.
     bright = torch.ge(photos, spread(drawn.values, photos), out=torch.empty_like(photos))
     return photos.sub_(bright).abs_()
 
 
-def autocontrast(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
+def autocontrast(photos: torch.Tensor, drawn: Drawn, counts: torch.Tensor | None = None) -> torch.Tensor:
     """Each channel from its darkest to its brightest stretched to the whole range; one of a single grey stays."""
-    low, high = photos.amin(dim=(2, 3), keepdim=True), photos.amax(dim=(2, 3), keepdim=True)
+    darkest, brightest = (photos, photos) if counts is None else (photos.where(counts > 0, end) for end in (1.0, 0.0))
+    low, high = darkest.amin(dim=(2, 3), keepdim=True), brightest.amax(dim=(2, 3), keepdim=True)
     flat = high == low
     width = torch.where(flat, 1.0, high - low)
     return photos.sub_(torch.where(flat, 0.0, low)).div_(width).clamp_(0, 1)
 
 
-def equalize(photos: torch.Tensor, drawn: Drawn) -> torch.Tensor:
+def equalize(photos: torch.Tensor, drawn: Drawn, counts: torch.Tensor | None = None) -> torch.Tensor:
     """Each channel's 256 grey levels made equally frequent, by Pillow's rule."""
     level = photos.mul_(255).round_().long().flatten(2)  # (n, C, H * W)
-    counts = torch.zeros(*level.shape[:2], 256, dtype=torch.long, device=photos.device)
-    counts.scatter_add_(2, level, torch.ones(1, dtype=torch.long, device=photos.device).expand_as(level))
-    brightest = ((counts > 0) * torch.arange(256, device=photos.device)).amax(dim=2, keepdim=True)
-    step = (level.shape[2] - counts.gather(2, brightest)) // 255
-    below = counts.cumsum(2) - counts
+    occurs = torch.ones(1, dtype=torch.long, device=photos.device).expand_as(level) if counts is None else counts
+    of_level = torch.zeros(*level.shape[:2], 256, dtype=torch.long, device=photos.device)
+    of_level.scatter_add_(2, level, occurs.flatten(2))
+    brightest = ((of_level > 0) * torch.arange(256, device=photos.device)).amax(dim=2, keepdim=True)
+    step = (of_level.sum(dim=2, keepdim=True) - of_level.gather(2, brightest)) // 255
+    below = of_level.cumsum(2) - of_level
     table = ((below + step // 2) // step.clamp(min=1)).clamp(max=255)
     table = torch.where(step == 0, torch.arange(256, device=photos.device), table)
     return (table.float() / 255).gather(2, level).view(photos.shape)
@@ -156,3 +162,16 @@ def rectangles(
     in_rows = (rows >= top[:, None]) & (rows < (top + tall)[:, None])  # (n, H)
     in_columns = (columns >= left[:, None]) & (columns < (left + wide)[:, None])  # (n, W)
     return in_rows[:, :, None] & in_columns[:, None]
+
+
+TONES: dict[str, Callable[..., torch.Tensor]] = {
+    "brightness": brightness,
+    "contrast": contrast,
+    "gamma": gamma,
+    "posterize": posterize,
+    "solarize": solarize,
+    "autocontrast": autocontrast,
+    "equalize": equalize,
+    "invert": invert,
+}
+COUNTING = frozenset({"contrast", "autocontrast", "equalize"})  # ask how often a level occurs

@@ -8,7 +8,7 @@ import torch
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as vision
 
-from mask_lib import movements, operations, policies
+from mask_lib import draws, movements, operations, policies
 from mask_lib.policies import Policy, Step
 
 HEIGHT, WIDTH = 60, 44
@@ -26,7 +26,7 @@ def eight_bits(operation):
     """The operation on uint8, as torchvision's policies have it."""
 
     def through(photos: torch.Tensor, value: float) -> torch.Tensor:
-        return operation((photos * 255).round().byte(), value).float() / 255
+        return operation(in_bytes(photos), value).float() / 255
 
     return through
 
@@ -96,6 +96,11 @@ def noise(count: int = 3, channels: int = 3, smooth: bool = False) -> torch.Tens
     return levels.float() / 255
 
 
+def in_bytes(photos: torch.Tensor) -> torch.Tensor:
+    """Whole 8-bit levels as uint8."""
+    return (photos * 255).round().byte()
+
+
 def performed(photos: torch.Tensor, name: str, value: float) -> torch.Tensor:
     return operations.perform(photos.clone(), name, torch.full((len(photos),), value), seeded())
 
@@ -110,12 +115,13 @@ def test_every_operation_is_implemented_and_all_of_torchvision_s_are_compared():
     assert set(AGAINST_TORCHVISION) == set(policies.OPERATIONS) - ours_alone
 
 
+@pytest.mark.parametrize("as_given", [lambda photos: photos, in_bytes], ids=["float", "bytes"])
 @pytest.mark.parametrize("name", AGAINST_TORCHVISION)
-def test_an_operation_does_what_torchvision_does(name):
+def test_an_operation_does_what_torchvision_does(name, as_given):
     theirs, values, tolerance = AGAINST_TORCHVISION[name]
     photos = noise(smooth=name in movements.MOVING)
     for value in values:
-        found, wanted = performed(photos, name, value), theirs(photos, value)
+        found, wanted = performed(as_given(photos), name, value), theirs(photos, value)
         if name in movements.MOVING:
             inside = theirs(torch.ones_like(photos), value) > 0.9999
             assert inside.float().mean() > 0.2
@@ -140,13 +146,6 @@ def test_a_shift_alone_copies_whole_pixels_and_mirrors_what_comes_in(name, dim):
         mirrored = torch.cat([photos.flip(dim), photos, photos.flip(dim)], dim)
         wanted = mirrored.narrow(dim, side - pixels, side)
         assert torch.equal(performed(photos, name, (pixels + 0.3) / side), wanted), pixels
-
-
-def test_bytes_become_what_the_same_photos_in_float_become():
-    photos = torch.randint(0, 256, (40, 3, HEIGHT, WIDTH), generator=seeded(), dtype=torch.uint8)
-    for policy in (policies.PRESETS["trivialaugment"], policies.PRESETS["seed"], Policy("empty", ())):
-        found = operations.apply(photos, policy, seeded(5))
-        assert torch.equal(found, operations.apply(photos.float().div_(255), policy, seeded(5))), policy.name
 
 
 def test_a_field_of_displacements_is_read_as_torchvision_reads_it():
@@ -201,7 +200,7 @@ def test_each_photo_of_a_batch_draws_its_own_magnitude(name):
 def test_a_photo_is_treated_as_it_would_be_alone(name):
     photos, values = noise(3), torch.tensor([0.2, 0.5, 0.9]) * policies.OPERATIONS[name].high
     together = operations.CHANGING[name]
-    extra, knots = torch.rand(3, 3, generator=seeded()), operations.noise(name, 3, seeded())
+    extra, knots = torch.rand(3, 3, generator=seeded()), draws.noise(name, 3, seeded())
     found = together(photos.clone(), movements.Drawn(values, extra, knots))
     for row in range(3):
         here = slice(row, row + 1)
@@ -219,15 +218,15 @@ def test_a_step_strikes_its_share_of_the_photos(probability):
 
 def test_every_sub_policy_is_as_likely_as_any_other():
     policy = Policy("four", ((), (Step("invert"),), (Step("invert"), Step("invert")), (Step("solarize", 1, 1.0),)))
-    operation, _, _ = operations.draw(policy, 4000, seeded())
-    kinds = {name: number for number, name in enumerate(operations.NAMES)}
+    operation, _, _ = draws.draw(policy, 4000, seeded())
+    kinds = {name: number for number, name in enumerate(draws.NAMES)}
     drawn = [tuple(row) for row in operation.tolist()]
     for wanted in [("identity",) * 2, ("invert", "identity"), ("invert",) * 2, ("solarize", "identity")]:
         assert drawn.count(tuple(kinds[name] for name in wanted)) / 4000 == pytest.approx(0.25, abs=0.03)
 
 
 def test_a_drawn_magnitude_has_31_steps_and_a_sign():
-    _, values, _ = operations.draw(only("rotate"), 3000, seeded())
+    _, values, _ = draws.draw(only("rotate"), 3000, seeded())
     found = np.unique(values.numpy().round(3))
     assert len(found) == 61  # 30 to each side, and 0
     np.testing.assert_allclose(found, np.linspace(-135, 135, 61), atol=0.01)
@@ -235,9 +234,9 @@ def test_a_drawn_magnitude_has_31_steps_and_a_sign():
 
 
 def test_a_given_magnitude_is_kept():
-    _, values, _ = operations.draw(only("rotate", 1.0, 0.2), 50, seeded())
+    _, values, _ = draws.draw(only("rotate", 1.0, 0.2), 50, seeded())
     assert set(values[:, 0].tolist()) == {-27.0, 27.0}
-    _, values, _ = operations.draw(only("solarize", 1.0, 0.25), 50, seeded())
+    _, values, _ = draws.draw(only("solarize", 1.0, 0.25), 50, seeded())
     assert set(values[:, 0].tolist()) == {0.75}
 
 
@@ -263,12 +262,22 @@ def test_composed_movements_are_what_they_are_one_by_one():
     moving = (Step("shift_x", 1, 0.5), Step("rotate", 1, 0.1), Step("shear_y", 1, 0.2))
     generator = seeded(5)
     found = operations.apply(photos.clone(), Policy("three", (moving,)), generator)
-    _, values, _ = operations.draw(Policy("three", (moving,)), 2, seeded(5))
+    _, values, _ = draws.draw(Policy("three", (moving,)), 2, seeded(5))
     one_by_one = photos.clone()
     for place, step in enumerate(moving):
         one_by_one = operations.perform(one_by_one, step.operation, values[:, place], seeded())
     inside = (slice(None), slice(None), slice(20, 40), slice(15, 30))
     torch.testing.assert_close(found[inside], one_by_one[inside], atol=0.06, rtol=0)  # thrice resampled is softer
+
+
+@pytest.mark.parametrize("as_given", [lambda photos: photos, in_bytes], ids=["float", "bytes"])
+def test_a_shift_by_more_than_a_side_mirrors_at_both_edges(as_given):
+    """Ten steps of a policy may add up to it."""
+    photos, half = noise(2), WIDTH // 2
+    waiting = operations.Waiting(as_given(photos))
+    waiting.matrices[:, 0, 2], waiting.moved[:] = -2 * 1.5, True  # one and a half widths to the right
+    wanted = torch.cat([photos[..., half:], photos.flip(3)[..., :half]], dim=3)
+    torch.testing.assert_close(waiting.finished(), wanted, atol=1e-4, rtol=0)
 
 
 def test_the_edge_is_mirrored_never_black():

@@ -1,0 +1,154 @@
+"""What a processor does to photos of bytes, in one pass over each; compiled by Numba when first called, then cached.
+
+`development` says when this is used, and does the same with PyTorch elsewhere.
+"""
+
+import numba
+import numpy as np
+
+from mask_lib.retouching import GREY_WEIGHTS
+
+STILL, PLACED, WARPED = range(3)  # how a photo moves: not at all, by whole pixels, or in between
+
+# Without the interpreter's lock, so that threads share the work; as on any device, a division by 0 is no error.
+compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
+
+
+@compiled
+def developed(photos, tables, moves, to_input, out, rows):
+    """Write the photos `rows` of (B, C, H, W) uint8 to `out`, (B, C, H, W) float32; H and W are 2 at least.
+
+    tables: (B, C, 256) float32, what becomes of each level. moves: (B,) STILL, PLACED or WARPED.
+    to_input: (B, 2, 3) float32, from the output's pixels to the input's.
+    """
+    upright = np.empty(out.shape[1:], np.float32)
+    for row in rows:
+        down, right = 0, 0
+        if moves[row] == PLACED:
+            down, right = -int(to_input[row, 1, 2]), -int(to_input[row, 0, 2])
+        looked_up(photos[row], tables[row], down, right, upright if moves[row] == WARPED else out[row])
+        if moves[row] == WARPED:
+            warped(upright, to_input[row], out[row])
+
+
+@compiled
+def looked_up(photo, table, down, right, out):
+    """(C, H, W) uint8 by a (C, 256) table, shifted by whole pixels, in which the edge is mirrored."""
+    channels, height, width = photo.shape
+    first, last = max(right, 0), width + min(right, 0)
+    for channel in range(channels):
+        levels = table[channel]
+        for row in range(height):
+            source, target = photo[channel, mirrored(row - down, height)], out[channel, row]
+            stays, place = source[first - right : last - right], target[first:last]
+            for column in range(place.size):
+                place[column] = levels[stays[column]]
+            for column in beyond(right, width):
+                target[column] = levels[source[mirrored(column - right, width)]]
+
+
+@compiled
+def beyond(by, side):
+    """The places of a side shifted by less than its length to which nothing comes but its mirror image."""
+    return range(by) if by > 0 else range(side + by, side)
+
+
+@compiled
+def mirrored(place, side):
+    """A place less than a side's length beyond it, in the mirror of the edge."""
+    return -1 - place if place < 0 else 2 * side - 1 - place if place >= side else place
+
+
+@compiled
+def warped(photo, to_input, out):
+    """(C, H, W) float32 read bilinearly where a (2, 3) matrix says, in pixels; the edge is mirrored."""
+    channels, height, width = photo.shape
+    one, half, two = np.float32(1), np.float32(0.5), np.float32(2)
+    wide, tall = np.float32(width), np.float32(height)
+    corner = np.empty(width, np.int32)  # upper left of the four pixels that each one is made of
+    upper_left, upper_right, lower_left, lower_right = [np.empty(width, np.float32) for _ in range(4)]  # shares
+    for row in range(height):
+        from_x = to_input[0, 1] * np.float32(row) + to_input[0, 2]
+        from_y = to_input[1, 1] * np.float32(row) + to_input[1, 2]
+        for column in range(width):
+            x = abs(to_input[0, 0] * np.float32(column) + from_x + half)
+            y = abs(to_input[1, 0] * np.float32(column) + from_y + half)
+            x -= np.floor(x * (half / wide)) * (two * wide)
+            y -= np.floor(y * (half / tall)) * (two * tall)
+            x = min(max(min(x, two * wide - x) - half, np.float32(0)), wide - one)
+            y = min(max(min(y, two * tall - y) - half, np.float32(0)), tall - one)
+            left, top = min(np.floor(x), wide - two), min(np.floor(y), tall - two)
+            x, y = x - left, y - top
+            corner[column] = np.int32(top) * np.int32(width) + np.int32(left)
+            lower_right[column] = x * y
+            lower_left[column] = y - x * y
+            upper_right[column] = x - x * y
+            upper_left[column] = one - x - y + x * y
+        for channel in range(channels):
+            plane, target = photo[channel].reshape(height * width), out[channel, row]
+            for column in range(width):
+                at = np.uint32(corner[column])
+                target[column] = (
+                    upper_left[column] * plane[at]
+                    + upper_right[column] * plane[at + np.uint32(1)]
+                    + lower_left[column] * plane[at + np.uint32(width)]
+                    + lower_right[column] * plane[at + np.uint32(width + 1)]
+                )
+
+
+@compiled
+def counted(photos, counts, rows):
+    """Write to (B, C, 256) int64 how often each level occurs in the channels of the photos `rows`."""
+    channels, height, width = photos.shape[1:]
+    for row in rows:
+        for channel in range(channels):
+            found = counts[row, channel]
+            found[:] = 0
+            for line in range(height):
+                for column in range(width):
+                    found[photos[row, channel, line, column]] += 1
+
+
+@compiled
+def saturated(photos, values, rows):
+    """Move the photos `rows` of (B, 3, H, W) float32 away from or towards grey by 1 + values, (B,), as `retouching`."""
+    weights = np.array(GREY_WEIGHTS, np.float32)
+    for row in rows:
+        factor = np.float32(1) + values[row]
+        for line in range(photos.shape[2]):
+            red, green, blue = photos[row, 0, line], photos[row, 1, line], photos[row, 2, line]
+            for column in range(red.size):
+                grey = weights[0] * red[column] + weights[1] * green[column] + weights[2] * blue[column]
+                grey *= np.float32(1) - factor
+                red[column] = within(grey + factor * red[column])
+                green[column] = within(grey + factor * green[column])
+                blue[column] = within(grey + factor * blue[column])
+
+
+@compiled
+def sharpened(photos, values, rows):
+    """Move the photos `rows` of (B, C, H, W) float32 away from or towards a smooth copy, as `retouching.sharpness`."""
+    channels, height, width = photos.shape[1:]
+    above, here, three = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
+    for row in rows:
+        factor = np.float32(1) + values[row]
+        rest = (np.float32(1) - factor) / np.float32(13)
+        for channel in range(channels):
+            photo = photos[row, channel]
+            above[:] = photo[0]
+            for line in range(1, height - 1):
+                target, below = photo[line], photo[line + 1]
+                for column in range(width):
+                    here[column] = target[column]
+                    three[column] = above[column] + here[column] + below[column]
+                for column in range(width - 2):
+                    middle = here[column + 1]
+                    smooth = three[column] + three[column + 1] + three[column + 2] + np.float32(4) * middle
+                    target[column + 1] = within(factor * middle + rest * smooth)
+                above[:] = here
+
+
+@compiled
+def within(number):
+    """A float32 no less than 0 and no more than 1."""
+    return min(max(number, np.float32(0)), np.float32(1))
