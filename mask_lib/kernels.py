@@ -6,8 +6,6 @@
 import numba
 import numpy as np
 
-from mask_lib.retouching import GREY_WEIGHTS
-
 STILL, PLACED, WARPED = range(3)  # how a photo moves: not at all, by whole pixels, or in between
 
 # Without the interpreter's lock, so that threads share the work; as on any device, a division by 0 is no error.
@@ -112,13 +110,14 @@ def counted(photos, counts, rows):
 @compiled
 def saturated(photos, values, rows):
     """Move the photos `rows` of (B, 3, H, W) float32 away from or towards grey by 1 + values, (B,), as `retouching`."""
-    weights = np.array(GREY_WEIGHTS, np.float32)
     for row in rows:
         factor = np.float32(1) + values[row]
         for line in range(photos.shape[2]):
             red, green, blue = photos[row, 0, line], photos[row, 1, line], photos[row, 2, line]
             for column in range(red.size):
-                grey = weights[0] * red[column] + weights[1] * green[column] + weights[2] * blue[column]
+                # The cache would not notice a change to retouching.GREY_WEIGHTS, if these were imported.
+                grey = np.float32(0.2989) * red[column] + np.float32(0.587) * green[column]
+                grey += np.float32(0.114) * blue[column]
                 grey *= np.float32(1) - factor
                 red[column] = within(grey + factor * red[column])
                 green[column] = within(grey + factor * green[column])

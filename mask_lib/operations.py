@@ -163,8 +163,8 @@ def parted(todo: Iterable[Share], names: Container[str]) -> tuple[list[Share], l
 
 
 def rows_of(todo: Iterable[Share]) -> np.ndarray:
-    """(n,) int64: the photos of all shares together."""
-    return np.concatenate([np.empty(0, np.int64), *(share.rows for share in todo)])
+    """(n,) int64, ascending: the photos of all shares together."""
+    return np.sort(np.concatenate([np.empty(0, np.int64), *(share.rows for share in todo)]))
 
 
 def at_a_time(photos: torch.Tensor) -> int:

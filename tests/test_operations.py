@@ -169,14 +169,27 @@ def test_photos_stay_photos(name, channels):
     assert torch.equal(found, photos) != changed
 
 
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("as_given", [torch.clone, in_bytes], ids=["float", "bytes"])
 @pytest.mark.parametrize("preset", ["randaugment", "trivialaugment", "seed"])
-def test_the_seed_gives_the_photos_whatever_the_size_of_the_parts(preset, monkeypatch):
+def test_the_seed_gives_the_photos_whatever_the_size_of_the_parts(preset, as_given, size, monkeypatch):
     photos = noise(24)
-    first = operations.apply(photos.clone(), policies.PRESETS[preset], seeded(3))
-    monkeypatch.setattr(operations, "CACHED", 1)
-    again = operations.apply(photos.clone(), policies.PRESETS[preset], seeded(3))
-    torch.testing.assert_close(first, again, atol=1e-5, rtol=0)
-    assert not torch.equal(first, operations.apply(photos.clone(), policies.PRESETS[preset], seeded(4)))
+    first = operations.apply(as_given(photos), policies.PRESETS[preset], seeded(3))
+    monkeypatch.setattr(operations, "at_a_time", lambda photos: size)
+    again = operations.apply(as_given(photos), policies.PRESETS[preset], seeded(3))
+    torch.testing.assert_close(first, again, atol=2e-5, rtol=0)
+    assert not torch.equal(first, operations.apply(as_given(photos), policies.PRESETS[preset], seeded(4)))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_photos_that_wait_for_different_operations_are_moved_together(count):
+    """Three operations, after the second of which photos of any two rows are moved in one part."""
+    ends = [(Step("sharpness"), Step("rotate"), Step(name)) for name in ("contrast", "equalize", "blur")]
+    for seed in range(8):
+        for photos in (noise(count), in_bytes(noise(count))):
+            found = operations.apply(photos, Policy("ends", tuple(ends)), seeded(seed))
+            assert found.isfinite().all()
+            assert found.shape == photos.shape
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
