@@ -19,6 +19,7 @@ from mask_lib import movements
 # Numba takes most of a second to import: kernels is imported where it is used.
 
 LEVELS = 256
+MOST_CHANNELS = 4  # for which `kernels` have room
 SPARE: deque[np.ndarray] = deque(maxlen=1)  # memory of a batch that nothing holds any more
 COMPILED = {"saturation": "saturated", "sharpness": "sharpened"}  # operations and their `kernels`
 
@@ -83,15 +84,11 @@ def develop(
     if by_kernels(photos):
         from mask_lib import kernels
 
-        kinds = np.select(
-            [movements.stays(to_input), movements.shifts_only(to_input)],
-            [kernels.STILL, kernels.PLACED],
-            kernels.WARPED,
-        )
-        moves, in_pixels = np.empty(len(photos), np.int64), np.empty((len(photos), 2, 3), np.float32)
-        moves[rows], in_pixels[rows] = kinds, movements.in_pixels(to_input, *photos.shape[2:])
-        given = photos.numpy(), tables[:, :, 0].numpy(), moves, in_pixels, out.numpy()
-        share_out(functools.partial(kernels.developed, *given), rows[kinds.argsort()])
+        in_pixels, resampled = np.empty((len(photos), 2, 3), np.float32), np.empty(len(photos), bool)
+        in_pixels[rows] = movements.in_pixels(to_input, *photos.shape[2:])
+        resampled[rows] = ~movements.shifts_only(to_input)
+        given = photos.numpy(), tables[:, :, 0].numpy(), in_pixels, resampled, out.numpy()
+        share_out(functools.partial(kernels.developed, *given), rows[resampled[rows].argsort()])
     else:
         at = torch.from_numpy(rows).to(photos.device)
         levels = photos.index_select(0, at)
@@ -109,21 +106,25 @@ def retouch(batch: torch.Tensor, name: str, rows: np.ndarray, values: torch.Tens
 
 
 def by_kernels(photos: torch.Tensor) -> bool:
-    """Whether `kernels` can have these (B, C, H, W) photos: on a processor, and more than a line of pixels."""
-    return photos.device.type == "cpu" and min(photos.shape[2:]) >= 2
+    """Whether `kernels` can have (B, C, H, W) photos: on a processor, of few channels, more than a line of pixels."""
+    return photos.device.type == "cpu" and photos.shape[1] <= MOST_CHANNELS and min(photos.shape[2:]) >= 2
 
 
 def share_out(work: Callable[[np.ndarray], None], rows: np.ndarray) -> None:
     """Have `work` done on (n,) int64 rows, on as many threads as PyTorch has; neighbours go to different ones."""
-    threads = torch.get_num_threads()
-    parts = [np.ascontiguousarray(rows[number::threads]) for number in range(min(threads, len(rows)))]
-    list(pool(threads).map(work, parts))
+    threads = min(torch.get_num_threads(), len(rows))
+    parts = [np.ascontiguousarray(rows[number::threads]) for number in range(threads)]
+    others = [helpers().submit(work, part) for part in parts[1:]]
+    for part in parts[:1]:
+        work(part)
+    for other in others:
+        other.result()
 
 
-@functools.lru_cache(maxsize=1)
-def pool(threads: int) -> ThreadPoolExecutor:
+@functools.cache
+def helpers() -> ThreadPoolExecutor:
     """Threads that wait for work."""
-    return ThreadPoolExecutor(threads, thread_name_prefix="develop")
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="develop")
 
 
-os.register_at_fork(after_in_child=pool.cache_clear)  # a process that forks leaves its threads behind
+os.register_at_fork(after_in_child=helpers.cache_clear)  # a process that forks leaves its threads behind

@@ -61,7 +61,7 @@ def test_bytes_become_what_the_same_photos_in_float_become(name):
     torch.testing.assert_close(found, operations.apply(photos.float() / 255, POLICIES[name], seeded(3)), **CLOSE)
 
 
-@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("channels", [1, 3, 4, 6])
 @pytest.mark.parametrize("side", [(2, 2), (2, 9), (7, 3), (64, 64)])
 def test_any_size_and_number_of_channels_will_do(channels, side):
     photos = photos_of(12, channels, *side)
