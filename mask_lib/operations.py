@@ -74,12 +74,14 @@ class Waiting:
             self.turn(share)
         if self.batch.shape[1] != 3:
             _, todo = parted(todo, NEEDS_COLOURS)
-        _, must_follow = parted(todo, AT_ANY_TIME & retouching.TONES.keys() if last else AT_ANY_TIME)
-        rows = rows_of(must_follow)
+        # Movements that wait come first, but for what may be done at any time: then they go on waiting.
+        _, follow = parted(todo, AT_ANY_TIME & retouching.TONES.keys() if last else AT_ANY_TIME)
+        rows = rows_of(follow)
         self.move(rows[self.moved[rows]])
         tones, todo = parted(todo, retouching.TONES)
-        todo += [share.of(~self.raw[share.rows]) for share in tones]
         self.tone([share.of(self.raw[share.rows]) for share in tones])
+        # The rest needs pixels. In the end all bytes are developed at once, moved if they are to be.
+        todo += [share.of(~self.raw[share.rows]) for share in tones]
         if last:
             self.move(self.raw.nonzero()[0])
         rows = rows_of(todo)
@@ -138,9 +140,8 @@ class Waiting:
             some = rows[start : start + self.size]
             place = evenly_spaced(some)
             if place is None:
-                self.keep(
-                    some, operation(self.batch.index_select(0, torch.tensor(some, device=self.batch.device)), part)
-                )
+                at = torch.tensor(some, device=self.batch.device)
+                self.keep(some, operation(self.batch.index_select(0, at), part))
             else:
                 photos = self.batch[place]
                 changed = operation(photos, part)
