@@ -9,8 +9,16 @@ import numpy as np
 CHANNELS = 4  # that a pixel has room for
 
 numba.config.SLP_VECTORIZE = 1  # makes vectors of what is not a loop: `warped` takes half the time
-# Without the interpreter's lock, so that threads share the work; as on any device, a division by 0 is no error.
-compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
+
+
+def compiled(function):
+    """The function compiled, without the interpreter's lock; cached if there is a folder that may be written to."""
+    # As on any device, a division by 0 is no error.
+    options = {"nogil": True, "error_model": "numpy"}
+    try:
+        return numba.njit(cache=True, **options)(function)
+    except RuntimeError:
+        return numba.njit(**options)(function)
 
 
 @compiled

@@ -2,6 +2,8 @@
 
 import gc
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -137,3 +139,24 @@ def test_a_forked_process_starts_threads_of_its_own():
         same = torch.equal(augment.augment(photos_of(), "trivialaugment", seeded(4)), wanted)
         os._exit(0 if same else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_where_nothing_may_be_written_kernels_are_compiled_without_a_cache():
+    code = """
+import numba, torch
+
+def njit(cache=False, njit=numba.njit, **options):
+    def decorated(function):
+        if cache:
+            raise RuntimeError("no locator available")  # as in a folder of somebody else's, without a home
+        return njit(**options)(function)
+    return decorated
+
+numba.njit = njit
+from mask_lib import operations, policies
+photos = torch.zeros(3, 1, 8, 8, dtype=torch.uint8)
+print(operations.apply(photos, policies.PRESETS["trivialaugment"], torch.Generator()).shape)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "[3, 1, 8, 8]" in done.stdout
