@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import Page
 from tiny_project import environment
@@ -55,21 +56,29 @@ def serving(kind: str, folder: Path) -> Iterator[str]:
             command(kind, folder), env=environment(folder) | own, cwd=folder, stdout=text, stderr=text
         )
     try:
-        runtime = places / "runtime"
-        until(lambda: list(runtime.glob("jpserver-*.json")) or server.poll() is not None, "the server starts")
+        url = until(lambda: address(places / "runtime") or server.poll() is not None, "the server starts")
         assert server.poll() is None, (places / "server.log").read_text()
-        yield files.read_json(next(runtime.glob("jpserver-*.json")))["url"]
+        yield url
     finally:
         server.terminate()
         server.wait(timeout=30)
 
 
-def until(condition: Callable[[], object], what: str, seconds: float = 60) -> None:
-    """Wait until something holds; name it if it does not come."""
+def address(runtime: Path) -> str | None:
+    """Where the server says that it is, once it has said it to the end."""
+    for path in runtime.glob("jpserver-*.json"):
+        with contextlib.suppress(ValueError):
+            return files.read_json(path)["url"]
+    return None
+
+
+def until(condition: Callable[[], Any], what: str, seconds: float = 60) -> Any:
+    """Wait until something holds, and give it; name it if it does not come."""
     deadline = time.monotonic() + seconds
-    while not condition():
+    while not (found := condition()):
         assert time.monotonic() < deadline, f"after {seconds} s still waiting until {what}"
         time.sleep(0.05)
+    return found
 
 
 def open_notebook(page: Page, address: str, kind: str, name: str) -> None:
