@@ -182,14 +182,18 @@ def test_the_seed_gives_the_photos_whatever_the_size_of_the_parts(preset, as_giv
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
-def test_photos_that_wait_for_different_operations_are_moved_together(count):
-    """Three operations, after the second of which photos of any two rows are moved in one part."""
+def test_photos_that_wait_for_different_operations_are_moved_together(count, monkeypatch):
+    """Their rows come from several shares of the batch; one by one they are moved alike."""
     ends = [(Step("sharpness"), Step("rotate"), Step(name)) for name in ("contrast", "equalize", "blur")]
+    policy = Policy("ends", tuple(ends))
     for seed in range(8):
         for photos in (noise(count), in_bytes(noise(count))):
-            found = operations.apply(photos, Policy("ends", tuple(ends)), seeded(seed))
-            assert found.isfinite().all()
-            assert found.shape == photos.shape
+            together = operations.apply(photos.clone(), policy, seeded(seed))
+            with monkeypatch.context() as patch:
+                patch.setattr(operations, "at_a_time", lambda photos: 1)
+                alone = operations.apply(photos.clone(), policy, seeded(seed))
+            # Equalizing may take a rounding to the next level; a blur's window is the widest one's.
+            assert ((together - alone).abs() > 5e-3).float().mean() < 0.01
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
