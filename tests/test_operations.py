@@ -36,8 +36,7 @@ def eight_bits(operation):
 #    where noise has its steepest edges. Compared where nothing from beyond the edge is read: torchvision fills it
 #    with black, ours mirrors.
 #  - FLOAT: the same arithmetic in float32, in another order.
-#  - LEVEL: torchvision rounds to whole grey levels of 8 bits, here and there to a neighbouring one.
-MOVED, FLOAT, LEVEL = 2e-3, 1e-5, 1.01 / 255
+MOVED, FLOAT = 2e-3, 1e-5
 AGAINST_TORCHVISION = {
     "flip": (lambda photos, value: vision.horizontal_flip(photos), [0.0], MOVED),
     "rotate": (lambda photos, value: vision.rotate(photos, value, **BILINEAR), [-135.0, -10.0, 33.0], MOVED),
