@@ -74,7 +74,7 @@ lab: setup ## open JupyterLab on the notebooks; LAB_OPTIONS adds options, such a
 lint: setup ## check style, and the notebooks for outputs, stray parameters and code that belongs in mask_lib
 	$(PYTHON) -m ruff check mask_lib tests benchmarks notebooks
 	$(PYTHON) -m ruff format --check mask_lib tests benchmarks notebooks
-	$(PYTHON) -m pytest -n 0 tests/test_notebooks_hygiene.py tests/test_reading_order.py
+	$(PYTHON) -m pytest -n 0 tests/notebooks/test_notebooks_hygiene.py tests/test_wings.py
 
 bench: setup ## run the benchmarks one after another, but for expected.py, which takes half an hour
 	@for script in $(filter-out %/timing.py %/expected.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(PYTHON) "$$script"; done

@@ -13,8 +13,11 @@ import os
 import sys
 from pathlib import Path
 
-from mask_lib import archives, cells, files, headless, parameters, searched
-from mask_lib.config import WEIGHTS_BY_NAME
+from mask_lib.augment import search as policy_search_files
+from mask_lib.base import files
+from mask_lib.base.config import WEIGHTS_BY_NAME
+from mask_lib.data import archives
+from mask_lib.headless import cells, parameters, runner
 from snakemake.exceptions import WorkflowError
 
 
@@ -43,7 +46,7 @@ def settings(notebook, run=None, **chain):
     and what `--config` gives goes before all, a run's own settings too.
     """
     try:
-        declared = cells.declared(source(notebook))
+        declared = cells.declared_parameters(source(notebook))
         values = {name: value for name, value in chain.items() if name in declared} | config
         given = {name: value for name, value in workflow.config_settings.config.items() if name in declared}
         return parameters.choose(source(notebook), values, given | ({"run": run} if run else {}), "configuration")
@@ -53,13 +56,13 @@ def settings(notebook, run=None, **chain):
 
 def held(notebook, run, **values):
     """What a step of one run is run with, where the chain allows but these values, whatever the configuration says."""
-    declared = cells.declared(source(notebook))
+    declared = cells.declared_parameters(source(notebook))
     return settings(notebook, run) | {name: value for name, value in values.items() if name in declared}
 
 
 def setting(notebook, name):
     """One value that a step runs with."""
-    return (cells.declared(source(notebook)) | settings(notebook))[name]
+    return (cells.declared_parameters(source(notebook)) | settings(notebook))[name]
 
 
 def all_cores():
@@ -96,7 +99,7 @@ def named_by(run):
     made += weights_of(other) if other in RUNS else []
     is_made = policy.endswith(".json") and relative(policy) == f"{OUTPUT}/search/best_policy.json"
     is_there = policy.endswith(".json") and files.project_path(policy).is_file()
-    made += FOUND if policy == searched.SEARCHED else []
+    made += FOUND if policy == policy_search_files.SEARCHED else []
     return [*made, *([relative(policy)] if is_made or is_there else []), *first_weights(run)]
 
 
@@ -113,7 +116,7 @@ def first_weights(run):
 
 
 def teaching(run):
-    """How the pseudo-labels of a run are chosen, as options of mask_lib.self_training; none where nothing is said."""
+    """How the pseudo-labels of a run are chosen, as options of mask_lib.ensemble.self_training; none where nothing is said."""
     given = {name: value for name, value in workflow.config_settings.config.items() if name in parameters.TEACHING}
     values = parameters.teaching(config, run, given, "configuration")
     said = {name: value for name, value in values.items() if value != parameters.TEACHING[name]}
@@ -125,7 +128,7 @@ try:
     RUNS = parameters.planned_runs(config)
 except ValueError as error:
     raise WorkflowError(str(error))
-os.environ.update(headless.quicker())  # for the steps that are no notebooks
+os.environ.update(runner.quicker())  # for the steps that are no notebooks
 PYTHON = sys.executable
 OUTPUT = relative(setting("00_prepare_data", "output_dir"))
 DATA = files.project_path(setting("00_prepare_data", "data_dir"))
@@ -298,7 +301,7 @@ rule pseudo_labels:
     resources:
         gpu=1,
     shell:
-        "{PYTHON:q} -m mask_lib.self_training {params.options} {params.data:q} {params.output:q} {wildcards.run:q}"
+        "{PYTHON:q} -m mask_lib.ensemble.self_training {params.options} {params.data:q} {params.output:q} {wildcards.run:q}"
 
 
 rule infer:
@@ -375,4 +378,4 @@ rule gain:
     resources:
         gpu=1,
     shell:
-        "{PYTHON:q} -m mask_lib.gain {params.data:q} {params.output:q} {wildcards.run:q}"
+        "{PYTHON:q} -m mask_lib.training.gain {params.data:q} {params.output:q} {wildcards.run:q}"

@@ -16,11 +16,12 @@ import torch
 from torch.nn import functional
 from torchvision.transforms import InterpolationMode, v2
 
-from mask_lib import augment, devices, policies
+from mask_lib.augment import apply, policy
+from mask_lib.models import devices
 
 THREADS, ROUNDS = 2, 15
 STEPS, WARM_UP = 20, 5  # on a GPU
-POLICY = policies.PRESETS["trivialaugment"]
+POLICY = policy.PRESET_POLICIES["trivialaugment"]
 
 
 def smooth_photos(count: int, side: int) -> torch.Tensor:
@@ -46,7 +47,7 @@ def one_by_one(photos: torch.Tensor, interpolation: InterpolationMode) -> Callab
 
 
 def in_batches(photos: torch.Tensor) -> Callable[[int], torch.Tensor]:
-    return lambda seed: augment.augment(photos, POLICY, torch.Generator().manual_seed(seed))
+    return lambda seed: apply.augment(photos, POLICY, torch.Generator().manual_seed(seed))
 
 
 def against_torchvision(side: int, batch_size: int) -> None:

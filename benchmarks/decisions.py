@@ -11,7 +11,7 @@ from pathlib import Path
 
 import timing
 
-from mask_lib import decisions, standing
+from mask_lib.relabel import decision_log
 
 PEOPLE = 2_700
 PHOTOS = ("normal", "incorrect_mask", "mask1", "mask2", "mask3", "mask4", "mask5")
@@ -19,7 +19,7 @@ PHOTOS = ("normal", "incorrect_mask", "mask1", "mask2", "mask3", "mask4", "mask5
 
 def written(folder: Path, count: int) -> Path:
     """A log as an annotator leaves it who went several times through all photos."""
-    log = decisions.DecisionLog(decisions.log_path(folder, "anna"), "anna")
+    log = decision_log.DecisionLog(decision_log.log_path(folder, "anna"), "anna")
     entry = {"path": "0", "field": "mark", "old": None, "new": "wrong", "reason": "inspect", "sha256": "ab" * 32}
     (made,) = log.append([{**entry, "source_score": None}])
     with log.path.open("w", encoding="utf-8") as handle:
@@ -33,7 +33,7 @@ def written(folder: Path, count: int) -> Path:
 def main(count: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         path = written(Path(name), count)
-        opened = timing.median(lambda: standing.replay(decisions.DecisionLog(path, "anna").decisions))
+        opened = timing.median(lambda: decision_log.replay(decision_log.DecisionLog(path, "anna").decisions))
         bare = timing.median(lambda: [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()])
     print(f"{count:,} decisions: opened in {opened:.2f} s; bare JSON {bare / opened:.0%} of that")
 

@@ -12,10 +12,9 @@ import numpy as np
 import pandas as pd
 import timing
 
-from mask_lib import blending, calibration, choosing
-from mask_lib.ensemble import COLUMNS, weighted_mean
-from mask_lib.labels import CLASS_COUNT
-from mask_lib.out_of_fold import OutOfFold
+from mask_lib.base.labels import CLASS_COUNT
+from mask_lib.ensemble import blending, calibration
+from mask_lib.ensemble.members import COLUMNS, OutOfFold, weighted_mean
 
 PHOTOS_A_PERSON = 7
 
@@ -53,10 +52,10 @@ def main(models: int, photos: int) -> None:
     person = np.arange(photos) // PHOTOS_A_PERSON
     keys = pd.DataFrame({"path": np.arange(photos).astype(str), "person": person, "label": truth})
     found = OutOfFold([f"run{number}" for number in range(models)], keys, members)
-    whole = timed("the recipe of 07_ensemble", lambda: choosing.choose(found))
+    whole = timed("the recipe of 07_ensemble", lambda: blending.choose(found))
     recipe = blending.fit(members, truth)
-    whole += timed("each member's part in it", lambda: choosing.contributions(found, recipe))
-    whole += timed("its scores out of fold", lambda: choosing.intervals(found, choosing.given(found, [1.0] * models)))
+    whole += timed("each member's part in it", lambda: blending.contributions(found, recipe))
+    whole += timed("its scores out of fold", lambda: blending.intervals(found, blending.given(found, [1.0] * models)))
     print(f"07_ensemble in whole: {whole:.2f} s, {whole / asked:.1f} x weighted mean and greedy selection")
 
 

@@ -13,7 +13,10 @@ from pathlib import Path
 
 import yaml
 
-from mask_lib import expected, files, headless, sample
+from mask_lib.base import files
+from mask_lib.ensemble import expected_score
+from mask_lib.headless import runner
+from mask_lib.sample import paint
 
 DEMO = files.PROJECT / "notebooks" / "params" / "demo.yml"
 OUTPUT = files.PROJECT / "outputs" / "expected"
@@ -24,7 +27,7 @@ RUN = "heads"  # of demo.yml: one run is enough to ask, and takes half the time
 def submission_of(seed: int) -> Path:
     """Paint a set and take it through the chain of demo.yml; where its submission lies. Raises CalledProcessError."""
     folder = OUTPUT / str(seed)
-    sample.paint(folder / "data", seed=seed, **SIZE)
+    paint.paint(folder / "data", seed=seed, **SIZE)
     experiment = yaml.safe_load(DEMO.read_text())
     experiment |= {"data_dir": str(folder / "data"), "output_dir": str(folder), "seed": seed}
     experiment["runs"] = {RUN: experiment["runs"][RUN] | {"compare_with": ""}}  # there is no other
@@ -35,7 +38,7 @@ def submission_of(seed: int) -> Path:
         subprocess.run(
             [*command, "--configfile", settings],
             cwd=files.PROJECT,
-            env=os.environ | headless.quicker(),
+            env=os.environ | runner.quicker(),
             check=True,
             stdout=log,
             stderr=log,
@@ -47,8 +50,8 @@ def main(sets: int, first: int) -> None:
     held = 0
     for number, seed in enumerate(range(first, first + sets), start=1):
         submission = submission_of(seed)
-        promised = json.loads((submission.parent / expected.FILE).read_text())["metrics"]["macro_f1"]
-        true = sample.score_submission(OUTPUT / str(seed) / "data", submission)["macro_f1"]
+        promised = json.loads((submission.parent / expected_score.FILE).read_text())["metrics"]["macro_f1"]
+        true = paint.score_submission(OUTPUT / str(seed) / "data", submission)["macro_f1"]
         held += promised["low"] <= true <= promised["high"]
         print(
             f"seed {seed}: promised {promised['value']:.3f} ({promised['low']:.3f}–{promised['high']:.3f}), "

@@ -18,12 +18,13 @@ import pandas as pd
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
+from mask_lib.base import files
+from mask_lib.data import layout
+
 sys.path.append(str(Path(__file__).parent.parent / "tests"))  # the tests know how to start a notebook server
 import jupyter_pages
 from browser import find_chromium
 from tiny_project import write_notebook
-
-from mask_lib import files, layout
 
 SIZE = (384, 512)  # width and height of the official set's photos, in pixels
 PACES = {"ten": 0.1, "at_once": 0.0}  # seconds between a photo that is painted and the next key

@@ -23,21 +23,12 @@ import timing
 import torch
 from scipy.stats import spearmanr
 
-from mask_lib import (
-    augment,
-    clean_labels,
-    config,
-    density,
-    devices,
-    files,
-    inference,
-    models,
-    photos,
-    policies,
-    runs,
-    store,
-    training,
-)
+from mask_lib.augment import apply
+from mask_lib.augment.policy import PRESET_POLICIES, SEED_SPACE, random_policy, write_policy
+from mask_lib.base import config, files
+from mask_lib.data import clean_labels, photos, store
+from mask_lib.models import build, devices
+from mask_lib.training import dataset, loop, policy_search, runs
 
 REPEATS, WARM_UP = 6, 2
 POLICIES, EPOCHS, TRAIN, FOLDS, VIEWS = 50, 60, 5700, 2, 2  # the seed's; folds and views are ours
@@ -59,7 +50,7 @@ def seconds(functions: dict[str, Callable[[], object]], device: torch.device) ->
     return {name: statistics.median(one[name] for one in rounds[WARM_UP:]) for name in functions}
 
 
-def toy_fold(architecture: str, side: int, batch: int) -> tuple[training.FoldTraining, density.Judge]:
+def toy_fold(architecture: str, side: int, batch: int) -> tuple[loop.FoldTraining, policy_search.DensityScorer]:
     """A training on noise, and a judge of as many photos as a batch has."""
     device = devices.pick_device()
     images = np.random.default_rng(0).integers(0, 255, (2 * batch, side, side, 3), dtype=np.uint8)
@@ -72,10 +63,12 @@ def toy_fold(architecture: str, side: int, batch: int) -> tuple[training.FoldTra
     )  # fmt: skip
     source = devices.DevicePhotos(opened, device)
     parts = split.assign(split=["train"] * batch + ["val"] * batch)
-    fold = training.FoldTraining(run, 0, parts, source)
-    network = models.build(architecture).to(device, memory_format=torch.channels_last)
+    fold = loop.FoldTraining(run, 0, parts, source)
+    network = build.build_network(architecture).to(device, memory_format=torch.channels_last)
     fold.start(network, network)
-    judge = density.Judge(0, network, source, fold.rows["val"], fold.labels["val"], fold.preprocessing, fold.dtype)
+    judge = policy_search.DensityScorer(
+        0, network, source, fold.rows["val"], fold.labels["val"], fold.preprocessing, fold.dtype
+    )
     return fold, judge
 
 
@@ -84,9 +77,9 @@ def cost(architecture: str, side: int, batch: int) -> None:
     fold, judge = toy_fold(architecture, side, batch)
     plain, _ = toy_fold(architecture, side, batch)
     plain.run = dataclasses.replace(plain.run, augmentation="none")
-    policy, rows = policies.random_policy(np.random.default_rng(0)), np.arange(batch)
+    policy, rows = random_policy(np.random.default_rng(0)), np.arange(batch)
 
-    def train(one: training.FoldTraining) -> None:
+    def train(one: loop.FoldTraining) -> None:
         one.forward.train()
         one.train_step(rows, 0, 0, 1)
 
@@ -95,7 +88,7 @@ def cost(architecture: str, side: int, batch: int) -> None:
             "train": lambda: train(fold),
             "train plainly": lambda: train(plain),
             "score": lambda: judge.score(policy),
-            "augment": lambda: augment.augment(fold.photos.batch(rows), policy, torch.Generator()),
+            "augment": lambda: apply.augment(fold.photos.batch(rows), policy, torch.Generator()),
         },
         fold.device,
     )
@@ -123,16 +116,14 @@ def cost(architecture: str, side: int, batch: int) -> None:
 def correlation(data: Path, output: Path, folder: Path) -> None:
     """Print density score and trained scores of each policy, and how their ranks go together."""
     network = config.Run(augmentation="none", **NETWORK)
-    splits = clean_labels.read_splits(output, small=True)
-    opened = inference.open_photos(data, output, photos.labeled(output), store.Frame.of_run(network))
-    judges = density.judges(dataclasses.replace(network, run="plain"), splits, opened, folder)
-    space = dataclasses.replace(policies.SEED_SPACE, probabilities=(0.25, 0.5, 0.75))
-    contenders = [
-        policies.random_policy(np.random.default_rng(seed), space, f"random {seed}") for seed in range(RANDOM)
-    ]
+    splits = clean_labels.read_clean_splits(output, small=True)
+    opened = dataset.open_photos(data, output, photos.read_labeled(output), store.Frame.of_run(network))
+    judges = policy_search.judges(dataclasses.replace(network, run="plain"), splits, opened, folder)
+    space = dataclasses.replace(SEED_SPACE, probabilities=(0.25, 0.5, 0.75))
+    contenders = [random_policy(np.random.default_rng(seed), space, f"random {seed}") for seed in range(RANDOM)]
     rows = []
-    for number, policy in enumerate([*contenders, *policies.PRESETS.values()]):
-        path = files.shown_path(policies.write(policy, folder / "policies" / f"{number}.json"))
+    for number, policy in enumerate([*contenders, *PRESET_POLICIES.values()]):
+        path = files.shown_path(write_policy(policy, folder / "policies" / f"{number}.json"))
         density_scores = pd.DataFrame([judge.score(policy, VIEWS) for judge in judges]).mean()
         rows.append({"policy": policy.name, **density_scores})
         for seed in range(SEEDS):

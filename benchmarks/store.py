@@ -11,7 +11,7 @@ import numpy as np
 import timing
 from PIL import Image
 
-from mask_lib import store
+from mask_lib.data import store
 
 FRAME = store.Frame(224, 224)
 SOURCE = (384, 512)  # width and height of the official set's photos, in pixels

@@ -12,7 +12,11 @@ import pandas as pd
 import timing
 import torch
 
-from mask_lib import augment, config, devices, models, store, training
+from mask_lib.augment import apply
+from mask_lib.base import config
+from mask_lib.data import store
+from mask_lib.models import build, devices
+from mask_lib.training import loop
 
 STEPS, WARM_UP = 8, 2
 
@@ -28,12 +32,12 @@ def main(architecture: str, side: int, batch_size: int) -> None:
         architecture=architecture, weights="none", image_width=side, image_height=side, batch_size=batch_size,
         augmentation="faces",
     )  # fmt: skip
-    fold = training.FoldTraining(run, 0, split, devices.DevicePhotos(photos, device))
-    network = models.build(architecture).to(device, memory_format=torch.channels_last)
+    fold = loop.FoldTraining(run, 0, split, devices.DevicePhotos(photos, device))
+    network = build.build_network(architecture).to(device, memory_format=torch.channels_last)
     fold.start(network, network)
     network.train()
     rows = np.arange(batch_size)
-    ready = fold.preprocessing.prepared(augment.augment(fold.photos.batch(rows), "none", torch.Generator()))
+    ready = fold.preprocessing.prepared(apply.augment(fold.photos.batch(rows), "none", torch.Generator()))
     target = torch.arange(batch_size, device=device) % 18
 
     def network_alone() -> None:
@@ -44,7 +48,7 @@ def main(architecture: str, side: int, batch_size: int) -> None:
     seconds = partial(timing.median, repeats=STEPS, warm_up=WARM_UP, device=device)
     whole = seconds(lambda: fold.train_step(rows, 0, 0, 1))
     read = seconds(lambda: fold.photos.batch(rows))
-    augmented = seconds(lambda: augment.augment(fold.photos.batch(rows), "faces", torch.Generator())) - read
+    augmented = seconds(lambda: apply.augment(fold.photos.batch(rows), "faces", torch.Generator())) - read
     alone = seconds(network_alone)
     print(f"{architecture} at {side} px, batch {batch_size}, {devices.device_name(device)}")
     print(f"photos/s: {batch_size / whole:,.0f}")

@@ -10,13 +10,14 @@ import time
 import numpy as np
 import torch
 
-from mask_lib import devices, inference, models, store, views
+from mask_lib.data import store
+from mask_lib.models import build, devices, predict
 
 ROUNDS = 5
 KINDS = [(1, "faces"), (4, "faces"), (8, "faces"), (4, "dihedral"), (8, "dihedral")]
 
 
-def seconds(loaded: inference.Loaded, source: devices.DevicePhotos, tta: views.Tta) -> float:
+def seconds(loaded: predict.Loaded, source: devices.DevicePhotos, tta: predict.Tta) -> float:
     """One pass over all photos, on a CPU this process's own time; its result is there, so nothing is left running."""
     clock = time.perf_counter if source.device.type == "cuda" else time.process_time
     started = clock()
@@ -29,10 +30,10 @@ def main(architecture: str, side: int, count: int) -> None:
     images = np.random.default_rng(0).integers(0, 255, (count, side, side, 3), dtype=np.uint8)
     opened = store.Store(images, {str(row): row for row in range(count)}, "", store.Frame(side, side))
     source = devices.DevicePhotos(opened, device)
-    network = models.build(architecture).to(device, memory_format=torch.channels_last)
-    preprocessing = models.preprocessing(architecture, side, side, "stretch")
-    loaded = inference.Loaded(network, preprocessing, devices.dtype_for("auto", device))
-    settings = [views.Tta(*kind) for kind in KINDS]
+    network = build.build_network(architecture).to(device, memory_format=torch.channels_last)
+    preprocessing = build.preprocessing_of(architecture, side, side, "stretch")
+    loaded = predict.Loaded(network, preprocessing, devices.dtype_for("auto", device))
+    settings = [predict.Tta(*kind) for kind in KINDS]
     seconds(loaded, source, settings[0])  # warm up
     rounds = [[seconds(loaded, source, tta) for tta in settings] for _ in range(ROUNDS)]
     fastest = np.min(rounds, axis=0)

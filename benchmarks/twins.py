@@ -19,7 +19,8 @@ import pandas as pd
 import timing
 from PIL import Image
 
-from mask_lib import hashes, photos, sample, twins
+from mask_lib.data import duplicates, hashes, photos
+from mask_lib.sample import paint
 
 OFFICIAL = 31_500  # photos of the official set, 18,900 to learn from and 12,600 to answer
 ROUNDS = 5
@@ -38,8 +39,8 @@ def seconds(function: Callable, values: list) -> float:
 
 def groups(photo_table: pd.DataFrame, data: Path, found: hashes.Hashes) -> list[set]:
     """The groups of copies by each kind of hash."""
-    pairs = twins.find(photo_table, data, found, workers=1)
-    tables = [twins.duplicates(photo_table, found, pairs, kind) for kind in hashes.KINDS]
+    pairs = duplicates.find(photo_table, data, found, workers=1)
+    tables = [duplicates.duplicates(photo_table, found, pairs, kind) for kind in hashes.KINDS]
     return [set(table.groupby("hash")["path"].agg(frozenset)) for table in tables]
 
 
@@ -83,12 +84,12 @@ def compare_hashing(paths: list[Path]) -> float:
 def compare_pairs(few: hashes.Hashes, hashing: float) -> None:
     """Print the time of all pairs by each kind of hash, alone and with a first look at the near ones; and memory."""
     half, many = crowd(few, OFFICIAL // 2), crowd(few, OFFICIAL)
-    for kind, most in twins.DISTANCES.items():
+    for kind, most in duplicates.DISTANCES.items():
         print(f"all pairs by {kind} of {OFFICIAL:,} / hashing them (at most 15% is asked): ", end="")
         report(lambda some, kind=kind, most=most: all_pairs(getattr(some, kind), most), half, many, hashing)
-    count = sum(all_pairs(getattr(many, kind), most) for kind, most in twins.DISTANCES.items())
+    count = sum(all_pairs(getattr(many, kind), most) for kind, most in duplicates.DISTANCES.items())
     print(f"both, and a first look at the {count:,} near pairs / hashing: ", end="")
-    report(lambda some: twins.candidates(some, twins.DISTANCES, True), half, many, hashing)
+    report(lambda some: duplicates.candidates(some, duplicates.DISTANCES, True), half, many, hashing)
 
 
 def report(find: Callable, half: hashes.Hashes, many: hashes.Hashes, hashing: float) -> None:
@@ -101,8 +102,8 @@ def report(find: Callable, half: hashes.Hashes, many: hashes.Hashes, hashing: fl
 def main(people: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         data = Path(name) / "sample"
-        sample.paint(data, people=people, eval_people=max(6, people // 3))
-        photo_table, _ = photos.scan(data)
+        paint.paint(data, people=people, eval_people=max(6, people // 3))
+        photo_table, _ = photos.scan_photos(data)
         paths = photos.files_of(data, photo_table)
         hashing = compare_hashing(paths)
         found = hashes.open_hashes(Path(name) / "hashes", data, photo_table, workers=1)

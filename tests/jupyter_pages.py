@@ -12,7 +12,7 @@ from typing import Any
 from playwright.sync_api import Page
 from tiny_project import environment
 
-from mask_lib import files
+from mask_lib.base import files
 
 MODULES = {"lab": "jupyterlab", "notebook": "notebook"}
 PAGES = {"lab": "lab/tree/{name}?reset", "notebook": "notebooks/{name}"}

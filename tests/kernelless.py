@@ -5,14 +5,14 @@ from typing import Any
 from IPython.core.interactiveshell import InteractiveShell
 from tiny_project import CHECKOUT
 
-from mask_lib import cells
+from mask_lib.headless import cells
 
 
 def executed(shell: InteractiveShell, name: str, **given: Any) -> tuple[dict, list]:
     """The names that the cells of notebooks/`name`.ipynb leave, from its first to its last, and each cell's value."""
     notebook = CHECKOUT / "notebooks" / f"{name}.ipynb"
     shell.reset(new_session=False)
-    shell.user_ns.update(cells.declared(notebook) | given)
+    shell.user_ns.update(cells.declared_parameters(notebook) | given)
     code = [cell for cell in cells.read(notebook) if cell["cell_type"] == "code"]
     done = [shell.run_cell(cell["source"]) for cell in code if not cell["metadata"].get("tags")]
     for one in done:

@@ -20,7 +20,7 @@ from pathlib import Path
 import pandas as pd
 from sitting import open_log, photo_table, shown, suspects_of, type_keys
 
-from mask_lib.review import Review
+from mask_lib.relabel.session import Review
 
 KEYS = ("Enter", "f", "u", "Enter", "u", "f")  # among the suspects: a whole person's four lines, one line, undo
 KILLS_A_LOG = 25  # each opening reads its log from the start

@@ -4,7 +4,7 @@ import numpy as np
 import opinions
 import pandas as pd
 
-from mask_lib import labels
+from mask_lib.base import labels
 
 PEOPLE = 24
 SIDE = 40  # columns of the invented features
@@ -35,7 +35,7 @@ def unknown_people(seed: int = 1, count: int = 12, noise: float = 0.4) -> tuple[
 
 
 def probabilities(mask: list, gender: list, age: list) -> np.ndarray:
-    return labels.joint(np.array([mask]), np.array([gender]), np.array([age]))[0]
+    return labels.joint({"mask": np.array([mask]), "gender": np.array([gender]), "age": np.array([age])})[0]
 
 
 def table(*rows: np.ndarray) -> pd.DataFrame:

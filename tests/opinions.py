@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from mask_lib import labels
+from mask_lib.base import labels
 
 COLUMNS = list(labels.PROBABILITY_COLUMNS)
 MASKS = np.array([0, 0, 0, 0, 0, 1, 2])  # of a person's seven photos

@@ -5,7 +5,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mask_lib import config, files, finished, folds, labels, scores
+from mask_lib.base import config, files, labels, scores
+from mask_lib.data import splits
+from mask_lib.training import run_folder
 
 FOLDS = 3
 PEOPLE = 40
@@ -22,7 +24,7 @@ def prepare(output: Path, people: int = PEOPLE) -> pd.DataFrame:
     photos = pd.DataFrame(rows, columns=["path", "person", "label"])
     table = photos.assign(mask="", gender="", age=pd.NA, split="train")
     files.write_csv(table[["path", "person", "mask", "gender", "age", "label", "split"]], output / "tables/photos.csv")
-    folds.write_splits(folds.make_splits(photos, FOLDS, test_val_share=0.1), output)
+    splits.write_splits(splits.make_splits(photos, FOLDS, test_val_share=0.1), output)
     return photos
 
 
@@ -32,7 +34,7 @@ def write_run(
     """A finished run that answers the share `right` of its photos rightly; its folder."""
     generator, tables, rows = np.random.default_rng(seed), [], []
     folder = output / "runs" / name
-    for fold, split in folds.read_splits(output).items():
+    for fold, split in splits.read_splits(output).items():
         val = split[split["split"] == "val"].reset_index(drop=True)
         truth, other = val["label"].to_numpy(), generator.integers(0, 18, len(val))
         answers = np.where(generator.random(len(val)) < right, truth, other)
@@ -62,10 +64,10 @@ def probabilities(answers: np.ndarray, sure: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(table, columns=COLUMNS)
 
 
-def invented(name: str, rows: list[tuple[str, int, int, float]]) -> finished.FinishedRun:
+def invented(name: str, rows: list[tuple[str, int, int, float]]) -> run_folder.FinishedRun:
     """A run in memory alone; rows of path, label, answer, how sure. The first letter of a path is its person."""
     table = pd.DataFrame(rows, columns=["path", "label", "answer", "sure"])
     table = table.join(probabilities(table["answer"].to_numpy(), table["sure"].to_numpy()))
     table = table.assign(person=table["path"].str[0], fold=0)[["path", "label", *COLUMNS, "fold", "person"]]
     found = {"out_of_fold": {"macro_f1": {"value": 0.5, "low": 0.4, "high": 0.6}}, "folds": [{"fold": 0}]}
-    return finished.FinishedRun(name, Path(name), config.Run(run=name), "CPU", 1, found, pd.DataFrame(), table)
+    return run_folder.FinishedRun(name, Path(name), config.Run(run=name), "CPU", 1, found, pd.DataFrame(), table)

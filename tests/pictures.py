@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mask_lib import labels
+from mask_lib.base import labels
 
 METRICS = ["macro_f1", "accuracy", "mask", "gender", "age"]
 FORMULA = "$^{$"  # between two dollar signs, and no valid formula: drawing it as one raises

@@ -9,8 +9,10 @@ import pandas as pd
 import torch
 import toys
 
-from mask_lib import search, searched, store
-from mask_lib.search_settings import Search
+from mask_lib.augment import search
+from mask_lib.augment.search import Search
+from mask_lib.data import store
+from mask_lib.training import policy_search
 
 NETWORK = {
     "architecture": "test_resnet",
@@ -30,16 +32,16 @@ def settings(**changes) -> Search:
     return Search(**({"search_network": network} | SMALL | changes))
 
 
-def material(data: Path, output: Path) -> search.Material:
+def material(data: Path, output: Path) -> policy_search.SearchData:
     """What `toys.prepare` left, ready to search on."""
     photos = toys.table()
     opened = store.open_store(data / "store", data / "train" / "images", list(photos["path"]), toys.FRAME)
-    return search.Material(toys.splits(photos), opened, output / searched.FOLDER)
+    return policy_search.SearchData(toys.splits(photos), opened, output / search.FOLDER)
 
 
 def run(data: Path, output: Path, **changes) -> pd.DataFrame:
     """Search on the toy set; the trials."""
-    return search.run_search(settings(**changes), material(data, output))
+    return policy_search.run_search(settings(**changes), material(data, output))
 
 
 def run_and_die(data: Path, output: Path, kill_at: int, of: str, together: Any, changes: dict) -> None:
@@ -57,13 +59,13 @@ def run_and_die(data: Path, output: Path, kill_at: int, of: str, together: Any, 
 
 def install_meeting(together: Any) -> None:
     """Let the first trial of a worker wait until the others have theirs."""
-    finish, waits = search.Scorer.finish, iter([together.wait])
+    finish, waits = policy_search.Scorer.finish, iter([together.wait])
 
     def finish_together(*arguments):
         next(waits, lambda: None)()
         return finish(*arguments)
 
-    search.Scorer.finish = finish_together
+    policy_search.Scorer.finish = finish_together
 
 
 def install_death(of: str, kill_at: int) -> None:
@@ -85,7 +87,9 @@ def install_death(of: str, kill_at: int) -> None:
 def context() -> multiprocessing.context.BaseContext:
     """Processes forked from one that has torch loaded but never used."""
     found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload(["mask_lib.verdict"])  # not toys: a fork server does not know the tests' folder
+    found.set_forkserver_preload(
+        ["mask_lib.training.policy_search"]
+    )  # not toys: a fork server does not know the tests' folder
     return found
 
 

@@ -5,25 +5,25 @@ from itertools import pairwise
 
 import numpy as np
 
-from mask_lib import faces, painting
-from mask_lib.labels import Gender, Mask
+from mask_lib.base.labels import Gender, Mask
+from mask_lib.sample import people, portrait
 
 WIDTH, HEIGHT = 96, 128  # pixels
 
 
-def face_of(seed: int = 1, years: int = 40, gender: Gender = Gender.FEMALE) -> faces.Face:
-    return faces.invent_face(np.random.default_rng(seed), gender, "Asian", years)
+def face_of(seed: int = 1, years: int = 40, gender: Gender = Gender.FEMALE) -> people.Face:
+    return people.invent_face(np.random.default_rng(seed), gender, "Asian", years)
 
 
-def shot_of(mask: Mask = Mask.NOT_WORN, seed: int = 2) -> faces.Shot:
+def shot_of(mask: Mask = Mask.NOT_WORN, seed: int = 2) -> people.Shot:
     """An upright photo in the middle of the picture, so that places in it are known."""
-    shot = faces.invent_shot(np.random.default_rng(seed), mask)
+    shot = people.invent_shot(np.random.default_rng(seed), mask)
     return replace(shot, shift=(0.0, 0.0), scale=1.0, angle=0.0, turn=0.0, nod=0.0)
 
 
-def pixels(face: faces.Face, shot: faces.Shot) -> np.ndarray:
+def pixels(face: people.Face, shot: people.Shot) -> np.ndarray:
     """(128, 96, 3) int64 of the portrait."""
-    return np.asarray(painting.portrait(face, shot, WIDTH, HEIGHT)).astype(int)
+    return np.asarray(portrait.portrait(face, shot, WIDTH, HEIGHT)).astype(int)
 
 
 def colour_at(picture: np.ndarray, x: float, y: float) -> np.ndarray:
@@ -32,7 +32,7 @@ def colour_at(picture: np.ndarray, x: float, y: float) -> np.ndarray:
     return picture[row - 1 : row + 2, column - 1 : column + 2].mean(axis=(0, 1))
 
 
-def differences(looks: list[faces.Face]) -> list[float]:
+def differences(looks: list[people.Face]) -> list[float]:
     """How far each pair of neighbours in a list of looks differ, in mean grey levels."""
     pictures = [pixels(look, shot_of()) for look in looks]
     return [float(np.abs(one - other).mean()) for one, other in pairwise(pictures)]

@@ -6,9 +6,9 @@ from typing import Any
 import pandas as pd
 from PIL import Image
 
-from mask_lib import labels
-from mask_lib.decisions import DecisionLog
-from mask_lib.review import Review
+from mask_lib.base import labels
+from mask_lib.relabel.decision_log import DecisionLog
+from mask_lib.relabel.session import Review
 
 STEMS = {"incorrect_mask": "incorrect", "mask1": "worn", "mask2": "worn", "normal": "not_worn"}
 ANNOTATOR = "ann"

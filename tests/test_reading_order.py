@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import mask_lib
-from mask_lib import files
+from mask_lib.base import files
 
 FOLDER = files.PROJECT / "mask_lib"
 MODULES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "__init__")
@@ -33,9 +33,9 @@ def imported_modules(source: str) -> set[str]:
 @pytest.mark.parametrize(
     ("source", "found"),
     [
-        ("import mask_lib.files", {"files"}),
+        ("import mask_lib.base.files", {"files"}),
         ("from mask_lib import files, labels", {"files", "labels"}),
-        ("from mask_lib.labels import encode", {"labels"}),
+        ("from mask_lib.base.labels import encode", {"labels"}),
         ("from . import photos", {"photos"}),
         ("from .photos import scan", {"photos"}),
         ("def f():\n    from mask_lib import models", {"models"}),

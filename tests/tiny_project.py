@@ -9,9 +9,9 @@ from typing import Any
 
 import nbformat
 
-from mask_lib import files
+from mask_lib.base import files
 
-CHECKOUT = Path(files.__file__).parent.parent
+CHECKOUT = Path(files.__file__).parents[2]
 PARAMETERS = 'name = "a"\nepochs = 2\nlearning_rate = 0.1\nresume = False\nfolds = [0]\nanything = None'
 
 

@@ -12,7 +12,11 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from mask_lib import config, files, folds, models, runs, store, training
+from mask_lib.base import config, files
+from mask_lib.data import store
+from mask_lib.data.splits import make_splits, write_splits
+from mask_lib.models import checkpoint
+from mask_lib.training import loop, runs
 
 CLASSES = (0, 4, 8, 9, 13, 17)
 FRAME = store.Frame(width=16, height=24)
@@ -65,7 +69,7 @@ def write_photos(data: Path, photos: pd.DataFrame, split: str = "train", channel
 
 def splits(photos: pd.DataFrame) -> dict[int, pd.DataFrame]:
     """Two folds and a fifth of the people apart."""
-    return folds.make_splits(photos, fold_count=2, test_val_share=0.2, seed=0)
+    return make_splits(photos, fold_count=2, test_val_share=0.2, seed=0)
 
 
 def prepare(data: Path, output: Path, channels: int = 3) -> None:
@@ -80,7 +84,7 @@ def prepare(data: Path, output: Path, channels: int = 3) -> None:
     files.write_csv(
         everything[["path", "person", "mask", "gender", "age", "label", "split"]], output / "tables" / "photos.csv"
     )
-    folds.write_splits(splits(photos), output)
+    write_splits(splits(photos), output)
 
 
 def train(
@@ -105,17 +109,17 @@ def train_and_die(
 ) -> None:
     """Train, and after `kill_at` steps in all die by SIGKILL, at once or in the middle of the next checkpoint."""
     torch.set_num_threads(1)
-    done, train_step = itertools.count(1), training.FoldTraining.train_step
+    done, train_step = itertools.count(1), loop.FoldTraining.train_step
 
     def step_or_die(self, *arguments):
         loss = train_step(self, *arguments)
         if next(done) == kill_at:
             if not in_write:
                 die()
-            models.save_file = lambda tensors, path, metadata: (Path(path).write_bytes(b"half a file"), die())
+            checkpoint.save_file = lambda tensors, path, metadata: (Path(path).write_bytes(b"half a file"), die())
         return loss
 
-    training.FoldTraining.train_step = step_or_die
+    loop.FoldTraining.train_step = step_or_die
     train(data, output, checkpoint_seconds, **changes)
 
 
@@ -129,7 +133,9 @@ def exit_code(
 ) -> int:
     """How `train_and_die` ended, in a process forked from one that has torch loaded but never used."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["mask_lib.runs"])  # not toys: a fork server does not know the tests' folder
+    context.set_forkserver_preload(
+        ["mask_lib.training.runs"]
+    )  # not toys: a fork server does not know the tests' folder
     process = context.Process(target=train_and_die, args=(data, output, kill_at, in_write, seconds, changes))
     process.start()
     process.join(120)

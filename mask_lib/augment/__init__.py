@@ -1,0 +1,1 @@
+"""Photos in, photos out, whatever they show: policy, geometric, color, apply, search."""

@@ -1,0 +1,197 @@
+"""Finding the data folder, and unpacking an archive that comes from elsewhere without trusting it."""
+
+import contextlib
+import fcntl
+import gzip
+import os
+import re
+import shutil
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PureWindowsPath
+
+from mask_lib.base import files
+
+ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz")
+SIZE_LIMIT = 200 * 10**9  # bytes an archive may unpack to
+RATIO_LIMIT = 100  # photos hardly shrink; a file that grows a hundredfold is no photo set
+RATIO_FLOOR = 10**9  # bytes below which the ratio does not matter
+LAYOUT = "train/ (train.csv, images/) and eval/ (info.csv, images/)"
+SEARCH_DEPTH = 3  # levels; the official archive unpacks as input/data/{train,eval}
+JUNK_NAMES = {".ds_store", "thumbs.db", "desktop.ini", "__macosx", ".ipynb_checkpoints"}
+BROKEN = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, NotImplementedError)
+
+
+def is_junk(name: str) -> bool:
+    """Whether a file or folder of this name is litter of an operating system or of Jupyter."""
+    return name.startswith("._") or name.lower() in JUNK_NAMES
+
+
+def leaves_folder(name: str) -> bool:
+    """Whether a name from a table or an archive could lead out of the folder it is meant for.
+
+    Windows' rules are the wider ones (drives, both slashes), so they are used on every system.
+    """
+    path = PureWindowsPath(name)
+    return bool(path.drive or path.root) or ".." in path.parts or "\0" in name
+
+
+def is_archive(path: Path) -> bool:
+    """Whether the file's ending is one of `ENDINGS`, in either case."""
+    return path.name.lower().endswith(ENDINGS)
+
+
+def holds_data(folder: Path) -> bool:
+    """Whether `folder` holds both train/ and eval/."""
+    return (folder / "train").is_dir() and (folder / "eval").is_dir()
+
+
+def folders_with_data(root: Path) -> list[Path]:
+    """The folders nearest to `root`, itself included, that hold train/ and eval/; [] if none is near."""
+    level = [root]
+    for _ in range(SEARCH_DEPTH + 1):
+        found = [folder for folder in level if holds_data(folder)]
+        if found:
+            return found
+        level = [child for folder in level for child in subfolders(folder)]
+    return []
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """The folders inside `folder`, sorted, without junk; [] where it may not be read."""
+    with contextlib.suppress(PermissionError):
+        return sorted(child for child in folder.iterdir() if child.is_dir() and not is_junk(child.name))
+    return []
+
+
+def unpack(archive: Path, unpack_into: Path, size_limit: int = SIZE_LIMIT) -> Path:
+    """Unpack a .zip, .tar, .tar.gz or .tgz into a folder of its own inside `unpack_into`; return that folder.
+
+    The folder's name carries a digest of the archive's size and time: the same archive is unpacked
+    once, a changed one again. It appears when it is whole and not before. Raises ValueError for a
+    broken archive, for a member that is a link, a device or would land outside, and for more bytes
+    than `size_limit`, the free disk or `RATIO_LIMIT` allow; nothing is left behind then.
+    """
+    folder = unpack_into / folder_name(archive)
+    unpack_into.mkdir(parents=True, exist_ok=True)
+    with locked(unpack_into / f".{folder.name}.lock"):
+        if not folder.is_dir():
+            unpack_whole(archive, folder, size_limit)
+    return folder
+
+
+def folder_name(archive: Path) -> str:
+    """A plain folder name for an archive: its own name and 8 hex digits for its size and time."""
+    status = archive.stat()
+    ending = next(ending for ending in ENDINGS if archive.name.lower().endswith(ending))
+    plain = re.sub(r"[^\w-]+", "_", archive.name[: -len(ending)])[:80]
+    return f"{plain}-{files.digest([status.st_size, status.st_mtime_ns])[:8]}"
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a file; it ends with the process, however that ends."""
+    with path.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def unpack_whole(archive: Path, folder: Path, size_limit: int) -> None:
+    """Unpack beside `folder` and rename there at the end. Call it under the lock."""
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    # A process that was killed could not tidy up; the lock says that none is at work here now.
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    extract = extract_zip if archive.name.lower().endswith(".zip") else extract_tar
+    try:
+        extract(archive, temporary, allowed_sizes(archive, temporary, size_limit))
+        temporary.rename(folder)
+        files.flush_folder(folder.parent)
+    except BROKEN as error:
+        raise ValueError(
+            f"{archive} cannot be unpacked ({error or type(error).__name__}): it may be cut short, fetch it again"
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def allowed_sizes(archive: Path, folder: Path, size_limit: int) -> dict[str, int]:
+    """What may not be exceeded, in words, and its number of bytes."""
+    return {
+        "the size limit": size_limit,
+        "the free space on the disk": shutil.disk_usage(folder).free,
+        f"{RATIO_LIMIT} times its packed size": max(RATIO_FLOOR, RATIO_LIMIT * archive.stat().st_size),
+    }
+
+
+def check_size(archive: Path, size: int, allowed: dict[str, int]) -> None:
+    """Raise ValueError if `size` bytes, unpacked, are more than any of `allowed`."""
+    for limit, limit_bytes in allowed.items():
+        if size > limit_bytes:
+            raise ValueError(f"{archive} unpacks to more than {limit_bytes / 1e9:.3g} GB, {limit}: nothing was kept")
+
+
+def check_member(archive: Path, name: str, is_plain: bool) -> None:
+    """Raise ValueError for a member that is neither file nor folder, or that would land outside."""
+    if leaves_folder(name):
+        raise ValueError(f"{archive} holds {name!r}, which would land outside its folder: do not trust this archive")
+    if not is_plain:
+        raise ValueError(f"{archive} holds {name!r}, a link or a device: pack plain files and folders only")
+
+
+def extract_zip(archive: Path, folder: Path, allowed: dict[str, int]) -> None:
+    """Unpack a zip file into `folder`. `zipfile` never writes more bytes than a member's header states."""
+    with zipfile.ZipFile(archive) as handle:
+        members = handle.infolist()
+        check_size(archive, sum(member.file_size for member in members), allowed)
+        for member in members:
+            kind = stat.S_IFMT(member.external_attr >> 16)  # 0 where the zip was not made on Unix
+            check_member(archive, member.filename, kind in (0, stat.S_IFREG, stat.S_IFDIR))
+            if member.flag_bits & 1:
+                raise ValueError(f"{archive} is locked by a password: unpack it yourself and give the folder")
+        for member in files.progress(members, what="unpacking", unit="file"):
+            handle.extract(member, folder)
+
+
+def extract_tar(archive: Path, folder: Path, allowed: dict[str, int]) -> None:
+    """Unpack a tar file, packed or not, into `folder` in one pass: names and contents, no owners, modes or times.
+
+    `TarFile.extract` is safe only by its filter, which Python 3.11.2 of Debian 12 has not.
+    """
+    size = 0
+    with tarfile.open(archive) as handle:
+        for member in files.progress(handle, what="unpacking", unit="file"):
+            check_member(archive, member.name, member.isreg() or member.isdir())
+            size += member.size
+            check_size(archive, size, allowed)
+            target = folder / member.name
+            if member.isdir():
+                target.mkdir(parents=True, exist_ok=True)
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with handle.extractfile(member) as content, target.open("wb") as copy:
+                shutil.copyfileobj(content, copy)
+        check_end(handle)
+
+
+def check_end(handle: tarfile.TarFile) -> None:
+    """Raise tarfile.ReadError unless the archive's end mark, a block of zeros, follows the last member.
+
+    `tarfile` takes a file cut off between two members, or garbage there, for a proper end. Reading
+    on to the very end lets gzip compare its checksum.
+    """
+    handle.fileobj.seek(handle.offset)
+    if handle.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError(f"no end mark after {len(handle.getmembers())} members")
+    while handle.fileobj.read(2**20):
+        pass
+
+
+def hint(folder: Path) -> str:
+    """The end of an error message: which folder to give in place of `folder`, as far as one can be seen."""
+    candidates = [parent for parent in folder.parents[:SEARCH_DEPTH] if holds_data(parent)]
+    candidates += folders_with_data(folder) if os.path.isdir(folder) else []
+    return f"give {candidates[0] if candidates else f'the folder that holds {LAYOUT}'}"

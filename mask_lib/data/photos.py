@@ -1,0 +1,211 @@
+"""The photo table: every usable photo of a data folder, checked, and a list of what is wrong."""
+
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from mask_lib.base import files, labels
+from mask_lib.data import archives
+from mask_lib.data.layout import PHOTO_COLUMNS, Finding, Problem, read_table, scan_eval, scan_train
+
+PROBLEM_COLUMNS = ["path", "problem", "detail"]
+EXTERNAL = "external"  # the split of photos from elsewhere; no photos.csv holds it
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP")  # what PIL may open; its other readers include one that runs Ghostscript
+MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}  # convert to RGB without losing the picture
+
+
+def find_data(
+    source: str | os.PathLike[str], unpack_into: str | os.PathLike[str], size_limit: int = archives.SIZE_LIMIT
+) -> Path:
+    """The folder that holds train/ and eval/, up to three levels inside `source`.
+
+    `source` is a folder, or an archive (.zip, .tar, .tar.gz, .tgz), which is unpacked once into
+    `unpack_into`, up to `size_limit` bytes; see `archives.unpack`. Raises FileNotFoundError if
+    `source` is not there or holds no data folder, ValueError if it holds several or is no archive.
+    """
+    source = files.project_path(source)
+    if source.is_file():
+        if not archives.is_archive(source):
+            raise ValueError(f"{source} is neither a folder nor one of {', '.join(archives.ENDINGS)}")
+        source = archives.unpack(source, files.project_path(unpack_into), size_limit)
+    if not source.is_dir():
+        raise FileNotFoundError(f"no {source}: give the data folder, with {archives.LAYOUT}, or an archive of it")
+    found = archives.folders_with_data(source)
+    if len(found) > 1:
+        raise ValueError(f"{source} holds several data folders, give one: {', '.join(map(str, found))}")
+    return found[0] if found else checked_folder(source)
+
+
+def checked_folder(data_dir: str | os.PathLike[str]) -> Path:
+    """The absolute path of a data folder. Raises FileNotFoundError that says what is not there."""
+    folder = files.project_path(data_dir)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder {folder}: {archives.hint(folder)}")
+    absent = [part for part in ("train", "eval") if not (folder / part).is_dir()]
+    if absent:
+        raise FileNotFoundError(f"{folder} lacks {' and '.join(absent)}: {archives.hint(folder)}")
+    for part in ("train/train.csv", "train/images", "eval/info.csv", "eval/images"):
+        if not (folder / part).exists():
+            raise FileNotFoundError(f"no {folder / part}: a data folder holds {archives.LAYOUT}")
+    return folder
+
+
+def scan_photos(
+    data_dir: str | os.PathLike[str], verify: bool = True, workers: int | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Every usable photo of a data folder, and everything found wrong with it.
+
+    The first table has `PHOTO_COLUMNS`: the train photos sorted by path (`<folder>/mask1.jpg`,
+    `person` the folder, `mask`, `gender` as `labels.key_of` writes them, `age` in years, `label`
+    0-17), then the eval photos in info.csv's order (`path` the ImageID, the attributes empty).
+    `age` and `label` are Int64. The second has `PROBLEM_COLUMNS`, one row a finding.
+
+    With `verify` every photo is decoded, in `workers` threads; without, names are taken at their
+    word. Raises FileNotFoundError for a missing folder or csv, ValueError for a csv that cannot be
+    used and when no train photo is usable.
+    """
+    folder = checked_folder(data_dir)
+    train, train_findings = scan_train(folder / "train")
+    evaluation, eval_findings = scan_eval(folder / "eval")
+    found = pd.concat([train, evaluation], ignore_index=True)
+    findings = train_findings + eval_findings
+    if verify:
+        bad = check_photos(files_of(folder, found), found["path"], workers)
+        found = found[[finding is None for finding in bad]].reset_index(drop=True)
+        findings += [finding for finding in bad if finding]
+    problems = problem_table(findings)
+    if not (found["split"] == "train").any():
+        counts = ", ".join(f"{problem}: {count}" for problem, count in problems["problem"].value_counts().items())
+        raise ValueError(f"{folder / 'train'} holds no usable photo ({counts or 'its folders are empty'})")
+    return found, problems
+
+
+def problem_table(findings: Iterable[Finding]) -> pd.DataFrame:
+    """Findings as a table with `PROBLEM_COLUMNS`, sorted, fit to be written as UTF-8."""
+    # A file name that is not UTF-8 reaches us with stray surrogates, which no text file may hold.
+    rows = sorted((printable(path), str(problem), printable(detail)) for path, problem, detail in findings)
+    return pd.DataFrame(rows, columns=PROBLEM_COLUMNS, dtype="str").sort_values(
+        ["problem", "path"], kind="stable", ignore_index=True
+    )
+
+
+def printable(text: str) -> str:
+    """`text` with what UTF-8 cannot hold written as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def check_photos(paths: Sequence[Path], names: Iterable[str], workers: int | None = None) -> list[Finding | None]:
+    """Decode each file; per file None, or what is wrong with it under the given name."""
+    with ThreadPoolExecutor(workers) as pool:
+        results = list(files.progress(pool.map(check_photo, paths), total=len(paths), what="checking photos"))
+    return [result and Finding(name, *result) for name, result in zip(names, results, strict=True)]
+
+
+def check_photo(path: Path) -> tuple[Problem, str] | None:
+    """Decode one file as far as finding damage takes; None if it is sound."""
+    if not path.is_file():  # a folder, a pipe or a dead link of that name; opening a pipe would wait forever
+        return Problem.UNREADABLE, "not a file"
+    if path.stat().st_size == 0:
+        return Problem.EMPTY_FILE, "0 bytes"
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            mode = image.mode
+            # JPEG at 1/8 size takes about half the time and still reads the file to its end.
+            image.draft("L", (1, 1))
+            image.load()
+    except UnidentifiedImageError:  # its message holds the full path
+        return Problem.UNREADABLE, "not a JPEG, PNG, BMP or WebP picture"
+    except Exception as error:  # a damaged file can raise nearly anything from PIL's readers
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        return (Problem.TRUNCATED if "truncated" in reason.lower() else Problem.UNREADABLE), reason
+    return None if mode in MODES else (Problem.ODD_MODE, f"PIL mode {mode}: save it as 8-bit colour")
+
+
+def files_of(data_dir: str | os.PathLike[str], photos: pd.DataFrame) -> list[Path]:
+    """The absolute path of each row's file; rows of the split `external` hold it themselves.
+
+    Raises ValueError for a `path` that leaves its images folder, or of an external photo that is not absolute.
+    """
+    is_external = photos["split"] == EXTERNAL
+    unsafe = [path for path in photos["path"][~is_external] if archives.leaves_folder(path)]
+    if unsafe:
+        raise ValueError(f"paths that leave the images folder: {unsafe[:3]}")
+    relative = [path for path in photos["path"][is_external] if not os.path.isabs(path)]
+    if relative:
+        raise ValueError(f"external photos need absolute paths: {relative[:3]}")
+    folder = files.project_path(data_dir)
+    images = {split: folder / split / "images" for split in ("train", "eval")} | {EXTERNAL: folder}
+    return [images[split] / path for split, path in zip(photos["split"], photos["path"], strict=True)]
+
+
+def read_photos(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """The photo table from a csv that `files.write_csv` wrote, with the dtypes `scan` gave it.
+
+    Raises FileNotFoundError, and ValueError for a missing column or a value that cannot stand there.
+    """
+    table = read_table(Path(path), PHOTO_COLUMNS)[PHOTO_COLUMNS]
+    try:
+        found = table.assign(**{name: pd.to_numeric(table[name]).astype("Int64") for name in ("age", "label")})
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: ages and labels are whole numbers or empty: {error}") from error
+    if not found["split"].isin(["train", "eval"]).all():
+        raise ValueError(f"{path}: a split is neither train nor eval: {sorted(set(found['split']))[:5]}")
+    if not found["label"].dropna().between(0, labels.CLASS_COUNT - 1).all():
+        raise ValueError(f"{path}: labels are 0-{labels.CLASS_COUNT - 1}")
+    return found
+
+
+def people(photos: pd.DataFrame) -> pd.DataFrame:
+    """One row a person of the train photos: person, gender, age (years), photos (their number), sorted."""
+    groups = photos[photos["split"] == "train"].groupby("person", sort=True)
+    return groups.agg(gender=("gender", "first"), age=("age", "first"), photos=("path", "size")).reset_index()
+
+
+def read_labeled(output_dir: str | os.PathLike[str]) -> pd.DataFrame:
+    """The train rows of an experiment's `tables/photos.csv`, their labels int64.
+
+    Raises FileNotFoundError that says what to run first.
+    """
+    table = _prepared(output_dir)
+    return table[table["split"] == "train"].astype({"label": "int64"}).reset_index(drop=True)
+
+
+def read_evaluated(output_dir: str | os.PathLike[str]) -> pd.DataFrame:
+    """The eval rows of an experiment's `tables/photos.csv`: those photos of info.csv that can be read."""
+    table = _prepared(output_dir)
+    return table[table["split"] == "eval"].reset_index(drop=True)
+
+
+def _prepared(output_dir: str | os.PathLike[str]) -> pd.DataFrame:
+    path = Path(output_dir) / "tables" / "photos.csv"
+    if not path.exists():
+        raise FileNotFoundError(f"no {files.shown_path(path)}: run 00_prepare_data first")
+    return read_photos(path)
+
+
+def sizes(data_dir: str | os.PathLike[str], photos: pd.DataFrame, workers: int | None = None) -> np.ndarray:
+    """(N, 2) int64 width and height of each row's photo in pixels, upright or not, from the files' heads."""
+
+    def size(path: Path) -> tuple[int, int]:
+        with Image.open(path, formats=FORMATS) as image:
+            return image.size
+
+    with ThreadPoolExecutor(workers) as pool:
+        return np.array(list(pool.map(size, files_of(data_dir, photos))), np.int64).reshape(-1, 2)
+
+
+def thumbnails(data_dir: str | os.PathLike[str], photos: pd.DataFrame, side: int = 192) -> list[np.ndarray]:
+    """Each row's photo as (H, W, 3) uint8 with no side above `side` pixels, for galleries."""
+    found = []
+    for path in files_of(data_dir, photos):
+        with Image.open(path, formats=FORMATS) as image:
+            image.draft("RGB", (2 * side, 2 * side))
+            picture = ImageOps.exif_transpose(image).convert("RGB")
+            picture.thumbnail((side, side))
+            found.append(np.asarray(picture))
+    return found

@@ -1,0 +1,148 @@
+"""Evaluation photos that are copies of training photos take the training label: the second submission."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mask_lib.base import files, labels
+from mask_lib.data import clean_labels, external, photos, splits
+from mask_lib.ensemble.members import check_submission
+
+LEAK_COLUMNS = ["ImageID", "path", "label", "distance"]
+OVERRIDE_COLUMNS = ["ImageID", "path", "predicted", "label", "distance", "applied", "why"]
+NEAREST = "label of the nearest copy"
+UNKNOWN = "no label of the training photo counts: cleaning dropped it, or it is not wholly known"
+CONFLICT = "copies equally near have different labels"
+
+
+def leak_paths(output_dir: Path) -> list[Path]:
+    """The tables of confirmed copies that there are, of either hash."""
+    return sorted((Path(output_dir) / "tables").glob("data_leak.*hash.csv"))
+
+
+def read_leaks(output_dir: Path) -> pd.DataFrame:
+    """Every confirmed copy, columns `LEAK_COLUMNS`, each pair once with the smaller of its distances.
+
+    Empty where no leak was found or none was looked for. Raises ValueError that names a table with other columns.
+    """
+    tables = [pd.DataFrame(columns=LEAK_COLUMNS).astype({"ImageID": str, "path": str})]
+    for path in leak_paths(output_dir):
+        table = pd.read_csv(path, dtype={"ImageID": str, "path": str})
+        lacking = [column for column in LEAK_COLUMNS if column not in table]
+        if lacking:
+            raise ValueError(f"{files.shown_path(path)} lacks the columns {', '.join(lacking)}: run 00_prepare_data")
+        tables.append(table[LEAK_COLUMNS])
+    joined = pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
+    return joined.sort_values("distance", kind="stable").drop_duplicates(["ImageID", "path"], ignore_index=True)
+
+
+def training_labels(output_dir: Path) -> dict[str, int]:
+    """The label 0-17 of each training photo by its path, as cleaned, and of external ones.
+
+    Photos that cleaning dropped, and external ones of which not every attribute is known, are left out.
+    """
+    split = next(iter(clean_labels.read_clean_splits(output_dir).values()))
+    outside = external.read(output_dir)  # a fold may leave some of them out
+    known = [split[["path", "label"]], outside.loc[outside["label"] != external.PARTIAL, ["path", "label"]]]
+    table = pd.concat(known, ignore_index=True)
+    return dict(zip(table["path"], table["label"].astype(int).tolist(), strict=True))
+
+
+def both_sides(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The evaluation photos of a table that `apply` gives, and their originals: columns path, split, for galleries."""
+    is_outside = splits.is_external(table["path"])
+    original = table[["path"]].assign(split=np.where(is_outside, photos.EXTERNAL, "train"))
+    return pd.DataFrame({"path": table["ImageID"], "split": "eval"}), original
+
+
+def apply_leaks(
+    submission: pd.DataFrame, leaks: pd.DataFrame, labels_of: Mapping[str, int]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The submission in which copies take the label of their original, and every decision about a copy.
+
+    submission: columns `ImageID, ans`; leaks: `LEAK_COLUMNS`, of which `label` is not read, since it
+    may be from before cleaning; labels_of: label by training path, without dropped photos. Of several
+    originals the nearest decides; equally near ones with different labels decide nothing, and dropped
+    ones have no say. The second table has `OVERRIDE_COLUMNS`, in the submission's order: one row an
+    applied override, and rows that say why of those that were not; its `label` is Int64, empty for
+    dropped photos. Raises ValueError for a leak of a photo that the submission does not answer, and
+    for a training label outside 0-17.
+    """
+    predicted = submission.set_index("ImageID")["ans"]
+    unknown = set(leaks["ImageID"]) - set(predicted.index)
+    if unknown:
+        raise ValueError(
+            f"the leak tables name {len(unknown)} photos that the submission does not answer, such as "
+            f"{sorted(unknown)[:3]}: run 00_prepare_data again"
+        )
+    found = leaks[["ImageID", "path", "distance"]].assign(label=leaks["path"].map(dict(labels_of)).astype("Int64"))
+    wrong = found[found["label"].notna() & ~found["label"].isin(range(labels.CLASS_COUNT))]
+    if len(wrong):
+        raise ValueError(f"{wrong['path'].iloc[0]} has the label {wrong['label'].iloc[0]}: labels are 0-17")
+    decided = _decided(found)
+    order = decided["ImageID"].map({name: place for place, name in enumerate(predicted.index)})
+    decided = decided.assign(predicted=decided["ImageID"].map(predicted).astype("int64"))
+    table = decided.iloc[np.argsort(order.to_numpy(), kind="stable")][OVERRIDE_COLUMNS].reset_index(drop=True)
+    taken = table[table["applied"]].set_index("ImageID")["label"]
+    answers = submission["ImageID"].map(taken).fillna(submission["ans"]).astype("int64")
+    return submission.assign(ans=answers), table
+
+
+def _decided(found: pd.DataFrame) -> pd.DataFrame:
+    """The rows that decide each evaluation photo, with the columns `applied` and `why`."""
+    has_say = found["label"].notna()
+    nearest = found["distance"].where(has_say).groupby(found["ImageID"]).transform("min")
+    first = found[has_say & (found["distance"] == nearest)]
+    is_conflict = first.groupby("ImageID")["label"].transform("nunique") > 1
+    silent = found[~found["ImageID"].isin(first["ImageID"])]
+    parts = [
+        first[~is_conflict].drop_duplicates("ImageID").assign(applied=True, why=NEAREST),
+        first[is_conflict].assign(applied=False, why=CONFLICT),
+        silent.assign(applied=False, why=UNKNOWN),
+    ]
+    return pd.concat(parts).astype({"applied": bool})
+
+
+def write_leak_submission(submission: pd.DataFrame, output_dir: Path, ids: Sequence[str]) -> Path:
+    """Write `submissions/submission.csv.leak.csv`, checked against info.csv's `ids` as the first submission is."""
+    check_submission(submission, ids)
+    return files.write_csv(submission, Path(output_dir) / "submissions" / "submission.csv.leak.csv")
+
+
+def write_overrides(table: pd.DataFrame, output_dir: Path) -> Path:
+    """Write every decision about a copy, the table that `apply` gives, to `submissions/overrides.csv`."""
+    return files.write_csv(table, Path(output_dir) / "submissions" / "overrides.csv")
+
+
+def leak_gallery_title(table: pd.DataFrame, shown: int) -> str:
+    """A gallery's title: how many of the applied overrides it shows, and where those are that it leaves out."""
+    applied = int(table["applied"].sum())
+    if not applied:
+        return "No answer is taken from a copy"
+    if applied <= shown:
+        return f"All {applied:,} answers taken from a copy"
+    return f"{shown:,} of {applied:,} answers taken from a copy; overrides.csv lists the other {applied - shown:,} too"
+
+
+def leak_captions(table: pd.DataFrame) -> list[str]:
+    """For each row of the table that `apply` gives, what was predicted and what the original's label says."""
+    return [
+        f"predicted {labels.describe(row.predicted)}\nlabeled {labels.describe(row.label)}"
+        for row in table.itertuples()
+    ]
+
+
+def leak_summary(table: pd.DataFrame) -> str:
+    """What was overridden, in a sentence or two, from the table that `apply` gives."""
+    if table.empty:
+        return "No evaluation photo is known to be a copy of a training photo."
+    applied = table[table["applied"]]
+    changed = int((applied["label"] != applied["predicted"]).sum())
+    left = table[~table["applied"]].groupby("why")["ImageID"].nunique()
+    rest = "".join(f" Left as predicted because {why}: {count:,}." for why, count in left.items())
+    return (
+        f"Evaluation photos that are copies of training photos and take their label: {len(applied):,}, "
+        f"which changes {changed:,} of the answers.{rest}"
+    )

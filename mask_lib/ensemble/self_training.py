@@ -1,0 +1,130 @@
+"""Pseudo-labels from an earlier run: each fold's network names the evaluation photos for its own fold alone.
+
+    python -m mask_lib.ensemble.self_training DATA_DIR OUTPUT_DIR RUN
+
+predicts the evaluation photos with every fold of the finished run RUN and writes OUTPUT_DIR/tables/pseudo.RUN.csv,
+which a new run joins to its train rows. See `pseudo_labels` for what is safe about it.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mask_lib.base import config, files
+from mask_lib.data import hashes, photos
+from mask_lib.data.splits import TRAIN
+from mask_lib.models import devices, predict
+from mask_lib.models.checkpoint import read_checkpoint
+from mask_lib.training import dataset, pseudo_labels, run_folder, runs
+
+
+def predictions(data_dir: Path, output_dir: Path, run: str, num_tta: int = 1) -> dict[int, pd.DataFrame]:
+    """Per fold of a finished run the evaluation photos' probabilities, columns `path` (absolute), p00 … p17.
+
+    The network is each fold's last one, not the best: which is best was chosen by the labels of the very
+    people whom the fold validates. Raises ValueError for a run whose training itself listened to them, for a
+    soup, whose members were weighed by their labels, and as `runs.checkpoints` does for one of other photos,
+    labels or folds than today's.
+    """
+    run_folder.refuse_soup(output_dir, run)
+    settings = run_folder.run_settings(output_dir, run)
+    refuse_listening(settings)
+    splits = dataset.read_training_splits(output_dir, settings)
+    labeled = dataset.open_trainable(data_dir, output_dir, settings)
+    found = runs.checkpoints(output_dir, run, labeled, splits, choice="last")
+    evaluated = photos.read_evaluated(output_dir)
+    opened = dataset.open_photos(data_dir, output_dir, evaluated, labeled.frame)
+    tta = predict.Tta(num_tta)
+    source, rows = devices.DevicePhotos(opened, devices.pick_device()), np.arange(len(evaluated))
+    paths = pd.DataFrame({"path": list(map(str, photos.files_of(data_dir, evaluated)))})
+    return {
+        fold: predict.probability_table(
+            paths, predict.load_network(*checkpoint, source.device).predict(source, rows, tta)
+        )
+        for fold, checkpoint in ((fold, read_checkpoint(path)) for fold, path in found.items())
+    }
+
+
+def refuse_listening(settings: config.Run) -> None:
+    """Raise ValueError for a run whose steps or whose end depended on validation labels."""
+    by_plateau, stopped = ("schedule", "plateau"), "early_stop_epochs"
+    items = settings.settings().items()
+    listened = [
+        f"{name}: {value}" for name, value in items if (name, value) == by_plateau or (name == stopped and value)
+    ]
+    if listened:
+        raise ValueError(
+            f"run {settings.run} was trained with {', '.join(listened)}: its training listened to the people it is "
+            "validated on, and so would its pseudo-labels; take a run of a fixed length and schedule"
+        )
+
+
+def make(
+    data_dir: str | os.PathLike[str],
+    output_dir: str | os.PathLike[str],
+    run: str,
+    threshold: float = 0.9,
+    class_share: float = 1.0,
+    weight: float = 0.5,
+    num_tta: int = 1,
+) -> pd.DataFrame:
+    """Predict, choose (see `pseudo_labels.choose`) and write `tables/pseudo.<run>.csv`; returns the table."""
+    output = files.project_path(output_dir)
+    data = photos.find_data(data_dir, unpack_into=output / "unpacked")
+    splits = dataset.read_training_splits(output, run_folder.run_settings(output, run))
+    predicted = {
+        fold: without_copies(table, splits[fold], output)
+        for fold, table in predictions(data, output, run, num_tta).items()
+    }
+    found = pseudo_labels.choose(predicted, threshold, class_share, weight)
+    pseudo_labels.write(found, output, run, {fold: splits[fold] for fold in predicted})
+    return found
+
+
+def without_copies(table: pd.DataFrame, split: pd.DataFrame, output_dir: Path) -> pd.DataFrame:
+    """The rows of absolute `path`s that are no copies of photos which a fold validates or holds out."""
+    unseen = set(split.loc[split["split"] != TRAIN, "path"])
+    copies = {
+        image
+        for kind in hashes.KINDS
+        for path in [output_dir / "tables" / f"data_leak.{kind}.csv"]
+        if path.exists()
+        for image, original in pd.read_csv(path, dtype=str)[["ImageID", "path"]].itertuples(index=False)
+        if original in unseen
+    }
+    return table[~table["path"].map(os.path.basename).isin(copies)].reset_index(drop=True)
+
+
+def summary(run: str, found: pd.DataFrame) -> str:
+    """What `make` found, in a line for each fold."""
+    lines = [
+        f"fold {fold}: {len(rows):,} photos of {rows['label'].nunique()} classes, "
+        f"mean probability {rows['probability'].mean():.3f}"
+        for fold, rows in found.groupby("fold")
+    ]
+    return "\n".join([f"{run}: pseudo-labels", *lines]) if lines else f"{run}: no photo is confident enough"
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mask_lib.ensemble.self_training", description=__doc__.partition("\n")[0]
+    )
+    for name in ("data_dir", "output_dir", "run"):
+        parser.add_argument(name)
+    parser.add_argument("--threshold", type=float, default=0.9, help="least probability (default: %(default)s)")
+    parser.add_argument("--class-share", type=float, default=1.0, help="the surest of each class (default: all)")
+    parser.add_argument("--weight", type=float, default=0.5, help="in the loss, beside 1 (default: %(default)s)")
+    parser.add_argument("--num-tta", type=int, default=1, help="views a photo: 1, 4 or 8")
+    asked = parser.parse_args()
+    found = make(
+        asked.data_dir, asked.output_dir, asked.run, asked.threshold, asked.class_share, asked.weight, asked.num_tta
+    )
+    print(summary(asked.run, found))
+
+
+if __name__ == "__main__":
+    main()

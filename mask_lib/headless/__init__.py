@@ -1,0 +1,1 @@
+"""Notebooks run with nobody watching: cells, parameters, chain, runner."""

@@ -1,0 +1,74 @@
+"""A notebook's cells as data, read without nbformat: its parameters cell, and a digest of what it does."""
+
+import ast
+import contextlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from mask_lib.base import files
+
+FilePath = str | os.PathLike[str]
+
+
+def read(path: FilePath) -> list[dict[str, Any]]:
+    """The cells of a notebook in format 4, their sources as text. Raises ValueError that names the file.
+
+    Read as plain JSON: importing nbformat takes over a second, and each job of a cluster reads the
+    Snakefile, and with it every notebook, anew.
+    """
+    try:
+        cells = json.loads(Path(path).read_text(encoding="utf-8"))["cells"]
+        return [{"metadata": {}, **cell, "source": "".join(cell["source"])} for cell in cells]
+    except FileNotFoundError:
+        raise ValueError(f"there is no notebook {files.shown_path(path)}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{files.shown_path(path)} is not a notebook in format 4") from error
+
+
+def digest(notebook: FilePath) -> str:
+    """16 hex digits for the types and sources of a notebook's cells, whatever outputs are saved in it."""
+    return files.digest([[cell["cell_type"], cell["source"]] for cell in read(notebook)])
+
+
+def declared_parameters(notebook: FilePath) -> dict[str, Any]:
+    """Names and defaults from the one cell tagged `parameters`, in its order.
+
+    Raises ValueError that names the notebook and the line unless there is exactly one such cell and
+    it holds plain `name = literal` lines only.
+    """
+    shown = files.shown_path(notebook)
+    cells = [cell for cell in read(notebook) if "parameters" in cell["metadata"].get("tags", [])]
+    if len(cells) != 1 or cells[0]["cell_type"] != "code":
+        raise ValueError(f"{shown}: {len(cells)} cells are tagged 'parameters'; tag exactly one code cell")
+    try:
+        statements = ast.parse(cells[0]["source"]).body
+    except SyntaxError as error:
+        raise ValueError(f"{shown}, parameters cell, line {error.lineno}: {error.msg}") from None
+    parameters: dict[str, Any] = {}
+    for statement in statements:
+        where = f"{shown}, parameters cell, line {statement.lineno}"
+        name, value = _literal_assignment(statement, where)
+        if name in parameters:
+            raise ValueError(f"{where}: {name} is set twice")
+        parameters[name] = value
+    return parameters
+
+
+def _literal_assignment(statement: ast.stmt, where: str) -> tuple[str, Any]:
+    """Name and value of a `name = literal` statement. Raises ValueError that starts with `where`."""
+    with contextlib.suppress(ValueError, TypeError):
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                return name, ast.literal_eval(value)
+    raise ValueError(f"{where}: write a plain `name = literal`")
+
+
+def declared_in(folder: FilePath) -> dict[str, dict[str, Any]]:
+    """What each notebook in `folder` declares, by its name without ending; scratch notebooks are passed over."""
+    found: dict[str, dict[str, Any]] = {}
+    for notebook in sorted(Path(folder).glob("[!.]*.ipynb")):
+        with contextlib.suppress(ValueError):
+            found[notebook.stem] = declared_parameters(notebook)
+    return found

@@ -1,0 +1,245 @@
+"""What a notebook is run with: its parameters cell, an experiment's files of values, the command line.
+
+A file of values holds names that all notebooks share, and two kinds of sections:
+
+    epochs: 4                                    # for every notebook that declares `epochs`
+    notebooks: {07_ensemble: {weights: [1, 2]}}  # for that notebook alone
+    runs: {deep: {epochs: 9}}                    # what the run `deep` changes
+
+Each of these goes before those above it, and a value given on the command line before all.
+A run that others take pseudo-labels from may also say `pseudo_threshold` and `pseudo_class_share`, see `TEACHING`.
+Whatever is misspelt or of another type than the declared default is refused with what to write.
+"""
+
+import contextlib
+import difflib
+import re
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mask_lib.base import config, files
+from mask_lib.headless import cells
+from mask_lib.headless.cells import FilePath
+
+# What the chain alone reads, of a run that others take pseudo-labels from: options of mask_lib.ensemble.self_training.
+TEACHING = {"pseudo_threshold": 0.9, "pseudo_class_share": 1.0}
+RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # it becomes part of file names
+
+
+class UniqueKeyLoader(yaml.SafeLoader):
+    """Plain YAML in which a key written twice is an error; YAML itself keeps the last one in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} is set twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def read_parameter_file(path: FilePath) -> dict[str, Any]:
+    """The mapping in a YAML file, {} if it is empty. Raises ValueError that names the file and line."""
+    try:
+        with open(path, encoding="utf-8") as text:
+            values = yaml.load(text, Loader=UniqueKeyLoader)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from None  # it names the file itself
+    if not isinstance(values, dict | None):
+        raise ValueError(f"{path} holds {config.words_for(values)}; write `name: value` lines")
+    return values or {}
+
+
+def merged(first: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
+    """Two files' values in one, mappings joined and `later` winning: as Snakemake joins configuration files."""
+    both = dict(first)
+    for name, value in later.items():
+        old = first.get(name)
+        both[name] = merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return both
+
+
+def planned_runs(values: Mapping[str, Any], notebook: str = "03_one_model") -> dict[str, str]:
+    """Per run of an experiment the name of the notebook that trains it, `notebook` unless it says other.
+
+    Without a `runs` section there is one run: the parameter `run`, or `one_model`. Raises ValueError
+    for a name that cannot be part of a file name.
+    """
+    single = {"run": "one_model", **values, **section(values, notebook)}["run"]
+    runs = run_overrides(values) or {single: {}}
+    for run in runs:
+        if not (isinstance(run, str) and RUN_NAME.fullmatch(run)):
+            raise ValueError(f"a run cannot be called {run!r}: use letters, digits, _ and - (and quotes round digits)")
+    return {run: str(overrides.get("notebook", notebook)).removesuffix(".ipynb") for run, overrides in runs.items()}
+
+
+def teaching(
+    values: Mapping[str, Any], run: str, given: Mapping[str, Any] | None = None, where: str = "parameters"
+) -> dict[str, float]:
+    """How `mask_lib.ensemble.self_training` chooses the pseudo-labels of `run`: `TEACHING`, or what an experiment says of it.
+
+    What `runs` says of that run, which teaches, goes before what all share, and `given` before both. Raises
+    ValueError for values that are no numbers or out of range.
+    """
+    chosen = {**TEACHING, **values, **run_overrides(values).get(run, {}), **(given or {})}
+    found = {name: held_to_type(name, chosen[name], default, where) for name, default in TEACHING.items()}
+    try:
+        config.check_pseudo_choice(*found.values())
+    except ValueError as error:
+        raise ValueError(f"{where}: pseudo_{error}") from None
+    return found
+
+
+def run_overrides(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The `runs` section: per run what it changes. Raises ValueError if it has another shape."""
+    runs = values.get("runs") or {}
+    if not (isinstance(runs, Mapping) and all(isinstance(changes, Mapping | None) for changes in runs.values())):
+        raise ValueError("`runs` maps a run's name to a mapping of what it changes: `runs: {deep: {epochs: 9}}`")
+    return {run: dict(changes or {}) for run, changes in runs.items()}
+
+
+def section(values: Mapping[str, Any], stem: str) -> dict[str, Any]:
+    """What `values` hold for the notebook `stem` alone. Raises ValueError if that is no mapping."""
+    sections = values.get("notebooks") or {}
+    found = sections.get(stem) or {} if isinstance(sections, Mapping) else sections
+    if not isinstance(found, Mapping):
+        example = f"`notebooks: {{{stem}: {{seed: 1}}}}`"
+        raise ValueError(f"`notebooks` maps a notebook's name to its values: {example}, not {found!r}")
+    return dict(found)
+
+
+def resolve(notebook: FilePath, files_given: Sequence[FilePath] = (), given: Mapping[str, Any] | None = None) -> dict:
+    """The parameters of one notebook from YAML files, later ones first, and on top of them `given`.
+
+    See `choose` for what is refused; the message names the file.
+    """
+    values: dict[str, Any] = {}
+    for path in files_given:
+        found = read_parameter_file(path)
+        choose(notebook, found, given, where=str(path))
+        values = merged(values, found)
+    return choose(notebook, values, given, where=", ".join(map(str, files_given)) or "parameters")
+
+
+def choose(
+    notebook: FilePath, values: Mapping[str, Any], given: Mapping[str, Any] | None = None, where: str = "parameters"
+) -> dict[str, Any]:
+    """What one notebook is to be run with, in types that match its declared defaults.
+
+    values: an experiment's, shared by all notebooks of a folder, so that names of the others are passed
+        over; with a section for a notebook, and a `runs` section with what a run changes and its `notebook`.
+    given: for this notebook alone; text is read as the declared type asks, as on a command line.
+
+    Raises ValueError for a name in `values` that no notebook in the same folder declares, a name in a
+    notebook's section or in `given` that this notebook does not, and a value of another type than the
+    declared default's.
+    """
+    stem, declared, given = Path(notebook).stem, cells.declared_parameters(notebook), dict(given or {})
+    beside = {**cells.declared_in(Path(notebook).parent), stem: declared}
+    refuse_unknown(given, declared, files.shown_path(notebook))
+    refuse_unknown_values(values, beside, where)
+    given = {name: understood(value, declared[name]) for name, value in given.items()}
+    own = section(values, stem)
+    run = {"run": declared.get("run"), **values, **own, **given}["run"]
+    _refuse_forgotten_run(declared.get("run"), {**values, **own, **given}, where)
+    own |= (run_overrides(values).get(run, {}) if isinstance(run, str) else {}) | given
+    chosen = {**values, **own}
+    return {
+        name: held_to_type(name, chosen[name], declared[name], where, {} if name in own else beside)
+        for name in declared
+        if name in chosen
+    }
+
+
+def _refuse_forgotten_run(default: str | None, chosen: Mapping[str, Any], where: str) -> None:
+    """Raise ValueError if a file describes runs and none is chosen: its settings would be passed over in silence."""
+    runs = run_overrides(chosen)
+    if default and runs and default not in runs and "run" not in chosen:
+        raise ValueError(f"{where} describes the runs {', '.join(runs)}: choose one with -p run {next(iter(runs))}")
+
+
+def refuse_unknown_values(values: Mapping[str, Any], beside: Mapping[str, Mapping[str, Any]], where: str) -> None:
+    """Raise ValueError for a name in `values` that nothing in `beside`, declarations by notebook, knows."""
+    shared = {name for declared in beside.values() for name in declared} | set(TEACHING)
+    refuse_unknown(values, shared | {"notebooks", "runs"}, where)
+    for stem, declared in beside.items():
+        refuse_unknown(section(values, stem), declared, f"{where}, {stem}")
+    refuse_unknown(values.get("notebooks") or {}, beside, f"{where}, notebooks")
+    for run, changes in run_overrides(values).items():
+        refuse_unknown(changes, (shared | {"notebook"}) - {"run"}, f"{where}, run {run}")
+
+
+def refuse_unknown(names: Collection[str], known: Collection[str], where: str) -> None:
+    """Raise ValueError that lists the names outside `known`, with the nearest known ones."""
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(str(name), known, n=3)
+            advice = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(sorted(known))}"
+            raise ValueError(f"{where}: no parameter is called {name!r}; {advice}")
+
+
+def understood(value: Any, default: Any) -> Any:
+    """What a text from the command line means beside a declared default; other values stay as they are."""
+    if not isinstance(value, str) or isinstance(default, str):
+        return value
+    if isinstance(default, float) and config.NUMBER.fullmatch(value):
+        return float(value)
+    try:
+        return yaml.load(value, Loader=UniqueKeyLoader)
+    except yaml.YAMLError:
+        return value  # the check of its type says what is wrong with it
+
+
+def held_to_type(
+    name: str,
+    value: Any,
+    default: Any,
+    where: str = "parameters",
+    beside: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Any:
+    """`value`, which must be of its default's type; a whole number will do for a float, None takes anything.
+
+    The elements of a list are held to those of the default list. Raises ValueError that starts with
+    `where` and says what to write; also, where `value` suits another notebook's parameter of that name
+    (`beside` holds the declarations by notebook), in which section.
+    """
+    try:
+        fitting = fitted(name, value, default)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}{advice_on_section(name, value, default, beside or {})}") from None
+    if not is_plain(fitting):
+        raise ValueError(f"{where}: {name} may hold text, numbers, true, false, null, lists and mappings of text")
+    return fitting
+
+
+def fitted(name: str, value: Any, default: Any) -> Any:
+    """`value` in its default's type. Raises ValueError that names what is wrong, elements by their place."""
+    if default is None:
+        return value
+    kind = list if isinstance(default, tuple) else type(default)
+    value = config.checked(name, list(value) if isinstance(value, tuple) else value, kind)
+    if kind is list and len({type(item) for item in default}) == 1:
+        return [fitted(f"{name}[{place}]", item, default[0]) for place, item in enumerate(value)]
+    return value
+
+
+def advice_on_section(name: str, value: Any, default: Any, beside: Mapping[str, Mapping[str, Any]]) -> str:
+    """Where to write a value that another notebook could use, whose parameter of that name is of another type."""
+    for stem, declared in beside.items():
+        if name in declared and type(declared[name]) is not type(default):
+            with contextlib.suppress(ValueError):
+                fitted(name, value, declared[name])
+                return f"; if it is meant for {stem} alone, put it under `notebooks:`, `{stem}:`"
+    return ""
+
+
+def is_plain(value: Any) -> bool:
+    """Whether JSON and papermill both carry the value unchanged."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) for key in value) and is_plain(list(value.values()))
+    if isinstance(value, list):
+        return all(is_plain(item) for item in value)
+    return value is None or isinstance(value, bool | int | float | str)

@@ -1,0 +1,278 @@
+"""One notebook run with nobody watching: papermill with its gaps closed.
+
+    python -m mask_lib.headless NOTEBOOK OUT.ipynb [-f PARAMS.yml ...] [-p NAME VALUE ...]
+
+Papermill only warns of a misspelt parameter, reads 007 as 7, takes `sys.exit(0)` for success and
+leaves a half-run notebook under the final name. Here each of these stops with a message and an exit
+code (`ExitCode`), and OUT appears when the notebook has run to its end, with an HTML report beside it.
+"""
+
+import argparse
+import contextlib
+import enum
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import nbformat
+
+from mask_lib.base import files
+from mask_lib.headless.cells import FilePath
+from mask_lib.headless.parameters import choose, resolve
+
+# papermill, jupyter_client and nbconvert are imported where they are used: they take seconds, and wrong
+# parameters are refused without them.
+
+ADDED_BY_PAPERMILL = {"injected-parameters", "papermill-error-cell-tag"}  # cell tags
+TRACEBACK_LINES = 15
+# What makes training on the CPU nearly twice as fast; OpenMP and glibc read it when a process starts.
+# A thread that waits for the others is to spin for some microseconds: asleep it is slow to come back, and spinning for
+# long it is in the way of whatever else wants the cores. And memory that goes back to the system after each step must
+# be filled with zeros before the next: here it is kept, up to 4 GiB of it.
+QUICKER = {
+    "GOMP_SPINCOUNT": "2000",
+    "MALLOC_MMAP_THRESHOLD_": str(4 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(4 << 30),
+}
+OFFLINE_TEMPLATE = """{% extends 'lab/index.html.j2' %}
+{% block html_head_js %}{% endblock %}
+{% block html_head_js_mathjax %}{% endblock %}
+{% block html_head_js_mermaidjs %}{% endblock %}
+"""  # the lab template without the scripts that it fetches from the network
+
+
+class ExitCode(enum.IntEnum):
+    """How the command ends when it does not end well."""
+
+    CELL_FAILED = 1
+    WRONG_PARAMETERS = 2
+    KERNEL_DIED = 3
+    CELLS_SKIPPED = 4
+
+
+class NotebookError(Exception):
+    """A notebook did not run to its end; `exit_code` (an `ExitCode`) says in which way."""
+
+    def __init__(self, message: str, exit_code: ExitCode) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def run_notebook(
+    notebook: FilePath,
+    out: FilePath,
+    parameters: Mapping[str, Any],
+    report: FilePath | None = None,
+    cell_seconds: float | None = None,
+) -> Path:
+    """Run a notebook in a fresh kernel of this Python, from the project folder; `out` when all went well.
+
+    Writes `out` and an HTML `report` (by default beside it), both whole or not at all. What ran of a
+    notebook that stopped is kept as `<out>.failed.ipynb`; an older `out` is left as it was.
+
+    Raises NotebookError for wrong parameters or paths and for a notebook that stopped.
+    """
+    notebook, out = Path(notebook).absolute(), Path(out).absolute()
+    report = Path(report).absolute() if report else out.with_suffix(".html")
+    if out.suffix != ".ipynb" or out == notebook:
+        message = f"{files.shown_path(out)}: name another .ipynb file to write the executed notebook to"
+        raise NotebookError(message, ExitCode.WRONG_PARAMETERS)
+    if not files.PROJECT.is_dir():
+        raise NotebookError(f"MASK_LIB_PROJECT names no folder: {files.PROJECT}", ExitCode.WRONG_PARAMETERS)
+    try:
+        values = choose(notebook, {}, parameters)
+    except (ValueError, OSError) as error:
+        raise NotebookError(str(error), ExitCode.WRONG_PARAMETERS) from None
+    failed = out.with_name(f"{out.stem}.failed.ipynb")
+    with files.replacing(out) as temporary:
+        try:
+            executed = execute(notebook, temporary, values, cell_seconds)
+            write_report(executed, report, notebook)
+            nbformat.write(executed, temporary)
+        except BaseException as error:
+            if temporary.exists():
+                temporary.replace(failed)
+                error.add_note(f"What ran of it: {files.shown_path(failed)}")
+            raise
+    failed.unlink(missing_ok=True)
+    return out
+
+
+def execute(
+    notebook: Path, temporary: Path, values: Mapping[str, Any], cell_seconds: float | None
+) -> nbformat.NotebookNode:
+    """The notebook with its outputs; papermill saves to `temporary` after each cell.
+
+    Raises NotebookError if a cell fails or takes longer than `cell_seconds`, the kernel dies, or cells
+    were skipped.
+    """
+    from nbclient.exceptions import CellTimeoutError
+    from papermill.exceptions import PapermillExecutionError, strip_color
+
+    def stop(reason: str, exit_code: ExitCode) -> NoReturn:
+        partial = nbformat.read(temporary if temporary.exists() else notebook, as_version=4)
+        place = last_started_cell(partial)
+        raise NotebookError(f"{files.shown_path(notebook)}, {place}: {reason}", exit_code) from None
+
+    endings: list[int | None] = []
+    try:
+        executed = run_cells(notebook, temporary, values, cell_seconds, endings)
+    except PapermillExecutionError as error:
+        lines = strip_color("\n".join(error.traceback)).splitlines()[-TRACEBACK_LINES:]
+        stop("\n".join([f"{error.ename}: {error.evalue}", *lines]), ExitCode.CELL_FAILED)
+    except CellTimeoutError:
+        stop(f"the cell ran longer than {cell_seconds:g} s", ExitCode.CELL_FAILED)
+    except RuntimeError:  # nbclient's DeadKernelError, and its plain RuntimeError for one that never started
+        stop(f"the kernel died: {explained_ending(endings[-1] if endings else None)}", ExitCode.KERNEL_DIED)
+    if skipped_cells(executed):
+        stop("sys.exit() ended it here and the rest did not run; let it run to its last cell", ExitCode.CELLS_SKIPPED)
+    executed.metadata.papermill.update(input_path=notebook.name, output_path="")
+    executed.metadata.pop("widgets", None)
+    return executed
+
+
+def quicker() -> dict[str, str]:
+    """What a process that trains on the CPU should find in its environment when it starts; what is there goes first."""
+    return QUICKER | {name: os.environ[name] for name in QUICKER if name in os.environ}
+
+
+def run_cells(
+    notebook: Path, temporary: Path, values: Mapping[str, Any], cell_seconds: float | None, endings: list[int | None]
+) -> nbformat.NotebookNode:
+    """The notebook as papermill leaves it; how its kernel ended is added to `endings`. Raises what papermill does."""
+    from papermill.execute import execute_notebook
+
+    with environment(**quicker() | {"MASK_LIB_HEADLESS": "1", "JUPYTER_PREFER_ENV_PATH": "1"}):
+        return execute_notebook(
+            # papermill fills in {names} in paths
+            *(str(path).replace("{", "{{").replace("}", "}}") for path in (notebook, temporary)),
+            parameters=dict(values),
+            kernel_name="python3",
+            language="python",
+            cwd=files.PROJECT,
+            progress_bar=False,
+            stdout_file=sys.stderr,  # progress lines
+            stderr_file=sys.stderr,
+            execution_timeout=cell_seconds,
+            store_widget_state=False,
+            kernel_manager_class=watched_kernel(endings),
+        )
+
+
+@contextlib.contextmanager
+def environment(**variables: str) -> Iterator[None]:
+    """Set environment variables for a while; kernels started meanwhile inherit them."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def watched_kernel(endings: list[int | None]) -> type:
+    """A kernel manager class that notes in `endings` how its kernel ended; nbclient tells only that it did.
+
+    It also encrypts what goes to and from the kernel, which others on a shared machine could else read.
+    """
+    import traitlets
+    from jupyter_client.manager import AsyncKernelManager
+
+    class WatchedKernel(AsyncKernelManager):
+        @traitlets.default("transport_encryption")
+        def _encrypt_where_possible(self) -> str:
+            return "auto"
+
+        async def is_alive(self) -> bool:
+            alive = await self._async_is_alive()
+            if not alive and self.has_kernel:
+                endings.append(await self.provisioner.poll())
+            return alive
+
+    return WatchedKernel
+
+
+def explained_ending(status: int | None) -> str:
+    """A process's exit status in words; a signal counts as negative."""
+    if status == -signal.SIGKILL:
+        return "killed by signal 9: often out of memory; try a smaller batch_size, or ask for more memory"
+    if status is not None and status < 0:
+        return f"killed by signal {-status} ({signal.Signals(-status).name})"
+    if status == 0:
+        return "it ended itself with status 0; look for a call of os._exit"
+    return "it could not be started" if status is None else f"it ended with exit status {status}"
+
+
+def last_started_cell(partial: nbformat.NotebookNode) -> str:
+    """`cell 7 of 12, under "Does it learn?"`, counted as in the notebook a person opens."""
+    cells = [cell for cell in partial.cells if not ADDED_BY_PAPERMILL & set(cell.metadata.get("tags", []))]
+    started = [number for number, cell in enumerate(cells, 1) if cell.metadata.get("papermill", {}).get("start_time")]
+    number = max(started, default=1)
+    text = "\n".join(cell.source for cell in cells[:number] if cell.cell_type == "markdown")
+    headings = re.findall(r"^#+ *(.*)", text, flags=re.MULTILINE)
+    return f"cell {number} of {len(cells)}" + (f', under "{headings[-1]}"' if headings else "")
+
+
+def skipped_cells(executed: nbformat.NotebookNode) -> bool:
+    """Whether a cell left by `sys.exit()`, which papermill passes over, or code cells never ran."""
+    for cell in executed.cells:
+        if cell.cell_type != "code" or "skip-execution" in cell.metadata.get("tags", []):
+            continue
+        left = any(output.get("ename") == "SystemExit" for output in cell.outputs)
+        if left or (cell.source.strip() and cell.execution_count is None):
+            return True
+    return False
+
+
+def write_report(executed: nbformat.NotebookNode, report: Path, notebook: Path) -> None:
+    """One HTML file that needs no network: pictures are inside, formulas stay as they are written."""
+    from jinja2 import DictLoader
+    from nbconvert.exporters import HTMLExporter
+
+    exporter = HTMLExporter(
+        template_name="lab",
+        template_file="offline.html.j2",
+        extra_loaders=[DictLoader({"offline.html.j2": OFFLINE_TEMPLATE})],
+        embed_images=True,
+    )
+    resources = {"metadata": {"name": notebook.stem, "path": str(notebook.parent)}}
+    body, _ = exporter.from_notebook_node(executed, resources)
+    with files.replacing(report) as temporary:
+        temporary.write_text(body, encoding="utf-8")
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """The command line, as the head of this module shows it."""
+    parser = argparse.ArgumentParser(prog="python -m mask_lib.headless", description="Run one notebook unattended.")
+    parser.add_argument("notebook", type=Path)
+    parser.add_argument("out", type=Path, help="where the executed notebook goes")
+    parser.add_argument("-f", "--file", action="append", default=[], type=Path, help="YAML of an experiment's values")
+    parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    parser.add_argument("--values", type=json.loads, default={}, help="JSON of values, as the Snakefile gives them")
+    parser.add_argument("--report", type=Path, help="where the HTML goes (default: beside OUT)")
+    parser.add_argument("--timeout-per-cell", type=float, metavar="SECONDS", help="stop a cell after so long")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; an exit code, 0 or one of `ExitCode`. Messages go to stderr."""
+    asked = argument_parser().parse_args(arguments)
+    try:
+        parameters = resolve(asked.notebook, asked.file, {**asked.values, **dict(asked.parameter)})
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return ExitCode.WRONG_PARAMETERS
+    try:
+        run_notebook(asked.notebook, asked.out, parameters, asked.report, asked.timeout_per_cell)
+    except NotebookError as error:
+        print("\n".join([str(error), *getattr(error, "__notes__", [])]), file=sys.stderr)
+        return error.exit_code
+    return 0

@@ -1,0 +1,99 @@
+"""Networks by any timm name, the input they want, and checkpoints with a manifest."""
+
+import dataclasses
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+
+from mask_lib.base import labels
+from mask_lib.base.config import Head, Run
+from mask_lib.models import networks
+
+LEAST_DEVIATION = 1 / 255  # of a photo's channel; one of a single colour becomes 0, not noise blown up
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """How photos become a network's input; kept in each checkpoint, so that no later step can differ."""
+
+    width: int
+    height: int
+    resize: str
+    mean: tuple[float, ...]  # per channel, on a scale of 0 to 1
+    std: tuple[float, ...]
+    per_image: bool = False  # each photo's channels to mean 0 and deviation 1 instead, whatever mean and std say
+
+    @property
+    def channels(self) -> int:
+        """How many channels the network takes."""
+        return len(self.mean)
+
+    def prepared(self, batch: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W) float32 in [0, 1] → the same shape, normalised per channel, laid out channels last."""
+        if self.per_image:
+            std, mean = torch.std_mean(batch, dim=(2, 3), correction=0, keepdim=True)
+            std = std.clamp_min(LEAST_DEVIATION)
+        else:
+            mean, std = (batch.new_tensor(values).view(1, -1, 1, 1) for values in (self.mean, self.std))
+        return ((batch - mean) / std).contiguous(memory_format=torch.channels_last)
+
+    @classmethod
+    def from_manifest(cls, manifest: Mapping[str, Any]) -> "Preprocessing":
+        """The preprocessing a checkpoint was trained with."""
+        settings = manifest["preprocessing"]
+        return cls(**{**settings, "mean": tuple(settings["mean"]), "std": tuple(settings["std"])})
+
+
+def build_network(
+    architecture: str,
+    class_count: int = labels.CLASS_COUNT,
+    dropout: float = 0.0,
+    channels: int = 3,
+    head: Head = "linear",
+    size: networks.Size | None = None,
+) -> nn.Module:
+    """A network of timm's, or `custom_model`, with random weights for photos of `channels`.
+
+    It has `class_count` outputs (0: pooled features instead; three heads: always 18) from the `head`, which
+    stands where the last layer was. size: height and width of the photos, for networks that take a single one;
+    without it the network's own. Raises ValueError with near names if there is no such network, and where the
+    head does not fit it.
+    """
+    networks.require_known(architecture)
+    place = None if head == "linear" else networks.place_of(architecture, head)
+    settings = place.settings if place else {"num_classes": class_count}
+    network = networks.create(architecture, size, **settings, drop_rate=dropout, in_chans=channels)
+    if place:
+        networks.put(network, place, head, class_count)
+    return network
+
+
+def of_run(run: Run) -> nn.Module:
+    """The network that a run's settings describe, with random weights."""
+    return build_network(
+        run.architecture, dropout=run.dropout, channels=run.image_channels, head=run.head, size=size_of(run)
+    )
+
+
+def size_of(run: Run) -> networks.Size:
+    """Height and width of a run's photos."""
+    return run.image_height, run.image_width
+
+
+def preprocessing_of(
+    architecture: str, width: int, height: int, resize: str, channels: int = 3, per_image: bool = False
+) -> Preprocessing:
+    """The network's own mean and standard deviation, from timm, with the run's size and channels."""
+    config = timm.data.resolve_model_data_config(build_network(architecture))
+    mean, std = (_per_channel(config[name], channels) for name in ("mean", "std"))
+    return Preprocessing(width, height, resize, mean, std, per_image)
+
+
+def _per_channel(colours: Sequence[float], channels: int) -> tuple[float, ...]:
+    """A value for each channel: the network's own for red, green and blue, their mean for grey and for yellow."""
+    middle = statistics.fmean(colours)
+    return {1: (middle,), 3: tuple(colours), 4: (*colours, middle)}[channels]

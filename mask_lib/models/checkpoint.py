@@ -1,0 +1,70 @@
+"""Checkpoints."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+
+from mask_lib.base import files
+
+MANIFEST_FORMAT = 1
+OPTIMIZER_PREFIX = "optimizer/"
+
+
+def write_checkpoint(
+    path: Path, state: Mapping[str, torch.Tensor], manifest: Mapping[str, Any], optimizer_state: dict | None = None
+) -> None:
+    """Weights, manifest and optimizer state in one .safetensors file, so that no kill can part them."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    scalars: dict[str, Any] = {}
+    for index, values in (optimizer_state or {"state": {}})["state"].items():
+        for name, value in values.items():
+            if isinstance(value, torch.Tensor):
+                tensors[f"{OPTIMIZER_PREFIX}{index}/{name}"] = value.detach().cpu().contiguous()
+            else:
+                scalars[f"{index}/{name}"] = value
+    text = json.dumps({"format": MANIFEST_FORMAT, **manifest, "optimizer_scalars": scalars})
+    with files.replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={"manifest": text})
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """A checkpoint's manifest, without reading its weights; empty for a file of bare weights.
+
+    Raises OSError that names a file that is missing, cut short or no .safetensors file.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as opened:
+            return json.loads((opened.metadata() or {}).get("manifest", "{}"))
+    except Exception as error:
+        raise OSError(f"{files.shown_path(path)} is no checkpoint that can be read: {error}") from error
+
+
+def read_shapes(path: Path) -> dict[str, list[int]]:
+    """The shape of each of a checkpoint's weights, by name, without reading them."""
+    with safetensors.safe_open(path, framework="pt") as opened:
+        names = [name for name in opened.keys() if not name.startswith(OPTIMIZER_PREFIX)]  # noqa: SIM118
+        return {name: opened.get_slice(name).get_shape() for name in names}
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """(weights, manifest) of a .safetensors file; the optimizer's tensors are left out."""
+    manifest = read_manifest(path)
+    tensors = load_file(path)
+    return {name: value for name, value in tensors.items() if not name.startswith(OPTIMIZER_PREFIX)}, manifest
+
+
+def read_optimizer_state(path: Path) -> dict[int, dict[str, Any]]:
+    """The `state` part of an optimizer's `state_dict`, as `write_checkpoint` kept it."""
+    state: dict[int, dict[str, Any]] = {}
+    scalars = read_manifest(path).get("optimizer_scalars", {})
+    tensors = {name.removeprefix(OPTIMIZER_PREFIX): value for name, value in load_file(path).items()
+               if name.startswith(OPTIMIZER_PREFIX)}  # fmt: skip
+    for key, value in {**tensors, **scalars}.items():
+        index, _, name = key.partition("/")
+        state.setdefault(int(index), {})[name] = value
+    return state

@@ -1,0 +1,92 @@
+"""Where the arithmetic happens: the device, its precision, and photos brought to it in batches."""
+
+import contextlib
+import resource
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from mask_lib.base.config import Precision
+from mask_lib.data import store
+
+UPLOAD_BLOCK = 512  # photos
+SHARE_FOR_PHOTOS = 0.5  # of a GPU's free memory, that photos may fill
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def pick_device() -> torch.device:
+    """The first GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def device_name(device: torch.device) -> str:
+    """What a table of results should call the device."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+
+
+def dtype_for(precision: Precision, device: torch.device) -> torch.dtype:
+    """The type that matrix products run in; `auto` asks the device: bfloat16, float16 on older GPUs."""
+    if precision != "auto":
+        return DTYPES[precision]
+    if device.type != "cuda":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager:
+    """Mixed precision in `dtype`; float32 switches it off."""
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """The most memory used so far: of the GPU since `reset_peak_memory`, else of the machine by this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Count a GPU's peak from here on; of a process the machine remembers only the peak of its life."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+class DevicePhotos:
+    """A store's photos, given out as batches on a device.
+
+    On a GPU they all go there once if they fill less than half of its free memory; otherwise, and
+    without `resident`, each batch is read from the memory map. No loader workers, so nothing to hang
+    in a notebook.
+    """
+
+    def __init__(self, photos: store.Store, device: torch.device, resident: bool = True):
+        self.store, self.device = photos, device
+        self.resident = self._uploaded() if resident and self._fits() else None
+
+    def _fits(self) -> bool:
+        images = self.store.images
+        if self.device.type != "cuda" or not len(images):
+            return False
+        # What torch has freed and keeps for itself is free too.
+        kept = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+        return images.nbytes < SHARE_FOR_PHOTOS * (torch.cuda.mem_get_info(self.device)[0] + kept)
+
+    def _uploaded(self) -> torch.Tensor:
+        """(N, H, W, C) uint8 on the device, brought there in blocks: the machine's own memory may be smaller."""
+        images = self.store.images
+        uploaded = torch.empty(images.shape, dtype=torch.uint8, device=self.device)
+        for rows in store.blocks(len(images), UPLOAD_BLOCK):
+            uploaded[rows[0] : rows[-1] + 1] = torch.from_numpy(np.array(images[rows[0] : rows[-1] + 1]))
+        return uploaded
+
+    def batch(self, rows: Sequence[int] | np.ndarray) -> torch.Tensor:
+        """(B, C, H, W) uint8 of the store's `rows`, laid out channels last."""
+        rows = np.asarray(rows, dtype=np.int64)
+        if self.resident is not None:
+            photos = self.resident[torch.from_numpy(rows).to(self.device)]
+        else:
+            photos = torch.from_numpy(self.store.images[rows])
+            if self.device.type == "cuda":
+                photos = photos.pin_memory().to(self.device, non_blocking=True)
+        return photos.permute(0, 3, 1, 2)

@@ -1,0 +1,1 @@
+"""Charts and galleries: style, galleries, data_plots, curve_plots, score_plots, ensemble_plots, search_plots."""

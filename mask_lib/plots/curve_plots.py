@@ -1,0 +1,97 @@
+"""Charts of how training went: losses and scores by epoch, of one run or of several, and the learning-rate finder.
+
+They take axes, or make them, and return them; nothing here computes a result or writes a file.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+
+from mask_lib.plots.style import BLUE, COLOURS, FAINT, GREY, ORANGE, add_legend, despine, set_title, styled_axes
+
+LINES = ("-", "--", ":", "-.")  # once the colours are used up
+
+
+def curves(history: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
+    """Losses on the left, macro F1 on the right: a thin line a fold, a thick one for their mean.
+
+    `history` has the columns `epoch`, `train_loss`, `val_loss`, `val_macro_f1` and, with several
+    folds, `fold`. A dot marks each fold's best epoch; the title tells the best epoch of the mean.
+    """
+    if axes is None:
+        axes = plt.subplots(1, 2, figsize=(12, 4), layout="constrained")[1]
+    losses, f1 = (despine(ax) for ax in axes)
+    if "fold" not in history:
+        history = history.assign(fold=0)
+    _fold_lines(losses, history, "train_loss", GREY, "training")
+    _fold_lines(losses, history, "val_loss", BLUE, "validation")
+    _fold_lines(f1, history, "val_macro_f1", ORANGE, "validation")
+    best = history.loc[history.groupby("fold")["val_macro_f1"].idxmax()]
+    f1.plot(best["epoch"], best["val_macro_f1"], "o", color=ORANGE, markersize=5, label="best epoch of a fold")
+    mean = history.groupby("epoch")["val_macro_f1"].mean()
+    for ax, title in ((losses, "Loss"), (f1, f"Macro F1, at best {mean.max():.3f} after epoch {mean.idxmax()}")):
+        ax.set_xlabel("epoch")
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.grid(axis="y", color=FAINT, linewidth=0.6)
+        ax.legend(frameon=False)
+        set_title(ax, title)
+    return axes
+
+
+def learning_rate_finder(found: pd.DataFrame, suggestion: float, ax: Axes | None = None) -> Axes:
+    """Loss against a growing learning rate, dots a step and a line smoothed, with the suggested rate marked.
+
+    `found` has the columns `learning_rate`, `loss` and `smoothed`, as `lr_finder.find` gives them.
+    """
+    ax = styled_axes(ax, 9, 4)
+    ax.plot(found["learning_rate"], found["loss"], ".", color=GREY, markersize=4, alpha=0.6, label="a step")
+    ax.plot(found["learning_rate"], found["smoothed"], color=BLUE, linewidth=2.5, label="smoothed")
+    ax.axvline(suggestion, color=ORANGE, linewidth=1.5, linestyle="--", label=f"suggested: {suggestion:.2g}")
+    ax.set_xscale("log")
+    low, high = found["smoothed"].min(), found["smoothed"].iloc[: max(len(found) // 2, 1)].max()
+    # What explodes may leave the picture, or it would flatten the rest.
+    ax.set_ylim(low - 0.1 * (high - low) - 1e-3, high + 0.5 * (high - low) + 1e-3)
+    ax.set(xlabel="learning rate", ylabel="loss")
+    ax.grid(axis="y", color=FAINT, linewidth=0.6)
+    ax.legend(frameon=False)
+    set_title(ax, "How fast it can learn")
+    return ax
+
+
+def run_curves(histories: Mapping[str, pd.DataFrame], axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
+    """Validation loss on the left, macro F1 on the right, a line a run: the mean of its folds in a band of their range.
+
+    `histories` maps a run's name to a table as `curves` takes it. Raises ValueError for no run at all.
+    """
+    if not histories:
+        raise ValueError("no runs to draw")
+    if axes is None:
+        axes = plt.subplots(1, 2, figsize=(12, 4.2), layout="constrained")[1]
+    for ax, column, title in zip(axes, ("val_loss", "val_macro_f1"), ("Validation loss", "Macro F1"), strict=True):
+        lines = []
+        for number, history in enumerate(histories.values()):
+            colour, style = COLOURS[number % len(COLOURS)], LINES[number // len(COLOURS) % len(LINES)]
+            by_epoch = history.groupby("epoch")[column].agg(["mean", "min", "max"])
+            ax.fill_between(by_epoch.index, by_epoch["min"], by_epoch["max"], color=colour, alpha=0.12, linewidth=0)
+            marker = "o" if len(by_epoch) == 1 else ""  # a line of one epoch would not be seen
+            lines += ax.plot(
+                by_epoch.index, by_epoch["mean"], color=colour, linestyle=style, linewidth=2, marker=marker
+            )
+        despine(ax).set_xlabel("epoch")
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.grid(axis="y", color=FAINT, linewidth=0.6)
+        set_title(ax, title)
+    add_legend(axes[1], lines, histories)
+    return axes
+
+
+def _fold_lines(ax: Axes, history: pd.DataFrame, column: str, colour: str, name: str) -> None:
+    """A thin line a fold and, thick, their mean, which carries the name."""
+    folds = history.groupby("fold")
+    for _, fold in folds:
+        ax.plot(fold["epoch"], fold[column], color=colour, linewidth=1, alpha=0.45)
+    mean = history.groupby("epoch")[column].mean()
+    label = f"{name}, mean of {len(folds)} folds" if len(folds) > 1 else name
+    ax.plot(mean.index, mean, color=colour, linewidth=2.5, label=label)

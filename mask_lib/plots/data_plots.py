@@ -1,0 +1,157 @@
+"""Charts of the photos: their classes, ages and sizes, what is wrong with them, and how folds divide them.
+
+They take an `ax`, or make one, and return it; nothing here computes a result or writes a file.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import TwoSlopeNorm
+from matplotlib.figure import Figure
+
+from mask_lib.base.labels import AGE_EDGES, CLASS_COUNT, GENDER_WORDS, Mask, decode_all
+from mask_lib.plots import style
+from mask_lib.plots.style import BLUE, COLOURS, GREY, INK, counted, plain, released
+
+MASK_COLOURS = dict(zip(Mask, COLOURS, strict=False))
+MOST_SIZES = 6
+
+
+def class_counts(photos: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Bars of photos a class, coloured by mask, with the number of people in each beneath its count.
+
+    `photos` has the columns `label` (0-17) and `person`.
+    """
+    ax = style.styled_axes(ax, 12, 5)
+    counts = photos["label"].value_counts().reindex(range(CLASS_COUNT), fill_value=0)
+    people = photos.groupby("label")["person"].nunique().reindex(range(CLASS_COUNT), fill_value=0)
+    colours = [MASK_COLOURS[Mask(mask)] for mask in decode_all(np.arange(CLASS_COUNT))["mask"]]
+    bars = ax.bar(range(CLASS_COUNT), counts, color=colours, width=0.8)
+    notes = [f"{count:,}\n{counted(person, 'person', 'people')}" for count, person in zip(counts, people, strict=True)]
+    ax.bar_label(bars, notes, fontsize=7.5, color=INK, padding=2)
+    ax.margins(x=0.01, y=0.12)
+    style.class_ticks(ax)
+    ax.set_ylabel("photos")
+    ax.yaxis.set_major_formatter("{x:,.0f}")
+    style.set_title(ax, f"{counted(len(photos), 'photo')} of {counted(photos['person'].nunique(), 'person', 'people')}")
+    return ax
+
+
+def class_changes(before: Sequence[int], after: Sequence[int], ax: Axes | None = None) -> Axes:
+    """Photos a class before and after label cleaning, side by side, with the difference above where there is one.
+
+    Both hold labels 0-17; photos that were dropped are not in `after`.
+    """
+    ax = style.styled_axes(ax, 12, 4.2)
+    at = np.arange(CLASS_COUNT)
+    old, new = (np.bincount(np.asarray(part, dtype=np.int64), minlength=CLASS_COUNT) for part in (before, after))
+    bars = [ax.bar(at - 0.2, old, 0.38, color=GREY), ax.bar(at + 0.2, new, 0.38, color=BLUE)]
+    for place, (left, right) in enumerate(zip(old, new, strict=True)):
+        if left != right:
+            above = {"xytext": (0, 2), "textcoords": "offset points", "ha": "center", "va": "bottom", "fontsize": 8}
+            ax.annotate(f"{right - left:+,}", (place, max(left, right)), color=INK, **above)
+    ax.margins(x=0.01, y=0.1)
+    ax.set_ylabel("photos")
+    ax.yaxis.set_major_formatter("{x:,.0f}")
+    style.class_ticks(ax)
+    style.add_legend(ax, bars, ["as given", "cleaned"])
+    style.set_title(ax, f"Classes before and after: {counted(len(before), 'photo')} given, {len(after):,} kept")
+    return ax
+
+
+def age_histogram(photos: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """People by age in years, stacked by gender, with the edges of the age groups drawn.
+
+    `photos` has the columns `person`, `age` (years) and `label`; each person counts once.
+    """
+    ax = style.styled_axes(ax, 9, 4)
+    people = photos.drop_duplicates("person")
+    gender = decode_all(people["label"].to_numpy())["gender"]
+    ages = [people["age"].to_numpy()[gender == member] for member in GENDER_WORDS]
+    first, last = int(people["age"].min()), int(people["age"].max())
+    names = [f"{word} ({len(part):,})" for word, part in zip(GENDER_WORDS.values(), ages, strict=True)]
+    edges = np.arange(first, last + 2) - 0.5  # one bar a year
+    ax.hist(ages, bins=edges, stacked=True, color=COLOURS[:2], label=names, rwidth=0.9)
+    for edge in AGE_EDGES:
+        ax.axvline(edge - 0.5, color=INK, linewidth=1, linestyle="--")  # left of the bar that starts the next group
+        ax.annotate(f"{edge} ", (edge - 0.5, 1), xycoords=("data", "axes fraction"), ha="right", va="top", color=INK)
+    ax.set(xlabel="age in years", ylabel="people")
+    ax.legend(frameon=False)
+    style.set_title(ax, f"{counted(len(people), 'person', 'people')} by age and gender")
+    return ax
+
+
+def sizes_and_brightness(sizes: np.ndarray, brightness: np.ndarray, splits: Sequence[str]) -> Figure:
+    """Photos by size, the most frequent first, and by mean brightness, each split in a colour.
+
+    sizes: (N, 2) width and height in pixels; brightness: (N,) grey levels 0-255; splits: a name a photo.
+    Training and evaluation photos that differ here were not taken alike.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(12, 3.6), layout="constrained", width_ratios=(1, 2))
+    left, right = (style.despine(ax) for ax in axes)
+    names = list(dict.fromkeys(splits))
+    table = pd.DataFrame({"size": [f"{width} × {height}" for width, height in sizes], "split": list(splits)})
+    counts = table.value_counts(["size", "split"]).unstack(fill_value=0)
+    counts = counts.loc[counts.sum(axis=1).nlargest(MOST_SIZES).index, names]
+    start = np.zeros(len(counts))
+    for name, colour in zip(names, COLOURS, strict=False):
+        left.barh(list(counts.index), counts[name], left=start, color=colour, height=0.6)
+        start += counts[name].to_numpy()
+        of_split = brightness[np.asarray(splits) == name]
+        right.hist(of_split, np.arange(0, 261, 5), density=True, color=colour, alpha=0.55, label=name)
+    left.invert_yaxis()
+    left.xaxis.set_major_formatter("{x:,.0f}")
+    right.set(xlabel="mean brightness, grey levels", yticks=[])
+    right.legend(frameon=False)
+    others = table["size"].nunique() - len(counts)
+    style.set_title(left, "Size in pixels" + (f", {others:,} more sizes" if others else ""))
+    style.set_title(right, "Brightness, each split's share")
+    return released(figure)
+
+
+def problems(problems: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Bars of how often each kind of `problem` was found; the columns are `path`, `problem`, `detail`."""
+    counts = problems["problem"].value_counts().sort_values()
+    ax = style.styled_axes(ax, 9, 0.6 + 0.35 * max(len(counts), 2))
+    if counts.empty:
+        ax.set_axis_off()
+        ax.text(0.5, 0.5, "nothing found", transform=ax.transAxes, ha="center", va="center", color=GREY, fontsize=13)
+        return ax
+    style.set_title(ax, f"{counted(len(problems), 'problem')} found")
+    bars = ax.barh(range(len(counts)), counts, color=BLUE, height=0.7)
+    ax.bar_label(bars, [f"{count:,}" for count in counts], padding=3, color=INK)
+    ax.set_yticks(range(len(counts)), [plain(kind) for kind in counts.index], parse_math=False)
+    ax.margins(x=0.08)
+    ax.xaxis.set_visible(False)  # the counts are written
+    ax.spines["bottom"].set_visible(False)
+    return ax
+
+
+def fold_balance(splits: Mapping[int, pd.DataFrame], ax: Axes | None = None) -> Axes:
+    """Heat map, folds x 18 classes: a class's share of a fold's validation part over its share of all.
+
+    `splits` maps a fold to its table with the columns `label` and `split`; 1 is perfect balance. A
+    class without photos stays empty.
+    """
+    ax = style.styled_axes(ax, 12, 1.9 + 0.4 * len(splits))
+    ratios = np.array([_share_ratios(split) for split in splits.values()])  # (folds, 18)
+    limit = max(np.nanmax(np.abs(ratios - 1), initial=0), 0.05)  # below 5% no colour should cry out
+    norm = TwoSlopeNorm(1, 1 - limit, 1 + limit)
+    image = ax.imshow(ratios, cmap="RdBu_r", norm=norm, aspect="auto")
+    style.write_cells(ax, ratios, "{:.2f}", dark=np.abs(ratios - 1) > 0.7 * limit)
+    style.class_ticks(ax)
+    ax.set_yticks(range(len(splits)), [f"fold {fold}" for fold in splits])
+    style.frameless(ax)
+    ax.figure.colorbar(image, ax=ax, pad=0.01, label="share in fold / share in all")
+    style.set_title(ax, "Balance of the validation folds")
+    return ax
+
+
+def _share_ratios(split: pd.DataFrame) -> np.ndarray:
+    """(18,) shares of the classes in `val` over those in the whole; NaN for a class without photos."""
+    validation = split.loc[split["split"] == "val", "label"]
+    shares, whole = (style.class_shares(labels) for labels in (validation, split["label"]))
+    return np.divide(shares, whole, out=np.full(CLASS_COUNT, np.nan), where=whole > 0)

@@ -1,0 +1,95 @@
+"""Charts of an ensemble: how sure its members are and rightly so, whether they agree, what each adds, what to expect.
+
+They take an `ax`, or make one, and return it; nothing here computes a result or writes a file.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from mask_lib.plots import style
+from mask_lib.plots.style import BLUE, COLOURS, FAINT, GREY, plain
+
+
+def reliability(tables: Mapping[str, pd.DataFrame], ax: Axes | None = None) -> Axes:
+    """How often predictions are right, over how sure they are: a line a model, a dot for each bin with photos.
+
+    `tables` maps a name to a table from `calibration.reliability` (columns `photos`, `confidence`,
+    `accuracy`); the dots grow with the number of photos. On the grey diagonal both are equal.
+    """
+    ax = style.styled_axes(ax, 6.5, 5.5)
+    ax.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--")
+    lines = []
+    for number, table in enumerate(tables.values()):
+        filled, colour = table[table["photos"] > 0], COLOURS[number % len(COLOURS)]
+        lines += ax.plot(filled["confidence"], filled["accuracy"], color=colour, linewidth=1.5)
+        areas = 250 * filled["photos"] / max(table["photos"].sum(), 1) + 6  # points squared
+        ax.scatter(filled["confidence"], filled["accuracy"], s=areas, color=colour, zorder=3)
+    ax.set(xlabel="probability of the likeliest class", ylabel="share of photos that are right", xlim=(0, 1))
+    ax.set_ylim(-0.03, 1.03)
+    style.add_legend(ax, lines, tables, loc="lower right")
+    style.set_title(ax, "Sure and right: above the diagonal too modest, below it too sure")
+    return ax
+
+
+def agreement(shares: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Heat map of an (M, M) table from `blending.agreement`: the share of photos that two members answer alike."""
+    count = len(shares)
+    ax = style.styled_axes(ax, 3 + 0.7 * count, 2 + 0.6 * count)
+    values = shares.to_numpy(dtype=float)
+    others = np.where(np.eye(count, dtype=bool), np.nan, values)  # everyone agrees with themselves
+    low, high = (np.nanmin(others), np.nanmax(others)) if count > 1 else (0, 1)
+    ax.imshow(others, cmap="Blues", vmin=low - 0.02, vmax=high + 0.02)
+    style.write_cells(ax, others, "{:.1%}", dark=others > (low + high) / 2 + 0.01)
+    names = [plain(name) for name in shares.index]
+    ax.set_xticks(range(count), names, rotation=35, ha="right", rotation_mode="anchor", parse_math=False)
+    ax.set_yticks(range(count), names, parse_math=False)
+    style.frameless(ax)
+    style.set_title(ax, "Photos that two members answer alike")
+    return ax
+
+
+def contributions(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """What each member adds to macro F1, as dots with whiskers, from `blending.contributions`.
+
+    Columns `member, weight, difference, low, high`; left of the line at 0 a member does harm.
+    """
+    ax = style.styled_axes(ax, 9, 1.4 + 0.35 * max(len(table), 2))
+    places = np.arange(len(table))[::-1]
+    ax.axvline(0, color=GREY, linewidth=1, linestyle="--")
+    ax.hlines(places, table["low"], table["high"], color=BLUE, linewidth=2, alpha=0.55)
+    ax.plot(table["difference"], places, "o", color=BLUE, markersize=6)
+    names = [f"{plain(row.member)} ({row.weight:.0%})" for row in table.itertuples()]
+    ax.set_yticks(places, names, parse_math=False)
+    ax.margins(y=0.15)
+    ax.set_xlabel("macro F1 with it, less that without it")
+    style.set_title(ax, "What each member adds (its weight)")
+    return ax
+
+
+def expected_score(
+    drawn: Sequence[float],
+    score: tuple[float, float, float],
+    known: Mapping[str, float] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """What an evaluation set may score: a histogram of the draws, the interval shaded, what is known as lines.
+
+    drawn: macro F1 of each draw, as in `expected_score.Expected.drawn`; score: its value, low and high; known:
+    macro F1 by name where labels are known.
+    """
+    ax = style.styled_axes(ax, 9, 3.6)
+    value, low, high = score
+    ax.hist(drawn, bins=40, color=FAINT)
+    handles = [ax.axvspan(low, high, color=BLUE, alpha=0.15), ax.axvline(value, color=BLUE, linewidth=2)]
+    names = ["95% interval", f"expected: {value:.3f}"]
+    for colour, (name, found) in zip(COLOURS[1:], (known or {}).items(), strict=False):
+        handles.append(ax.axvline(found, color=colour, linewidth=1.5, linestyle="--"))
+        names.append(f"{name}: {found:.3f}")
+    ax.set(xlabel="macro F1", yticks=[])
+    ax.spines["left"].set_visible(False)
+    style.add_legend(ax, handles, names, loc="upper left", bbox_to_anchor=(1, 1))
+    style.set_title(ax, f"Expected macro F1 on unseen people: {value:.3f} ({low:.3f} to {high:.3f})")
+    return ax

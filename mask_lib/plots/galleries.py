@@ -1,0 +1,225 @@
+"""Photos in grids with a few words to each.
+
+A grid is a `Figure` that pyplot no longer holds: a notebook shows it once, as the value of its cell.
+Words too wide for their photo lose their middle.
+"""
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
+
+from mask_lib.base.labels import AGE_WORDS, GENDER_WORDS, MASK_WORDS, PROBABILITY_COLUMNS, decode, describe
+from mask_lib.base.scores import from_probabilities
+from mask_lib.data.photos import thumbnails
+from mask_lib.plots.style import GREY, INK, counted, plain, released
+from mask_lib.training.run_folder import FinishedRun
+
+WIDTH = 12  # inches, of a whole grid
+TITLE_SIZE, NOTE_SIZE = 7.5, 6.5  # points
+LINE_HEIGHT = 1.3  # of a line of text, over the size of its letters
+GAP, PAD, HEADING = 12, 3, 22  # points: between two photos with their words, from a photo to its words, for a heading
+BENEATH = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "center", "va": "top"}
+LONGEST = 200  # characters; more than ever fit above a photo, and quickly measured
+
+
+def photo_grid(
+    images: Sequence[np.ndarray],
+    titles: Sequence[str] | None = None,
+    columns: int = 7,
+    title: str | None = None,
+    notes: Sequence[str] | None = None,
+) -> Figure:
+    """A grid of (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) uint8 photos.
+
+    Each has its title above and its note, smaller and grey, below. Of four channels (red, green,
+    blue, yellow) the first three are shown. Raises ValueError for another number of titles or notes
+    than of photos.
+    """
+    room = 72 * WIDTH / columns - GAP  # points
+    titles = _fitted_all("titles", titles, len(images), TITLE_SIZE, room)
+    notes = _fitted_all("notes", notes, len(images), NOTE_SIZE, room)
+    tall = room * np.shape(images[0])[0] / np.shape(images[0])[1] if len(images) else room / 4
+    above, below = _height(titles, TITLE_SIZE), _height(notes, NOTE_SIZE)
+    figure, axes = _empty_grid(max(1, -(-len(images) // columns)), columns, tall, above, below, HEADING if title else 0)
+    for ax, image, over, under in zip(axes.flat, images, titles, notes, strict=False):
+        ax.imshow(_shown(image), cmap="gray", vmin=0, vmax=255)
+        ax.set_title(over, fontsize=TITLE_SIZE, color=INK, parse_math=False, pad=PAD)
+        ax.annotate(under, (0.5, 0), (0, -PAD), fontsize=NOTE_SIZE, color=GREY, parse_math=False, **BENEATH)
+    if title:
+        corner = {"x": GAP / 2 / 72 / WIDTH, "y": 1 - PAD / 72 / figure.get_figheight(), "ha": "left", "va": "top"}
+        figure.suptitle(plain(title), fontsize=12, color=INK, parse_math=False, **corner)
+    return released(figure)
+
+
+def mistakes(images: Sequence[np.ndarray], table: pd.DataFrame, of: int, columns: int = 7) -> Figure:
+    """The rows of `table`: the true class, → what was predicted otherwise (confidence), and the file below.
+
+    `table` has the columns `path`, `label` and `p00`-`p17` and holds mistakes alone, as
+    `scores.worst_mistakes` chooses and orders them; `images` are their photos. `of` is the number of
+    all mistakes, for the heading. Raises ValueError for another number of photos than of rows.
+    """
+    truth, predicted = from_probabilities(table)
+    confidence = table[list(PROBABILITY_COLUMNS)].max(axis=1)
+    titles = [
+        f"{describe(label)}\n→ {_difference(label, found)} ({sure:.0%})"
+        for label, found, sure in zip(truth, predicted, confidence, strict=True)
+    ]
+    notes = ["\n".join(_one_line(path).split("/")[-2:]) for path in table["path"]]
+    heading = f"The {len(table):,} most confident of {counted(of, 'mistake')}"
+    if len(table) == of:
+        heading = f"{counted(of, 'mistake')}, the most confident first" if of else "No mistakes"
+    return photo_grid(images, titles, columns, heading, notes)
+
+
+def suspects(images: Sequence[np.ndarray], table: pd.DataFrame, columns: int = 7) -> Figure:
+    """The rows of a table of suspicious labels, as `suspects.rank` gives it: the class, → what is suggested (score).
+
+    `images` are their photos. Raises ValueError for another number of photos than of rows.
+    """
+    titles = [
+        f"{describe(row.current)}\n→ {_difference(row.current, row.suggested) or 'the same'} ({row.score:.0%})"
+        for row in table.itertuples()
+    ]
+    notes = ["\n".join(_one_line(path).split("/")[-2:]) for path in table["path"]]
+    heading = f"The {counted(len(table), 'most suspicious label')}" if len(table) else "No label is left to look at"
+    return photo_grid(images, titles, columns, heading, notes)
+
+
+def disagreements(images: Sequence[np.ndarray], table: pd.DataFrame, of: int, columns: int = 7) -> Figure:
+    """Photos that one run gets right and another wrong: the class, → what the other says otherwise (confidence).
+
+    `table` has the columns of `comparison.disagreements`, all rows with the same two runs; `images` are their
+    photos and `of` the number of all such photos, for the heading. Raises ValueError for another number of
+    photos than of rows.
+    """
+    titles = [
+        f"{describe(row.label)} ({row.right_sure:.0%})\n→ {_difference(row.label, row.wrong)} ({row.wrong_sure:.0%})"
+        for row in table.itertuples()
+    ]
+    notes = ["\n".join(_one_line(path).split("/")[-2:]) for path in table["path"]]
+    heading = "No photo that only one of the two gets right"
+    if len(table):
+        heading = f"{table['right_run'].iloc[0]} is right, {table['wrong_run'].iloc[0]} is wrong: "
+        heading += f"{len(table):,} of {counted(of, 'photo')}, the surest first"
+    return photo_grid(images, titles, columns, heading, notes)
+
+
+def right_alone(run: FinishedRun, table: pd.DataFrame, count: int) -> Figure | str:
+    """The first `count` of `comparison.disagreements` that `run` gets right, or a sentence on why nothing is shown.
+
+    The photos are those of the run's own data set: that of the other run may hold others under the same names.
+    """
+    own = table[table["right_run"] == run.name]
+    shown = own.head(count)
+    try:
+        images = thumbnails(run.photo_folder(), shown.assign(split="train")) if len(shown) else []
+    except OSError as error:
+        return f"What {run.name} alone gets right cannot be shown: {error}."
+    return disagreements(images, shown, of=len(own))
+
+
+def overlaid(images: np.ndarray, maps: np.ndarray) -> list[np.ndarray]:
+    """(N, H, W, C) uint8 photos under (N, H, W) maps in [0, 1], each (H, W, 3) uint8: grey, warm where it is high."""
+    found = []
+    for image, heat in zip(images, maps, strict=True):
+        shown = _shown(image)
+        grey = (shown if shown.ndim == 2 else shown.mean(axis=2)) / 255
+        colour = colormaps["inferno"](heat)[..., :3]
+        share = 0.65 * heat[..., None]  # where the network looks at nothing, the photo stays as it is
+        found.append(np.rint(255 * ((1 - share) * grey[..., None] + share * colour)).astype(np.uint8))
+    return found
+
+
+def beside(rows: Mapping[str, Sequence[np.ndarray]], title: str | None = None) -> Figure:
+    """The same photos in several versions, a row a version, with its name above the first of its row.
+
+    Raises ValueError for rows of different lengths.
+    """
+    lengths = {len(images) for images in rows.values()}
+    if len(lengths) != 1:
+        raise ValueError(f"rows of {sorted(lengths)} photos: each must show the same ones")
+    columns = lengths.pop()
+    titles = [name if not place else "" for name, images in rows.items() for place in range(len(images))]
+    return photo_grid([image for images in rows.values() for image in images], titles, columns, title)
+
+
+def prediction_titles(table: pd.DataFrame) -> list[str]:
+    """For each row of a table with `p00`-`p17`: the likeliest class in words and its probability."""
+    probabilities = table[list(PROBABILITY_COLUMNS)].to_numpy()  # (N, 18)
+    return [f"{describe(row.argmax())}\n{row.max():.0%}" for row in probabilities]
+
+
+def _difference(truth: int, predicted: int) -> str:
+    """Of the predicted class in words, those that are not true as well: `female 60+`."""
+    attributes = zip((MASK_WORDS, GENDER_WORDS, AGE_WORDS), decode(truth), decode(predicted), strict=True)
+    return " ".join(words[found] for words, true, found in attributes if found != true)
+
+
+def _shown(image: np.ndarray) -> np.ndarray:
+    """(H, W) or (H, W, 3), as matplotlib takes it: it would read a fourth channel as transparency."""
+    image = np.asarray(image)
+    return image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image[..., :3] if image.ndim == 3 else image
+
+
+def _one_line(text: Any) -> str:
+    return plain(text).replace("\n", "\N{REPLACEMENT CHARACTER}")
+
+
+def _empty_grid(
+    rows: int, columns: int, tall: float, above: float, below: float, heading: float
+) -> tuple[Figure, np.ndarray]:
+    """A figure of places for photos `tall` points high, with room for words; (rows, columns) axes.
+
+    The places are worked out, not left to a layout engine, which narrows photos with wide words.
+    """
+    wide, between = 72 * WIDTH / columns - GAP, above + below + GAP
+    width, height = 72 * WIDTH, heading + rows * (tall + between)
+    figure, axes = plt.subplots(rows, columns, figsize=(width / 72, height / 72), squeeze=False)
+    sides = {"left": GAP / 2 / width, "right": 1 - GAP / 2 / width}
+    ends = {"bottom": (below + GAP / 2) / height, "top": 1 - (heading + above + GAP / 2) / height}
+    figure.subplots_adjust(**sides, **ends, wspace=GAP / wide, hspace=between / tall)
+    for ax in axes.flat:
+        ax.set_axis_off()
+    return figure, axes
+
+
+def _height(texts: Sequence[str], size: float) -> float:
+    """Points that the tallest of some texts takes beside a photo."""
+    lines = max((text.count("\n") + 1 for text in texts if text), default=0)
+    return lines * size * LINE_HEIGHT + (PAD if lines else 0)
+
+
+def _fitted_all(what: str, texts: Sequence[str] | None, photos: int, size: float, room: float) -> list[str]:
+    """A text for each photo, every line of it at most `room` points wide in letters of `size` points."""
+    if texts is None:
+        return [""] * photos
+    if len(texts) != photos:
+        raise ValueError(f"{photos} photos but {len(texts)} {what}")
+    return ["\n".join(_fitted(line, size, room) for line in plain(text).split("\n")) for text in texts]
+
+
+def _fitted(line: str, size: float, room: float) -> str:
+    """The line, or as much of its two ends as fits."""
+    line = _ends(line, LONGEST)
+    if _points(line, size) <= room:
+        return line
+    fitting = bisect_right(range(len(line)), room, key=lambda kept: _points(_ends(line, kept), size))
+    return _ends(line, max(fitting - 1, 1))
+
+
+def _ends(line: str, kept: int) -> str:
+    """The first and the last characters of a line, `kept` in all, or the whole line if it has no more."""
+    return line if len(line) <= kept else f"{line[: kept - kept // 2]}…{line[len(line) - kept // 2 :]}"
+
+
+def _points(line: str, size: float) -> float:
+    """The width of a line of text in points."""
+    return text_to_path.get_text_width_height_descent(line, FontProperties(size=size), ismath=False)[0]

@@ -1,0 +1,151 @@
+"""Charts of how right predictions are: confusions, scores with their intervals, differences between runs, shares.
+
+They take an `ax`, or make one, and return it; nothing here computes a result or writes a file.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from sklearn.metrics import confusion_matrix
+
+from mask_lib.base.labels import (
+    AGE_WORDS,
+    ATTRIBUTES,
+    CLASS_COUNT,
+    GENDER_WORDS,
+    MASK_WORDS,
+    PROBABILITY_COLUMNS,
+    Mask,
+    decode_all,
+)
+from mask_lib.plots import style
+from mask_lib.plots.style import BLUE, CLASS_NAMES, COLOURS, FAINT, GREY, INK, counted, plain, released
+
+WORDS = {"mask": MASK_WORDS, "gender": GENDER_WORDS, "age": AGE_WORDS}
+BLOCK = CLASS_COUNT // len(Mask)  # neighbouring classes that share a mask
+ABOVE_DOT = {"textcoords": "offset points", "ha": "center", "fontsize": 8}
+WRITTEN_MODELS = 5  # side by side; the numbers of more would overlap
+
+
+def confusion(truth: Sequence[int], predicted: Sequence[int], ax: Axes | None = None) -> Axes:
+    """18 x 18 counts of (N,) labels 0-17, coloured by share of the row, with lines between masks."""
+    ax = style.styled_axes(ax, 10.5, 9.5)
+    _confusion(ax, np.asarray(truth), np.asarray(predicted), CLASS_NAMES)
+    ax.set_xticks(range(CLASS_COUNT), CLASS_NAMES, rotation=55, ha="right", rotation_mode="anchor", fontsize=8.5)
+    for edge in np.arange(BLOCK, CLASS_COUNT, BLOCK) - 0.5:
+        ax.axhline(edge, color=INK, linewidth=1)
+        ax.axvline(edge, color=INK, linewidth=1)
+    wrong = int(np.not_equal(truth, predicted).sum())
+    style.set_title(ax, f"{counted(wrong, 'mistake')} in {counted(len(truth), 'photo')}")
+    return ax
+
+
+def attribute_confusions(truth: Sequence[int], predicted: Sequence[int]) -> Figure:
+    """The same for mask, gender and age alone, side by side, each titled with its accuracy."""
+    true_parts, predicted_parts = decode_all(np.asarray(truth)), decode_all(np.asarray(predicted))
+    figure, axes = plt.subplots(1, len(ATTRIBUTES), figsize=(12, 3.8), layout="constrained")
+    for ax, name in zip(axes, ATTRIBUTES, strict=True):
+        _confusion(style.despine(ax), true_parts[name], predicted_parts[name], list(WORDS[name].values()))
+        style.set_title(ax, f"{name}: {np.mean(true_parts[name] == predicted_parts[name]):.1%} right")
+    return released(figure)
+
+
+def score_table(scores: Mapping[str, pd.DataFrame], ax: Axes | None = None) -> Axes:
+    """Several models side by side for each metric, as dots with interval whiskers.
+
+    `scores` maps a model's name to a table from `scores.bootstrap`: indexed by metric, with the
+    columns `value`, `low` and `high`, in [0, 1]. Raises ValueError for no model at all.
+    """
+    if not scores:
+        raise ValueError("no scores to draw")
+    ax = style.styled_axes(ax, 12, 4.5)
+    metrics = list(next(iter(scores.values())).index)
+    step = min(0.8 / len(scores), 0.2)
+    dots = []
+    for number, table in enumerate(scores.values()):
+        places = np.arange(len(metrics)) + (number - (len(scores) - 1) / 2) * step
+        colour = COLOURS[number % len(COLOURS)]
+        dots.append(_dots_with_whiskers(ax, places, table.loc[metrics], colour, len(scores) <= WRITTEN_MODELS))
+    ax.set_xticks(range(len(metrics)), [metric.replace("_", " ").replace("f1", "F1") for metric in metrics])
+    ax.margins(x=0.06, y=0.12)
+    ax.grid(axis="y", color=FAINT, linewidth=0.6)
+    above = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0}  # clear of the dots
+    style.add_legend(ax, dots, scores, ncols=WRITTEN_MODELS, **above)
+    style.set_title(ax, "Scores with their intervals by person")
+    return ax
+
+
+def differences(table: pd.DataFrame, ax: Axes | None = None, metric: str = "macro_f1") -> Axes:
+    """A dot and an interval for each pair of runs: how much better the one is; coloured where that is real, else grey.
+
+    `table` has the columns of `comparison.differences`; pairs without common photos are left out.
+    """
+    rows = table[(table["metric"] == metric) & table["difference"].notna()]
+    ax = style.styled_axes(ax, 9, 1.2 + 0.36 * max(len(rows), 2))
+    if rows.empty:
+        ax.set_axis_off()
+        ax.text(0.5, 0.5, "no two runs to compare", transform=ax.transAxes, ha="center", va="center", color=GREY)
+        return ax
+    for place, row in enumerate(rows.itertuples()):
+        colour = BLUE if row.real else GREY
+        ax.hlines(place, row.low, row.high, color=colour, linewidth=2.5, alpha=0.6)
+        ax.plot(row.difference, place, "o", color=colour, markersize=6)
+        ax.annotate(f"{row.difference:+.3f}", (row.difference, place), (0, 6), **ABOVE_DOT, color=INK)
+    ax.axvline(0, color=INK, linewidth=1)
+    names = [plain(f"{row.b} over {row.a}") for row in rows.itertuples()]
+    ax.set_yticks(range(len(rows)), names, parse_math=False)
+    ax.set_ylim(len(rows) - 0.4, -0.7)  # the first row of the table at the top
+    ax.grid(axis="x", color=FAINT, linewidth=0.6)
+    ax.set_xlabel(f"difference in {metric.replace('_', ' ').replace('f1', 'F1')}, with its interval by person")
+    style.set_title(ax, f"{int(rows['real'].sum())} of {counted(len(rows), 'difference')} beyond chance")
+    return ax
+
+
+def predicted_shares(tables: Mapping[str, pd.DataFrame], known: Sequence[int], ax: Axes | None = None) -> Axes:
+    """Share of each class among the predictions, a bar a table, with the share among known labels as a tick.
+
+    `tables` maps a name to a table with `p00`-`p17`; `known` holds labels 0-17, such as training's.
+    """
+    ax = style.styled_axes(ax, 12, 4.2)
+    width = 0.8 / max(len(tables), 1)
+    bars = []
+    for number, table in enumerate(tables.values()):
+        predicted = table[list(PROBABILITY_COLUMNS)].to_numpy().argmax(axis=1)
+        places = np.arange(CLASS_COUNT) + (number - (len(tables) - 1) / 2) * width
+        bars.append(ax.bar(places, style.class_shares(predicted), 0.92 * width, color=COLOURS[number % len(COLOURS)]))
+    at = np.arange(CLASS_COUNT)
+    ticks = ax.hlines(style.class_shares(known), at - 0.45, at + 0.45, color=INK, linewidth=1.6)
+    ax.margins(x=0.01)
+    ax.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.3g}%")
+    style.class_ticks(ax)
+    style.add_legend(ax, [*bars, ticks], [*tables, "training photos"])
+    style.set_title(ax, "Share of each class among the predictions")
+    return ax
+
+
+def _confusion(ax: Axes, truth: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> None:
+    counts = confusion_matrix(truth, predicted, labels=range(len(names)))  # (K, K), a row a true class
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
+    ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    style.write_cells(ax, np.where(counts > 0, counts, np.nan), "{:,.0f}", dark=shares > 0.55)
+    ax.set_xticks(range(len(names)), names)
+    ax.set_yticks(range(len(names)), names)
+    ax.set(xlabel="predicted", ylabel="true")
+    style.frameless(ax)
+
+
+def _dots_with_whiskers(ax: Axes, places: np.ndarray, rows: pd.DataFrame, colour: str, written: bool) -> Any:
+    """One model's dots; not `errorbar`, because an interval need not contain its value."""
+    ax.vlines(places, rows["low"], rows["high"], color=colour, linewidth=2, alpha=0.55)
+    (dots,) = ax.plot(places, rows["value"], "o", color=colour, markersize=6)
+    for place, value, high in zip(places, rows["value"], rows["high"], strict=True):
+        if written:
+            top = (place, max(value, high))
+            ax.annotate(f"{value:.3f}", top, (0, 4), textcoords="offset points", ha="center", fontsize=8, color=INK)
+    return dots

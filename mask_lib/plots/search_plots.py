@@ -1,0 +1,106 @@
+"""Charts of the search for an augmentation policy: its history, what good policies use, its verdict, and a policy.
+
+They take an `ax`, or make one, and return it; nothing here computes a result or writes a file.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from mask_lib.augment.policy import OPERATIONS, Policy, operation_shares
+from mask_lib.plots import style
+from mask_lib.plots.style import BLUE, FAINT, GREY, INK, ORANGE, PURPLE, counted, plain
+
+NO_MAGNITUDE = -0.1  # where an operation without one stands
+
+
+def search_history(trials: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """A dot a policy in the order of the search, a line for the best so far, a dashed one for no augmentation.
+
+    `trials` has the columns `trial`, `state` and `value`, as `search.read_trials` gives them; what was stopped
+    early has no value and stands as a cross at the bottom.
+    """
+    ax = style.styled_axes(ax, 9, 4)
+    scored, stopped = trials[trials["value"].notna()], trials[trials["value"].isna()]
+    policies, plainly = scored[scored["trial"] > 0], scored[scored["trial"] == 0]
+    ax.plot(policies["trial"], policies["value"], "o", color=GREY, markersize=4, alpha=0.7, label="a policy")
+    ax.step(policies["trial"], policies["value"].cummax(), color=BLUE, linewidth=2, where="post", label="best so far")
+    if len(plainly):
+        ax.axhline(plainly["value"].iloc[0], color=ORANGE, linestyle="--", linewidth=1.5, label="no augmentation")
+    if len(stopped):
+        bottom = {"transform": ax.get_xaxis_transform(), "clip_on": False}
+        ax.plot(stopped["trial"], np.zeros(len(stopped)), "x", color=PURPLE, label="stopped early", **bottom)
+    ax.set(xlabel="policy", ylabel="score")
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.grid(axis="y", color=FAINT, linewidth=0.6)
+    ax.legend(frameon=False)
+    style.set_title(ax, f"{counted(int((trials['trial'] > 0).sum()), 'policy', 'policies')} searched")
+    return ax
+
+
+def operation_importance(importance: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Bars of how the score of a policy goes with its use of each operation, with the number of policies beside.
+
+    `importance` has the columns `operation`, `correlation` in [-1, 1] and `policies`.
+    """
+    table = importance.iloc[::-1]
+    ax = style.styled_axes(ax, 9, 0.9 + 0.32 * max(len(table), 2))
+    colours = [BLUE if value >= 0 else ORANGE for value in table["correlation"]]
+    bars = ax.barh(range(len(table)), table["correlation"], color=colours, height=0.7)
+    notes = [counted(int(number), "policy", "policies") for number in table["policies"]]
+    ax.bar_label(bars, notes, padding=3, fontsize=8, color=INK)
+    ax.set_yticks(range(len(table)), [plain(name).replace("_", " ") for name in table["operation"]], parse_math=False)
+    ax.axvline(0, color=INK, linewidth=1)
+    ax.set_xlim(-1.25, 1.25)
+    ax.set_xlabel("rank correlation of its use with the score")
+    style.set_title(ax, "Operations that good policies use more, and less")
+    return ax
+
+
+def verdict(found: Mapping[str, Any], ax: Axes | None = None) -> Axes:
+    """Differences in macro F1 with their intervals, candidates against references, and a line at none.
+
+    `found` is what `policy_search.reach` returns.
+    """
+    differences = pd.DataFrame(found["differences"]).T.iloc[::-1]
+    ax = style.styled_axes(ax, 9, 0.9 + 0.45 * len(differences))
+    places = np.arange(len(differences))
+    ax.hlines(places, differences["low"], differences["high"], color=BLUE, linewidth=2, alpha=0.55)
+    ax.plot(differences["difference"], places, "o", color=BLUE, markersize=6)
+    for place, value in zip(places, differences["difference"], strict=True):
+        ax.annotate(f"{value:+.3f}", (value, place), (0, 5), textcoords="offset points", ha="center", fontsize=8)
+    ax.axvline(0, color=INK, linewidth=1, linestyle="--")
+    ax.set_yticks(places, [plain(name) for name in differences.index], parse_math=False)
+    ax.margins(y=0.2)
+    ax.set_xlabel("difference in macro F1")
+    style.set_title(ax, f"With {counted(found['seeds'], 'seed')} each, intervals by person and seed")
+    return ax
+
+
+def policy(policy: Policy, ax: Axes | None = None) -> Axes:
+    """A dot for each operation and magnitude of an augmentation policy, as large as the share of photos that meet it.
+
+    A magnitude that each photo draws is a line over all of them; an operation without one has its dot left of 0. On
+    the right, how often a photo meets the operation at all.
+    """
+    shares = operation_shares(policy)
+    names = list(dict.fromkeys(shares["operation"]))
+    ax = style.styled_axes(ax, 9, 1.4 + 0.3 * max(len(names), 2))
+    for row in shares.itertuples():
+        place, drawn = names.index(row.operation), np.isnan(row.magnitude) and OPERATIONS[row.operation].unit
+        if drawn:
+            ax.plot([0, 1], [place, place], color=BLUE, linewidth=1 + 12 * row.share, solid_capstyle="round", alpha=0.6)
+        else:
+            at = NO_MAGNITUDE if np.isnan(row.magnitude) else row.magnitude
+            ax.scatter([at], [place], s=20 + 600 * row.share, color=BLUE, alpha=0.6, linewidth=0)
+    for place, share in enumerate(shares.groupby("operation", sort=False)["share"].sum()):
+        ax.annotate(f"{share:.0%}", (1.08, place), ha="left", va="center", fontsize=8, color=INK)
+    ax.set_yticks(range(len(names)), [OPERATIONS[name].words for name in names])
+    ax.set(xlim=(-0.2, 1.2), xlabel="magnitude", xticks=[NO_MAGNITUDE, 0, 0.5, 1], xticklabels=["none", "0", "½", "1"])
+    ax.invert_yaxis()
+    ax.grid(axis="x", color=FAINT, linewidth=0.6)
+    style.set_title(ax, f"{plain(policy.name)}: what a photo meets, and how strongly")
+    return ax

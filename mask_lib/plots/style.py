@@ -1,0 +1,83 @@
+"""The one look of every picture: its colours, its axes, and words that can always be drawn.
+
+Names of files, kinds and runs are untrusted text: whatever they hold, they are drawn as it stands and
+never read as formulas.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mask_lib.base.labels import CLASS_COUNT, describe
+
+INK, GREY = "#2b2f33", "#8a8f94"
+BLUE, ORANGE, GREEN, PURPLE, FAINT = "#33658a", "#e07a1f", "#4f9d69", "#8d6a9f", "#d9dcdf"
+COLOURS = (BLUE, ORANGE, GREEN, PURPLE, "#b5473c", "#c9a227", "#3aa6a6", GREY)
+CLASS_NAMES = tuple(describe(label) for label in range(CLASS_COUNT))
+
+
+def plain(text: Any) -> str:
+    """Text that can always be drawn: file names may hold control characters and broken encodings."""
+    return "".join(mark if mark.isprintable() or mark == "\n" else "\N{REPLACEMENT CHARACTER}" for mark in str(text))
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """`1 photo`, `2,700 photos`; `many` is for words that take no s."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def released(figure: Figure) -> Figure:
+    """The figure, no longer held by pyplot, which would show it a second time under the cell."""
+    plt.close(figure)
+    return figure
+
+
+def styled_axes(ax: Axes | None, width: float, height: float) -> Axes:
+    """The given axes, or those of a new figure of this size in inches, in the one look."""
+    return despine(plt.subplots(figsize=(width, height), layout="constrained")[1] if ax is None else ax)
+
+
+def despine(ax: Axes) -> Axes:
+    """The axes in the one look: without a frame above and on the right, the rest grey."""
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.spines[["left", "bottom"]].set_color(GREY)
+    ax.tick_params(color=GREY, labelcolor=INK, labelsize=9)
+    return ax
+
+
+def frameless(ax: Axes) -> None:
+    """Take away frame and tick marks, as a heat map wants it."""
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)
+
+
+def set_title(ax: Axes, text: str) -> None:
+    """Write a heading above the left end, as it stands."""
+    ax.set_title(text, loc="left", color=INK, fontsize=11, parse_math=False)
+
+
+def add_legend(ax: Axes, handles: Sequence[Any], names: Iterable[str], **options: Any) -> None:
+    """Every name beside its handle; a legend made from labels would leave out those that begin with _."""
+    for text in ax.legend(handles, [plain(name) for name in names], frameon=False, **options).get_texts():
+        text.set_parse_math(False)
+
+
+def class_ticks(ax: Axes) -> None:
+    """The 18 classes in words below their places 0-17."""
+    ax.set_xticks(range(CLASS_COUNT), CLASS_NAMES, rotation=35, ha="right", rotation_mode="anchor", fontsize=9)
+
+
+def write_cells(ax: Axes, values: np.ndarray, form: str, dark: np.ndarray) -> None:
+    """Write every value that is not NaN into its cell, white on the dark ones."""
+    for row, column in np.argwhere(~np.isnan(values)):
+        colour = "white" if dark[row, column] else INK
+        ax.text(column, row, form.format(values[row, column]), ha="center", va="center", fontsize=8, color=colour)
+
+
+def class_shares(label_numbers: Sequence[int]) -> np.ndarray:
+    """(18,) share of each class among labels 0-17."""
+    return np.bincount(np.asarray(label_numbers, dtype=np.int64), minlength=CLASS_COUNT) / max(len(label_numbers), 1)

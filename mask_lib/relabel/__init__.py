@@ -1,0 +1,4 @@
+"""Wrong labels, found and decided on.
+
+Read suspects, probabilities, decision_log, corrections, keys, photo_queue, session, widget.
+"""

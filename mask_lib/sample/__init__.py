@@ -1,0 +1,1 @@
+"""A painted sample set with known faults: brush, people, portrait, crowd, faults, paint."""

@@ -1,0 +1,183 @@
+"""What a person wears: clothes, glasses and masks."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from mask_lib.base.labels import Gender
+from mask_lib.sample.brush import BLUNT, Colour, Pen, mirrored, mix, moved, oval, spline
+from mask_lib.sample.people import FRAMES, GOLD, NECKLINES, Face, Shot, rim, skin_tone
+
+
+def paint_body(pen: Pen, face: Face) -> None:
+    """Neck, shoulders and clothes."""
+    neck, wide = (0.56, 2.15) if face.gender is Gender.MALE else (0.45, 1.8)
+    dark, depth = mix(face.cloth, (20, 16, 30), 0.35), NECKLINES[face.outfit]
+    half = [
+        (neck, 1.6),
+        (neck + 0.26, 1.84),
+        (wide - 0.4, 2.16),
+        (wide - 0.06, 2.6),
+        (wide + 0.1, 3.4),
+        (wide + 0.12, 5.0),
+    ]
+    if face.outfit == "hoodie":
+        pen.fill(spline([(-0.95, 2.1), (-0.8, 1.35), (0, 1.1), (0.8, 1.35), (0.95, 2.1)], closed=True), dark)
+    shoulder = spline(half)
+    pen.fill(np.concatenate((shoulder, mirrored(shoulder))), face.cloth)
+    sleeve = [(wide - 0.5, 2.75), (wide - 0.42, 3.3), (wide - 0.46, 5.0)]
+    for side in (-1, 1):
+        pen.curve(sleeve, dark, 0.07, 0.7, (0.1, 1), side)
+        pen.curve(moved(sleeve, 0.08, 0.05), mix(face.cloth, (255, 255, 255), 0.15), 0.05, 0.6, (0.1, 1), side)
+    throat = [(-neck, 0.8), (-neck - 0.06, 1.8), (0, depth), (neck + 0.06, 1.8), (neck, 0.8)]
+    pen.fill(spline(throat, closed=True), skin_tone(face, -0.12))
+    pen.soft(spline([(-neck, 1.1), (0, 1.8), (neck, 1.1)], closed=True), skin_tone(face, -0.75), 0.75, 0.12)
+    COLLARS[face.outfit](pen, face, neck, depth, dark)
+
+
+def collar_round(pen: Pen, face: Face, neck: float, depth: float, dark: Colour) -> None:
+    """The band of a T-shirt, or of a hood with its two strings."""
+    right = [(neck * 0.7, depth - 0.14), (neck + 0.12, 1.74)]
+    pen.curve([*mirrored(right), (0, depth), *right], dark, 0.09, 1, BLUNT)
+    if face.outfit == "hoodie":
+        for side in (-1, 1):
+            pen.curve([(0.3, 2.05), (0.34, 2.5), (0.3, 2.9)], (236, 236, 230), 0.05, 1, BLUNT, side)
+
+
+def collar_open(pen: Pen, face: Face, neck: float, depth: float, dark: Colour) -> None:
+    """The wings of a shirt, or the lapels of a blazer, with a row of buttons."""
+    reach, light = (0.21, 0.25) if face.outfit == "shirt" else (0.48, 0.06)
+    wing = [(neck + 0.02, 1.58), (neck + 0.24, 1.8), (neck * 0.75 + 0.1, depth + reach), (0.04, depth + 0.02)]
+    for side in (-1, 1):
+        pen.fill(wing, mix(face.cloth, (255, 255, 255), light), side=side)
+        pen.stroke(wing[1:], dark, 0.035, 0.8, side=side)
+    pen.stroke([(0, depth), (0, 3.4), (0, 5.0)], dark, 0.04, 0.9, BLUNT)
+    for y in (depth + 0.4, depth + 0.9):
+        pen.fill(oval(0.09, y, 0.04, 0.04), dark)
+
+
+def collar_rolled(pen: Pen, face: Face, neck: float, depth: float, dark: Colour) -> None:
+    """A collar rolled up the neck."""
+    ring = [(neck + 0.08, 1.5), (neck + 0.16, 1.95)]
+    pen.fill(spline([(0, 1.68), *ring, (0, 2.12), *mirrored(ring)], closed=True), mix(face.cloth, (255, 255, 255), 0.1))
+    pen.curve([(-neck - 0.14, 1.94), (0, 2.12), (neck + 0.14, 1.94)], dark, 0.05, 0.8)
+
+
+def collar_soft(pen: Pen, face: Face, neck: float, depth: float, dark: Colour) -> None:
+    """The edge of a blouse, with a fine chain."""
+    pen.curve([(-neck - 0.1, 1.72), (-0.35, 2.3), (0, depth), (0.35, 2.3), (neck + 0.1, 1.72)], dark, 0.06, 0.8)
+    pen.curve([(-neck, 1.75), (-0.25, 2.1), (0, 2.2), (0.25, 2.1), (neck, 1.75)], GOLD, 0.025, 0.9)
+
+
+COLLARS: dict[str, Callable] = {
+    "tee": collar_round,
+    "hoodie": collar_round,
+    "shirt": collar_open,
+    "blazer": collar_open,
+    "blouse": collar_soft,
+    "turtleneck": collar_rolled,
+}
+
+
+def paint_glasses(pen: Pen, face: Face) -> None:
+    """Frames, a glint on each lens, and the arms to the ears."""
+    if not face.glasses:
+        return
+    tone, width, half, tall, power = FRAMES[face.glasses]
+    disc = oval(0, 0, 1, 1)
+    lens = moved(np.sign(disc) * np.abs(disc) ** power * (half, tall), 0.43, 0.03)
+    for side in (-1, 1):
+        pen.fill(lens, (236, 244, 250), 0.14, side)
+        pen.fill([(0.3, 0.12), (0.42, -0.12), (0.5, -0.12), (0.38, 0.12)], (255, 255, 255), 0.2, side)
+        pen.stroke(np.concatenate((lens, lens[:2])), tone, width, 1, BLUNT, side)
+        pen.stroke([(0.76, -0.02), (0.9, -0.05), (1.04, -0.08)], tone, width, 1, BLUNT, side)
+    pen.curve([(-0.12, 0.0), (0, -0.05), (0.12, 0.0)], tone, width, 1, BLUNT)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The shape of one mask: its outline, the heights and half widths that made it, two tones."""
+
+    outline: np.ndarray
+    top: float
+    corner: float
+    lower: float
+    bottom: float
+    wide: float
+    narrow: float
+    dark: Colour
+    light: Colour
+
+
+def cut_of(face: Face, shot: Shot) -> Cut:
+    """The shape of the mask of `shot` on this face, from `shot.top` down."""
+    top, bottom = shot.top, max(1.42 * face.length + 0.1, shot.top + 0.58)
+    corner, lower = top + 0.2 * (bottom - top), top + 0.68 * (bottom - top)
+    wide = rim(face, corner) * 0.99
+    narrow = rim(face, min(lower, 1.15)) * (0.92 if shot.kind == "ffp2" else 1.02)
+    half = [(0.36, top + 0.04), (wide * 0.9, corner - 0.04), (wide, corner + 0.06), (narrow, lower)]
+    half.append((0.5 * face.jaw, bottom - 0.1))
+    outline = spline([(0, top), *half, (0, bottom), *mirrored(half)], closed=True)
+    dark, light = mix(shot.colour, (20, 24, 40), 0.4), mix(shot.colour, (255, 255, 255), 0.4)
+    return Cut(outline, top, corner, lower, bottom, wide, narrow, dark, light)
+
+
+def paint_mask(pen: Pen, face: Face, shot: Shot) -> None:
+    """A mask with its loops round the ears, its shadow and its details."""
+    cut = cut_of(face, shot)
+    paint_loops(pen, cut, (30, 30, 34) if shot.kind == "black" else (240, 240, 242))
+    pen.soft(moved(cut.outline, y=0.05), skin_tone(face, -0.9), 0.6, 0.06)
+    pen.fill(cut.outline, shot.colour)
+    shade = [(cut.wide * 0.55, cut.corner), (cut.wide, cut.corner), (cut.narrow, cut.lower), (0.5, cut.bottom)]
+    pen.soft(shade, cut.dark, 0.6, 0.1, shot.dark_side)
+    shine = oval(0.12, cut.top + 0.3 * (cut.bottom - cut.top), 0.16, 0.18)
+    pen.soft(shine, cut.light, 0.6, 0.1, -shot.dark_side)
+    MASK_DETAILS[shot.kind](pen, cut)
+    pen.stroke(np.concatenate((cut.outline, cut.outline[:1])), cut.dark, 0.025, 0.6, BLUNT)
+
+
+def paint_loops(pen: Pen, cut: Cut, colour: Colour) -> None:
+    """The bands round both ears."""
+    wide, narrow, corner, lower = cut.wide * 0.97, cut.narrow * 0.97, cut.corner, cut.lower
+    for side in (-1, 1):
+        pen.curve([(wide, corner), (1.02, corner * 0.5 - 0.02), (1.1, -0.14)], colour, 0.035, 1, BLUNT, side)
+        pen.curve([(narrow, lower), (1.04, lower * 0.5 + 0.16), (1.12, 0.24)], colour, 0.035, 1, BLUNT, side)
+
+
+def pleats(pen: Pen, cut: Cut) -> None:
+    """A surgical mask: pleats, and the wire over the nose."""
+    for share in (0.15, 0.42, 0.69):
+        y = cut.corner + (cut.lower - cut.corner) * share + 0.06
+        half = 0.95 * (cut.wide + (cut.narrow - cut.wide) * share)
+        fold = [(-half, y - 0.03), (0, y + 0.07), (half, y - 0.03)]
+        pen.curve(fold, cut.dark, 0.035, 0.7, (0.6, 0.6))
+        pen.curve(moved(fold, y=0.04), cut.light, 0.03, 0.6, (0.6, 0.6))
+    pen.curve([(-0.3, cut.top + 0.11), (0, cut.top + 0.06), (0.3, cut.top + 0.11)], cut.light, 0.06, 0.9, (0.8, 0.8))
+    pen.curve([(-0.45, cut.bottom - 0.12), (0, cut.bottom - 0.05), (0.45, cut.bottom - 0.12)], cut.dark, 0.03, 0.5)
+
+
+def seam(pen: Pen, cut: Cut) -> None:
+    """A sewn mask: a seam down the middle and a stitched hem."""
+    pen.curve([(0, cut.top), (0.03, (cut.top + cut.bottom) / 2), (0, cut.bottom)], cut.dark, 0.04, 0.8, (0.7, 0.7))
+    middle = cut.outline.mean(axis=0)
+    hem = (cut.outline - middle) * 0.9 + middle
+    for start in range(0, len(hem) - 2, 3):
+        pen.stroke(hem[start : start + 3], cut.light, 0.02, 0.6, BLUNT)
+
+
+def beak(pen: Pen, cut: Cut) -> None:
+    """A stiff FFP2 mask: one fold down the middle, a metal clip and a welded rim."""
+    ridge = [(0, cut.top), (cut.wide * 0.5, cut.corner + 0.1), (cut.narrow * 0.55, cut.lower), (0, cut.bottom)]
+    pen.fill(ridge, cut.dark, 0.16)
+    fold = [(0, cut.top), (0.04, cut.corner + 0.2), (0.03, cut.lower), (0, cut.bottom)]
+    pen.curve(fold, cut.dark, 0.05, 0.8, (0.5, 0.8))
+    pen.curve(
+        [(-0.28, cut.top + 0.09), (0, cut.top + 0.04), (0.28, cut.top + 0.09)], (176, 180, 186), 0.06, 0.9, (0.8, 0.8)
+    )
+    weld = [(0.93 * cut.wide, cut.corner + 0.08), (0.92 * cut.narrow, cut.lower - 0.02), (0.4, cut.bottom - 0.12)]
+    for side in (-1, 1):
+        pen.curve(weld, cut.dark, 0.025, 0.6, BLUNT, side)
+
+
+MASK_DETAILS: dict[str, Callable] = {"surgical": pleats, "cloth": seam, "ffp2": beak, "black": seam}

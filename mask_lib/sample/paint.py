@@ -1,0 +1,284 @@
+"""A painted sample set in the official layout, with known planted faults, to try the workbench on.
+
+    python -m mask_lib.sample data/sample
+    python -m mask_lib.sample sheet data/sample people.png
+    python -m mask_lib.sample score data/sample outputs/demo/submissions/submission.csv
+
+The same arguments give the same bytes. `truth.json` beside the set holds what a real set never tells:
+the true labels, and every fault that was planted.
+"""
+
+import argparse
+import os
+import re
+import secrets
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from filelock import FileLock
+from PIL import Image
+
+from mask_lib.base import files, labels
+from mask_lib.base.labels import AgeGroup, Gender
+from mask_lib.sample.crowd import ROW_COLUMNS, SHARES, STEMS, invent_people, stream, truth_of
+from mask_lib.sample.faults import SMALLEST_FAULTY_SET, plan_faults, plant
+from mask_lib.sample.render import free_cores, jobs_of, paint_all
+
+PAINTING = 1  # raise it when the pictures change: older samples are then painted anew
+OWN_FILES = {"train", "eval", "truth.json"}
+
+
+def paint(
+    out: str | os.PathLike[str],
+    people: int = 120,
+    eval_people: int = 40,
+    seed: int = 0,
+    width: int = 384,
+    height: int = 512,
+    faults: bool = True,
+    workers: int | None = None,
+) -> dict[str, Any]:
+    """Paint a sample set into the folder `out`, seven photos a person, and give its truth.
+
+    The same arguments give the same bytes, whatever the number of `workers` (processes; by default
+    one a core). A sample painted with the same arguments is left as it is; one painted with others
+    is replaced whole. Keys of the truth, which is also kept as `truth.json`:
+
+    - `arguments`
+    - `photos`: per `folder/file` below train/images the true `label` 0-17, `mask`, `gender`, `age`
+      (years) and `face` (the same for all photos of one person), and the label `given` by the
+      layout (None for an impossible age); unreadable photos and unknown names are left out
+    - `eval`: the same per ImageID, without `given`
+    - `faults`: per kind a list of folders, of paths below train/images, or of records
+
+    Raises ValueError for a set too small for its faults, FileExistsError for a folder that holds
+    anything this program did not put there.
+    """
+    out = files.project_path(out)
+    arguments = {
+        "painting": PAINTING,
+        "people": people,
+        "eval_people": eval_people,
+        "seed": seed,
+        "width": width,
+        "height": height,
+        "faults": faults,
+    }
+    check(arguments)
+    found = truth_if_painted(out, arguments)
+    if found is not None:
+        return found
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(out.with_name(f".{out.name}.lock")):
+        # Looked at once more: whoever held the lock before may just have painted it.
+        return truth_if_painted(out, arguments) or paint_anew(out, arguments, workers or free_cores())
+
+
+def truth_if_painted(out: Path, arguments: dict[str, Any]) -> dict[str, Any] | None:
+    """The truth of the sample at `out` if it was painted with these arguments; says so."""
+    found = existing_truth(out)
+    if found is None or found["arguments"] != arguments:
+        return None
+    print(f"{files.shown_path(out)} is already painted with these arguments: nothing to do.")
+    return found
+
+
+def paint_anew(out: Path, arguments: dict[str, Any], workers: int) -> dict[str, Any]:
+    """Paint beside `out` and rename the whole folder there at the end. Call it under the lock."""
+    remove_leftovers(out)
+    workshop = out.with_name(f".{out.name}.{secrets.token_hex(4)}.tmp")
+    fresh = workshop / "new"
+    fresh.mkdir(parents=True)
+    try:
+        truth = build(fresh, arguments, workers)
+        if out.exists():
+            out.rename(workshop / "old")
+        fresh.rename(out)
+    finally:
+        shutil.rmtree(workshop, ignore_errors=True)
+    return truth
+
+
+def remove_leftovers(out: Path) -> None:
+    """Remove what paintings of `out` left that were killed; the lock says that none is at work now."""
+    ours = re.compile(rf"\.{re.escape(out.name)}\.[0-9a-f]{{8}}\.tmp")
+    for path in out.parent.iterdir():
+        if ours.fullmatch(path.name):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def check(arguments: dict[str, Any]) -> None:
+    """Raise ValueError for arguments that no sample can be painted with."""
+    least = SMALLEST_FAULTY_SET if arguments["faults"] else len(SHARES)
+    if arguments["people"] < least:
+        raise ValueError(f"people={arguments['people']} is too few: paint at least {least}")
+    if arguments["eval_people"] < len(SHARES):
+        raise ValueError(f"eval_people={arguments['eval_people']} is too few: paint at least {len(SHARES)}")
+    for side in ("width", "height"):
+        if not 64 <= arguments[side] <= 2048:
+            raise ValueError(f"{side}={arguments[side]} is outside 64-2048 pixels")
+
+
+def existing_truth(out: Path) -> dict[str, Any] | None:
+    """The truth of the sample that lies at `out`, None if nothing does.
+
+    Raises FileExistsError if something else lies there: it is not ours to replace.
+    """
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return None
+    strange = {path.name for path in out.iterdir()} - OWN_FILES if out.is_dir() else {out.name}
+    truth = read_truth(out) if not strange and (out / "truth.json").is_file() else {}
+    if "painting" not in truth.get("arguments", {}):
+        found = f" (it holds {', '.join(sorted(strange)[:3])})" if strange else ""
+        raise FileExistsError(f"{out} was not painted by this program{found}: choose another folder or move it away")
+    return truth
+
+
+def read_truth(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """The truth of a painted sample, as `paint` gives it. Raises FileNotFoundError that says what to do."""
+    path = files.project_path(folder) / "truth.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not there: only sets painted by `python -m mask_lib.sample` have one")
+    return files.read_json(path)
+
+
+def build(root: Path, arguments: dict[str, Any], workers: int) -> dict[str, Any]:
+    """Paint a whole sample below the empty folder `root`; give its truth."""
+    seed, size = arguments["seed"], (arguments["width"], arguments["height"])
+    train = invent_people(stream(seed, 0, 0), arguments["people"], 0)
+    judged = invent_people(stream(seed, 0, 1), arguments["eval_people"], arguments["people"])
+    if arguments["faults"]:
+        train = plan_faults(stream(seed, 0, 2), train)
+    paint_all(jobs_of(root, seed, size, train, judged), workers)
+    rows, truth = [person.row for person in train], {"arguments": arguments} | truth_of(seed, train, judged)
+    if arguments["faults"]:
+        plant(root, seed, train, rows, truth)
+    write_tables(root, seed, rows, truth)
+    return truth
+
+
+def write_tables(root: Path, seed: int, rows: list[tuple], truth: dict[str, Any]) -> None:
+    """Write `train.csv`, `info.csv` (in an order that says nothing) and `truth.json`."""
+    table = pd.DataFrame(rows, columns=ROW_COLUMNS).sort_values(["id", "path"])
+    files.write_csv(table, root / "train" / "train.csv")
+    order = stream(seed, 0, 4).permutation(sorted(truth["eval"]))
+    files.write_csv(pd.DataFrame({"ImageID": order, "ans": 0}), root / "eval" / "info.csv")
+    files.write_json(truth, root / "truth.json")
+
+
+def score_submission(folder: str | os.PathLike[str], submission: str | os.PathLike[str]) -> dict[str, float]:
+    """Score a submission (columns ImageID, ans) against the truth of the sample in `folder`.
+
+    Gives `macro_f1` over all 18 classes (an absent class counts 0, as in the competition),
+    `accuracy`, and the accuracies of `mask`, `gender` and `age` group alone. Raises ValueError if the
+    submission does not answer every evaluation photo exactly once.
+    """
+    # Here, since the painting processes import this module too and need no scikit-learn.
+    from sklearn.metrics import f1_score
+
+    truth = {name: answer["label"] for name, answer in read_truth(folder)["eval"].items()}
+    answers = pd.read_csv(files.project_path(submission), dtype={"ImageID": str})
+    if list(answers.columns) != ["ImageID", "ans"]:
+        raise ValueError(f"{submission} has the columns {list(answers.columns)}: write ImageID,ans")
+    if sorted(answers["ImageID"]) != sorted(truth):
+        wrong = sorted(set(truth).symmetric_difference(answers["ImageID"]))[:3]
+        raise ValueError(f"{submission} must answer each of the {len(truth)} photos once; look at {wrong or 'doubles'}")
+    given, right = answers["ans"].to_numpy(), answers["ImageID"].map(truth).to_numpy()
+    scores = {
+        "macro_f1": f1_score(right, given, labels=range(labels.CLASS_COUNT), average="macro", zero_division=0),
+        "accuracy": np.mean(right == given),
+    }
+    parts, right_parts = labels.decode_all(given), labels.decode_all(right)
+    scores |= {attribute: np.mean(parts[attribute] == right_parts[attribute]) for attribute in labels.ATTRIBUTES}
+    return {name: float(score) for name, score in scores.items()}
+
+
+def contact_sheet(
+    folder: str | os.PathLike[str], path: str | os.PathLike[str], rows: int = 6, width: int = 160
+) -> Path:
+    """Write a PNG of `rows` people over the six gender and age groups, seven photos of `width` pixels each."""
+    folder, path = files.project_path(folder), files.project_path(path)
+    truth = read_truth(folder)
+    names = [name for person in sheet_people(truth, rows) for name in person]
+    with Image.open(folder / "train" / "images" / names[0]) as first:
+        cell = (width, round(width * first.height / first.width))
+    sheet = Image.new("RGB", (cell[0] * len(STEMS), cell[1] * (len(names) // len(STEMS))))
+    for place, name in enumerate(names):
+        with Image.open(folder / "train" / "images" / name) as photo:
+            small = photo.convert("RGB").resize(cell, Image.Resampling.LANCZOS)
+        sheet.paste(small, (place % len(STEMS) * cell[0], place // len(STEMS) * cell[1]))
+    with files.replacing(path) as temporary:
+        sheet.save(temporary)
+    return path
+
+
+def sheet_people(truth: dict[str, Any], rows: int) -> list[list[str]]:
+    """Seven photo paths for each of up to `rows` people, taken in turn from the six groups."""
+    people: dict[str, list[str]] = {}
+    for path in truth["photos"]:
+        people.setdefault(path.split("/")[0], []).append(path)
+    groups: dict[tuple[Gender, AgeGroup], list[list[str]]] = {}
+    for paths in people.values():
+        facts = [truth["photos"][path] for path in paths]
+        if len(paths) == len(STEMS) and all(fact["label"] == fact["given"] for fact in facts):
+            groups.setdefault(labels.decode(facts[0]["label"])[1:], []).append(sorted(paths))
+    ranked = sorted((rank, group, paths) for group, some in groups.items() for rank, paths in enumerate(some))
+    return [paths for _, _, paths in sorted(ranked[:rows], key=lambda entry: entry[1])]
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The command line, with the function to call as `run`; painting is what happens when no command is named."""
+    parser = argparse.ArgumentParser(prog="python -m mask_lib.sample", description=__doc__.split("\n\n")[0])
+    commands = parser.add_subparsers(required=True)
+    painting = commands.add_parser("paint", help="paint a sample set (the command when none is named)")
+    painting.add_argument("out")
+    for name, default in (("people", 120), ("eval-people", 40), ("seed", 0), ("width", 384), ("height", 512)):
+        painting.add_argument(f"--{name}", type=int, default=default)
+    painting.add_argument("--workers", type=int, help="processes; one a core when left out")
+    painting.add_argument("--no-faults", dest="faults", action="store_false", help="plant no faults")
+    painting.set_defaults(run=report_painting)
+    scoring = commands.add_parser("score", help="score a submission against the truth")
+    scoring.add_argument("folder")
+    scoring.add_argument("submission")
+    scoring.set_defaults(run=report_scores)
+    sheet = commands.add_parser("sheet", help="write a PNG of some people")
+    sheet.add_argument("folder")
+    sheet.add_argument("path", metavar="png")
+    sheet.add_argument("--rows", type=int, default=6)
+    sheet.set_defaults(run=report_sheet)
+    named = arguments and arguments[0] in (*commands.choices, "-h", "--help")
+    return parser.parse_args(arguments if named else ["paint", *arguments])
+
+
+def report_painting(out: str, **settings: Any) -> None:
+    """Paint a sample and say what lies there."""
+    truth = paint(out, **settings)
+    print(f"{files.shown_path(files.project_path(out))}: {len(truth['photos'])} photos to learn from,")
+    print(f"{len(truth['eval'])} to answer; truth.json beside them lists the planted faults.")
+
+
+def report_scores(folder: str, submission: str) -> None:
+    """Print each score of a submission on a line of its own."""
+    for name, score in score_submission(folder, submission).items():
+        print(f"{name:10} {score:.4f}")
+
+
+def report_sheet(folder: str, path: str, rows: int) -> None:
+    """Write a contact sheet and say where it lies."""
+    print(files.shown_path(contact_sheet(folder, path, rows)))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; give its exit code."""
+    chosen = vars(parse(sys.argv[1:] if arguments is None else arguments))
+    run = chosen.pop("run")
+    try:
+        run(**chosen)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,196 @@
+"""Finished runs side by side: what was run, what it gave, which differences are real, where two disagree.
+
+Everything is read from what the runs left on disk; nothing is predicted anew.
+"""
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mask_lib.base import files, scores
+from mask_lib.base.labels import PROBABILITY_COLUMNS
+from mask_lib.training import tracking
+from mask_lib.training.run_folder import COSTS, FinishedRun
+
+LEVEL = 0.95  # of all the intervals of a table of differences together
+DRAWS = 4000  # enough for the tails, which get narrower the more pairs there are
+COMPARED = ("macro_f1", "accuracy")
+DIFFERENCE_COLUMNS = ["a", "b", "metric", "photos", "people", "difference", "low", "high", "p", "real"]
+DISAGREEMENT_COLUMNS = ["path", "person", "label", "right_run", "right_sure", "wrong_run", "wrong", "wrong_sure"]
+
+
+# The two tables.
+
+
+def settings_table(finished: Sequence[FinishedRun]) -> pd.DataFrame:
+    """One row a run: `run`, then model, device, image_size (`224 x 224`), epochs, k_fold, batch_size, learning_rate
+    and momentum, then `folds`, how many of them were trained, and `head`: linear, attention or three."""
+    rows = []
+    for run in finished:
+        fields = tracking.seed_fields(run.settings.settings(), run.device, run.k_fold)
+        size = " x ".join(map(str, fields["image_size"]))
+        ours = {"folds": len(run.found["folds"]), "head": run.settings.head}
+        rows.append({"run": run.name, **fields, "image_size": size, **ours})
+    return pd.DataFrame(rows)
+
+
+def score_table(finished: Sequence[FinishedRun]) -> pd.DataFrame:
+    """One row a run: `run`, model, accuracy and macro_f1, each followed by the ends of its interval by person
+    (`accuracy_low`, …), `photos` scored, training_seconds, photos_per_second, peak_memory_bytes."""
+    rows = []
+    for run in finished:
+        row: dict[str, Any] = {"run": run.name, "model": run.settings.architecture}
+        for metric in reversed(COMPARED):
+            value, low, high = run.intervals.loc[metric]
+            row |= {metric: value, f"{metric}_low": low, f"{metric}_high": high}
+        cost = {name: run.found.get(name) for name in COSTS}
+        rows.append({**row, "photos": len(run.out_of_fold), **cost})
+    return pd.DataFrame(rows)
+
+
+def for_people(table: pd.DataFrame) -> pd.DataFrame:
+    """The score table as a person reads it: intervals in words, minutes, gigabytes."""
+    told = {
+        metric: [
+            str(scores.Score(*row))
+            for row in table[[metric, f"{metric}_low", f"{metric}_high"]].itertuples(index=False)
+        ]
+        for metric in reversed(COMPARED)
+    }
+    cost = {
+        "photos scored": table["photos"],
+        "training, minutes": (table["training_seconds"].astype("float64") / 60).round(1),
+        "photos/s": table["photos_per_second"].astype("float64").round(0),
+        "peak memory, GB": (table["peak_memory_bytes"].astype("float64") / 1e9).round(2),
+    }
+    return table[["run", "model"]].assign(**told, **cost).rename(columns={"macro_f1": "macro F1"})
+
+
+# Which differences are real.
+
+
+def common(first: FinishedRun, second: FinishedRun) -> pd.DataFrame:
+    """The photos that both runs predicted, with the same label and of the same person.
+
+    Columns `path, person, label`, and of each run, with the endings `_a` and `_b`, `predicted` (0-17) and `sure`,
+    the probability of that.
+    """
+    left, right = (_predicted(run.out_of_fold) for run in (first, second))
+    return left.merge(right, on=["path", "person", "label"], suffixes=("_a", "_b"))
+
+
+def _predicted(table: pd.DataFrame) -> pd.DataFrame:
+    probabilities = table[list(PROBABILITY_COLUMNS)].to_numpy()  # (N, 18)
+    found = {"predicted": probabilities.argmax(axis=1), "sure": probabilities.max(axis=1)}
+    return table[["path", "person", "label"]].assign(**found)
+
+
+def differences(finished: Sequence[FinishedRun], draws: int = DRAWS) -> pd.DataFrame:
+    """For each pair and metric how much better b is than a on `common` photos, by a paired bootstrap of people.
+
+    `DIFFERENCE_COLUMNS`; `low` and `high` are so wide that, of all pairs' intervals of a metric together, the
+    share `LEVEL` of such tables holds no false one (Bonferroni): the more runs, the more would seem better by
+    chance. `real`: the interval lies on one side of 0. A pair without common photos has empty numbers.
+    """
+    pairs = list(itertools.combinations(finished, 2))
+    level = 1 - (1 - LEVEL) / max(len(pairs), 1)
+    rows = []
+    for better, worse in files.progress(pairs, what="compare", unit="pair"):
+        rows += _difference(better, worse, level, draws)
+    return pd.DataFrame(rows, columns=DIFFERENCE_COLUMNS)
+
+
+def _difference(better: FinishedRun, worse: FinishedRun, level: float, draws: int) -> list[dict[str, Any]]:
+    """A row for each metric of a pair; `b` is the run that stands first, which is the better one as a rule."""
+    both = common(worse, better)
+    pair = {"a": worse.name, "b": better.name, "photos": len(both), "people": both["person"].nunique()}
+    if both.empty:
+        return [{**pair, "metric": metric, "real": False} for metric in COMPARED]
+    table = scores.paired_bootstrap(
+        both["label"].to_numpy(),
+        both["predicted_a"].to_numpy(),
+        both["predicted_b"].to_numpy(),
+        both["person"].to_numpy(),
+        draws=draws,
+        level=level,
+    )
+    return [
+        {**pair, "metric": metric, **row, "real": bool(row["low"] > 0 or row["high"] < 0)}
+        for metric, row in table.loc[list(COMPARED)].to_dict("index").items()
+    ]
+
+
+# Where two disagree.
+
+
+def chosen_pair(finished: Sequence[FinishedRun], run_a: str = "", run_b: str = "") -> tuple[FinishedRun, ...]:
+    """The two runs of these names; an empty name stands for the best run that is left. One run if there is only one.
+
+    The best, that is, of those that share photos with the other. Raises ValueError for a name that no finished
+    run has, and for the same one twice.
+    """
+    by_name = {run.name: run for run in finished}
+    for name in filter(None, (run_a, run_b)):
+        if name not in by_name:
+            raise ValueError(f"no finished run is called {name!r}; there are {', '.join(by_name)}")
+    if run_a and run_a == run_b:
+        raise ValueError(f"run_a and run_b are both {run_a!r}: name two runs, or none")
+    first = by_name[run_a or run_b] if run_a or run_b else finished[0]
+    left = [run for run in finished if run.name != first.name]
+    if run_a and run_b:
+        return first, by_name[run_b]
+    if not left:
+        return (first,)
+    other = next((run for run in left if len(common(first, run))), left[0])
+    return (other, first) if run_b else (first, other)
+
+
+def disagreements(pair: Sequence[FinishedRun]) -> pd.DataFrame:
+    """The `common` photos that one of two runs gets right and the other wrong, `DISAGREEMENT_COLUMNS`.
+
+    First those on which both are surest of their answers (the product of the two probabilities, `right_sure`
+    and `wrong_sure`). Empty for fewer than two runs.
+    """
+    if len(pair) < 2:
+        return pd.DataFrame(columns=DISAGREEMENT_COLUMNS)
+    both, tables = common(*pair), []
+    for right, wrong in (("a", "b"), ("b", "a")):
+        rows = both[(both[f"predicted_{right}"] == both["label"]) & (both[f"predicted_{wrong}"] != both["label"])]
+        renamed = {f"sure_{right}": "right_sure", f"predicted_{wrong}": "wrong", f"sure_{wrong}": "wrong_sure"}
+        names = {"right_run": pair["ab".index(right)].name, "wrong_run": pair["ab".index(wrong)].name}
+        tables.append(rows.rename(columns=renamed).assign(**names)[DISAGREEMENT_COLUMNS])
+    table = pd.concat(tables, ignore_index=True)
+    order = np.argsort(-(table["right_sure"] * table["wrong_sure"]).to_numpy(), kind="stable")
+    return table.iloc[order].reset_index(drop=True)
+
+
+# What is handed on.
+
+
+def write(output_dir: Path, tables: dict[str, pd.DataFrame]) -> list[Path]:
+    """Write each table as `comparison/<name>.csv` and return the paths."""
+    folder = Path(output_dir) / "comparison"
+    return [files.write_csv(table, folder / f"{name}.csv") for name, table in tables.items()]
+
+
+def verdict(finished: Sequence[FinishedRun], found: pd.DataFrame) -> str:
+    """Which run is best by macro F1 and which of the others it really beats; `found` is the table of differences."""
+    best = finished[0]
+    told = f"**{best.name}**, macro F1 {scores.Score(*best.intervals.loc['macro_f1'])}"
+    if len(finished) == 1:
+        return f"Only one run is finished: {told}."
+    against = found[(found["b"] == best.name) & (found["metric"] == "macro_f1")]
+    is_beaten, is_apart = against["real"] & (against["difference"] > 0), against["difference"].isna()
+    is_worse = against["real"] & (against["difference"] < 0)  # others were scored on other photos as well
+    groups = {
+        "It is really better than {}.": is_beaten,
+        "On the photos they share it is really worse than {}.": is_worse,
+        "From {} it cannot be told apart by these people.": ~is_beaten & ~is_worse & ~is_apart,
+        "With {} it shares no photo, so nothing can be said.": is_apart,
+    }
+    sentences = [words.format(", ".join(against["a"][rows])) for words, rows in groups.items() if rows.any()]
+    return " ".join([f"The best of {len(finished)} runs is {told}.", *sentences])

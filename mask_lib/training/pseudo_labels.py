@@ -1,0 +1,165 @@
+"""Pseudo-labels, safe by fold: evaluation photos that a network is sure of, as further train rows of its own fold.
+
+Those of fold k are named by a network that was trained without the people whom fold k validates, and without
+the held-out ones, so they carry nothing of those people's labels back into fold k. `self_training` makes them.
+"""
+
+import os
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mask_lib.base import config, files
+from mask_lib.base.labels import CLASS_COUNT, PROBABILITY_COLUMNS
+from mask_lib.data.splits import TEST_VAL, TRAIN, VAL, refuse
+
+KINDS = {"fold": "int64", "path": "str", "label": "int64", "probability": "float64", "weight": "float64"}
+COLUMNS = list(KINDS)
+PREFIX = "eval:"  # before a photo's name, as its person: who stands on an evaluation photo is not known
+
+
+def choose(
+    predictions: Mapping[int, pd.DataFrame], threshold: float = 0.9, class_share: float = 1.0, weight: float = 0.5
+) -> pd.DataFrame:
+    """The confident evaluation photos of each fold, `COLUMNS`, sorted by fold and path.
+
+    predictions: per fold a table with `path` (absolute) and p00 … p17 from that fold's network. A photo
+    joins if its likeliest class has at least the probability `threshold` and, of the photos taken for that
+    class, it is among the surest `class_share`: with a low threshold and a share of 0.2, say, each class
+    brings a fifth of its photos, so that the easy classes do not crowd out the others (class-balanced
+    self-training, Zou et al. 2018). `weight` is a photo's in the loss, beside 1 for a labeled one. Raises
+    ValueError for settings out of range, and for paths that are relative or stand twice.
+    """
+    config.check_pseudo_choice(threshold, class_share)
+    _check_weight(weight)
+    tables = [_confident(table, threshold, class_share).assign(fold=fold) for fold, table in predictions.items()]
+    found = pd.concat([_nothing(), *tables], ignore_index=True).assign(weight=float(weight))
+    return found[COLUMNS].sort_values(["fold", "path"], ignore_index=True)
+
+
+def _confident(table: pd.DataFrame, threshold: float, class_share: float) -> pd.DataFrame:
+    """One fold's rows, columns `path, label, probability`."""
+    _check_paths(table["path"])
+    probabilities = table[list(PROBABILITY_COLUMNS)].to_numpy()  # (N, 18)
+    named = {"label": probabilities.argmax(axis=1).astype(np.int64), "probability": probabilities.max(axis=1)}
+    found = table[["path"]].assign(**named)
+    of_class = found.groupby("label")["probability"]
+    place = of_class.rank(method="first", ascending=False)  # 1 is the surest of its class
+    enough = found["probability"] >= threshold
+    most = np.ceil(class_share * of_class.transform("size") - 1e-9)  # a tenth of 30 are 3, whatever floats say
+    return found[enough & (place <= most)]
+
+
+def _nothing() -> pd.DataFrame:
+    """No rows, in the dtypes of a table."""
+    return pd.DataFrame(columns=COLUMNS).astype(KINDS)
+
+
+def _check_paths(paths: pd.Series) -> None:
+    refuse(paths[~paths.map(os.path.isabs).astype(bool)], "pseudo-labels need absolute paths; these have none")
+    refuse(paths[paths.duplicated()], "photos with two pseudo-labels")
+
+
+def _check_weight(weight: float) -> None:
+    if not 0 < weight <= 1:
+        raise ValueError(f"pseudo_weight = {weight}: it must be above 0 and at most 1, a labeled photo's weight")
+
+
+# On disk.
+
+
+def table_path(output_dir: str | os.PathLike[str], run: str) -> Path:
+    """Where the pseudo-labels lie that a run gave; beside it, as .json, whom its folds were never trained on."""
+    return Path(output_dir) / "tables" / f"pseudo.{run}.csv"
+
+
+def unseen_people(split: pd.DataFrame) -> dict[str, str]:
+    """Digests of the people whom a fold validates and of those it holds out: training sees neither."""
+    parts = {part: sorted(set(split.loc[split["split"] == part, "person"])) for part in (VAL, TEST_VAL)}
+    return {part: files.digest(people) for part, people in parts.items()}
+
+
+def write(table: pd.DataFrame, output_dir: str | os.PathLike[str], run: str, splits: dict[int, pd.DataFrame]) -> Path:
+    """Write a table of `choose`; splits: those that `run`, whose networks chose it, was trained on."""
+    path = table_path(output_dir, run)
+    path.unlink(missing_ok=True)  # between the two writes there is no table rather than a wrong pair
+    files.write_json({str(fold): unseen_people(split) for fold, split in splits.items()}, path.with_suffix(".json"))
+    return files.write_csv(table[COLUMNS], path)
+
+
+def read(output_dir: str | os.PathLike[str], run: str, splits: dict[int, pd.DataFrame]) -> pd.DataFrame:
+    """The table as it was written, for training on `splits`.
+
+    Raises FileNotFoundError that says how to make it, ValueError for a fold that `run` lacks, and if folds have
+    been made anew since: the network behind a pseudo-label might then know people whom its fold validates.
+    """
+    path = table_path(output_dir, run)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"no {files.shown_path(path)}: run python -m mask_lib.ensemble.self_training DATA_DIR OUTPUT_DIR {run} first"
+        )
+    unseen = files.read_json(path.with_suffix(".json"))
+    absent = [fold for fold in splits if str(fold) not in unseen]
+    if absent:
+        raise ValueError(f"{files.shown_path(path)} has nothing for folds {absent}: {run} was not trained on them")
+    changed = [fold for fold, split in splits.items() if unseen[str(fold)] != unseen_people(split)]
+    if changed:
+        raise ValueError(
+            f"{files.shown_path(path)} was made when folds {changed} validated or held out other people, whom its "
+            f"networks may have been trained on: train {run} again, and make its pseudo-labels again"
+        )
+    return pd.read_csv(path, dtype=KINDS)[COLUMNS]
+
+
+# What training reads.
+
+
+def joined(split: pd.DataFrame, table: pd.DataFrame, fold: int, weight: float | None = None) -> pd.DataFrame:
+    """A fold's split with its pseudo-labeled photos as further train rows, and a column `weight`.
+
+    `weight` is 1 for the split's own rows, which stay as they are and come first, and the table's for the others,
+    or the one given. What else a split may tell of its photos is empty for them; each is a person of its own.
+    Rows of other folds stay out. Raises ValueError for labels other than 0-17, relative paths, photos that
+    stand in the split already, and a weight out of range.
+    """
+    rows = table[table["fold"] == fold]
+    _check_paths(rows["path"])
+    refuse(set(rows["path"]) & set(split["path"]), f"fold {fold}: pseudo-labeled photos that stand in the split")
+    refuse(rows["path"][~rows["label"].isin(range(CLASS_COUNT))], f"fold {fold}: pseudo-labels other than 0-17")
+    weights = rows["weight"] if weight is None else pd.Series(float(weight), index=rows.index)
+    for one in weights.unique():
+        _check_weight(one)
+    added = rows.assign(person=PREFIX + rows["path"].map(os.path.basename), split=TRAIN, weight=weights)
+    own = split.assign(weight=split.get("weight", 1.0))
+    added = added.reindex(columns=list(own))
+    return pd.concat([own, added], ignore_index=True) if len(added) else own.reset_index(drop=True)
+
+
+def joined_splits(
+    splits: dict[int, pd.DataFrame],
+    output_dir: str | os.PathLike[str],
+    run: str,
+    weight: float | None = None,
+    only: Collection[int] = (),
+) -> dict[int, pd.DataFrame]:
+    """Every fold's split `joined` with the pseudo-labels that an earlier run gave; as they are if `run` is empty.
+
+    only: the folds to be trained, if not all; the others' splits stay as they are.
+    """
+    if not run:
+        return splits
+    wanted = {fold: split for fold, split in splits.items() if not only or fold in only}
+    table = read(output_dir, run, wanted)
+    return splits | {fold: joined(split, table, fold, weight) for fold, split in wanted.items()}
+
+
+def with_pseudo(trainable: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """A photo table's train rows (`path, split` at least) with every pseudo-labeled photo below, for the store.
+
+    Their labels are left empty: they differ from fold to fold.
+    """
+    paths = pd.Series(sorted(set(table["path"])), dtype="str")
+    below = pd.DataFrame({"path": paths, "split": TRAIN}).reindex(columns=list(trainable))
+    return pd.concat([trainable, below], ignore_index=True) if len(below) else trainable

@@ -1,0 +1,359 @@
+"""Scores against scikit-learn, and intervals against what resampling people must give."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, classification_report, f1_score
+
+from mask_lib.base import labels, scores
+
+LABELS = st.integers(0, labels.CLASS_COUNT - 1)
+ROWS = st.lists(st.tuples(LABELS, LABELS, st.integers(0, 6)), min_size=1, max_size=60)
+
+
+def example(people: int = 40, photos_each: int = 7, right: float = 0.7, seed: int = 0) -> tuple[np.ndarray, ...]:
+    """Truth, prediction and person of people whose photos tend to fail together."""
+    generator = np.random.default_rng(seed)
+    person = np.repeat([f"{number:06d}" for number in range(people)], photos_each)
+    mask = np.resize([0, 0, 0, 0, 0, 1, 2], photos_each)
+    truth = np.concatenate([mask * 6 + generator.integers(6) for _ in range(people)])
+    known = np.repeat(generator.random(people) < right, photos_each)
+    return truth, np.where(known, truth, generator.integers(0, 18, len(truth))), person
+
+
+def sklearn_metrics(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    parts = {
+        name: accuracy_score(
+            [int(labels.decode(label)[place]) for label in truth],
+            [int(labels.decode(label)[place]) for label in predicted],
+        )
+        for place, name in enumerate(labels.ATTRIBUTES)
+    }
+    macro_f1 = f1_score(truth, predicted, labels=range(18), average="macro", zero_division=0)
+    return {"macro_f1": macro_f1, "accuracy": accuracy_score(truth, predicted), **parts}
+
+
+def probability_table(key: str = "path") -> pd.DataFrame:
+    generator = np.random.default_rng(1)
+    values = generator.dirichlet(np.ones(18), size=4)
+    table = pd.DataFrame(values, columns=list(labels.PROBABILITY_COLUMNS))
+    if key == "path":
+        table.insert(0, "label", [0, 5, 17, 3])
+    table.insert(0, key, ["a.jpg", "b.jpg", "c.jpg", "d.jpg"])
+    return table
+
+
+@given(rows=ROWS)
+@settings(max_examples=40, deadline=None)
+def test_the_summary_equals_scikit_learn(rows):
+    truth, predicted, _ = np.array(rows).T
+    assert scores.summarise(truth, predicted) == pytest.approx(sklearn_metrics(truth, predicted))
+
+
+def test_models_stand_side_by_side_in_words():
+    tables = {name: scores.bootstrap(*example(seed=seed), draws=20) for seed, name in enumerate(("deep", "wide"))}
+    found = scores.side_by_side(tables)
+    assert list(found.index) == ["deep", "wide"] and list(found.columns) == list(scores.METRICS)
+    assert found.loc["wide", "age"] == str(scores.Score(*tables["wide"].loc["age"]))
+
+
+def test_a_mistake_in_age_alone_leaves_mask_and_gender_right():
+    truth = [labels.encode(labels.Mask.WORN, labels.Gender.MALE, labels.AgeGroup.OLD)] * 2
+    predicted = [truth[0], labels.encode(labels.Mask.WORN, labels.Gender.MALE, labels.AgeGroup.MIDDLE)]
+    summary = scores.summarise(truth, predicted)
+    assert (summary["mask"], summary["gender"], summary["age"], summary["accuracy"]) == (1, 1, 0.5, 0.5)
+
+
+def test_every_draw_equals_scikit_learn_on_the_people_it_drew():
+    truth, predicted, person = example(people=6)  # few enough that draws lose whole classes
+    drawn = scores._resampled_metrics(scores.person_tallies(truth, predicted, person), draws=130, seed=3)
+    times = np.random.default_rng(3).multinomial(6, np.full(6, 1 / 6), size=130)
+    names = np.unique(person)
+    for draw in (0, 1, 99, 100, 129):  # both sides of a block's edge
+        rows = np.concatenate([np.flatnonzero(person == name) for name in np.repeat(names, times[draw])])
+        wanted = sklearn_metrics(truth[rows], predicted[rows])
+        assert drawn[draw] == pytest.approx([wanted[metric] for metric in scores.METRICS])
+
+
+def test_intervals_are_the_quantiles_of_the_draws():
+    truth, predicted, person = example()
+    table = scores.bootstrap(truth, predicted, person, draws=300, seed=5, level=0.9)
+    drawn = scores._resampled_metrics(scores.person_tallies(truth, predicted, person), draws=300, seed=5)
+    assert list(table.index) == list(scores.METRICS)
+    assert list(table.columns) == ["value", "low", "high"]
+    assert table["low"].to_numpy() == pytest.approx(np.quantile(drawn, 0.05, axis=0))
+    assert table["high"].to_numpy() == pytest.approx(np.quantile(drawn, 0.95, axis=0))
+    assert table["value"].to_dict() == pytest.approx(scores.summarise(truth, predicted))
+
+
+@given(seed=st.integers(0, 2**32 - 1), right=st.floats(0.2, 0.9))
+@settings(max_examples=20, deadline=None)
+def test_intervals_of_accuracies_contain_their_value_and_stay_in_range(seed, right):
+    truth, predicted, person = example(people=80, right=right, seed=seed)
+    table = scores.bootstrap(truth, predicted, person, draws=200).loc[["accuracy", "mask", "gender", "age"]]
+    assert (table["low"] <= table["value"]).all()
+    assert (table["value"] <= table["high"]).all()
+    assert table.min(axis=None) >= 0
+    assert table.max(axis=None) <= 1
+
+
+@given(rows=ROWS, seed=st.integers(0, 1000))
+@settings(max_examples=25, deadline=None)
+def test_the_order_of_rows_changes_nothing(rows, seed):
+    truth, predicted, person = np.array(rows).T
+    order = np.random.default_rng(seed).permutation(len(rows))
+    plain = scores.bootstrap(truth, predicted, person, draws=30)
+    shuffled = scores.bootstrap(truth[order], predicted[order], person[order], draws=30)
+    pd.testing.assert_frame_equal(plain, shuffled)
+
+
+def test_more_copies_of_each_persons_photos_do_not_narrow_the_interval():
+    truth, predicted, person = example()
+    once = scores.bootstrap(truth, predicted, person, draws=100)
+    thrice = scores.bootstrap(*(np.tile(column, 3) for column in (truth, predicted, person)), draws=100)
+    pd.testing.assert_frame_equal(once, thrice)
+
+
+def test_the_interval_is_wider_than_one_that_takes_photos_for_independent():
+    truth, predicted, person = example(people=100)
+    by_person = scores.bootstrap(truth, predicted, person).loc["accuracy"]
+    by_photo = scores.bootstrap(truth, predicted, np.arange(len(truth))).loc["accuracy"]
+    assert by_person["high"] - by_person["low"] > 1.5 * (by_photo["high"] - by_photo["low"])
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says():
+    # Each person is known or not with chance 0.7, so the accuracy of the whole population is known too.
+    truth, _, person = example(people=60)
+    population = 0.7
+    covered = 0
+    for seed in range(100):
+        known = np.repeat(np.random.default_rng(seed).random(60) < population, 7)
+        row = scores.bootstrap(truth, np.where(known, truth, (truth + 1) % 18), person, draws=200).loc["accuracy"]
+        covered += row["low"] <= population <= row["high"]
+    assert 85 <= covered <= 100
+
+
+def test_one_person_gives_an_interval_of_no_width():
+    truth, predicted, person = [0, 6, 12, 0], [0, 6, 0, 1], ["a"] * 4
+    table = scores.bootstrap(truth, predicted, person, draws=50)
+    assert table["low"].to_numpy() == pytest.approx(table["value"].to_numpy())
+    assert table["high"].to_numpy() == pytest.approx(table["value"].to_numpy())
+
+
+def test_one_class_all_right_counts_the_17_absent_ones_as_0():
+    table = scores.bootstrap([4, 4, 4], [4, 4, 4], ["a", "b", "b"], draws=20)
+    assert table.loc["macro_f1"].to_numpy() == pytest.approx([1 / 18] * 3)
+    assert (table.drop("macro_f1") == 1).all(axis=None)
+
+
+def test_the_seed_decides_the_draws():
+    arguments = example()
+    first, again, other = (scores.bootstrap(*arguments, draws=50, seed=seed) for seed in (1, 1, 2))
+    pd.testing.assert_frame_equal(first, again)
+    assert not first[["low", "high"]].equals(other[["low", "high"]])
+
+
+def test_paired_draws_see_a_small_steady_gain_that_single_intervals_hide():
+    truth, predicted_a, person = example(people=200)
+    predicted_b = predicted_a.copy()
+    wrong = np.flatnonzero(predicted_a != truth)[::12]
+    predicted_b[wrong] = truth[wrong]
+    paired = scores.paired_bootstrap(truth, predicted_a, predicted_b, person).loc["accuracy"]
+    single_a = scores.bootstrap(truth, predicted_a, person).loc["accuracy"]
+    single_b = scores.bootstrap(truth, predicted_b, person).loc["accuracy"]
+    assert single_b["low"] < single_a["high"]
+    assert paired["low"] > 0
+    assert paired["p"] < 0.01
+    assert paired["difference"] == pytest.approx(single_b["value"] - single_a["value"])
+
+
+def test_a_paired_comparison_turned_round_changes_its_sign():
+    truth, predicted_a, person = example(seed=1)
+    predicted_b = example(seed=2)[1]
+    forth = scores.paired_bootstrap(truth, predicted_a, predicted_b, person, draws=200)
+    back = scores.paired_bootstrap(truth, predicted_b, predicted_a, person, draws=200)
+    assert forth["difference"].to_numpy() == pytest.approx(-back["difference"].to_numpy())
+    assert forth["low"].to_numpy() == pytest.approx(-back["high"].to_numpy())
+
+
+def test_a_model_is_no_better_than_itself():
+    truth, predicted, person = example()
+    table = scores.paired_bootstrap(truth, predicted, predicted, person, draws=50)
+    assert (table[["difference", "low", "high"]] == 0).all(axis=None)
+    assert (table["p"] == 1).all()
+
+
+def test_per_class_equals_scikit_learns_report():
+    truth, predicted, _ = example()
+    table = scores.per_class(truth, predicted)
+    report = classification_report(truth, predicted, labels=range(18), output_dict=True, zero_division=0)
+    assert list(table.columns) == ["label", "name", "photos", "precision", "recall", "f1"]
+    assert list(table["name"]) == [labels.describe(label) for label in range(18)]
+    for row in table.itertuples():
+        wanted = report[str(row.label)]
+        assert (row.photos, row.precision, row.recall, row.f1) == pytest.approx(
+            (wanted["support"], wanted["precision"], wanted["recall"], wanted["f1-score"])
+        )
+
+
+def test_labels_come_back_from_probabilities():
+    table = probability_table()
+    truth, predicted = scores.from_probabilities(table)
+    assert list(truth) == [0, 5, 17, 3]
+    names = table[list(labels.PROBABILITY_COLUMNS)].idxmax(axis=1)
+    assert [labels.PROBABILITY_COLUMNS[label] for label in predicted] == list(names)
+    assert truth.dtype == predicted.dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    ("truth", "predicted", "person", "message"),
+    [
+        ([0, 1], [0], ["a", "b"], "2 true labels but 1 predicted"),
+        ([0, 1], [0, 1], ["a"], "2 labels but 1 entries for person"),
+        ([], [], [], "no labels to score"),
+        ([0, 18], [0, 1], ["a", "b"], "18 is no true label"),
+        ([0, 1], [0, -1], ["a", "b"], "-1 is no predicted label"),
+        ([0, 1], [0, 1.5], ["a", "b"], "1.5 is no predicted label"),
+        ([0, 1], [0, 1], ["a", None], "row 1 has no person"),
+    ],
+)
+def test_unusable_labels_are_named(truth, predicted, person, message):
+    with pytest.raises(ValueError, match=message):
+        scores.bootstrap(truth, predicted, person, draws=2)
+
+
+@pytest.mark.parametrize(("options", "message"), [({"draws": 0}, "draws = 0"), ({"level": 95}, "level = 95")])
+def test_unusable_options_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        scores.bootstrap([0], [0], ["a"], **options)
+
+
+@pytest.mark.parametrize("key", ["path", "ImageID"])
+def test_a_whole_table_of_probabilities_passes(key):
+    table = probability_table(key)
+    scores.check_probabilities(table, key)
+    scores.check_probabilities(table.round(4).astype({"p00": np.float32}), key)
+
+
+def with_value(column: str, value: object) -> pd.DataFrame:
+    table = probability_table()
+    table[column] = table[column].astype(object)
+    table.loc[2, column] = value
+    return table.infer_objects()
+
+
+def swapped() -> pd.DataFrame:
+    columns = list(probability_table().columns)
+    columns[3], columns[4] = columns[4], columns[3]
+    return probability_table()[columns]
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (probability_table().drop(columns="p17"), "lacks p17"),
+        (probability_table().drop(columns="label"), "lacks label"),
+        (probability_table("ImageID"), "lacks path, label"),
+        (probability_table().assign(p18=0.0), "has p18 too much"),
+        (pd.concat([probability_table(), probability_table()[["p03"]]], axis=1), "has p03 too much"),
+        (swapped(), "p02 stands where p01 belongs|p01 stands where p00 belongs"),
+        (with_value("p05", np.nan), "'c.jpg' has a probability that is missing"),
+        (with_value("p05", np.inf), "'c.jpg' has a probability that is missing or infinite"),
+        (with_value("p05", -0.1), "'c.jpg' has a negative"),
+        (with_value("p05", 0.9), "'c.jpg' has probabilities that do not add up to 1"),
+        (with_value("p05", "much"), "column p05 does not hold numbers"),
+        (with_value("label", 18), "'c.jpg' has a label outside 0-17"),
+        (with_value("label", None), "'c.jpg' has a label outside 0-17"),
+        (with_value("path", "a.jpg"), "path 'a.jpg' stands on more than one row"),
+        (with_value("path", None), "row 2 has no path"),
+    ],
+)
+def test_a_faulty_table_of_probabilities_is_refused_by_name(table, message):
+    with pytest.raises(ValueError, match=message):
+        scores.check_probabilities(table, "path")
+
+
+def test_the_tolerance_of_a_rows_sum_is_a_thousandth():
+    table = probability_table()
+    table["p00"] += 0.0009
+    scores.check_probabilities(table, "path")
+    table["p00"] += 0.0002
+    with pytest.raises(ValueError, match=r"'a.jpg' \(and 3 more\)"):
+        scores.check_probabilities(table, "path")
+
+
+def test_an_unknown_key_is_refused():
+    with pytest.raises(ValueError, match="not 'photo'"):
+        scores.check_probabilities(probability_table(), "photo")
+
+
+def test_a_score_reads_as_a_sentence_part():
+    assert str(scores.Score(0.7631, 0.741, 0.784)) == "0.763 (0.741 to 0.784)"
+
+
+def surer_and_surer(truth: list[int], predicted: list[int], confidence: list[float]) -> pd.DataFrame:
+    """A table of probabilities that gives each prediction its confidence and the rest to all others."""
+    values = np.repeat((1 - np.array(confidence))[:, None] / 17, 18, axis=1)
+    values[np.arange(len(truth)), predicted] = confidence
+    table = pd.DataFrame(values, columns=list(labels.PROBABILITY_COLUMNS))
+    return table.assign(path=[f"p{row}.jpg" for row in range(len(truth))], label=truth)
+
+
+@pytest.mark.parametrize(("count", "rows"), [(2, [4, 1]), (3, [4, 1, 2]), (9, [4, 1, 2]), (0, [])])
+def test_the_worst_mistakes_are_the_wrong_rows_with_most_confidence_first(count, rows):
+    table = surer_and_surer([0, 1, 2, 3, 17], [0, 5, 6, 3, 9], [0.95, 0.6, 0.5, 0.9, 0.8])
+    pd.testing.assert_frame_equal(scores.worst_mistakes(table, count), table.loc[rows])
+
+
+def test_mistakes_of_equal_confidence_keep_their_order():
+    table = surer_and_surer([0] * 30, [1] * 30, [0.5] * 30)
+    assert list(scores.worst_mistakes(table, 4).index) == [0, 1, 2, 3]
+
+
+def test_a_table_without_mistakes_has_no_worst_ones():
+    table = surer_and_surer([3, 4], [3, 4], [0.9, 0.8])
+    worst = scores.worst_mistakes(table, 5)
+    assert worst.empty and list(worst) == list(table)
+
+
+# Several seeds
+
+
+def seeded(hits: dict[int, list[bool]]) -> pd.DataFrame:
+    """One photo a person of class 0, 1, …; which are right is told for each seed."""
+    rows = [
+        {"seed": seed, "person": f"{place}", "label": place % 18, "predicted": place % 18 if hit else (place + 1) % 18}
+        for seed, of_seed in hits.items()
+        for place, hit in enumerate(of_seed)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_with_one_seed_the_difference_is_the_paired_one():
+    generator = np.random.default_rng(0)
+    before, after = (seeded({0: list(generator.random(90) < share)}) for share in (0.5, 0.8))
+    found = scores.paired_over_seeds(before, after)
+    expected = scores.paired_bootstrap(before["label"], before["predicted"], after["predicted"], before["person"])
+    assert found["difference"].to_dict() == pytest.approx(expected["difference"].to_dict())
+    assert found.loc["accuracy", "low"] == pytest.approx(expected.loc["accuracy", "low"], abs=0.03)
+    assert found.loc["accuracy", "p"] == pytest.approx(expected.loc["accuracy", "p"], abs=0.02)
+
+
+def test_one_lucky_seed_of_three_leaves_doubt():
+    right, wrong = [True] * 60, [place % 2 == 0 for place in range(60)]
+    before = seeded({0: wrong, 1: wrong, 2: wrong})
+    lucky = scores.paired_over_seeds(before, seeded({0: right, 1: wrong, 2: wrong})).loc["macro_f1"]
+    steady = scores.paired_over_seeds(before, seeded({0: right, 1: right, 2: right})).loc["macro_f1"]
+    assert lucky["difference"] > 0
+    assert lucky["low"] <= 0  # all three draws may miss it
+    assert steady["low"] > 0
+
+
+def test_seeds_must_be_scored_on_the_same_people():
+    table = seeded({0: [True] * 5, 1: [True] * 5})
+    with pytest.raises(ValueError, match="not scored on the same people"):
+        scores.paired_over_seeds(table[1:], table[1:])
+    with pytest.raises(ValueError, match=r"\(2, 5\) seeds and people on one side, \(1, 5\) on the other"):
+        scores.paired_over_seeds(table, table[:5])

@@ -1,0 +1,129 @@
+"""Training reads the labels that cleaning left, in every part of every fold, and the set's own without cleaning."""
+
+import pandas as pd
+import pytest
+import toys
+
+from mask_lib.base import files
+from mask_lib.data import clean_labels
+from mask_lib.data.splits import SPLIT_COLUMNS, read_splits, write_splits
+
+DROPPED, RELABELED = "003/mask1.png", "004/normal.png"
+
+
+@pytest.fixture
+def output(tmp_path):
+    """Splits of the toy set, of which cleaning dropped a photo and relabeled another."""
+    output, photos = tmp_path / "output", toys.table()
+    write_splits(toys.splits(photos), output)
+    whole = photos.assign(path="/somewhere/data/train/images/" + photos["path"], **{"class": photos["label"]})
+    whole.loc[photos["path"] == RELABELED, "class"] = 11
+    is_dropped = photos["path"] == DROPPED
+    clean_labels.write(whole[~is_dropped], whole[is_dropped], output)
+    return output
+
+
+def test_the_labels_of_every_part_are_the_cleaned_ones_and_dropped_photos_are_in_none(output):
+    given, clean = read_splits(output), clean_labels.read_clean_splits(output)
+    assert list(given) == list(clean)
+    for fold, split in clean.items():
+        expected = given[fold][given[fold]["path"] != DROPPED].reset_index(drop=True)
+        expected.loc[expected["path"] == RELABELED, "label"] = 11
+        pd.testing.assert_frame_equal(split, expected)
+
+
+def test_a_run_on_the_given_labels_sees_nothing_of_cleaning(output):
+    for fold, split in clean_labels.read_clean_splits(output, "given").items():
+        pd.testing.assert_frame_equal(split, read_splits(output)[fold])
+
+
+def test_without_a_clean_table_the_given_labels_stand(output):
+    clean_labels.clean_path(output).unlink()
+    for fold, split in clean_labels.read_clean_splits(output).items():
+        pd.testing.assert_frame_equal(split, read_splits(output)[fold])
+
+
+def test_decisions_that_no_table_holds_yet_are_not_passed_over(output):
+    clean_labels.clean_path(output).unlink()
+    (output / "review").mkdir()
+    (output / "review" / "decisions.ann.jsonl").touch()
+    with pytest.raises(FileNotFoundError, match=r"no .*clean\.csv, though labels were decided on: run 01"):
+        clean_labels.read_clean_splits(output)
+    assert clean_labels.read_clean_splits(output, "given")
+
+
+def test_the_contract_holds_absolute_paths_and_classes(output):
+    table = pd.read_csv(output / "tables" / "clean.csv")
+    assert list(table.columns) == ["path", "class"] and len(table) == 2 * toys.PEOPLE - 1
+    assert table["path"].str.startswith("/").all()
+    assert list(pd.read_csv(output / "tables" / "dropped.csv")["path"]) == [f"/somewhere/data/train/images/{DROPPED}"]
+
+
+def test_photos_from_outside_the_set_keep_their_labels(output):
+    outside = pd.DataFrame([["/elsewhere/x/photo.png", "x", 5, "train"]], columns=SPLIT_COLUMNS)
+    splits = {fold: pd.concat([split, outside], ignore_index=True) for fold, split in read_splits(output).items()}
+    class_of, dropped = (clean_labels._read(output / "tables" / f"{name}.csv") for name in ("clean", "dropped"))
+    found = clean_labels._with_classes(splits[0], class_of, dropped)
+    assert found["label"][found["path"] == "/elsewhere/x/photo.png"].tolist() == [5]
+
+
+def test_photos_added_since_the_cleaning_are_named(output):
+    photos = toys.table(people=toys.PEOPLE + 1)
+    write_splits(toys.splits(photos), output)
+    with pytest.raises(ValueError, match=r"it lacks 2, such as \['015/mask1.png', '015/normal.png'\].*run 01_label"):
+        clean_labels.read_clean_splits(output)
+
+
+def test_another_table_in_its_place_is_refused(output):
+    files.write_csv(pd.DataFrame({"path": ["a/b"], "label": [1]}), output / "tables" / "clean.csv")
+    with pytest.raises(ValueError, match=r"clean\.csv must have the columns path, class"):
+        clean_labels.read_clean_splits(output)
+
+
+def test_what_was_touched_are_the_dropped_and_the_relabeled(output):
+    assert clean_labels.touched(output) == {DROPPED, RELABELED}
+
+
+def relabel(output, path, label):
+    """What running 00_prepare_data again leaves once the data set gives a photo another label."""
+    splits = read_splits(output)
+    changed = {
+        fold: split.assign(label=split["label"].mask(split["path"] == path, label)) for fold, split in splits.items()
+    }
+    write_splits(changed, output)
+
+
+@pytest.mark.parametrize("path", ["007/mask1.png", DROPPED, RELABELED])
+def test_labels_that_the_data_set_changed_since_the_cleaning_are_not_passed_over(output, path):
+    old = read_splits(output)[0].set_index("path")["label"][path]
+    relabel(output, path, 12)
+    with pytest.raises(ValueError, match=rf"1 have changed since, such as {path} \({old} → 12\); run 01_label_clean"):
+        clean_labels.read_clean_splits(output)
+    assert clean_labels.read_clean_splits(output, "given")  # which has nothing to do with cleaning
+    relabel(output, path, old)
+    assert clean_labels.read_clean_splits(output)
+
+
+def test_cleaning_again_takes_the_changed_labels(output):
+    relabel(output, "007/mask1.png", 12)
+    given = read_splits(output)[0]
+    table = given.assign(path="/somewhere/train/images/" + given["path"], **{"class": given["label"]})
+    clean_labels.write(table, table.head(0), output)
+    assert clean_labels.read_clean_splits(output)[0].set_index("path")["label"]["007/mask1.png"] == 12
+
+
+def test_a_kill_before_the_given_labels_are_noted_is_noticed(output, monkeypatch):
+    relabel(output, "007/mask1.png", 12)
+    given = read_splits(output)[0]
+    table = given.assign(path="/somewhere/train/images/" + given["path"], **{"class": given["label"]})
+    with monkeypatch.context() as patch, pytest.raises(TypeError):
+        patch.setattr(clean_labels, "given_path", None)
+        clean_labels.write(table, table.head(0), output)
+    with pytest.raises(ValueError, match="run 01_label_cleaning again"):
+        clean_labels.read_clean_splits(output)
+
+
+def test_a_clean_table_of_which_nothing_was_noted_stands(output):
+    clean_labels.given_path(output).unlink()
+    relabel(output, "007/mask1.png", 12)
+    assert clean_labels.read_clean_splits(output)[0].set_index("path")["label"]["007/mask1.png"] != 12

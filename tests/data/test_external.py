@@ -1,0 +1,368 @@
+"""External photos train and do nothing else; whatever is wrong with them is listed, and copies stay out."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import toys
+from PIL import Image
+
+from mask_lib.base import config, files
+from mask_lib.data import external, layout, photos, splits, store
+from mask_lib.data.external import PARTIAL
+from mask_lib.data.layout import Problem
+from mask_lib.ensemble import inference
+from mask_lib.training import dataset, runs
+
+ANN, BOB = "000001_female_Asian_45", "000002_male_White_29"
+
+
+def paint(path: Path, seed: int) -> Path:
+    """A small noisy picture, another one for each seed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(0, 256, (24, 16, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    return path
+
+
+@pytest.fixture
+def own(tmp_path) -> tuple[Path, pd.DataFrame]:
+    """A data folder of two people with two photos each and one evaluation photo; its photo table."""
+    data = tmp_path / "data"
+    rows = []
+    for seed, (person, gender, age) in enumerate([("ann", "female", 45), ("bob", "male", 29)]):
+        for number, (name, mask, code) in enumerate([("mask1.png", "worn", 0), ("normal.png", "not_worn", 2)]):
+            paint(data / "train" / "images" / person / name, 10 * seed + number)
+            label = 6 * code + (4 if person == "ann" else 0)
+            rows.append((f"{person}/{name}", person, mask, gender, age, label, "train"))
+    paint(data / "eval" / "images" / "asked.png", 99)
+    rows.append(("asked.png", "", "", "", pd.NA, pd.NA, "eval"))
+    return data, layout.photo_table(rows)
+
+
+def write_list(path: Path, rows: list[dict]) -> Path:
+    """A CSV of external photos, each painted beside it unless the row's photo is there or absolute."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for number, row in enumerate(rows):
+        if not os.path.isabs(row["path"]) and not (path.parent / row["path"]).exists():
+            paint(path.parent / row["path"], 1000 + number)
+    pd.DataFrame(rows).to_csv(path, index=False)
+    return path
+
+
+def scan_list(own, tmp_path, rows, **options):
+    return external.scan([write_list(tmp_path / "far" / "list.csv", rows)], *own, **options)
+
+
+def found_problems(problems: pd.DataFrame) -> set[tuple[str, str]]:
+    return {(Path(path).name, problem) for path, problem in zip(problems["path"], problems["problem"], strict=True)}
+
+
+GOOD = {"path": "good.png", "mask": "worn", "gender": "male", "age": "30", "label": ""}
+
+
+# What is read.
+
+
+def test_a_csv_gives_absolute_paths_and_labels(own, tmp_path):
+    rows = [
+        {"path": "a.png", "person": "x", "mask": "worn", "gender": "male", "age": 30},
+        {"path": "sub/b.png", "person": "x", "mask": "Not worn", "gender": " FEMALE ", "age": "60.0"},
+    ]
+    table, problems = scan_list(own, tmp_path, rows)
+    assert problems.empty and list(problems) == photos.PROBLEM_COLUMNS
+    assert list(table) == external.EXTERNAL_COLUMNS
+    assert list(table["path"]) == [str(tmp_path / "far" / name) for name in ("a.png", "sub/b.png")]
+    assert list(table["person"]) == ["external:list/x"] * 2
+    assert table[["mask", "gender", "age", "label"]].values.tolist() == [
+        ["worn", "male", 30, 1],
+        ["not_worn", "female", 60, 17],
+    ]
+
+
+def test_a_label_alone_tells_mask_and_gender(own, tmp_path):
+    table, _ = scan_list(own, tmp_path, [{"path": "a.png", "label": 10}])
+    assert table.loc[0, ["mask", "gender", "label"]].tolist() == ["incorrect", "female", 10]
+    assert pd.isna(table.loc[0, "age"])
+    assert {name: one.tolist() for name, one in external.attributes(table).items()} == {
+        "mask": [1],
+        "gender": [1],
+        "age": [1],
+    }
+
+
+@pytest.mark.parametrize("absent", ["mask", "gender", "age"])
+def test_an_unknown_attribute_is_allowed_and_the_others_are_kept(own, tmp_path, absent):
+    row = {"path": "a.png", "mask": "incorrect", "gender": "female", "age": "61"} | {absent: ""}
+    table, problems = scan_list(own, tmp_path, [row, GOOD])
+    assert problems.empty
+    assert table["label"].tolist() == [PARTIAL, 1]
+    numbers = {name: one[0] for name, one in external.attributes(table).items()}
+    assert numbers == {"mask": 1, "gender": 1, "age": 2} | {absent: -1}
+
+
+def test_photos_without_a_person_are_each_one_of_their_own(own, tmp_path):
+    table, _ = scan_list(own, tmp_path, [{"path": "a.png", "age": 3}, {"path": "b.png", "age": 3}])
+    assert table["person"].tolist() == ["external:list/a.png", "external:list/b.png"]
+
+
+@pytest.mark.parametrize("layout_of", ["images", "train.csv", "train/train.csv", "bare"])
+def test_folders_are_read_in_each_layout(own, tmp_path, layout_of):
+    source = tmp_path / "far"
+    home = source / "train" if layout_of.startswith("train/") else source
+    images = home if layout_of == "bare" else home / "images"
+    for seed, person in enumerate((ANN, BOB)):
+        paint(images / person / "mask3.png", 100 + seed)
+        paint(images / person / "incorrect_mask.png", 200 + seed)
+    if layout_of.endswith("train.csv"):
+        people = [("1", "female", "Asian", "45", ANN), ("2", "male", "White", "29", BOB)]
+        pd.DataFrame(people, columns=["id", "gender", "race", "age", "path"]).to_csv(home / "train.csv", index=False)
+    table, problems = external.scan([source], *own)
+    assert problems.empty
+    assert table["person"].tolist() == [f"external:far/{ANN}"] * 2 + [f"external:far/{BOB}"] * 2
+    assert sorted(table["label"]) == sorted([10, 4, 6, 0])
+    assert all(Path(path).is_file() for path in table["path"])
+
+
+def test_what_is_odd_in_a_folder_is_listed_with_its_whole_path(own, tmp_path):
+    images = tmp_path / "far" / "images"
+    paint(images / ANN / "normal.png", 1000)
+    for stray in (f"{ANN}/selfie.png", "somebody/normal.png", "7_male_White_212/normal.png", "readme.png", "._x.png"):
+        paint(images / stray, 2000)
+    table, problems = external.scan([tmp_path / "far"], *own)
+    assert len(table) == 1
+    assert found_problems(problems) == {
+        ("selfie.png", Problem.UNKNOWN_NAME),
+        ("somebody", Problem.UNKNOWN_FOLDER),
+        ("normal.png", Problem.AGE_OUT_OF_RANGE),
+        ("readme.png", Problem.UNKNOWN_NAME),
+        ("._x.png", Problem.JUNK_FILE),
+    }
+    assert all(path.startswith(str(images)) for path in problems["path"])
+
+
+def test_a_train_csv_may_leave_attributes_empty_and_its_odd_rows_are_listed(own, tmp_path):
+    images = tmp_path / "far" / "images"
+    paint(images / "x" / "normal.png", 1000)
+    paint(images / ANN / "normal.png", 1001)
+    rows = [("x", "", "70"), (ANN, "female", "44"), ("x", "male", "70"), ("gone", "male", "20"), ("../x", "male", "20")]
+    pd.DataFrame(rows, columns=["path", "gender", "age"]).to_csv(tmp_path / "far" / "train.csv", index=False)
+    table, problems = external.scan([tmp_path / "far"], *own)
+    assert table[["gender", "age", "label"]].values.tolist() == [["", 70, -1], ["female", 44, 16]]
+    assert found_problems(problems) == {
+        ("x", Problem.DOUBLE_ROW),
+        ("gone", Problem.MISSING_FOLDER),
+        ("x", Problem.UNSAFE_PATH),
+        (ANN, Problem.FOLDER_CONTRADICTS_ROW),
+    }
+
+
+def test_people_of_two_sources_and_of_the_data_folder_stay_apart_though_named_alike(own, tmp_path):
+    for folder in ("one", "two"):
+        row = {"path": f"{folder}.png", "person": "ann", "age": 20}
+        paint(tmp_path / folder / f"{folder}.png", len(folder) + ord(folder[0]))
+        write_list(tmp_path / folder / "list.csv", [row])
+    table, _ = external.scan([tmp_path / "one" / "list.csv", tmp_path / "two" / "list.csv"], *own)
+    assert table["person"].tolist() == ["external:list/ann", "external:list-2/ann"]
+    assert not set(table["person"]) & set(own[1]["person"])
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(
+    ("wrong", "problem"),
+    [
+        ({"mask": "wron"}, Problem.BAD_MASK),
+        ({"gender": "f"}, Problem.BAD_GENDER),
+        ({"age": "old"}, Problem.BAD_AGE),
+        ({"age": "45.5"}, Problem.BAD_AGE),
+        ({"age": "121"}, Problem.AGE_OUT_OF_RANGE),
+        ({"age": "-1"}, Problem.AGE_OUT_OF_RANGE),
+        ({"label": "18"}, Problem.BAD_LABEL),
+        ({"label": "-1"}, Problem.BAD_LABEL),
+        ({"label": "worn"}, Problem.BAD_LABEL),
+        ({"label": "17"}, Problem.LABEL_CONTRADICTS_ROW),
+        ({"mask": "", "gender": "", "age": ""}, Problem.NOTHING_KNOWN),
+    ],
+)
+def test_a_row_that_means_nothing_is_left_out_and_listed(own, tmp_path, wrong, problem):
+    table, problems = scan_list(own, tmp_path, [GOOD, {**GOOD, "path": "bad.png", **wrong}])
+    assert [Path(path).name for path in table["path"]] == ["good.png"]
+    assert found_problems(problems) == {("bad.png", problem)}
+
+
+def test_photos_that_cannot_be_read_are_left_out_and_listed(own, tmp_path):
+    whole = paint(tmp_path / "far" / "cut.png", 5).read_bytes()
+    (tmp_path / "far" / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "far" / "empty.png").write_bytes(b"")
+    (tmp_path / "far" / "text.png").write_text("no picture")
+    rows = [{**GOOD, "path": name} for name in ("cut.png", "empty.png", "text.png", str(tmp_path / "gone.png"))]
+    table, problems = scan_list(own, tmp_path, [GOOD, *rows])
+    assert len(table) == 1
+    assert found_problems(problems) == {
+        ("cut.png", Problem.TRUNCATED),
+        ("empty.png", Problem.EMPTY_FILE),
+        ("text.png", Problem.UNREADABLE),
+        ("gone.png", Problem.UNREADABLE),
+    }
+    assert len(scan_list(own, tmp_path, [GOOD, *rows], verify=False)[0]) == 5
+
+
+@pytest.mark.parametrize("how", ["path", "link", "bytes"])
+@pytest.mark.parametrize("photo", ["train/images/ann/mask1.png", "eval/images/asked.png"])
+def test_a_photo_of_the_data_folder_does_not_come_in_again(own, tmp_path, how, photo):
+    target, other = own[0] / photo, tmp_path / "far" / "other.png"
+    other.parent.mkdir()
+    if how == "link":
+        other.symlink_to(target)
+    elif how == "bytes":
+        shutil.copy(target, other)
+    table, problems = scan_list(own, tmp_path, [GOOD, {**GOOD, "path": str(target if how == "path" else other)}])
+    assert [Path(path).name for path in table["path"]] == ["good.png"]
+    assert problems["problem"].tolist() == [Problem.COPY_OF_OWN_PHOTO]
+    assert target.name in problems["detail"][0]
+
+
+def test_a_photo_that_two_rows_or_sources_name_comes_in_once(own, tmp_path):
+    first = write_list(tmp_path / "far" / "list.csv", [GOOD, {**GOOD, "path": "./good.png", "age": "70"}])
+    link = tmp_path / "far" / "link.png"
+    link.symlink_to(tmp_path / "far" / "good.png")
+    second = write_list(tmp_path / "far" / "more.csv", [{**GOOD, "path": "new.png"}, {**GOOD, "path": "link.png"}])
+    paint(tmp_path / "far" / "new.png", 77)
+    table, problems = external.scan([first, second], *own)
+    assert [Path(path).name for path in table["path"]] == ["good.png", "new.png"]
+    assert table["age"].tolist() == [30, 30]
+    assert found_problems(problems) == {("good.png", Problem.DOUBLE_ROW), ("link.png", Problem.DOUBLE_ROW)}
+
+
+def test_a_source_that_is_not_there_or_of_no_use_is_an_error_that_names_it(own, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no .*absent: give a folder of labeled photos or a CSV"):
+        external.scan([tmp_path / "absent"], *own)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"empty holds no usable external photo \(nothing that looks like one\)"):
+        external.scan([tmp_path / "empty"], *own)
+    with pytest.raises(ValueError, match=r"ann/mask1\.png is neither a folder nor a \.csv"):
+        external.scan([own[0] / "train/images/ann/mask1.png"], *own)
+    with pytest.raises(ValueError, match=r"list\.csv holds no usable external photo \(bad_age: 2\)"):
+        scan_list(own, tmp_path, [{**GOOD, "age": "x"}, {**GOOD, "path": "b.png", "age": "y"}])
+
+
+def test_a_csv_with_misspelt_or_without_useful_columns_is_an_error(own, tmp_path):
+    with pytest.raises(ValueError, match=r"list\.csv has a column 'Gender': write 'gender'"):
+        scan_list(own, tmp_path, [{"path": "a.png", "Gender": "male", "age": 3}])
+    with pytest.raises(ValueError, match=r"needs one of the columns mask, gender, age, label"):
+        scan_list(own, tmp_path, [{"path": "a.png", "race": "any"}])
+    with pytest.raises(ValueError, match=r"lacks the column\(s\) path"):
+        external.scan([write_text(tmp_path / "b.csv", "file,age\na.png,3\n")], *own)
+
+
+def write_text(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+# What later steps see.
+
+
+def test_the_table_comes_back_from_its_file_and_no_sources_empty_it(own, tmp_path):
+    rows = [GOOD, {**GOOD, "path": "b.png", "age": ""}, {"path": "c.png", "label": "5", "person": "NA"}]
+    table, _ = scan_list(own, tmp_path, rows)
+    output = tmp_path / "output"
+    assert external.read(output).empty
+    external.write(table, output)
+    pd.testing.assert_frame_equal(external.read(output), table)
+    external.write(external.scan([], *own)[0], output)
+    pd.testing.assert_frame_equal(external.read(output), external.table_of([]))
+
+
+def test_external_photos_stand_below_the_labeled_ones_and_out_of_the_photo_table(own, tmp_path):
+    data, table = own
+    output = tmp_path / "output"
+    files.write_csv(table, output / "tables" / "photos.csv")
+    labeled = photos.read_labeled(output)
+    pd.testing.assert_frame_equal(external.with_external(labeled, output), labeled)
+    found, _ = scan_list(own, tmp_path, [GOOD, {**GOOD, "path": "b.png", "age": ""}])
+    external.write(found, output)
+    pd.testing.assert_frame_equal(photos.read_labeled(output), labeled)
+    both = external.with_external(labeled, output)
+    assert list(both) == layout.PHOTO_COLUMNS
+    assert both["label"].tolist() == [*labeled["label"], 1, PARTIAL]
+    assert set(both["split"]) == {"train"}
+    decoded = dataset.open_photos(data, output, both, store.Frame(16, 24))
+    row = decoded.rows([found["path"][0]])[0]
+    assert (decoded.images[row] == np.asarray(Image.open(found["path"][0]))).all()
+    assert (decoded.images[0] == np.asarray(Image.open(data / "train" / "images" / labeled["path"][0]))).all()
+
+
+def test_external_photos_can_be_shown_and_compared_beside_those_of_the_data_folder(own, tmp_path):
+    data, table = own
+    found, _ = scan_list(own, tmp_path, [GOOD])
+    everything = pd.concat([table, external.as_photos(found)], ignore_index=True)
+    assert photos.files_of(data, everything)[-2:] == [data / "eval/images/asked.png", tmp_path / "far/good.png"]
+    assert len(photos.thumbnails(data, everything)) == 6
+    with pytest.raises(ValueError, match=r"external photos need absolute paths: \['far\.png'\]"):
+        photos.files_of(data, external.as_photos(found.assign(path="far.png")))
+    with pytest.raises(ValueError, match="leave the images folder"):
+        photos.files_of(data, external.as_photos(found).assign(split="train"))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A toy run on the toy set with external photos, one of them a copy of somebody held out."""
+    root = tmp_path_factory.mktemp("external")
+    data, output = root / "data", root / "output"
+    toys.prepare(data, output)
+    own = splits.read_splits(output)
+    held_out = own[0].loc[own[0]["split"] == splits.TEST_VAL, "person"].iloc[0]
+    rows = [
+        {"path": "0.png", "person": "new", "mask": "worn", "gender": "male", "age": 20},
+        {"path": "1.png", "person": "unsure", "mask": "worn", "gender": "", "age": 20},
+        {"path": "2.png", "person": "copy", "mask": "worn", "gender": "male", "age": 20},
+    ]
+    own_table = photos.read_photos(output / "tables" / "photos.csv")
+    table, problems = external.scan([write_list(root / "far" / "list.csv", rows)], data, own_table)
+    assert problems.empty
+    groups = pd.Series({held_out: "same", "external:list/copy": "same"})
+    external.write(table, output)
+    splits.write_splits(splits.join_training(own, table, groups), output, groups)
+    labeled = external.with_external(photos.read_labeled(output), output)
+    decoded = dataset.open_photos(data, output, labeled, toys.FRAME)
+    run = config.Run(**{**toys.SETTINGS, "epochs": 1, "warmup_epochs": 0.0})
+    runs.write_scores(runs.train_run(run, splits.read_splits(output), decoded, output))
+    return data, output
+
+
+def test_training_and_prediction_take_external_photos_and_score_none_of_them(trained):
+    data, output = trained
+    for split in splits.read_splits(output).values():
+        assert [Path(path).name for path in split["path"] if os.path.isabs(path)] == ["0.png"]
+    test_val = inference.predict_run(data, output, "toy")["test_val"]
+    split = splits.read_splits(output)[0]
+    assert sorted(test_val["path"]) == sorted(split["path"][split["split"] == splits.TEST_VAL])
+    for fold in (0, 1):
+        validated = pd.read_csv(output / "runs" / "toy" / f"fold{fold}" / "oof.csv")["path"]
+        assert not validated.map(os.path.isabs).any()
+
+
+def test_a_checkpoint_of_other_external_photos_is_refused(trained, tmp_path):
+    data, trained_output = trained
+    output = shutil.copytree(trained_output, tmp_path / "output")
+    external.write(external.read(output).iloc[:-1], output)
+    with pytest.raises(ValueError, match=r"fold0.*was trained on other photos, labels or folds"):
+        inference.predict_run(data, output, "toy")
+
+
+def test_a_checkpoint_of_an_external_photo_whose_bytes_changed_is_refused(trained, tmp_path):
+    data, output = trained
+    path = Path(external.read(output)["path"][0])
+    before = path.read_bytes()
+    try:
+        paint(path, 31)
+        with pytest.raises(ValueError, match=r"fold0.*was trained on other photos"):
+            inference.predict_run(data, shutil.copytree(output, tmp_path / "output"), "toy")
+    finally:
+        path.write_bytes(before)

@@ -1,0 +1,312 @@
+"""Four images become one without a lost value, a kill leaves no half of one, and what is missing is listed."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from mask_lib.base import files
+from mask_lib.data import photos, rgby, store
+
+WIDTH, HEIGHT = 20, 30
+NAMES = ("cell", "plate 1/cell", "plate 1/deeper/b.c_d", "plate 2/ä", "plate 2/cell_red")
+KILLED_IN_THE_THIRD = """
+import os, signal, sys
+from PIL import Image
+from mask_lib import rgby
+
+save, done = Image.Image.save, []
+
+def half_of_the_third(image, path, **settings):
+    save(image, path, **settings)
+    done.append(path)
+    if len(done) == 3:
+        os.truncate(path, os.path.getsize(path) // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+Image.Image.save = half_of_the_third
+rgby.combine(sys.argv[1], sys.argv[2], workers=1)
+"""
+
+
+def noise(*seeds: int) -> np.ndarray:
+    """(H, W) uint8."""
+    return np.random.default_rng(seeds).integers(0, 256, (HEIGHT, WIDTH), dtype=np.uint8)
+
+
+def pixels_of(name: str) -> np.ndarray:
+    """(H, W, 4) uint8: what the four files of a name hold; where yellow is 0 the colours are not."""
+    whole = np.stack([noise(NAMES.index(name), channel) for channel in range(4)], axis=-1)
+    whole[: HEIGHT // 2, :, 3] = 0
+    return whole
+
+
+def write_four(source: Path, name: str, pixels: np.ndarray, ending: str = "png") -> None:
+    for channel, colour in enumerate(rgby.COLOURS):
+        path = source / f"{name}_{colour}.{ending}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.ascontiguousarray(pixels[..., channel])).save(path)
+
+
+def read(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        assert image.mode == "RGBA"
+        return np.asarray(image)
+
+
+def listed(found: rgby.Combined) -> list[tuple[str, str]]:
+    return list(zip(found.problems["path"], found.problems["problem"], strict=True))
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def source(tmp_path) -> Path:
+    for name in NAMES:
+        write_four(tmp_path / "source", name, pixels_of(name))
+    return tmp_path / "source"
+
+
+@pytest.fixture
+def output(tmp_path) -> Path:
+    return tmp_path / "out"
+
+
+def test_four_images_become_one_and_the_source_stays_as_it_was(source, output):
+    before = digests(source)
+    found = rgby.combine(source, output)
+    assert (found.made, found.kept, len(found.problems)) == (len(NAMES), 0, 0)
+    for name in NAMES:
+        np.testing.assert_array_equal(read(output / f"{name}.png"), pixels_of(name))
+    assert sorted(path.relative_to(output) for path in output.rglob("*.png")) == sorted(
+        Path(f"{name}.png") for name in NAMES
+    )
+    assert digests(source) == before
+
+
+def test_the_store_reads_yellow_as_the_fourth_channel(source, output):
+    rgby.combine(source, output)
+    frame = store.Frame(WIDTH, HEIGHT, channels=4)
+    opened = store.open_store(output / "store", output, [f"{name}.png" for name in NAMES], frame, workers=1)
+    np.testing.assert_array_equal(opened.images, np.stack([pixels_of(name) for name in NAMES]))
+
+
+def test_a_thumbnail_shows_the_colours_though_yellow_is_dark(tmp_path):
+    name = NAMES[0]
+    write_four(tmp_path / "source", name, pixels_of(name))
+    rgby.combine(tmp_path / "source", tmp_path / "train" / "images")
+    row = pd.DataFrame({"path": [f"{name}.png"], "split": "train"})
+    np.testing.assert_array_equal(photos.thumbnails(tmp_path, row)[0], pixels_of(name)[..., :3])
+
+
+def test_missing_colours_are_listed_and_the_other_images_made(source, output):
+    (source / "cell_yellow.png").unlink()
+    for colour in ("red", "blue"):
+        (source / f"plate 1/cell_{colour}.png").unlink()
+    found = rgby.combine(source, output)
+    assert found.made == len(NAMES) - 2
+    assert found.problems.values.tolist() == [
+        ["cell", "missing_colour", "no yellow"],
+        ["plate 1/cell", "missing_colour", "no red, blue"],
+    ]
+    assert not (output / "cell.png").exists()
+    pd.testing.assert_frame_equal(pd.read_csv(output / "problems.csv", dtype="str"), found.problems)
+
+
+def test_what_was_missing_is_made_once_it_is_there(source, output):
+    (source / "cell_yellow.png").rename(source / "elsewhere")
+    rgby.combine(source, output)
+    (source / "elsewhere").rename(source / "cell_yellow.png")
+    found = rgby.combine(source, output)
+    assert (found.made, found.kept, len(found.problems)) == (1, len(NAMES) - 1, 0)
+
+
+def test_every_file_that_cannot_be_used_is_listed(source, output):
+    (source / "cell_red.png").write_bytes(b"")
+    (source / "cell_blue.png").write_bytes(b"no picture")
+    whole = (source / "plate 1/cell_green.png").read_bytes()
+    (source / "plate 1/cell_green.png").write_bytes(whole[: len(whole) // 2])
+    colour = np.stack([noise(1), noise(2), noise(3)], axis=-1)
+    Image.fromarray(colour).save(source / "plate 1/deeper/b.c_d_red.png")
+    Image.fromarray(noise(1).astype(np.uint16) * 257).save(source / "plate 2/ä_green.png")
+    found = rgby.combine(source, output)
+    assert found.made == 1
+    assert listed(found) == [
+        ("cell_red.png", "empty_file"),
+        ("plate 1/deeper/b.c_d_red.png", "odd_mode"),
+        ("plate 2/ä_green.png", "odd_mode"),
+        ("plate 1/cell_green.png", "truncated"),
+        ("cell_blue.png", "unreadable"),
+    ]
+
+
+def test_sizes_that_differ_are_listed(source, output):
+    Image.new("L", (WIDTH + 1, HEIGHT)).save(source / "cell_blue.png")
+    found = rgby.combine(source, output)
+    assert found.problems.values.tolist() == [
+        ["cell", "sizes_differ", "red 20x30, green 20x30, blue 21x30, yellow 20x30"]
+    ]
+
+
+def test_a_colour_that_is_there_twice_is_not_guessed(source, output):
+    Image.fromarray(noise(9)).save(source / "cell_red.jpg")
+    found = rgby.combine(source, output)
+    assert found.problems.values.tolist() == [
+        ["cell", "doubled_colour", "keep one a colour of cell_red.jpg, cell_red.png"]
+    ]
+    assert not (output / "cell.png").exists()
+
+
+def test_images_without_a_colour_are_listed_and_other_files_passed_over(source, output):
+    Image.fromarray(noise(9)).save(source / "cell_rad.png")
+    (source / "._cell_red.png").write_bytes(b"what a Mac leaves")
+    (source / "notes_red.txt").write_text("none")
+    assert listed(rgby.combine(source, output)) == [("cell_rad.png", "unknown_name")]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "folder"])
+def test_what_is_no_file_is_listed_and_never_waited_for(source, output, kind):
+    path = source / "cell_green.png"
+    path.unlink()
+    {"pipe": os.mkfifo, "link": lambda one: one.symlink_to("gone"), "folder": os.mkdir}[kind](path)
+    found = rgby.combine(source, output)
+    assert listed(found) == [("cell", "missing_colour")] if kind == "folder" else [("cell_green.png", "unreadable")]
+    assert found.made == len(NAMES) - 1
+
+
+def test_grey_in_any_guise_is_one_channel(tmp_path, output):
+    grey, source = noise(1), tmp_path / "source"
+    source.mkdir()
+    Image.fromarray(grey).save(source / "a_RED.BMP")
+    Image.fromarray(grey).convert("RGB").save(source / "a_Green.png")
+    Image.fromarray(grey).convert("P").save(source / "a_blue.png")
+    Image.fromarray(grey > 99).save(source / "a_yellow.png")
+    assert rgby.combine(source, output).made == 1
+    np.testing.assert_array_equal(read(output / "a.png"), np.stack([grey, grey, grey, (grey > 99) * 255], axis=-1))
+
+
+def test_each_colour_is_turned_upright(tmp_path, output):
+    pixels = np.stack([noise(channel) for channel in range(4)], axis=-1)
+    write_four(tmp_path / "source", "a", pixels)
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.fromarray(np.rot90(pixels[..., 1], 2).copy()).save(tmp_path / "source" / "a_green.png", exif=exif)
+    rgby.combine(tmp_path / "source", output)
+    np.testing.assert_array_equal(read(output / "a.png"), pixels)
+
+
+def test_a_second_run_reads_no_image(source, output, monkeypatch):
+    rgby.combine(source, output)
+    before = digests(output)
+    monkeypatch.setattr(rgby, "read_band", None)  # calling it would raise
+    found = rgby.combine(source, output)
+    assert (found.made, found.kept) == (0, len(NAMES))
+    assert digests(output) == before
+
+
+@pytest.mark.parametrize("when", [None, 1], ids=["now", "with an old time"])
+def test_a_colour_that_changed_makes_its_image_anew(source, output, when):
+    rgby.combine(source, output)
+    path = source / "cell_green.png"
+    old = path.stat().st_ctime_ns
+    while path.stat().st_ctime_ns == old:  # the clock of files ticks every few milliseconds
+        Image.fromarray(noise(99)).save(path)
+    if when:
+        os.utime(path, (when, when))
+    found = rgby.combine(source, output)
+    assert (found.made, found.kept) == (1, len(NAMES) - 1)
+    np.testing.assert_array_equal(read(output / "cell.png")[..., 1], noise(99))
+
+
+def test_a_newer_image_is_kept_whoever_made_it(source, output):
+    output.mkdir()
+    Image.new("RGBA", (1, 1)).save(output / "cell.png")
+    later = max(path.stat().st_ctime for path in source.rglob("*_*")) + 60
+    os.utime(output / "cell.png", (later, later))
+    assert rgby.combine(source, output).kept == 1
+    assert read(output / "cell.png").shape == (1, 1, 4)
+
+
+def test_a_kill_leaves_no_half_image_and_the_next_run_goes_on(source, output, tmp_path):
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED_IN_THE_THIRD, source, output], cwd=files.PROJECT, capture_output=True
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    left = [path for path in output.rglob("*.png") if not path.name.startswith(".")]
+    assert len(left) == 2
+    for path in left:
+        np.testing.assert_array_equal(read(path), pixels_of(str(path.relative_to(output).with_suffix(""))))
+    assert list(output.rglob(".*.tmp.png"))  # the half one, under a name that nobody reads
+    found = rgby.combine(source, output)
+    assert (found.made, found.kept) == (len(NAMES) - 2, 2)
+    rgby.combine(source, tmp_path / "unbroken")
+    assert sorted(digests(output).values()) == sorted(digests(tmp_path / "unbroken").values())
+
+
+def test_only_leftovers_are_removed(source, output):
+    kept = output / "plate 1" / ".mine.tmp.png"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"x")
+    rgby.combine(source, output)
+    assert kept.exists()
+
+
+def test_two_at_once_make_each_image_once(source, output):
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: rgby.combine(source, output), range(2))
+    assert sorted([(first.made, first.kept), (second.made, second.kept)]) == [(0, len(NAMES)), (len(NAMES), 0)]
+
+
+def test_a_full_disk_is_no_problem_of_an_image(source, output, monkeypatch):
+    def full(*_arguments, **_named):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        rgby.combine(source, output)
+    assert not list(output.rglob("*.png"))
+
+
+@pytest.mark.parametrize("inside", [".", "rgby", ".."])
+def test_folders_one_inside_the_other_are_refused(source, inside):
+    Image.fromarray(noise(9)).save(source / "cell.png")  # what an output of that name would write over
+    before = digests(source)
+    with pytest.raises(ValueError, match="one inside the other"):
+        rgby.combine(source, source / inside)
+    assert digests(source) == before
+
+
+def test_a_folder_without_such_images_is_named(tmp_path, output):
+    with pytest.raises(FileNotFoundError, match=r"no folder .*absent"):
+        rgby.combine(tmp_path / "absent", output)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"empty holds no images named \*_red, \*_green, \*_blue, \*_yellow"):
+        rgby.combine(tmp_path / "empty", output)
+    assert not output.exists()
+
+
+def test_the_command_says_what_it_did(source, output, capsys):
+    (source / "cell_yellow.png").unlink()
+    assert rgby.main([str(source), str(output), "--workers", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "out: 4 images made, 0 kept\n1 problem, listed in its problems.csv" in said
+    assert rgby.main([str(source / "absent"), str(output)]) == 1
+    assert "error: no folder" in capsys.readouterr().err
+    for path in source.rglob("*_yellow.png"):
+        path.unlink()
+    assert rgby.main([str(source), str(output.with_name("other"))]) == 1
+
+
+def test_combining_needs_no_torch():
+    check = "import sys; import mask_lib.data.rgby; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", check], cwd=files.PROJECT).returncode == 0

@@ -1,0 +1,331 @@
+"""Planted copies are found and nothing else is; groups, leaks and united people follow from them."""
+
+import dataclasses
+import re
+
+import imagehash
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from mask_lib.base import files, labels
+from mask_lib.data import duplicates, hashes, photos
+from mask_lib.relabel import suspects
+from mask_lib.sample import paint
+
+PHOTOS = pd.DataFrame(
+    {
+        "path": ["a/mask1.jpg", "a/normal.jpg", "b/mask1.jpg", "c/mask1.jpg", "1.jpg", "2.jpg"],
+        "person": ["a", "a", "b", "c", "", ""],
+        "label": pd.array([0, 12, 3, 0, None, None], "Int64"),
+        "split": ["train"] * 4 + ["eval"] * 2,
+    }
+)
+
+
+def hashed(ahash=(0, 1, 3, 0, 7, 2**63), phash=(0,) * 6) -> hashes.Hashes:
+    """Made-up hashes of `PHOTOS`."""
+    return dataclasses.replace(
+        hashes.empty(len(ahash)), ahash=np.array(ahash, np.uint64), phash=np.array(phash, np.uint64)
+    )
+
+
+def pairs(*rows: tuple[int, int], ahash: int = 0, phash: int = 0) -> pd.DataFrame:
+    """Made-up confirmed pairs."""
+    return pd.DataFrame([(*row, ahash, phash, 0.5) for row in rows], columns=duplicates.PAIR_COLUMNS)
+
+
+@pytest.fixture(scope="module")
+def painted(tmp_path_factory):
+    out = tmp_path_factory.mktemp("painted") / "sample"
+    paint.paint(out, people=14, eval_people=6, width=192, height=256, workers=1)
+    return out
+
+
+@pytest.fixture(scope="module")
+def photo_table(painted) -> pd.DataFrame:
+    return photos.scan_photos(painted)[0]
+
+
+@pytest.fixture(scope="module")
+def opened(painted, photo_table, tmp_path_factory) -> hashes.Hashes:
+    return hashes.open_hashes(tmp_path_factory.mktemp("hashes"), painted, photo_table)
+
+
+@pytest.fixture(scope="module")
+def found(painted, photo_table, opened) -> pd.DataFrame:
+    return duplicates.find(photo_table, painted, opened)
+
+
+@pytest.fixture(scope="module")
+def planted(painted, photo_table) -> set[frozenset]:
+    """Pairs of paths that are copies by the painter's own word."""
+    faults, usable = paint.read_truth(painted)["faults"], set(photo_table["path"])
+    twice = {
+        frozenset((f"{fault['folder']}/{name}", f"{fault['of']}/{name}"))
+        for fault in faults["duplicate_people"]
+        for name in fault["changes"]
+    }
+    leaked = {frozenset((fault["ImageID"], fault["of"])) for fault in faults["leaks"]}
+    return {pair for pair in twice | leaked if pair <= usable}
+
+
+def paths_of(photo_table: pd.DataFrame, found: pd.DataFrame) -> set[frozenset]:
+    names = photo_table["path"].to_numpy()
+    return {frozenset(pair) for pair in zip(names[found["row"]], names[found["other"]], strict=True)}
+
+
+def test_all_planted_copies_are_found_and_nothing_else(photo_table, found, planted):
+    assert len(planted) >= 8
+    assert paths_of(photo_table, found) == planted
+    assert list(found.columns) == duplicates.PAIR_COLUMNS
+    assert (found["row"] < found["other"]).all()
+    assert (found["residual"] <= 2).all()
+
+
+@pytest.mark.parametrize("kind", hashes.KINDS)
+def test_either_kind_of_hash_alone_finds_them(painted, photo_table, opened, planted, kind):
+    alone = duplicates.find(photo_table, painted, opened, {kind: duplicates.DISTANCES[kind]})
+    assert paths_of(photo_table, alone) == planted
+
+
+def test_hashes_of_whole_photos_by_imagehash_give_the_same_groups(painted, photo_table, opened, found):
+    whole = []
+    for path in photos.files_of(painted, photo_table):
+        with Image.open(path) as photo:
+            whole.append([int(str(one), 16) for one in (imagehash.average_hash(photo), imagehash.phash(photo))])
+    ahash, phash = np.array(whole, np.uint64).T
+    own = dataclasses.replace(opened, ahash=ahash, phash=phash)
+    same = duplicates.find(photo_table, painted, own)
+    for kind in hashes.KINDS:
+        theirs, ours = (
+            duplicates.duplicates(photo_table, by, by_pairs, kind).groupby("hash")["path"].agg(frozenset)
+            for by, by_pairs in ((own, same), (opened, found))
+        )
+        assert set(theirs) == set(ours)
+
+
+def test_without_looking_at_pixels_a_loose_distance_floods(painted, photo_table, opened, planted):
+    flood = paths_of(photo_table, duplicates.find(photo_table, painted, opened, {"ahash": 10}, confirm=False))
+    assert flood > planted
+    assert len(flood) > 5 * len(planted)
+
+
+def test_distance_0_takes_equal_hashes_only(painted, photo_table, opened):
+    exact = duplicates.find(photo_table, painted, opened, {"phash": 0}, confirm=False)
+    assert (exact["phash"] == 0).all()
+    assert exact["residual"].isna().all()
+    groups = pd.Series(opened.phash[~opened.is_featureless]).value_counts()
+    assert len(exact) == (groups * (groups - 1) // 2).sum()
+    assert duplicates.find(photo_table, painted, opened, {"phash": 0})["phash"].eq(0).all()
+
+
+def test_tables_are_written_and_read_back(painted, photo_table, opened, found, tmp_path):
+    tables = duplicates.write(photo_table, opened, found, tmp_path)
+    for kind in hashes.KINDS:
+        pd.testing.assert_frame_equal(duplicates.read_duplicates(tmp_path, kind), tables[f"duplicates.{kind}"])
+        leaks = pd.read_csv(tmp_path / "tables" / f"data_leak.{kind}.csv")
+        assert list(leaks.columns) == ["ImageID", "path", "label", "distance"]
+        faults = paint.read_truth(painted)["faults"]["leaks"]
+        assert set(zip(leaks["ImageID"], leaks["path"], strict=True)) == {(one["ImageID"], one["of"]) for one in faults}
+        label_of = photo_table.set_index("path")["label"]
+        assert leaks["label"].tolist() == label_of[leaks["path"]].tolist()
+    assert sorted(path.name for path in (tmp_path / "tables").iterdir()) == sorted(f"{name}.csv" for name in tables)
+
+
+def test_a_kind_that_was_not_asked_for_has_empty_tables(photo_table, opened, found, tmp_path):
+    tables = duplicates.write(photo_table, opened, found, tmp_path, {"ahash": 10})
+    assert len(tables["duplicates.ahash"]) and len(tables["data_leak.ahash"])
+    for name in ("duplicates.phash", "data_leak.phash"):
+        assert tables[name].empty
+    assert duplicates.read_duplicates(tmp_path, "phash").columns.tolist() == duplicates.DUPLICATE_COLUMNS
+
+
+def test_reading_tables_that_are_not_there_says_what_to_run(tmp_path):
+    with pytest.raises(FileNotFoundError, match="run 00_prepare_data first"):
+        duplicates.read_duplicates(tmp_path, "ahash")
+
+
+def test_people_entered_twice_are_united_and_nobody_else(painted, photo_table, opened, found):
+    tables = [duplicates.duplicates(photo_table, opened, found, kind) for kind in hashes.KINDS]
+    group = duplicates.unite(photo_table, *tables)
+    twice = {frozenset((one["folder"], one["of"])) for one in paint.read_truth(painted)["faults"]["duplicate_people"]}
+    together = group.groupby(group).groups.values()
+    assert {frozenset(people) for people in together if len(people) > 1} == twice
+    assert set(group.index) == set(photo_table["person"]) - {""}
+
+
+def test_photos_of_one_colour_are_nobodys_copies(tmp_path):
+    table = PHOTOS.iloc[:4]
+    for number, path in enumerate(table["path"]):
+        target = tmp_path / "train" / "images" / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (80, 80), (60, 60, 60) if number < 2 else (10, 10, 10)).save(target)
+    opened = hashes.open_hashes(tmp_path / "hashes", tmp_path, table)
+    assert opened.is_featureless.all()
+    for confirm in (True, False):
+        assert duplicates.find(table, tmp_path, opened, confirm=confirm).empty
+
+
+def test_a_photo_twice_in_one_folder_is_found(painted, photo_table, tmp_path):
+    table = photo_table[photo_table["split"] == "train"].iloc[:7]
+    for path, source in zip(table["path"], photos.files_of(painted, table), strict=True):
+        target = tmp_path / "train" / "images" / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(source.read_bytes())
+    again = table.iloc[:1].assign(path=lambda rows: rows["path"].str.replace("/", "/again_"))
+    with Image.open(photos.files_of(tmp_path, table)[0]) as photo:
+        photo.convert("RGB").save(photos.files_of(tmp_path, again)[0], "JPEG", quality=75)
+    both = pd.concat([table, again], ignore_index=True)
+    found = duplicates.find(both, tmp_path, hashes.open_hashes(tmp_path / "hashes", tmp_path, both))
+    assert found[["row", "other"]].values.tolist() == [[0, 7]]
+
+
+def test_duplicates_have_their_columns_and_the_nearest_to_all_first():
+    found = duplicates.duplicates(PHOTOS, hashed(), pairs((0, 2), (1, 2), (2, 4)), "ahash")
+    assert list(found.columns) == ["hash", "path", "person", "label", "set", "distance"]
+    # ahash 0, 1, 3 and 7: of 1 and 3, which are as near to all, the earlier stands for the group
+    assert found["path"].tolist() == ["a/normal.jpg", "a/mask1.jpg", "b/mask1.jpg", "1.jpg"]
+    assert found["distance"].tolist() == [0, 1, 1, 2]
+    assert found["hash"].tolist() == ["0000000000000001"] * 4
+    assert found["set"].tolist() == ["train"] * 3 + ["eval"]
+    assert found["label"].tolist()[:3] == [12, 0, 3]
+    assert found["label"].isna().tolist() == [False] * 3 + [True]
+
+
+def test_only_pairs_within_the_distance_join():
+    far = pairs((0, 1), ahash=4, phash=2)
+    assert len(duplicates.duplicates(PHOTOS, hashed(), far, "ahash", 4)) == 2
+    assert duplicates.duplicates(PHOTOS, hashed(), far, "ahash", 3).empty
+    assert len(duplicates.duplicates(PHOTOS, hashed(), far, "phash", 3)) == 2
+    assert list(duplicates.duplicates(PHOTOS, hashed(), pairs(), "ahash").columns) == duplicates.DUPLICATE_COLUMNS
+
+
+def test_two_groups_never_share_a_hash():
+    same = hashed(ahash=(5,) * 6)
+    found = duplicates.duplicates(PHOTOS, same, pairs((0, 1), (2, 3), (4, 5)), "ahash")
+    assert found["hash"].nunique() == 3
+    assert found.groupby("hash")["path"].agg(set).tolist() == [
+        {"a/mask1.jpg", "a/normal.jpg"},
+        {"b/mask1.jpg", "c/mask1.jpg"},
+        {"1.jpg", "2.jpg"},
+    ]
+    assert all(re.fullmatch("[0-9a-f]{16}", name) for name in found["hash"])
+    assert duplicates.free_name(2**64 - 1, {2**64 - 1}) == 0
+
+
+def test_leaks_name_the_training_photo_best_match_first():
+    found = pd.concat([pairs((2, 4), ahash=3), pairs((0, 4), ahash=1), pairs((1, 5), (0, 3), (4, 5))])
+    leaks = duplicates.leaks(PHOTOS, found, "ahash")
+    assert list(leaks.columns) == ["ImageID", "path", "label", "distance"]
+    assert leaks.values.tolist() == [
+        ["1.jpg", "a/mask1.jpg", 0, 1],
+        ["1.jpg", "b/mask1.jpg", 3, 3],
+        ["2.jpg", "a/normal.jpg", 12, 0],
+    ]
+    assert duplicates.leaks(PHOTOS, found, "ahash", 0)["ImageID"].tolist() == ["2.jpg"]
+
+
+def test_leaks_do_not_depend_on_which_set_stands_first():
+    turned = PHOTOS.iloc[::-1].reset_index(drop=True)  # eval first
+    assert duplicates.leaks(turned, pairs((0, 4)), "phash").values.tolist() == [["2.jpg", "a/normal.jpg", 12, 0]]
+
+
+def test_conflicts_are_groups_whose_labels_differ():
+    found = duplicates.duplicates(PHOTOS, hashed(), pairs((0, 3), (3, 4), (1, 2)), "ahash")
+    assert duplicates.conflicts(found)["path"].tolist() == ["a/normal.jpg", "b/mask1.jpg"]
+    assert duplicates.conflicts(found[:0]).empty
+
+
+def test_suspects_take_the_table():
+    train = PHOTOS.iloc[:4]
+    sure = pd.DataFrame(np.full((4, 18), 0.01), columns=list(labels.PROBABILITY_COLUMNS)).assign(path=train["path"])
+    for row, label in enumerate(train["label"]):
+        sure.loc[row, f"p{label:02d}"] = 0.83
+    table = duplicates.duplicates(PHOTOS, hashed(), pairs((1, 2)), "ahash")
+    ranked = suspects.rank(train, sure, table).set_index("path")
+    assert "a copy of it, a/normal.jpg" in ranked.loc["b/mask1.jpg", "why"]
+    assert "copy" not in ranked.loc["c/mask1.jpg", "why"]
+
+
+def test_people_are_united_over_chains_and_tables():
+    people = pd.DataFrame({"person": list("abcdef"), "split": "train", "path": list("123456")})
+    first = pd.DataFrame({"hash": ["x", "x", "y", "y"], "person": ["a", "d", "", "e"]})
+    second = pd.DataFrame({"hash": ["x", "x", "x"], "person": ["d", "f", "f"]})
+    assert duplicates.unite(people, first, second).to_dict() == {
+        "a": "a", "b": "b", "c": "c", "d": "a", "e": "e", "f": "a"
+    }  # fmt: skip
+    alone = duplicates.unite(people)
+    assert alone.to_dict() == {person: person for person in "abcdef"}
+    assert (alone.index.name, alone.name) == ("person", "group")
+
+
+def test_an_eval_photo_between_two_people_unites_them_and_is_in_no_group_itself():
+    table = duplicates.duplicates(PHOTOS, hashed(), pairs((0, 4), (2, 4)), "phash")
+    assert duplicates.unite(PHOTOS, table).to_dict() == {"a": "a", "b": "a", "c": "c"}
+
+
+memberships = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 9)), max_size=20)
+
+
+@settings(deadline=None)
+@given(tables=st.lists(memberships, max_size=3))
+def test_united_people_are_those_that_a_walk_from_copy_to_copy_reaches(tables):
+    people = pd.DataFrame({"person": [f"p{number}" for number in range(10)], "split": "train"})
+    given_tables = [
+        pd.DataFrame([(f"{group:016x}", f"p{person}") for group, person in rows], columns=["hash", "person"])
+        for rows in tables
+    ]
+    reached = {number: {number} for number in range(10)}
+    for _ in range(10):
+        for rows in tables:
+            for group, person in rows:
+                for other_group, other in rows:
+                    if group == other_group:
+                        reached[person] |= reached[other]
+    group_of = duplicates.unite(people, *given_tables)
+    for number in range(10):
+        together = {int(name[1:]) for name in group_of.index[group_of == group_of[f"p{number}"]]}
+        assert together == reached[number]
+        assert group_of[f"p{number}"] == f"p{min(together)}"
+
+
+@pytest.mark.parametrize(
+    ("distances", "complaint"),
+    [
+        ({"ahash": -1}, "ahash distance = -1"),
+        ({"phash": 65}, "between 0 and 64"),
+        ({"dhash": 3}, "dhash"),
+        ({}, "give them for ahash or phash"),
+    ],
+)
+def test_distances_that_are_none_are_refused(tmp_path, distances, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        duplicates.find(PHOTOS, tmp_path, hashed(), distances)
+
+
+def test_hashes_of_another_table_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="6 hashes for 4 photos"):
+        duplicates.find(PHOTOS.iloc[:4], tmp_path, hashed())
+
+
+def test_pairs_are_shown_side_by_side(painted, photo_table, found):
+    first, second = (photo_table.iloc[found[end]] for end in ("row", "other"))
+    pictures = duplicates.side_by_side(painted, first, second, side=64)
+    assert len(pictures) == len(found)
+    ends = zip(photos.thumbnails(painted, first, 64), photos.thumbnails(painted, second, 64), strict=True)
+    for picture, (left, right) in zip(pictures, ends, strict=True):
+        assert picture.dtype == np.uint8
+        assert picture.shape == (max(len(left), len(right)), left.shape[1] + 4 + right.shape[1], 3)
+        np.testing.assert_array_equal(picture[: len(left), : left.shape[1]], left)
+        np.testing.assert_array_equal(picture[: len(right), -right.shape[1] :], right)
+
+
+def test_raw_photos_stay_as_they_are(painted, photo_table, opened, tmp_path):
+    paths = photos.files_of(painted, photo_table)
+    before = [files.file_digest(path) for path in paths]
+    duplicates.find(photo_table, painted, hashes.open_hashes(tmp_path, painted, photo_table))
+    assert [files.file_digest(path) for path in paths] == before

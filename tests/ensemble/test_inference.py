@@ -1,0 +1,266 @@
+"""Prediction prepares photos exactly as training did, averages folds, answers every row, and computes nothing twice."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import toys
+
+from mask_lib.augment import policy
+from mask_lib.base import config, files, labels
+from mask_lib.data import photos
+from mask_lib.data.splits import make_splits, read_splits, write_splits
+from mask_lib.ensemble import inference
+from mask_lib.models import checkpoint, devices, predict
+from mask_lib.training import dataset, run_folder, runs
+
+COLUMNS = list(labels.PROBABILITY_COLUMNS)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A data folder and an output folder with a finished toy run of two folds."""
+    data, output = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("output")
+    toys.prepare(data, output)
+    runs.write_scores(toys.train(data, output))
+    return data, output
+
+
+@pytest.fixture
+def copied(trained, tmp_path):
+    """The same, to be changed by a test."""
+    ignored = shutil.ignore_patterns("inferences")
+    return tuple(shutil.copytree(folder, tmp_path / folder.name, ignore=ignored) for folder in trained)
+
+
+def labeled_store(data, output):
+    return dataset.open_photos(data, output, photos.read_labeled(output), toys.FRAME)
+
+
+def test_a_checkpoint_alone_gives_the_out_of_fold_probabilities_again(trained):
+    """Training, validation and inference cannot differ: the manifest is all that inference knows."""
+    data, output = trained
+    splits, opened = read_splits(output), labeled_store(data, output)
+    path = runs.checkpoints(output, "toy", opened, splits)[1]
+    saved = pd.read_csv(output / "runs" / "toy" / "fold1" / "oof.csv")
+    source = devices.DevicePhotos(opened, torch.device("cpu"))
+    loaded = predict.load_network(*checkpoint.read_checkpoint(path), source.device)
+    found = loaded.predict(source, opened.rows(list(saved["path"])))
+    np.testing.assert_allclose(found, saved[COLUMNS].to_numpy(), atol=1e-6)
+
+
+def test_both_files_hold_what_the_contract_says(trained):
+    data, output = trained
+    inference.predict_run(data, output, "toy")
+    test = pd.read_csv(output / "inferences" / "toy.test.csv")
+    test_val = pd.read_csv(output / "inferences" / "toy.test_val.csv")
+    assert list(test.columns) == ["ImageID", *COLUMNS]
+    assert list(test_val.columns) == ["path", "label", *COLUMNS]
+    assert list(test["ImageID"]) == list(pd.read_csv(data / "eval" / "info.csv")["ImageID"])
+    split = read_splits(output)[0]
+    assert set(test_val["path"]) == set(split["path"][split["split"] == "test_val"])
+    np.testing.assert_allclose(test[COLUMNS].sum(axis=1), 1, atol=1e-5)
+
+
+def test_the_mean_over_folds_is_the_mean_of_each_fold(trained, tmp_path):
+    data, output = trained
+    opened = labeled_store(data, output)
+    found = runs.checkpoints(output, "toy", opened, read_splits(output))
+    source, rows = devices.DevicePhotos(opened, torch.device("cpu")), np.arange(7)
+    each = [
+        predict.load_network(*checkpoint.read_checkpoint(path), source.device).predict(source, rows)
+        for path in found.values()
+    ]
+    assert len(each) == 2
+    mean = inference.mean_over_folds(found, source, list(opened.row_of)[:7], predict.ONE_VIEW, tmp_path, "test")
+    np.testing.assert_allclose(mean, np.mean(each, axis=0), rtol=1e-6)
+
+
+def test_an_eval_photo_that_is_listed_but_not_in_the_table_is_answered_all_the_same(copied):
+    data, output = copied
+    table = pd.read_csv(output / "tables" / "photos.csv")
+    lost = table["path"][table["split"] == "eval"].iloc[3]
+    files.write_csv(table[table["path"] != lost], output / "tables" / "photos.csv")
+    (data / "eval" / "images" / lost).write_bytes(b"")
+    test = inference.predict_run(data, output, "toy")["test"]
+    assert list(test["ImageID"]) == list(pd.read_csv(data / "eval" / "info.csv")["ImageID"])
+    others = test[test["ImageID"] != lost]
+    np.testing.assert_allclose(test.set_index("ImageID").loc[lost, COLUMNS].astype(float), others[COLUMNS].mean())
+
+
+def test_a_photo_that_cannot_be_read_gets_the_mean_of_the_others():
+    test = pd.DataFrame([["a.jpg", *np.eye(18)[3]], ["b.jpg", *np.eye(18)[5]]], columns=["ImageID", *COLUMNS])
+    whole = inference.with_every_id(test, ["b.jpg", "broken.jpg", "a.jpg"])
+    assert list(whole["ImageID"]) == ["b.jpg", "broken.jpg", "a.jpg"]
+    assert whole.loc[1, "p03"] == whole.loc[1, "p05"] == 0.5
+    assert whole.loc[0, "p05"] == whole.loc[2, "p03"] == 1
+
+
+def test_a_run_that_is_not_trained_to_its_end_is_named_with_what_to_run(copied):
+    data, output = copied
+    with pytest.raises(
+        FileNotFoundError, match=r"runs/absent holds no finished run: run 03_one_model with run: absent"
+    ):
+        inference.predict_run(data, output, "absent")
+    (output / "runs" / "toy" / "scores.json").unlink()
+    with pytest.raises(FileNotFoundError, match="run 03_one_model"):
+        run_folder.chosen_runs(output, "")
+
+
+def test_training_more_makes_a_run_unfinished_until_it_is_scored(copied):
+    data, output = copied
+    toys.train(data, output, when_changed="restart", epochs=1, warmup_epochs=0.0)
+    assert run_folder.trained_runs(output) == []
+
+
+def test_without_a_name_every_finished_run_is_predicted(trained):
+    _, output = trained
+    assert run_folder.chosen_runs(output, "") == ["toy"]
+
+
+def test_people_trained_on_cannot_become_held_out_people(copied):
+    """Splits made anew after training would put trained people into test_val and flatter its score."""
+    data, output = copied
+    write_splits(make_splits(photos.read_labeled(output), 2, 0.2, seed=7), output)
+    with pytest.raises(ValueError, match=r"fold0.*was trained on other photos, labels or folds"):
+        inference.predict_run(data, output, "toy")
+
+
+def test_a_fold_of_other_settings_does_not_enter_the_mean(copied):
+    data, output = copied
+    runs.write_scores(toys.train(data, output, when_changed="restart", folds=(1,), epochs=1, warmup_epochs=0.0))
+    splits, opened = read_splits(output), labeled_store(data, output)
+    assert list(runs.checkpoints(output, "toy", opened, splits)) == [1]
+    config_path = output / "runs" / "toy" / "config.json"
+    files.write_json({**files.read_json(config_path), "folds": []}, config_path)
+    with pytest.raises(ValueError, match=r"fold0.*other settings"):
+        runs.checkpoints(output, "toy", opened, splits)
+
+
+def test_a_policy_that_says_something_else_by_now_is_told(copied, tmp_path):
+    """The settings name the file alone."""
+    data, output = copied
+    path = policy.write_policy(policy.PRESET_POLICIES["trivialaugment"], tmp_path / "policy.json")
+    changes = {"augmentation": str(path), "epochs": 1, "warmup_epochs": 0.0}
+    runs.write_scores(toys.train(data, output, run="searched", **changes))
+    policy.write_policy(policy.PRESET_POLICIES["trivialaugment"], path)
+    inference.predict_run(data, output, "searched", split="test_val")
+    policy.write_policy(policy.PRESET_POLICIES["seed"], path)
+    with pytest.raises(
+        ValueError, match=r"with other settings.*\(the policy in .*policy\.json\): run 03_one_model again"
+    ):
+        inference.predict_run(data, output, "searched", split="test_val")
+
+
+def with_ages(output, older=0):
+    """Give everybody an age in years that suits the label; `older`: as many years more for the middle-aged."""
+    table = pd.read_csv(output / "tables" / "photos.csv", dtype={"age": "Int64", "label": "Int64"})
+    years = table["label"].mod(3).map({0: 20, 1: 40 + older, 2: 60}).astype("Int64")
+    files.write_csv(table.assign(age=years.mask(table["split"] == "eval")), output / "tables" / "photos.csv")
+
+
+@pytest.mark.parametrize(("old_from", "words"), [(55, r"\(the ages in years\)"), (60, None)])
+def test_ages_in_years_that_changed_are_told_if_training_read_them(copied, old_from, words):
+    data, output = copied
+    with_ages(output)
+    settings = {"run": "years", "old_from": old_from, "epochs": 1, "warmup_epochs": 0.0}
+    run = config.Run(**{**toys.SETTINGS, **settings})
+    splits = dataset.read_training_splits(output, run)
+    runs.write_scores(runs.train_run(run, splits, dataset.open_trainable(data, output, run), output))
+    inference.predict_run(data, output, "years", split="test_val")
+    with_ages(output, older=1)  # a border between 40 and 41 is none that scores know
+    if words is None:
+        inference.predict_run(data, output, "years", split="test_val")
+    else:
+        with pytest.raises(ValueError, match=words):
+            inference.predict_run(data, output, "years", split="test_val")
+
+
+def forbid_predicting(monkeypatch):
+    """From now on any pass of a network over photos raises."""
+    monkeypatch.setattr(predict, "predict_probabilities", None)
+
+
+def test_what_was_predicted_once_is_not_predicted_again(copied, monkeypatch):
+    data, output = copied
+    first = inference.predict_run(data, output, "toy")
+    shutil.rmtree(output / "store")
+    for name in ("toy.test.csv", "toy.test_val.csv"):
+        (output / "inferences" / name).unlink()
+    forbid_predicting(monkeypatch)
+    again = inference.predict_run(data, output, "toy")
+    for part, table in first.items():
+        pd.testing.assert_frame_equal(again[part], table, check_exact=True)
+        assert (output / "inferences" / f"toy.{part}.csv").exists()
+
+
+def test_a_killed_inference_goes_on_with_the_next_network(copied, monkeypatch):
+    data, output = copied
+    whole = inference.predict_run(data, output, "toy", split="test")["test"]
+    shutil.rmtree(output / "inferences")
+    counted, passes = predict.predict_probabilities, []
+    monkeypatch.setattr(
+        predict,
+        "predict_probabilities",
+        lambda *given: counted(*given) if not passes.append(1) and len(passes) < 2 else 1 / 0,
+    )
+    with pytest.raises(ZeroDivisionError):
+        inference.predict_run(data, output, "toy", split="test")
+    monkeypatch.setattr(predict, "predict_probabilities", lambda *given: passes.append(2) or counted(*given))
+    pd.testing.assert_frame_equal(inference.predict_run(data, output, "toy", split="test")["test"], whole)
+    assert passes == [1, 1, 2]  # fold 0, the one that failed, and that one again
+
+
+def test_other_views_weights_or_photos_are_predicted_anew(copied):
+    data, output = copied
+    folder = output / "inferences" / "models" / "toy"
+
+    def stored(**tta):
+        inference.predict_run(data, output, "toy", predict.Tta(**tta))
+        return {path.name for path in folder.iterdir()}
+
+    seen = [stored(), stored(num_tta=4), stored(num_tta=4, tta_average="logits")]
+    photo = next((data / "eval" / "images").iterdir())
+    toys.Image.fromarray(np.zeros(toys.FRAME.shape, np.uint8)).save(photo)
+    seen.append(stored())
+    assert all(len(names) == 4 for names in seen)  # two folds, two parts: what is outdated does not stay
+    assert not seen[0] & seen[1] and not seen[1] & seen[2]
+    assert len(seen[0] & seen[3]) == 2  # test_val does not depend on the photo that changed
+    weights = output / "runs" / "toy" / "fold1" / "checkpoint" / "best.safetensors"
+    state, manifest = checkpoint.read_checkpoint(weights)
+    checkpoint.write_checkpoint(weights, {name: value * 2 for name, value in state.items()}, manifest)
+    assert {name[:5] for name in seen[3] - stored()} == {"fold1"}
+
+
+@pytest.mark.parametrize("split", ["test", "test_val"])
+def test_one_part_alone_can_be_predicted(copied, split):
+    data, output = copied
+    assert list(inference.predict_run(data, output, "toy", split=split)) == [split]
+    assert [path.name for path in (output / "inferences").glob("*.csv")] == [f"toy.{split}.csv"]
+    with pytest.raises(ValueError, match="split = 'val': it must be one of test, test_val, both"):
+        inference.predict_run(data, output, "toy", split="val")
+
+
+def test_views_that_do_not_suit_the_photos_are_refused_before_any_work(trained, monkeypatch):
+    forbid_predicting(monkeypatch)
+    with pytest.raises(ValueError, match="16 x 24 pixels: use num_tta = 4"):
+        inference.predict_run(*trained, "toy", predict.Tta(num_tta=8, tta_views="dihedral"))
+
+
+def test_photos_to_show_are_those_predicted_that_can_be_read(trained):
+    _, output = trained
+    test = pd.DataFrame({"ImageID": [*photos.read_evaluated(output)["path"][:2], "broken.jpg"], "p00": 1.0})
+    shown = inference.as_photos({"test": test, "test_val": None}, output)
+    assert list(shown["path"]) == list(test["ImageID"][:2]) and set(shown["split"]) == {"eval"}
+    shown = inference.as_photos({"test_val": pd.DataFrame({"path": ["a"], "label": [1], "p00": [1.0]})}, output)
+    assert shown.to_dict("records") == [{"path": "a", "p00": 1.0, "split": "train"}]
+
+
+def test_surest_gives_one_photo_a_predicted_class_and_doubtful_the_flattest():
+    rows = np.full((4, 18), 0.01)
+    rows[[0, 1, 2, 3], [2, 2, 7, 0]] = [0.6, 0.9, 0.5, 0.2]
+    table = pd.DataFrame(rows, columns=COLUMNS).assign(path=list("abcd"))
+    assert list(inference.surest(table)["path"]) == ["d", "b", "c"]
+    assert list(inference.most_doubtful(table, 2)["path"]) == ["d", "c"]

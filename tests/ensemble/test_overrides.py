@@ -1,0 +1,216 @@
+"""Copies of training photos take the cleaned label of their original, and nothing else changes."""
+
+from pathlib import Path
+
+import numpy as np
+import opinions
+import pandas as pd
+import pytest
+
+from mask_lib.base import files
+from mask_lib.data import clean_labels, splits
+from mask_lib.ensemble.leaks import (
+    CONFLICT,
+    LEAK_COLUMNS,
+    NEAREST,
+    OVERRIDE_COLUMNS,
+    UNKNOWN,
+    apply_leaks,
+    both_sides,
+    leak_captions,
+    leak_gallery_title,
+    leak_summary,
+    read_leaks,
+    training_labels,
+    write_leak_submission,
+    write_overrides,
+)
+
+IDS = ["d.jpg", "a.jpg", "c.jpg", "b.jpg"]
+SUBMISSION = pd.DataFrame({"ImageID": IDS, "ans": [3, 0, 2, 1]})
+
+
+def leaks(*rows: tuple) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=LEAK_COLUMNS)
+
+
+def test_a_copy_takes_the_label_of_today_not_that_of_the_table():
+    found, table = apply_leaks(SUBMISSION, leaks(("a.jpg", "x/1.jpg", 5, 0)), {"x/1.jpg": 11})
+    assert found["ans"].tolist() == [3, 11, 2, 1]
+    assert found["ImageID"].tolist() == IDS and pd.api.types.is_integer_dtype(found["ans"])
+    assert list(table.columns) == OVERRIDE_COLUMNS
+    assert table.to_dict("records") == [
+        {
+            "ImageID": "a.jpg",
+            "path": "x/1.jpg",
+            "predicted": 0,
+            "label": 11,
+            "distance": 0,
+            "applied": True,
+            "why": NEAREST,
+        }
+    ]
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+def test_the_nearest_of_several_originals_decides(turn):
+    both = leaks(("a.jpg", "x/1.jpg", 0, 4), ("a.jpg", "y/1.jpg", 0, 1)).iloc[::turn]
+    found, table = apply_leaks(SUBMISSION, both, {"x/1.jpg": 7, "y/1.jpg": 8})
+    assert found["ans"].tolist() == [3, 8, 2, 1]
+    assert table["path"].tolist() == ["y/1.jpg"]
+
+
+def test_equally_near_originals_that_agree_decide_once():
+    both = leaks(("a.jpg", "x/1.jpg", 0, 1), ("a.jpg", "y/1.jpg", 0, 1))
+    found, table = apply_leaks(SUBMISSION, both, {"x/1.jpg": 7, "y/1.jpg": 7})
+    assert found["ans"].tolist() == [3, 7, 2, 1]
+    assert len(table) == 1
+
+
+def test_equally_near_originals_that_differ_decide_nothing_and_are_listed():
+    three = leaks(("a.jpg", "x/1.jpg", 7, 1), ("a.jpg", "y/1.jpg", 8, 1), ("a.jpg", "z/1.jpg", 7, 5))
+    found, table = apply_leaks(SUBMISSION, three, {"x/1.jpg": 7, "y/1.jpg": 8, "z/1.jpg": 7})
+    assert found.equals(SUBMISSION)
+    assert table["path"].tolist() == ["x/1.jpg", "y/1.jpg"]
+    assert not table["applied"].any() and set(table["why"]) == {CONFLICT}
+
+
+def test_a_dropped_original_has_no_say_and_is_listed():
+    found, table = apply_leaks(SUBMISSION, leaks(("a.jpg", "x/1.jpg", 5, 0)), {})
+    assert found.equals(SUBMISSION)
+    assert table[["path", "applied", "why"]].values.tolist() == [["x/1.jpg", False, UNKNOWN]]
+    assert table["label"].isna().all()
+
+
+def test_behind_a_dropped_original_the_next_nearest_decides():
+    both = leaks(("a.jpg", "x/1.jpg", 5, 0), ("a.jpg", "y/1.jpg", 0, 3))
+    found, table = apply_leaks(SUBMISSION, both, {"y/1.jpg": 9})
+    assert found["ans"].tolist() == [3, 9, 2, 1]
+    assert table["path"].tolist() == ["y/1.jpg"]
+
+
+def test_decisions_stand_in_the_order_of_the_submission():
+    some = leaks(("b.jpg", "x/1.jpg", 0, 0), ("c.jpg", "gone", 0, 0), ("d.jpg", "y/1.jpg", 0, 0))
+    _, table = apply_leaks(SUBMISSION, some, {"x/1.jpg": 1, "y/1.jpg": 2})
+    assert table["ImageID"].tolist() == ["d.jpg", "c.jpg", "b.jpg"]
+    assert table["predicted"].tolist() == [3, 2, 1]
+
+
+def test_without_leaks_nothing_changes():
+    found, table = apply_leaks(SUBMISSION, leaks(), {"x/1.jpg": 3})
+    pd.testing.assert_frame_equal(found, SUBMISSION)
+    assert table.empty and list(table.columns) == OVERRIDE_COLUMNS
+    assert leak_summary(table) == "No evaluation photo is known to be a copy of a training photo."
+
+
+def test_the_submission_and_the_leaks_are_left_as_they_were():
+    submission, some = SUBMISSION.copy(), leaks(("a.jpg", "x/1.jpg", 5, 0))
+    apply_leaks(submission, some, {"x/1.jpg": 11})
+    pd.testing.assert_frame_equal(submission, SUBMISSION)
+    pd.testing.assert_frame_equal(some, leaks(("a.jpg", "x/1.jpg", 5, 0)))
+
+
+def test_a_leak_of_an_unknown_photo_is_named():
+    with pytest.raises(ValueError, match=r"does not answer, such as \['z\.jpg'\]: run 00_prepare_data again"):
+        apply_leaks(SUBMISSION, leaks(("z.jpg", "x/1.jpg", 5, 0)), {"x/1.jpg": 5})
+
+
+@pytest.mark.parametrize("label", [-1, 18])
+def test_a_training_label_that_is_none_is_named(label):
+    with pytest.raises(ValueError, match=rf"x/1\.jpg has the label {label}: labels are 0-17"):
+        apply_leaks(SUBMISSION, leaks(("a.jpg", "x/1.jpg", 5, 0)), {"x/1.jpg": label})
+
+
+def test_words_count_what_was_done():
+    some = leaks(
+        ("a.jpg", "x/1.jpg", 0, 0), ("b.jpg", "y/1.jpg", 0, 0), ("c.jpg", "gone", 0, 0), ("d.jpg", "x/1.jpg", 0, 1)
+    )
+    _, table = apply_leaks(SUBMISSION, some, {"x/1.jpg": 0, "y/1.jpg": 5})
+    said = leak_summary(table)
+    assert "take their label: 3, which changes 2 of the answers." in said
+    assert f"Left as predicted because {UNKNOWN}: 1." in said
+
+
+@pytest.fixture
+def output(tmp_path) -> Path:
+    photos = opinions.people(9, np.random.default_rng(0))
+    splits.write_splits(splits.make_splits(photos, fold_count=2, test_val_share=0.2), tmp_path)
+    return tmp_path
+
+
+def test_tables_of_both_hashes_are_joined_and_a_pair_counts_once_at_its_nearest(output):
+    both = [leaks(("a.jpg", "x/1.jpg", 5, 3), ("007", "y/1.jpg", 6, 0)), leaks(("a.jpg", "x/1.jpg", 5, 2))]
+    for name, table in zip(("ahash", "phash"), both, strict=True):
+        files.write_csv(table, output / "tables" / f"data_leak.{name}.csv")
+    found = read_leaks(output).sort_values("ImageID", ignore_index=True)
+    expected = leaks(("007", "y/1.jpg", 6, 0), ("a.jpg", "x/1.jpg", 5, 2))
+    pd.testing.assert_frame_equal(found, expected, check_dtype=False)
+
+
+def test_no_tables_and_empty_tables_are_no_leaks(output):
+    assert read_leaks(output).empty
+    files.write_csv(leaks(), output / "tables" / "data_leak.phash.csv")
+    found = read_leaks(output)
+    assert found.empty and list(found.columns) == LEAK_COLUMNS
+    assert apply_leaks(SUBMISSION, found, {})[0].equals(SUBMISSION)
+
+
+def test_a_table_of_other_columns_is_named(output):
+    files.write_csv(leaks(("a.jpg", "x/1.jpg", 5, 3)).drop(columns="path"), output / "tables" / "data_leak.ahash.csv")
+    with pytest.raises(ValueError, match=r"data_leak\.ahash\.csv lacks the columns path: run 00_prepare_data"):
+        read_leaks(output)
+
+
+def test_training_labels_are_cleaned_and_leave_out_dropped_photos(output):
+    split = splits.read_splits(output)[0]
+    everyone = split[["path", "label"]].rename(columns={"label": "class"})
+    everyone.loc[1, "class"] = 17
+    clean_labels.write(everyone.iloc[1:], everyone.iloc[:1], output)
+    found = training_labels(output)
+    assert split["path"][0] not in found and found[split["path"][1]] == 17
+    assert len(found) == len(split) - 1  # those of test_val among them: they are training photos too
+
+
+def test_the_second_submission_lies_where_the_contract_says_and_is_checked(output):
+    written = write_leak_submission(SUBMISSION, output, IDS)
+    assert written == output / "submissions" / "submission.csv.leak.csv"
+    pd.testing.assert_frame_equal(pd.read_csv(written), SUBMISSION, check_dtype=False)
+    with pytest.raises(ValueError, match=r"row 0 answers d\.jpg, but info\.csv has a\.jpg there"):
+        write_leak_submission(SUBMISSION, output, sorted(IDS))
+
+
+def test_every_decision_is_written_those_not_applied_too(tmp_path):
+    some = leaks(("a.jpg", "x/1.jpg", 0, 0), ("b.jpg", "gone", 0, 0), ("c.jpg", "x/1.jpg", 0, 1), ("c.jpg", "y", 0, 1))
+    _, table = apply_leaks(SUBMISSION, some, {"x/1.jpg": 0, "y": 5})
+    written = write_overrides(table, tmp_path)
+    assert written == tmp_path / "submissions" / "overrides.csv"
+    found = pd.read_csv(written)
+    assert list(found.columns) == OVERRIDE_COLUMNS and len(found) == 4
+    assert found["applied"].sum() == 1
+    assert set(found["why"]) == {NEAREST, UNKNOWN, CONFLICT}
+
+
+@pytest.mark.parametrize(
+    ("applied", "title"),
+    [
+        (0, "No answer is taken from a copy"),
+        (24, "All 24 answers taken from a copy"),
+        (30, "24 of 30 answers taken from a copy; overrides.csv lists the other 6 too"),
+    ],
+)
+def test_a_gallery_says_how_many_it_leaves_out(applied, title):
+    table = pd.DataFrame({"applied": [True] * applied + [False] * 3})
+    assert leak_gallery_title(table, shown=min(applied, 24)) == title
+
+
+def test_a_caption_tells_what_was_predicted_and_what_is_known():
+    _, table = apply_leaks(SUBMISSION, leaks(("a.jpg", "x/1.jpg", 5, 0)), {"x/1.jpg": 11})
+    assert leak_captions(table) == ["predicted worn male <30\nlabeled incorrect female 60+"]
+
+
+def test_both_sides_of_an_override_are_found_in_their_folders():
+    both = leaks(("a.jpg", "x/1.jpg", 5, 0), ("d.jpg", "/elsewhere/2.jpg", 5, 0))
+    _, table = apply_leaks(SUBMISSION, both, {"x/1.jpg": 11, "/elsewhere/2.jpg": 3})
+    evaluated, originals = both_sides(table)
+    assert evaluated.to_numpy().tolist() == [["d.jpg", "eval"], ["a.jpg", "eval"]]
+    assert originals.to_numpy().tolist() == [["/elsewhere/2.jpg", "external"], ["x/1.jpg", "train"]]

@@ -1,0 +1,288 @@
+"""The real Snakefile and notebooks on a tiny painted set: every promised file, and a training that is killed."""
+
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+import yaml
+from tiny_project import environment, headless_command, paint, run_headless, snakemake
+
+from mask_lib.base import files, labels
+from mask_lib.data.photos import read_labeled
+from mask_lib.ensemble import expected_score, inference, leaks
+from mask_lib.models import checkpoint
+from mask_lib.relabel import decision_log
+
+CLASSES = list(labels.PROBABILITY_COLUMNS)
+FOLDS = (0, 1)
+HASHES = ("ahash", "phash")
+RUN = {
+    "architecture": "test_resnet",
+    "weights": "none",
+    "image_width": 48,
+    "image_height": 64,
+    "epochs": 1,
+    "keep_epochs": 1,
+    "compare_with_baseline": False,
+    "tracking_mode": "disabled",
+}
+EXPERIMENT = {
+    "data_dir": "data/sample",
+    "output_dir": "outputs/tiny",
+    "fold_count": len(FOLDS),
+    "test_val_share": 0.15,
+    "features_width": 48,
+    "features_height": 64,
+    "notebooks": {"07_ensemble": {"weights": [1.0]}},  # `weights` means another thing in training
+    "runs": {"tiny": RUN},
+}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a painted set, and what the chain made of it."""
+    project = tmp_path_factory.mktemp("real")
+    paint(project)
+    (project / "tiny.yml").write_text(yaml.safe_dump(EXPERIMENT))
+    done = snakemake(project, "--configfile", "tiny.yml", timeout=1200)
+    assert done.returncode == 0, done.stdout
+    return project
+
+
+@pytest.fixture
+def output(project: Path) -> Path:
+    """Where the chain wrote."""
+    return project / "outputs" / "tiny"
+
+
+@pytest.mark.parametrize(
+    ("path", "columns"),
+    [
+        ("tables/photos.csv", ["path", "person", "mask", "gender", "age", "label", "split"]),
+        ("tables/problems.csv", ["path", "problem", "detail"]),
+        *((f"tables/split.stratified.{fold}.csv", ["path", "person", "label", "split"]) for fold in FOLDS),
+        *((f"tables/split.stratified.small.{fold}.csv", ["path", "person", "label", "split"]) for fold in FOLDS),
+        *((f"tables/duplicates.{of}.csv", ["hash", "path", "person", "label", "set", "distance"]) for of in HASHES),
+        *((f"tables/data_leak.{of}.csv", ["ImageID", "path", "label", "distance"]) for of in HASHES),
+        ("tables/clean.csv", ["path", "class"]),
+        ("review/suspects.csv", ["path", "field", "current", "suggested", "score", "why"]),
+        *((f"runs/tiny/fold{fold}/oof.csv", ["path", "label", *CLASSES]) for fold in FOLDS),
+        ("inferences/tiny.test.csv", ["ImageID", *CLASSES]),
+        ("inferences/tiny.test_val.csv", ["path", "label", *CLASSES]),
+        ("submissions/submission.csv", ["ImageID", "ans"]),
+        ("submissions/submission.csv.leak.csv", ["ImageID", "ans"]),
+    ],
+)
+def test_each_table_has_the_promised_columns_and_some_rows(output: Path, path: str, columns: list[str]):
+    table = pd.read_csv(output / path)
+    assert list(table.columns) == columns
+    assert len(table)
+    if CLASSES[0] in table:
+        assert table[CLASSES].sum(axis=1).between(0.999, 1.001).all()
+
+
+@pytest.mark.parametrize("fold", FOLDS)
+def test_a_fold_leaves_its_history_and_checkpoints(output: Path, fold: int):
+    folder = output / "runs" / "tiny" / f"fold{fold}"
+    history = pd.read_csv(folder / "history.csv")
+    assert list(history["epoch"]) == [1]
+    assert {"train_loss", "val_loss", "val_macro_f1", "seconds", "photos_per_second"} <= set(history.columns)
+    assert {path.name for path in (folder / "checkpoint").iterdir()} == {
+        *("last.safetensors", "best.safetensors", "epoch001.safetensors", "swa.safetensors")
+    }
+
+
+def test_a_run_keeps_its_settings_and_scores(output: Path):
+    settings = files.read_json(output / "runs" / "tiny" / "config.json")
+    assert {name: settings[name] for name in ("architecture", "weights", "image_width", "epochs", "run")} == {
+        "architecture": "test_resnet",
+        "weights": "none",
+        "image_width": 48,
+        "epochs": 1,
+        "run": "tiny",
+    }
+    score = files.read_json(output / "runs" / "tiny" / "scores.json")["out_of_fold"]["macro_f1"]
+    assert 0 <= score["low"] <= score["value"] <= score["high"] <= 1
+
+
+def test_the_submission_answers_every_id_in_its_order(project: Path, output: Path):
+    asked = pd.read_csv(project / "data" / "sample" / "eval" / "info.csv")["ImageID"]
+    submission = pd.read_csv(output / "submissions" / "submission.csv")
+    assert list(submission["ImageID"]) == list(asked)
+    assert list(pd.read_csv(output / "inferences" / "tiny.test.csv")["ImageID"]) == list(asked)
+    assert submission["ans"].between(0, 17).all()
+    answers = pd.read_csv(output / "inferences" / "tiny.test.csv")[CLASSES].to_numpy().argmax(axis=1)
+    assert list(submission["ans"]) == list(answers)
+
+
+def test_every_copy_planted_takes_the_right_label_and_no_other_photo_does(project: Path, output: Path):
+    """Cleaning changed nothing here, so the label of an original is what its row says; one of a twin's is as good."""
+    truth = files.read_json(project / "data" / "sample" / "truth.json")
+    planted = {leak["ImageID"]: leak["of"] for leak in truth["faults"]["leaks"]}
+    assert planted
+    table = pd.read_csv(output / "submissions" / "overrides.csv")
+    assert set(table["ImageID"][table["applied"]]) == set(planted)
+    answers, first = (
+        pd.read_csv(output / "submissions" / name).set_index("ImageID")["ans"]
+        for name in ("submission.csv.leak.csv", "submission.csv")
+    )
+    label_of = read_labeled(output).set_index("path")["label"]
+    assert {name: answers[name] for name in planted} == {name: label_of[of] for name, of in planted.items()}
+    others = ~answers.index.isin(list(planted))
+    assert answers[others].equals(first[others])
+    report = (output / "reports" / "07_ensemble.html").read_text(encoding="utf-8")
+    assert leaks.NEAREST in report
+
+
+def test_the_expected_score_lies_beside_the_submission(output: Path):
+    saved = files.read_json(output / "submissions" / expected_score.FILE)["metrics"]
+    assert all(0 <= one["low"] <= one["value"] <= one["high"] <= 1 for one in saved.values())
+    assert f"{saved['macro_f1']['value']:.3f} (" in (output / "reports" / "07_ensemble.html").read_text("utf-8")
+
+
+def test_every_planted_fault_is_listed_and_nothing_else(project: Path, output: Path):
+    planted = files.read_json(project / "data" / "sample" / "truth.json")["faults"]
+    names = {"truncated": "truncated", "empty": "empty_file", "text": "unreadable"}
+    expected = {(fault["path"], names[fault["kind"]]) for fault in planted["unreadable"]}
+    expected |= {(path.rpartition("/")[0], "incomplete_person") for path in planted["missing_photo"]}
+    same = {"double_id": "double_id", "missing_folder": "missing_folder", "bad_age": "age_out_of_range"}
+    same |= {"contradiction": "folder_contradicts_row", "junk": "junk_file", "unknown_name": "unknown_name"}
+    expected |= {(path, problem) for fault, problem in same.items() for path in planted[fault]}
+    problems = pd.read_csv(output / "tables" / "problems.csv")
+    assert {kind for _, kind in expected_score} == set(names.values()) | set(same.values()) | {"incomplete_person"}
+    assert set(zip(problems["path"], problems["problem"], strict=True)) == expected_score
+    assert problems["detail"].notna().all()
+
+
+def test_no_person_crosses_and_every_photo_is_judged_by_strangers(output: Path):
+    validated = []
+    for fold in FOLDS:
+        split = pd.read_csv(output / "tables" / f"split.stratified.{fold}.csv", dtype=str)
+        people = split.groupby("split")["person"].agg(set)
+        assert set(people.index) == {"train", "val", "test_val"}
+        assert not people["train"] & people["val"]
+        assert not people["test_val"] & (people["train"] | people["val"])
+        out_of_fold = pd.read_csv(output / "runs" / "tiny" / f"fold{fold}" / "oof.csv")
+        assert sorted(out_of_fold["path"]) == sorted(split["path"][split["split"] == "val"])
+        validated += list(out_of_fold["path"])
+    held_out = pd.read_csv(output / "inferences" / "tiny.test_val.csv")["path"]
+    photos = pd.read_csv(output / "tables" / "photos.csv")
+    assert sorted([*validated, *held_out]) == sorted(photos["path"][photos["split"] == "train"])
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("00_prepare_data", "stands on two sides of any"),
+        ("01_label_cleaning", "Changed labels: 0; dropped photos: 0"),
+        ("03_one_model.tiny", "On people it has never seen"),
+        ("06_inference.tiny", "photos predicted by 1 run"),
+        ("05_average_weights.tiny", "An average is used only where"),
+        ("07_ensemble", "answers by tiny (100%"),
+        ("08_compare_runs", "tiny"),
+    ],
+)
+def test_each_report_holds_the_answer(output: Path, name: str, answer: str):
+    assert (output / "notebooks" / f"{name}.ipynb").exists()
+    report = (output / "reports" / f"{name}.html").read_text(encoding="utf-8")
+    assert answer in " ".join(report.split())
+    assert "data:image/png;base64" in report
+    assert "Traceback" not in report
+
+
+def test_label_cleaning_without_a_screen_applies_the_decisions_that_exist(project: Path, output: Path, tmp_path: Path):
+    shutil.copytree(output / "tables", tmp_path / "tables")
+    train = read_labeled(tmp_path)
+    wrong, dropped, changed = train["path"][[0, 5, 9]]
+    log = decision_log.DecisionLog(decision_log.log_path(tmp_path, "ann"), "ann")
+    digest = files.file_digest(project / "data/sample/train/images" / wrong)
+    log.append([{"path": wrong, "field": "label", "old": int(train["label"][0]), "new": 17, "sha256": digest}])
+    log.append([{"path": dropped, "field": "verdict", "old": None, "new": "drop"}])
+    log.append([{"path": changed, "field": "label", "old": int(train["label"][9]), "new": 0, "sha256": "ab" * 32}])
+    given = {"output_dir": str(tmp_path), "data_dir": "data/sample", "features_width": 48, "features_height": 64}
+    report = run_headless(project, "01_label_cleaning", tmp_path / "01.ipynb", given)
+    clean = pd.read_csv(tmp_path / "tables" / "clean.csv")
+    images = f"{project}/data/sample/train/images/"
+    expected = train.assign(label=train["label"].mask(train["path"] == wrong, 17))[train["path"] != dropped]
+    assert list(clean["path"]) == [images + path for path in expected_score["path"]]
+    assert list(clean["class"]) == list(expected_score["label"])
+    assert "Changed labels: 1; dropped photos: 1" in report and "Not applied: 1" in report
+    assert "Nobody is watching" in report and not (tmp_path / "review" / "decisions.me.jsonl").exists()
+
+
+def test_three_heads_are_trained_compared_and_predicted_like_one(project: Path, output: Path):
+    values = {**RUN, "run": "heads", "output_dir": "outputs/tiny", "age_target": "ordinal", "old_from": 58}
+    try:
+        report = run_headless(project, "04_three_model", output / "notebooks" / "heads.ipynb", values)
+        folder = output / "runs" / "heads"
+        written = {path.relative_to(folder).as_posix() for path in folder.rglob("*.*")}
+        trained = {
+            path.relative_to(output / "runs" / "tiny").as_posix() for path in (output / "runs/tiny").rglob("*.*")
+        }
+        assert written == {name for name in trained if not re.search("averaging|swa|trained", name)}
+        assert files.read_json(folder / "config.json")["head"] == "three"
+        assert "Its macro F1 less that of tiny, which has 18 outputs, is" in report
+        assert "apart" in report and "Traceback" not in report
+        test = inference.predict_run(project / "data" / "sample", output, "heads")["test"]
+        probabilities = test[CLASSES].to_numpy()
+        assert len(test) == len(pd.read_csv(output / "inferences" / "tiny.test.csv"))
+        np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+    finally:  # a second run would be one more for the tests that come after
+        shutil.rmtree(output / "runs" / "heads", ignore_errors=True)
+        for path in (output / "inferences").glob("heads.*"):
+            path.unlink()
+
+
+def training(project: Path, epochs: int) -> list[str]:
+    """The command that trains a run of its own on the first fold, with a checkpoint after each epoch."""
+    values = {**RUN, "run": "killed", "epochs": epochs, "folds": [0], "output_dir": "outputs/tiny"}
+    out = project / "outputs" / "tiny" / "notebooks" / "killed.ipynb"
+    return headless_command("03_one_model", out, values)
+
+
+def kill_tree(process: subprocess.Popen) -> None:
+    """SIGKILL for a process and all it started, its kernel above all, which has a session of its own."""
+    if process.poll() is not None:
+        return
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    for member in family:
+        member.kill()
+    process.wait(timeout=20)
+    psutil.wait_procs(family, timeout=20)
+
+
+def test_a_killed_training_goes_on_where_it_was(project: Path, output: Path):
+    epochs = 40
+    fold = output / "runs" / "killed" / "fold0"
+    last = fold / "checkpoint" / "last.safetensors"
+    process = subprocess.Popen(
+        training(project, epochs), env=environment(project), cwd=project, stderr=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not last.exists():  # it ends an epoch
+            assert process.poll() is None and time.monotonic() < deadline, "no epoch was finished"
+            time.sleep(0.02)
+    finally:
+        kill_tree(process)
+    finished = checkpoint.read_manifest(last)["place"]["epoch"]
+    before = pd.read_csv(fold / "history.csv").head(finished)  # it may be an epoch ahead of the checkpoint
+    assert 1 <= len(before) == finished < epochs
+    assert not (output / "notebooks" / "killed.ipynb").exists()
+
+    again = subprocess.run(
+        training(project, epochs), env=environment(project), cwd=project, capture_output=True, text=True, timeout=200
+    )
+    assert again.returncode == 0, again.stderr
+    after = pd.read_csv(fold / "history.csv")
+    assert list(after["epoch"]) == list(range(1, epochs + 1))
+    # The same seconds to the last digit: those epochs were not trained a second time.
+    pd.testing.assert_frame_equal(after.head(len(before)), before, check_exact=True)
+    assert (output / "runs" / "killed" / "scores.json").exists()
+    assert (output / "notebooks" / "killed.ipynb").exists()

@@ -1,0 +1,141 @@
+"""Runs toy notebooks unattended: what is refused, what is explained, and what is left on disk."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+from tiny_project import write_notebook, write_text
+
+from mask_lib.base import files
+from mask_lib.headless import runner
+from mask_lib.headless.runner import ExitCode, NotebookError, run_notebook
+
+
+@pytest.fixture
+def notebook(tmp_path: Path) -> Path:
+    """A notebook that takes six parameters and does nothing."""
+    return write_notebook(tmp_path / "03_toy.ipynb")
+
+
+def test_a_run_writes_notebook_and_report_with_the_given_values(tmp_path: Path, capfd: pytest.CaptureFixture):
+    source = (
+        "import os, sys\nprint(repr(name), learning_rate, os.environ['MASK_LIB_HEADLESS'], os.getcwd(), sys.prefix)"
+    )
+    picture = "import base64\nfrom IPython.display import Image\nImage(base64.b64decode('iVBORw0KGgo='))"
+    slider = "import ipywidgets\nipywidgets.IntSlider()"
+    (tmp_path / "with {braces}").mkdir()
+    notebook = write_notebook(tmp_path / "with {braces}" / "a.ipynb", source, picture, slider, kernel="elsewhere")
+    out = tmp_path / "results" / "a.{run}.ipynb"
+    report = tmp_path / "reports" / "a.html"
+    assert run_notebook(notebook, out, {"name": "007", "learning_rate": "1e-3"}, report) == out
+
+    executed = nbformat.read(out, as_version=4)
+    expected = f"'007' 0.001 1 {files.PROJECT} {sys.prefix}\n"
+    assert executed.cells[3].outputs[0].text == expected
+    assert "widgets" not in executed.metadata
+    html = report.read_text(encoding="utf-8")
+    assert "'007' 0.001" in html
+    assert "data:image/png;base64" in html
+    assert not re.search(r"<(script|link|img|iframe)[^>]*\b(src|href)=[\"']?(https?:|//)", html)
+    assert "cdn" not in html.lower()
+    assert sorted(path.name for path in out.parent.iterdir()) == [out.name]
+    assert "MASK_LIB_HEADLESS" not in os.environ
+    assert "WARNING" not in capfd.readouterr().err
+
+
+def test_a_kernel_gets_what_makes_training_quicker_unless_it_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
+    names = "GOMP_SPINCOUNT", "MALLOC_TRIM_THRESHOLD_"
+    notebook = write_notebook(tmp_path / "a.ipynb", f"import os\nprint([os.environ.get(name) for name in {names}])")
+    run_notebook(notebook, tmp_path / "out.ipynb", {})
+    printed = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[-1].outputs[0].text
+    assert printed == f"{['7', runner.QUICKER['MALLOC_TRIM_THRESHOLD_']]}\n"
+
+
+def test_a_failing_cell_is_named_and_an_earlier_result_stays(tmp_path: Path, capfd: pytest.CaptureFixture):
+    notebook = write_notebook(tmp_path / "a.ipynb", "print('so far')", "{}['missing']", "print('never')")
+    out = write_text(tmp_path / "results.ipynb", "earlier")
+    report = write_text(tmp_path / "results.html", "earlier report")
+    assert runner.main([str(notebook), str(out), "-p", "epochs", "3"]) == ExitCode.CELL_FAILED
+    message = capfd.readouterr().err
+    assert "cell 4 of 5" in message
+    assert "Does it run?" in message
+    assert "KeyError: 'missing'" in message
+    assert "results.failed.ipynb" in message
+    assert "Traceback (most recent call last)\n  File" not in message
+    assert out.read_text() == "earlier"
+    assert report.read_text() == "earlier report"
+    partial = nbformat.read(tmp_path / "results.failed.ipynb", as_version=4)
+    assert "so far" in str(partial.cells)
+
+
+@pytest.mark.parametrize(
+    ("source", "exit_code", "message"),
+    [
+        (
+            "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)",
+            ExitCode.KERNEL_DIED,
+            "signal 9: often out of memory",
+        ),
+        ("import sys\nsys.exit(0)", ExitCode.CELLS_SKIPPED, "the rest did not run"),
+        ("import time\ntime.sleep(30)", ExitCode.CELL_FAILED, "longer than 1 s"),
+    ],
+)
+def test_a_notebook_that_does_not_reach_its_end_is_explained(tmp_path: Path, source: str, exit_code, message: str):
+    notebook = write_notebook(tmp_path / "a.ipynb", source, "print('never')")
+    out = tmp_path / "out.ipynb"
+    with pytest.raises(NotebookError, match=message) as stopped:
+        run_notebook(notebook, out, {}, cell_seconds=1)
+    assert stopped.value.exit_code == exit_code
+    assert "cell 3 of 4" in str(stopped.value)
+    assert not out.exists()
+    assert (tmp_path / "out.failed.ipynb").exists()
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (-signal.SIGKILL, "often out of memory; try a smaller batch_size"),
+        (-signal.SIGSEGV, "killed by signal 11 (SIGSEGV)"),
+        (5, "exit status 5"),
+        (0, "os._exit"),
+        (None, "could not be started"),
+    ],
+)
+def test_every_way_a_kernel_can_end_has_its_words(status: int | None, words: str):
+    assert words in runner.explained_ending(status)
+
+
+def test_wrong_parameters_end_the_command_with_a_message_alone(tmp_path: Path, notebook: Path, capsys):
+    out = tmp_path / "out.ipynb"
+    assert runner.main([str(notebook), str(out), "-p", "epoch", "3"]) == ExitCode.WRONG_PARAMETERS
+    assert "did you mean epochs?" in capsys.readouterr().err
+    assert runner.main([str(tmp_path / "none.ipynb"), str(out)]) == ExitCode.WRONG_PARAMETERS
+    assert "there is no notebook" in capsys.readouterr().err
+    assert runner.main([str(notebook), str(out), "-f", str(tmp_path / "none.yml")]) == ExitCode.WRONG_PARAMETERS
+    assert "none.yml" in capsys.readouterr().err
+    assert runner.main([str(notebook), str(notebook)]) == ExitCode.WRONG_PARAMETERS
+    assert list(tmp_path.iterdir()) == [notebook]
+
+
+def test_the_end_of_a_batch_job_takes_the_kernel_with_it(tmp_path: Path):
+    source = f"import os, time\nopen({str(tmp_path / 'kernel')!r}, 'w').write(str(os.getpid()) + '.')\ntime.sleep(60)"
+    notebook = write_notebook(tmp_path / "a.ipynb", source)
+    command = [sys.executable, "-m", "mask_lib.headless", str(notebook), str(tmp_path / "out.ipynb")]
+    process = subprocess.Popen(command, cwd=files.PROJECT, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "kernel").exists() or not (tmp_path / "kernel").read_text().endswith("."):
+        assert time.monotonic() < deadline, "the kernel did not start"
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=20) == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "kernel").read_text().rstrip(".")), 0)
+    assert {path.name for path in tmp_path.iterdir()} == {"a.ipynb", "kernel", "out.failed.ipynb"}

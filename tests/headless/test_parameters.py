@@ -1,0 +1,248 @@
+"""Parameters of toy notebooks: what goes before what, what is refused, and what to write instead."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from tiny_project import write_notebook, write_text
+
+from mask_lib.headless import parameters
+
+
+@pytest.fixture
+def notebook(tmp_path: Path) -> Path:
+    """A notebook that takes six parameters and does nothing."""
+    return write_notebook(tmp_path / "03_toy.ipynb")
+
+
+@pytest.fixture
+def ensemble(tmp_path: Path, notebook: Path) -> Path:
+    """A second notebook beside it, in which `name` is a list and `seed` its own."""
+    return write_notebook(tmp_path / "07_mean.ipynb", parameters="name = []\nepochs = 1\nseed = 0")
+
+
+def test_later_files_win_and_given_values_win_over_files(tmp_path: Path, notebook: Path):
+    write_notebook(tmp_path / "06_other.ipynb", parameters="num_tta = 1")
+    first = write_text(tmp_path / "a.yml", "epochs: 3\nname: first\nnum_tta: 4\n")
+    second = write_text(tmp_path / "b.yml", "name: second\nlearning_rate: 1\n")
+    chosen = parameters.resolve(notebook, [first, second], {"epochs": "9"})
+    assert chosen == {"epochs": 9, "name": "second", "learning_rate": 1.0}
+    assert type(chosen["learning_rate"]) is float
+
+
+def test_a_run_overrides_the_shared_values_and_given_values_override_the_run(tmp_path: Path):
+    notebook = write_notebook(tmp_path / "03_toy.ipynb", parameters='run = "one"\nepochs = 1\nseed = 0')
+    first = write_text(tmp_path / "a.yml", "epochs: 2\nruns:\n  one:\n  deep: {epochs: 3, seed: 4, notebook: 03_toy}\n")
+    second = write_text(tmp_path / "b.yml", "runs: {deep: {seed: 5}}")
+    assert parameters.resolve(notebook, [first]) == {"epochs": 2}
+    assert parameters.resolve(notebook, [first], {"run": "deep"}) == {"run": "deep", "epochs": 3, "seed": 4}
+    assert parameters.resolve(notebook, [first, second], {"run": "deep", "epochs": "7"}) == {
+        "run": "deep",
+        "epochs": 7,
+        "seed": 5,
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epoch: 3", "did you mean epochs?"),
+        ("runs: {deep: {epoch: 3}}", "run deep: .*did you mean epochs?"),
+        ("runs: [deep]", "maps a run's name"),
+        ("epochs: 3\nname: a\nepochs: 4", r"epochs is set twice\n.*line 3"),
+        ("- epochs", "holds a list"),
+        ("epochs: [", r"a\.yml"),
+        ("name: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
+        ("learning_rate: 1e-3", r"learning_rate = '1e-3' is text, not a number.*write 1\.0e-3$"),
+        ("learning_rate: 2.5e3", r"write 2\.5e\+3$"),
+        ("epochs: 1e3", "epochs = '1e3' is text, not a whole number: write 1000$"),
+        ("epochs: '3'", "write 3 without quotes$"),
+        ("epochs: '3.5'", "not a whole number$"),
+        ("learning_rate: '0.5'", r"write 0\.5 without quotes$"),
+        ("epochs: 3.0", r"epochs = 3\.0 is a number, not a whole number"),
+        ("epochs: true", "epochs = True is true or false, not a whole number"),
+        ("epochs:", "epochs = None is empty, not a whole number"),
+        ("resume: 1", "resume = 1 is a whole number, not true or false"),
+        ("name: 007", "name = 7 is a whole number, not text: put it in quotes, '7'"),
+        ("name: no", "name = False is true or false, not text: put it in quotes"),
+        ("name: 2024-01-31", "put it in quotes"),
+        ("folds: 1", "folds = 1 is a whole number, not a list"),
+        ("folds: [0, one]", r"folds\[1\] = 'one' is text, not a whole number$"),
+        ("anything: {1: a}", "mappings of text"),
+    ],
+)
+def test_a_wrong_parameter_file_is_refused_with_what_to_write(tmp_path: Path, notebook: Path, text: str, message: str):
+    with pytest.raises(ValueError, match=message) as refused:
+        parameters.resolve(notebook, [write_text(tmp_path / "a.yml", text)])
+    assert "a.yml" in str(refused.value) or "runs" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("name", "007", "007"),
+        ("name", "[a]", "[a]"),
+        ("learning_rate", "1e-3", 0.001),
+        ("learning_rate", "1", 1.0),
+        ("epochs", "12", 12),
+        ("resume", "true", True),
+        ("folds", "[0, 1]", [0, 1]),
+        ("anything", "{a: 1.5}", {"a": 1.5}),
+    ],
+)
+def test_text_from_the_command_line_takes_the_declared_type(notebook: Path, name: str, text: str, value):
+    chosen = parameters.resolve(notebook, [], {name: text})
+    assert chosen == {name: value}
+    assert type(chosen[name]) is type(value)
+
+
+@pytest.mark.parametrize(("name", "text"), [("epochs", "1.5"), ("epochs", "["), ("resume", "1"), ("folds", "0")])
+def test_text_that_cannot_be_the_declared_type_is_refused(notebook: Path, name: str, text: str):
+    with pytest.raises(ValueError, match=f"{name} = "):
+        parameters.resolve(notebook, [], {name: text})
+
+
+def test_a_given_name_must_be_declared_by_this_notebook(tmp_path: Path, notebook: Path):
+    write_notebook(tmp_path / "06_other.ipynb", parameters="num_tta = 1")
+    with pytest.raises(ValueError, match=r"03_toy.*'num_tta'"):
+        parameters.resolve(notebook, [], {"num_tta": "4"})
+
+
+def test_scratch_notebooks_beside_do_not_stop_a_run(tmp_path: Path, notebook: Path):
+    write_notebook(tmp_path / "Untitled.ipynb", parameters=None)
+    write_text(tmp_path / "broken.ipynb", "not a notebook")
+    assert parameters.resolve(notebook, [], {"epochs": 3}) == {"epochs": 3}
+
+
+def test_runs_are_planned_with_their_notebooks():
+    assert parameters.planned_runs({}) == {"one_model": "03_one_model"}
+    assert parameters.planned_runs({"run": "quick"}) == {"quick": "03_one_model"}
+    runs = {"a": None, "b-2": {"notebook": "04_three_model.ipynb"}}
+    assert parameters.planned_runs({"runs": runs}) == {"a": "03_one_model", "b-2": "04_three_model"}
+    with pytest.raises(ValueError, match=r"cannot be called '\.\./a'"):
+        parameters.planned_runs({"runs": {"../a": {}}})
+
+
+ORDER = "epochs: 3\nnotebooks: {03_toy: {epochs: 4}}\nruns: {deep: {epochs: 5}}"
+
+
+def test_a_section_goes_before_shared_values_a_run_before_it_and_a_given_value_before_all(tmp_path: Path):
+    notebook = write_notebook(tmp_path / "03_toy.ipynb", parameters='run = "one"\nepochs = 1')
+    other = write_notebook(tmp_path / "06_other.ipynb", parameters='run = "one"\nepochs = 1')
+    values = write_text(tmp_path / "a.yml", ORDER)
+    assert parameters.resolve(notebook, [values], {"run": "one"})["epochs"] == 4
+    assert parameters.resolve(other, [values], {"run": "one"})["epochs"] == 3
+    assert parameters.resolve(notebook, [values], {"run": "deep"})["epochs"] == 5
+    assert parameters.resolve(notebook, [values], {"run": "deep", "epochs": "6"})["epochs"] == 6
+
+
+def test_a_file_that_describes_runs_wants_one_chosen(tmp_path: Path):
+    """Its settings would otherwise be passed over, and a run of the notebook's defaults trained in silence."""
+    notebook = write_notebook(tmp_path / "03_toy.ipynb", parameters='run = "one"\nepochs = 1')
+    every = write_notebook(tmp_path / "06_every.ipynb", parameters='run = ""\nviews = 1')
+    values = write_text(tmp_path / "a.yml", "runs: {deep: {epochs: 5}}")
+    with pytest.raises(ValueError, match=r"a\.yml describes the runs deep: choose one with -p run deep"):
+        parameters.resolve(notebook, [values])
+    assert parameters.resolve(every, [values]) == {}
+
+
+def test_the_run_that_a_section_names_brings_its_changes(tmp_path: Path):
+    notebook = write_notebook(tmp_path / "03_toy.ipynb", parameters='run = "one"\nepochs = 1')
+    values = {"notebooks": {"03_toy": {"run": "deep"}}, "runs": {"deep": {"epochs": 5}}}
+    assert parameters.choose(notebook, values) == {"run": "deep", "epochs": 5}
+
+
+def test_sections_of_several_files_are_joined(tmp_path: Path, ensemble: Path):
+    first = write_text(tmp_path / "a.yml", "notebooks: {07_mean: {epochs: 3, seed: 1}}")
+    second = write_text(tmp_path / "b.yml", "notebooks: {07_mean: {seed: 2}}\nepochs: 9")
+    assert parameters.resolve(ensemble, [first, second]) == {"epochs": 3, "seed": 2}
+
+
+def test_one_name_can_mean_two_things_each_under_its_notebook(notebook: Path, ensemble: Path):
+    values = {"name": "b", "notebooks": {"07_mean": {"name": ["c", "d"]}}}
+    assert parameters.choose(notebook, values) == {"name": "b"}
+    assert parameters.choose(ensemble, values) == {"name": ["c", "d"]}
+
+
+def test_a_shared_value_that_only_another_notebook_can_use_is_sent_to_its_section(notebook: Path, ensemble: Path):
+    with pytest.raises(
+        ValueError, match=r"name = \['c'\] is a list, not text; .*put it under `notebooks:`, `07_mean:`$"
+    ):
+        parameters.choose(notebook, {"name": ["c"]})
+    with pytest.raises(ValueError, match=r"name = 'b' is text, not a list; .*put it under `notebooks:`, `03_toy:`$"):
+        parameters.choose(ensemble, {"name": "b"})
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"epochs": "three"}, {"notebooks": {"07_mean": {"name": "b"}}}, {"name": 1.5}, {"runs": {"deep": {"name": "b"}}}],
+)
+def test_a_value_that_no_section_would_mend_is_not_sent_to_one(notebook: Path, tmp_path: Path, values: dict):
+    mean = write_notebook(tmp_path / "07_mean.ipynb", parameters='run = "deep"\nname = []\nepochs = 1')
+    with pytest.raises(ValueError, match=r"is (text|a number), not") as refused:
+        parameters.choose(mean, values)
+    assert "put it under" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("notebooks: {07_mean: {learning_rate: 0.1}}", r"a\.yml, 07_mean: no parameter is called 'learning_rate'"),
+        ("notebooks: {07_mean: {seeds: 1}}", "did you mean seed?"),
+        ("notebooks: {07_meen: {seed: 1}}", "did you mean 07_mean?"),
+        ("notebooks: {07_mean: [seed]}", "`notebooks` maps a notebook's name to its values"),
+        ("notebooks: {07_mean: {seed: 1, seed: 2}}", "seed is set twice"),
+        ("notebooks: {03_toy: {epochs: 1e3}}", "epochs = '1e3' is text, not a whole number: write 1000"),
+        ("notebooks: {03_toy: {name: [b]}}", "is a list, not text$"),
+    ],
+)
+def test_what_is_wrong_in_a_section_is_named(tmp_path: Path, notebook: Path, ensemble: Path, text: str, message: str):
+    with pytest.raises(ValueError, match=message):
+        parameters.resolve(notebook, [write_text(tmp_path / "a.yml", text)])
+
+
+def test_an_empty_section_changes_nothing(notebook: Path, ensemble: Path):
+    assert parameters.choose(notebook, {"notebooks": {"03_toy": None, "07_mean": None}, "epochs": 3}) == {"epochs": 3}
+
+
+def test_the_single_run_can_be_named_in_the_section_of_the_notebook_that_trains():
+    assert parameters.planned_runs({"run": "a", "notebooks": {"03_one_model": {"run": "b"}}}) == {"b": "03_one_model"}
+
+
+def test_the_advice_on_numbers_is_what_yaml_reads_as_a_number(notebook: Path):
+    with pytest.raises(ValueError) as refused:
+        parameters.choose(notebook, {"learning_rate": "5e-4"})
+    assert yaml.safe_load(str(refused.value).rpartition("write ")[2]) == 0.0005
+
+
+@pytest.mark.parametrize(
+    ("values", "given", "expected"),
+    [
+        ({}, {}, (0.9, 1.0)),
+        ({"pseudo_threshold": 1}, {}, (1.0, 1.0)),
+        ({"pseudo_threshold": 0.5, "runs": {"deep": {"pseudo_threshold": 0.6}}}, {}, (0.6, 1.0)),
+        ({"pseudo_threshold": 0.5, "runs": {"other": {"pseudo_threshold": 0.6}}}, {}, (0.5, 1.0)),
+        ({"runs": {"deep": {"pseudo_class_share": 0.6}}}, {"pseudo_class_share": 0.1}, (0.9, 0.1)),
+    ],
+)
+def test_how_pseudo_labels_are_chosen_is_said_by_all_by_their_run_or_once(values, given, expected):
+    assert tuple(parameters.teaching(values, "deep", given).values()) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ({"pseudo_threshold": 1.2}, r"parameters: pseudo_threshold = 1\.2: it is a probability"),
+        ({"pseudo_class_share": 0}, r"parameters: pseudo_class_share = 0\.0: it must be above 0"),
+        ({"pseudo_threshold": "high"}, "pseudo_threshold = 'high' is text, not a number"),
+    ],
+)
+def test_how_pseudo_labels_are_chosen_is_checked_before_anything_runs(value, words):
+    with pytest.raises(ValueError, match=words):
+        parameters.teaching(value, "deep")
+
+
+def test_notebooks_pass_over_how_pseudo_labels_are_chosen(tmp_path):
+    notebook = write_notebook(tmp_path / "03_one_model.ipynb")
+    values = {"pseudo_threshold": 0.5, "runs": {"a": {"pseudo_class_share": 0.5}}}
+    assert parameters.choose(notebook, values) == {}

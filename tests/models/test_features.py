@@ -1,0 +1,225 @@
+"""Features are computed once, and the logistic regression on them sees each fold's train photos only."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from mask_lib.base import labels
+from mask_lib.data import store
+from mask_lib.data.splits import TEST_VAL, TRAIN, VAL, make_splits
+from mask_lib.models import checkpoint, features
+from mask_lib.models.build import build_network, preprocessing_of
+from mask_lib.models.weights import initial_state
+
+TINY = "test_resnet"
+FRAME = store.Frame(16, 24)
+CLASSES = (0, 4, 17)
+
+
+def toy_table(people: int = 24) -> pd.DataFrame:
+    """One photo a person; the class is the person's number in turn."""
+    numbers = range(people)
+    return pd.DataFrame(
+        {
+            "path": [f"p{number:02d}.png" for number in numbers],
+            "person": [f"p{number:02d}" for number in numbers],
+            "label": [CLASSES[number % len(CLASSES)] for number in numbers],
+        }
+    )
+
+
+@pytest.fixture
+def photos(tmp_path) -> store.Store:
+    """Photos of noise; in each class another channel is bright."""
+    table, generator = toy_table(), np.random.default_rng(0)
+    (tmp_path / "images").mkdir()
+    for path, label in zip(table["path"], table["label"], strict=True):
+        photo = generator.integers(0, 60, (FRAME.height, FRAME.width, 3))
+        photo[..., CLASSES.index(label)] += 180
+        Image.fromarray(photo.astype(np.uint8)).save(tmp_path / "images" / path)
+    return opened(tmp_path)
+
+
+def opened(folder, paths=None) -> store.Store:
+    paths = list(toy_table()["path"]) if paths is None else paths
+    return store.open_store(folder / "store", folder / "images", paths, FRAME, workers=1)
+
+
+def computed(photos: store.Store, folder, **changes) -> np.ndarray:
+    return features.backbone_features(photos, folder / "cache", **{"architecture": TINY, "weights": "none", **changes})
+
+
+def staged(photos: store.Store, folder, **changes) -> list[np.ndarray]:
+    return features.stage_features(photos, folder / "cache", **{"architecture": TINY, "weights": "none", **changes})
+
+
+def never(*_arguments, **_named):
+    raise AssertionError("this was not to be called")
+
+
+def test_every_photo_gets_a_row_of_features(photos, tmp_path):
+    found = computed(photos, tmp_path)
+    assert found.shape == (24, build_network(TINY, class_count=0).num_features)
+    assert found.dtype == np.float32
+    assert np.isfinite(found).all()
+    assert len(np.unique(found, axis=0)) == 24
+
+
+def test_features_do_not_depend_on_the_size_of_a_batch(photos, tmp_path, monkeypatch):
+    whole = computed(photos, tmp_path)
+    monkeypatch.setattr(features.inference, "PREDICT_BATCH", 7)
+    np.testing.assert_allclose(computed(photos, tmp_path / "other"), whole, atol=1e-5)
+
+
+def test_features_are_read_again_without_running_a_network(photos, tmp_path, monkeypatch):
+    first = computed(photos, tmp_path)
+    monkeypatch.setattr("mask_lib.models.weights.initial_state", never)
+    np.testing.assert_array_equal(computed(photos, tmp_path), first)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_photos_of_other_channels_go_through_the_same_backbone(tmp_path, channels):
+    """Grey photos of one channel have the features of three equal ones; of four the last tells too."""
+    weights = tmp_path / "weights.safetensors"
+    checkpoint.write_checkpoint(weights, initial_state(TINY, "none", seed=1), {})
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (5, FRAME.height, FRAME.width, channels), dtype=np.uint8)
+    rows = {f"{row}.png": row for row in range(5)}
+    opened = store.Store(images, rows, "content", dataclasses.replace(FRAME, channels=channels))
+    found = computed(opened, tmp_path, weights=str(weights))
+    if channels == 1:
+        colour = store.Store(images.repeat(3, axis=3), rows, "content", FRAME)
+        np.testing.assert_allclose(computed(colour, tmp_path, weights=str(weights)), found, atol=1e-4)
+    else:
+        blank = store.Store(images * np.uint8([1, 1, 1, 0]), rows, "other", opened.frame)
+        assert not np.allclose(computed(blank, tmp_path, weights=str(weights)), found, atol=1e-2)
+
+
+def test_stages_are_the_means_and_deviations_of_their_channels(photos, tmp_path):
+    network = build_network(TINY, class_count=0)
+    network.load_state_dict(initial_state(TINY, "none", seed=0, class_count=0))
+    preprocessing = preprocessing_of(TINY, FRAME.width, FRAME.height, FRAME.resize)
+    batch = torch.from_numpy(np.array(photos.images)).permute(0, 3, 1, 2).float() / 255
+    with torch.inference_mode():
+        stages = network.eval().forward_intermediates(preprocessing.prepared(batch), intermediates_only=True)[-2:]
+    found = staged(photos, tmp_path)
+    assert len(found) == 2
+    for one, stage in zip(found, stages, strict=True):
+        cells = stage.numpy().reshape(24, stage.shape[1], -1)
+        np.testing.assert_allclose(one, np.hstack([cells.mean(2), cells.std(2)]), atol=1e-5)
+
+
+def test_pooled_features_and_stages_come_from_one_pass_and_one_file(photos, tmp_path, monkeypatch):
+    pooled = computed(photos, tmp_path)
+    monkeypatch.setattr("mask_lib.models.weights.initial_state", never)
+    assert [len(one) for one in staged(photos, tmp_path)] == [len(pooled)] * 2
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_pooled_features_are_what_the_network_answers(photos, tmp_path, monkeypatch):
+    by_stages = computed(photos, tmp_path)
+    monkeypatch.setattr("mask_lib.models.build.build_network", without_stages(build_network))
+    np.testing.assert_allclose(computed(photos, tmp_path / "plain"), by_stages, atol=1e-5)
+
+
+def test_a_network_that_hides_its_stages_gives_its_pooled_features(photos, tmp_path, monkeypatch):
+    monkeypatch.setattr("mask_lib.models.build.build_network", without_stages(build_network))
+    (only,) = staged(photos, tmp_path)
+    np.testing.assert_array_equal(only, computed(photos, tmp_path))
+
+
+def without_stages(build):
+    """`build.build_network`, its networks hiding what `forward_intermediates` would show."""
+
+    class Plain(torch.nn.Module):
+        def __init__(self, network):
+            super().__init__()
+            self.network, self.pretrained_cfg = network, network.pretrained_cfg
+
+        def forward(self, batch):
+            return self.network(batch)
+
+    return lambda *arguments, **named: Plain(build(*arguments, **named))
+
+
+@pytest.mark.parametrize("damage", ["cut", "emptied", "changed", "other"])
+def test_a_damaged_cache_is_computed_anew(photos, tmp_path, damage):
+    first = staged(photos, tmp_path)
+    (cached,) = (tmp_path / "cache").iterdir()
+    whole = cached.read_bytes()
+    middle = len(whole) // 2
+    flipped = whole[:middle] + bytes(255 - byte for byte in whole[middle : middle + 8]) + whole[middle + 8 :]
+    if damage == "other":
+        np.savez(cached, pooled=np.zeros((3, 2)))
+    else:
+        cached.write_bytes({"cut": whole[:middle], "emptied": b"", "changed": flipped}[damage])
+    for one, again in zip(first, staged(photos, tmp_path), strict=True):
+        np.testing.assert_array_equal(one, again)
+    with np.load(cached, allow_pickle=False) as opened:
+        assert all(len(opened[name]) == 24 for name in opened.files)
+
+
+def test_photos_that_changed_get_new_features(photos, tmp_path):
+    first = computed(photos, tmp_path)
+    Image.new("RGB", (FRAME.width, FRAME.height), "white").save(tmp_path / "images" / "p05.png")
+    after = computed(opened(tmp_path), tmp_path)
+    assert [row for row in range(24) if not np.allclose(after[row], first[row], atol=1e-5)] == [5]
+
+
+def test_photos_in_another_order_get_their_own_rows(photos, tmp_path):
+    first = computed(photos, tmp_path)
+    turned = computed(opened(tmp_path, list(toy_table()["path"])[::-1]), tmp_path)
+    np.testing.assert_allclose(turned[::-1], first, atol=1e-5)
+
+
+def test_another_network_gets_features_of_its_own(photos, tmp_path):
+    assert computed(photos, tmp_path).shape != computed(photos, tmp_path, architecture="test_efficientnet").shape
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_weights_that_changed_in_their_file_get_new_features(photos, tmp_path):
+    path, found = tmp_path / "weights.safetensors", []
+    for seed in (1, 2):
+        checkpoint.write_checkpoint(path, initial_state(TINY, "none", seed), {})
+        found.append(computed(photos, tmp_path, weights=str(path)))
+    assert not np.allclose(*found)
+
+
+def test_a_class_without_known_photos_gets_no_probability():
+    generator = np.random.default_rng(0)
+    known_labels = np.repeat([2, 9, 11], 10)
+    known = generator.normal(size=(30, 5)) + known_labels[:, None]
+    found = features.logistic_probabilities(known, known_labels, generator.normal(size=(4, 5)))
+    assert found.shape == (4, labels.CLASS_COUNT)
+    np.testing.assert_allclose(found.sum(axis=1), 1)
+    assert set(np.flatnonzero(found.any(axis=0))) == {2, 9, 11}
+
+
+def test_what_can_be_learned_is_learned_on_people_never_seen(photos, tmp_path):
+    splits = make_splits(toy_table(), fold_count=3, test_val_share=0.25)
+    found = features.logistic_out_of_fold(computed(photos, tmp_path), photos, splits)
+    assert list(found.columns) == ["path", "label", *labels.PROBABILITY_COLUMNS]
+    held_out = splits[0].loc[splits[0]["split"] == TEST_VAL, "path"]
+    assert sorted(found["path"]) == sorted(set(toy_table()["path"]) - set(held_out))
+    assert found.set_index("path")["label"].equals(toy_table().set_index("path")["label"][found["path"]])
+    predicted = found[list(labels.PROBABILITY_COLUMNS)].to_numpy().argmax(axis=1)
+    assert (predicted == found["label"]).mean() > 0.9
+
+
+def test_a_photo_is_judged_by_regressions_that_never_saw_it(photos):
+    """With its own label as the one feature that tells, a fold whose class is missing in train must miss."""
+    table = toy_table()
+    splits = {0: table.assign(split=np.where(table["label"] == 17, VAL, TRAIN))}
+    found = features.logistic_out_of_fold(np.eye(18)[table["label"]], photos, splits)
+    assert (found["label"] == 17).all()
+    assert (found["p17"] == 0).all()
+
+
+def test_folds_of_photos_the_store_lacks_are_refused(photos):
+    splits = {0: toy_table(25).assign(split=[VAL] + [TRAIN] * 24)}
+    with pytest.raises(KeyError, match=r"p24\.png"):
+        features.logistic_out_of_fold(np.zeros((24, 2)), photos, splits)

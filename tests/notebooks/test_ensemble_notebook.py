@@ -1,0 +1,115 @@
+"""07_ensemble from its first cell to its last: on runs of this experiment, and headless on files from elsewhere."""
+
+from pathlib import Path
+
+import kernelless
+import numpy as np
+import opinions
+import pandas as pd
+import past_runs
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+from PIL import Image
+from tiny_project import run_headless
+
+from mask_lib.base import files
+from mask_lib.data import splits
+from mask_lib.ensemble import expected_score
+from mask_lib.ensemble.leaks import CONFLICT, LEAK_COLUMNS, UNKNOWN
+from mask_lib.plots import galleries
+
+IDS = [f"{number:040x}.jpg" for number in range(30)]
+
+
+def guesses(keys: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """The keys with random probabilities beside them."""
+    values = np.random.default_rng(seed).dirichlet(np.ones(18), len(keys))
+    return keys.reset_index(drop=True).join(pd.DataFrame(values, columns=opinions.COLUMNS))
+
+
+def held_out(output: Path) -> pd.DataFrame:
+    split = splits.read_splits(output)[0]
+    return split.loc[split["split"] == splits.TEST_VAL, ["path", "label"]]
+
+
+def write_photo(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (12, 16), "grey").save(path)
+
+
+@pytest.fixture
+def project(tmp_path) -> Path:
+    """A project whose first 26 evaluation photos copy one training photo, and two more whose copies decide nothing."""
+    data, output = tmp_path / "data", tmp_path / "output"
+    known = past_runs.prepare(output)
+    files.write_csv(pd.DataFrame({"ImageID": IDS, "ans": 0}), data / "eval" / "info.csv")
+    (data / "train").mkdir()
+    (data / "train" / "train.csv").write_text("id,gender,race,age,path\n")
+    for path in (*(f"eval/images/{name}" for name in IDS), *(f"train/images/{path}" for path in known["path"][:8])):
+        write_photo(data / path)
+    copies = [(name, known["path"][0], 0, 1) for name in IDS[:26]]
+    undecided = [(IDS[26], known["path"][0], 0, 2), (IDS[26], known["path"][4], 0, 2), (IDS[27], "dropped.jpg", 0, 0)]
+    leaks = pd.DataFrame([*copies, *undecided], columns=LEAK_COLUMNS)
+    files.write_csv(leaks, output / "tables" / "data_leak.phash.csv")
+    return tmp_path
+
+
+def executed(shell: InteractiveShell, project: Path, **given) -> dict:
+    """The names that the cells leave."""
+    folders = {"data_dir": str(project / "data"), "output_dir": str(project / "output")}
+    return kernelless.executed(shell, "07_ensemble", **folders | given)[0]
+
+
+def read(project: Path, name: str) -> pd.DataFrame:
+    return pd.read_csv(project / "output" / "submissions" / name)
+
+
+def test_files_of_any_name_with_weights_become_a_submission_headless(project):
+    output, kinds = project / "output", ("test", "test_val")
+    tables = {which: [] for which in kinds}
+    for seed, home in enumerate(("x", "y")):
+        for which, keys in zip(kinds, (pd.DataFrame({"ImageID": IDS}), held_out(output)), strict=True):
+            tables[which].append(guesses(keys, seed))
+            files.write_csv(tables[which][-1], project / home / f"{which}.csv")
+    files.write_json({}, output / "submissions" / expected_score.FILE)  # of an older submission
+    names = {f"{which}_filenames": [str(project / home / f"{which}.csv") for home in "xy"] for which in kinds}
+    given = {"data_dir": "data", "output_dir": "output", **names, "weights": [1.0, 3.0]}
+    report = run_headless(project, "07_ensemble", project / "out.ipynb", given)
+    mean = (tables["test"][0][opinions.COLUMNS] + 3 * tables["test"][1][opinions.COLUMNS]).to_numpy()
+    assert read(project, "submission.csv")["ans"].tolist() == mean.argmax(axis=1).tolist()
+    assert "answers by x/test (25%), y/test (75%)" in report and "no score is promised" in report
+    assert not (output / "submissions" / expected_score.FILE).exists()
+
+
+def test_runs_are_scored_out_of_fold_and_promise_a_score_without_held_out_people(project, shell, capsys):
+    output = project / "output"
+    for seed, run in enumerate(("deep", "wide")):
+        past_runs.write_run(output, run, right=0.8, seed=seed)
+        files.write_csv(guesses(pd.DataFrame({"ImageID": IDS}), seed), output / "inferences" / f"{run}.test.csv")
+        files.write_csv(guesses(held_out(output).iloc[:0], seed), output / "inferences" / f"{run}.test_val.csv")
+    names = executed(shell, project)
+    assert set(names["known"]) == {"out of fold"}
+    assert list(names["known"]["out of fold"]) == ["deep", "wide", "ensemble"]
+    saved = files.read_json(output / "submissions" / expected_score.FILE)
+    assert saved["metrics"]["macro_f1"]["value"] == names["estimate"].score.value
+    assert output / "submissions" / expected_score.FILE in names["written"]
+    printed = capsys.readouterr().out
+    assert "out of fold" in printed and "Nobody voted." in names["poll"].reason
+
+
+def test_every_override_is_listed_also_those_that_decide_nothing_or_that_no_gallery_shows(
+    project, shell, capsys, monkeypatch
+):
+    output, titles = project / "output", []
+    monkeypatch.setattr(galleries, "photo_grid", lambda *given, title, **more: titles.append(title))
+    past_runs.write_run(output, "deep")
+    files.write_csv(guesses(pd.DataFrame({"ImageID": IDS}), 0), output / "inferences" / "deep.test.csv")
+    files.write_csv(guesses(held_out(output), 0), output / "inferences" / "deep.test_val.csv")
+    with pd.option_context("display.max_columns", None, "display.width", 300, "display.max_rows", None):
+        executed(shell, project)
+    table = read(project, "overrides.csv")
+    assert table["applied"].sum() == 26 and len(table) == 29
+    assert set(table["why"][~table["applied"]]) == {CONFLICT, UNKNOWN}
+    printed = capsys.readouterr().out
+    assert IDS[26] in printed and "dropped.jpg" in printed
+    assert titles == ["24 of 26 answers taken from a copy; overrides.csv lists the other 2 too"]

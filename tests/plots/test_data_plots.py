@@ -1,0 +1,112 @@
+"""Charts of photos, read back from the artists and compared with the tables they were drawn from."""
+
+import numpy as np
+import pandas as pd
+import pictures
+import pytest
+
+from mask_lib.base import labels
+from mask_lib.plots import data_plots
+
+pytestmark = pytest.mark.usefixtures("closed_figures")
+
+
+def test_class_bars_are_the_counts_of_photos_and_notes_those_of_people(ax):
+    photos = pictures.photo_table()
+    data_plots.class_counts(photos, ax)
+    heights = [bar.get_height() for bar in ax.patches]
+    assert heights == [(photos["label"] == label).sum() for label in range(18)]
+    people = [photos.loc[photos["label"] == label, "person"].nunique() for label in range(18)]
+    assert [int(text.split("\n")[1].split()[0]) for text in pictures.texts(ax)] == people
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == [labels.describe(label) for label in range(18)]
+    assert ax.get_title(loc="left") == "210 photos of 30 people"
+
+
+def test_classes_of_one_mask_share_a_colour(ax):
+    data_plots.class_counts(pictures.photo_table(), ax)
+    colours = [bar.get_facecolor() for bar in ax.patches]
+    assert len(set(colours)) == 3
+    assert all(len(set(colours[start : start + 6])) == 1 for start in (0, 6, 12))
+
+
+def test_sizes_and_brightness_show_each_split():
+    sizes = np.array([[384, 512]] * 5 + [[200, 200]] * 2 + [[10 + side, 20] for side in range(6)])
+    splits = ["train"] * 6 + ["eval"] * 7
+    figure = data_plots.sizes_and_brightness(sizes, np.linspace(0, 255, 13), splits)
+    left, right = figure.axes
+    assert [label.get_text() for label in left.get_yticklabels()][:2] == ["384 × 512", "200 × 200"]
+    widths = [[bar.get_width() for bar in bars][:2] for bars in left.containers]
+    assert widths == [[5, 1], [0, 1]]  # train, then eval
+    assert "2 more sizes" in left.get_title(loc="left")
+    assert [text.get_text() for text in right.get_legend().get_texts()] == ["train", "eval"]
+
+
+def test_changed_classes_say_by_how_much(ax):
+    before = np.repeat(np.arange(18), 3)
+    after = np.where(before == 2, 5, before)[:-1]  # class 2 becomes 5, and one photo of class 17 is dropped
+    data_plots.class_changes(before, after, ax)
+    assert [text.get_text() for text in ax.texts] == ["-3", "+3", "-1"]
+    old, new = ([bar.get_height() for bar in bars] for bars in ax.containers)
+    assert old == [3] * 18 and new == list(np.bincount(after, minlength=18))
+    assert "54 photos given, 53 kept" in ax.get_title(loc="left")
+
+
+def test_ages_count_each_person_once_by_gender_with_both_edges(ax):
+    photos = pictures.photo_table()
+    data_plots.age_histogram(photos, ax)
+    people = photos.drop_duplicates("person")
+    first, last = people["age"].min(), people["age"].max()
+    for container, gender in zip(ax.containers, ("male", "female"), strict=True):
+        wanted = people.loc[people["gender"] == gender, "age"].value_counts().reindex(range(first, last + 1))
+        assert [bar.get_height() for bar in container] == wanted.fillna(0).tolist()
+    edges = [line.get_xdata()[0] for line in ax.lines]
+    assert edges == [29.5, 59.5]  # the bars of 30 and of 60 lie to the right
+
+
+def test_problem_bars_are_counts_by_kind_and_their_names_are_no_formulas(ax):
+    kinds = ["unreadable"] * 3 + [f"{pictures.FORMULA}\x07"] * 2 + ["id twice"]
+    data_plots.problems(pd.DataFrame({"path": "x", "problem": kinds, "detail": ""}), ax)
+    drawn = dict(
+        zip((tick.get_text() for tick in ax.get_yticklabels()), (bar.get_width() for bar in ax.patches), strict=True)
+    )
+    assert drawn == {"unreadable": 3, f"{pictures.FORMULA}\N{REPLACEMENT CHARACTER}": 2, "id twice": 1}
+    pictures.draw(ax.figure)
+
+
+def test_no_problems_says_so(ax):
+    data_plots.problems(pd.DataFrame(columns=["path", "problem", "detail"]), ax)
+    assert pictures.texts(ax) == ["nothing found"]
+    assert not ax.patches
+
+
+def test_fold_balance_is_the_ratio_of_shares(ax):
+    photos = pictures.photo_table()
+    people = photos["person"].astype(int)
+    splits = {fold: photos.assign(split=np.where(people % 3 == fold, "val", "train")) for fold in range(3)}
+    data_plots.fold_balance(splits, ax)
+    drawn = ax.images[0].get_array()
+    for fold, split in splits.items():
+        part = split[split["split"] == "val"]
+        for label in range(18):
+            whole = (split["label"] == label).mean()
+            wanted = (part["label"] == label).mean() / whole if whole else np.nan
+            assert np.ma.filled(drawn, np.nan)[fold, label] == pytest.approx(wanted, nan_ok=True)
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["fold 0", "fold 1", "fold 2"]
+
+
+def test_a_class_without_photos_has_no_ratio(ax):
+    split = pd.DataFrame({"path": list("abcd"), "label": [0, 1, 0, 1], "split": ["val", "val", "train", "train"]})
+    data_plots.fold_balance({0: split}, ax)
+    assert pictures.texts(ax) == ["1.00", "1.00"]
+    pictures.draw(ax.figure)
+
+
+def test_class_names_do_not_overlap_on_a_wide_chart():
+    ax = data_plots.class_counts(pictures.photo_table())
+    ax.figure.set_size_inches(12, 5)
+    ax.figure.canvas.draw()
+    anchors = [tick.get_window_extent().x1 for tick in ax.get_xticklabels()]
+    heights = [tick.get_fontsize() * ax.figure.dpi / 72 for tick in ax.get_xticklabels()]
+    # Slanted lines of text stay apart when their right ends are further apart than they are high.
+    assert np.diff(anchors).min() > max(heights)
+    assert ax.get_position().height > 0.5

@@ -1,0 +1,50 @@
+"""What all charts share: they draw where they are told and nowhere else, and any text."""
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pictures
+import pytest
+
+from mask_lib.plots import curve_plots, data_plots, ensemble_plots, score_plots, search_plots, style
+
+pytestmark = pytest.mark.usefixtures("closed_figures")
+CHARTS = {
+    "class_counts": lambda ax: data_plots.class_counts(pictures.photo_table(), ax),
+    "age_histogram": lambda ax: data_plots.age_histogram(pictures.photo_table(), ax),
+    "problems": lambda ax: data_plots.problems(pd.DataFrame({"path": ["a"], "problem": ["b"], "detail": ["c"]}), ax),
+    "fold_balance": lambda ax: data_plots.fold_balance(pictures.one_fold(), ax),
+    "confusion": lambda ax: score_plots.confusion(*pictures.predictions(), ax),
+    "score_table": lambda ax: score_plots.score_table({"a": pictures.score_intervals()}, ax),
+    "learning_rate_finder": lambda ax: curve_plots.learning_rate_finder(pictures.finder_table(), 0.01, ax),
+    "search_history": lambda ax: search_plots.search_history(pictures.trial_table(), ax),
+    "operation_importance": lambda ax: search_plots.operation_importance(pictures.importance_table(), ax),
+    "verdict": lambda ax: search_plots.verdict(pictures.verdict_found(), ax),
+    "predicted_shares": lambda ax: score_plots.predicted_shares({"a": pictures.certain([0, 1])}, [0, 1], ax),
+    "reliability": lambda ax: ensemble_plots.reliability({"a": pictures.reliability_table()}, ax),
+    "agreement": lambda ax: ensemble_plots.agreement(pictures.shares_of(["a", "b"]), ax),
+    "contributions": lambda ax: ensemble_plots.contributions(pictures.contribution_table(["a", "b"]), ax),
+    "expected_score": lambda ax: ensemble_plots.expected_score([0.7, 0.8], (0.75, 0.7, 0.8), {"test_val": 0.7}, ax),
+}
+
+
+@pytest.mark.parametrize("name", CHARTS)
+def test_a_chart_is_drawn_into_the_given_axes_and_nowhere_else(name, ax):
+    before = plt.get_fignums()
+    assert CHARTS[name](ax) is ax
+    assert plt.get_fignums() == before
+    assert pictures.draw(ax.figure)
+
+
+@pytest.mark.parametrize("name", CHARTS)
+def test_a_chart_without_axes_makes_one_figure(name):
+    ax = CHARTS[name](None)
+    assert plt.get_fignums() == [ax.figure.number]
+
+
+def test_characters_that_cannot_be_drawn_are_replaced():
+    assert style.plain("a\x07b\udcff\nc") == "a\N{REPLACEMENT CHARACTER}b\N{REPLACEMENT CHARACTER}\nc"
+
+
+@pytest.mark.parametrize(("number", "words"), [(0, "0 people"), (1, "1 person"), (2700, "2,700 people")])
+def test_counts_are_written_with_the_word_that_fits(number, words):
+    assert style.counted(number, "person", "people") == words

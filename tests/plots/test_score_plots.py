@@ -1,0 +1,147 @@
+"""Charts of scores, read back from the artists and compared with what they were drawn from."""
+
+import itertools
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pictures
+import pytest
+from sklearn.metrics import confusion_matrix
+
+from mask_lib.base import labels
+from mask_lib.plots import score_plots, style
+
+pytestmark = pytest.mark.usefixtures("closed_figures")
+
+
+def difference_rows() -> pd.DataFrame:
+    rows = [
+        (pictures.FORMULA, "best", "macro_f1", 0.10, 0.05, 0.15, True),
+        (pictures.FORMULA, "best", "accuracy", 0.30, 0.05, 0.45, True),
+        ("other", "best", "macro_f1", 0.02, -0.01, 0.05, False),
+        ("elsewhere", "best", "macro_f1", np.nan, np.nan, np.nan, False),
+    ]
+    return pd.DataFrame(rows, columns=["a", "b", "metric", "difference", "low", "high", "real"])
+
+
+def test_confusion_is_scikit_learns_by_row_with_its_counts_written(ax):
+    truth, predicted = pictures.predictions()
+    score_plots.confusion(truth, predicted, ax)
+    counts = confusion_matrix(truth, predicted, labels=range(18))
+    wanted = confusion_matrix(truth, predicted, labels=range(18), normalize="true")
+    assert np.allclose(ax.images[0].get_array(), wanted)
+    written = {tuple(map(round, text.get_position())): int(text.get_text()) for text in ax.texts}
+    assert written == {(column, row): counts[row, column] for row, column in np.argwhere(counts)}
+    assert sorted(line.get_ydata()[0] for line in ax.lines if line.get_xdata()[0] == 0) == [5.5, 11.5]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == [labels.describe(label) for label in range(18)]
+    assert ax.get_title(loc="left") == f"{(truth != predicted).sum()} mistakes in 400 photos"
+
+
+def test_confusion_without_photos_of_a_class_stays_finite(ax):
+    score_plots.confusion([0, 0], [0, 1], ax)
+    assert np.array_equal(np.asarray(ax.images[0].get_array())[:2, :2], [[0.5, 0.5], [0, 0]])
+    assert np.isfinite(ax.images[0].get_array()).all()
+
+
+def test_attribute_confusions_are_those_of_each_attribute():
+    truth, predicted = pictures.predictions()
+    figure = score_plots.attribute_confusions(truth, predicted)
+    true_parts, predicted_parts = labels.decode_all(truth), labels.decode_all(predicted)
+    for ax, name in zip(figure.axes, ("mask", "gender", "age"), strict=True):
+        wanted = confusion_matrix(true_parts[name], predicted_parts[name], normalize="true")
+        assert np.allclose(ax.images[0].get_array(), wanted)
+        right = np.mean(true_parts[name] == predicted_parts[name])
+        assert ax.get_title(loc="left") == f"{name}: {right:.1%} right"
+
+
+def test_models_stand_side_by_side_with_their_whiskers(ax):
+    scores = {pictures.FORMULA: pictures.score_intervals(), "_soup": pictures.score_intervals(0.1)}
+    score_plots.score_table(scores, ax)
+    for line, whiskers, table in zip(ax.lines, ax.collections, scores.values(), strict=True):
+        assert line.get_ydata().tolist() == table["value"].tolist()
+        ends = np.array([segment[:, 1] for segment in whiskers.get_segments()])
+        assert np.allclose(ends, table[["low", "high"]])
+    assert (ax.lines[0].get_xdata() < ax.lines[1].get_xdata()).all()
+    assert [round(place) for place in ax.lines[1].get_xdata()] == [0, 1, 2, 3, 4]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == list(scores)
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["macro F1", "accuracy", "mask", "gender", "age"]
+    pictures.draw(ax.figure)
+
+
+def test_an_interval_beside_its_value_is_drawn_too(ax):
+    table = pictures.score_intervals().assign(high=0.5, low=0.4)
+    score_plots.score_table({"small": table}, ax)
+    assert ax.lines[0].get_ydata().tolist() == table["value"].tolist()
+
+
+def test_no_models_are_refused(ax):
+    with pytest.raises(ValueError, match="no scores to draw"):
+        score_plots.score_table({}, ax)
+
+
+def test_bars_are_the_shares_of_what_was_predicted_and_lines_those_of_what_is_known(ax):
+    tables = {"first": pictures.certain([0, 0, 0, 5]), "second": pictures.certain([17, 5])}
+    score_plots.predicted_shares(tables, [0, 4, 4, 5, 17], ax)
+    for bars, wanted in zip(ax.containers, ({0: 0.75, 5: 0.25}, {17: 0.5, 5: 0.5}), strict=True):
+        assert {label: bar.get_height() for label, bar in enumerate(bars) if bar.get_height()} == wanted
+    known = {round(line[:, 0].mean()): line[0, 1] for line in ax.collections[0].get_segments() if line[0, 1]}
+    assert known == {0: 0.2, 4: 0.4, 5: 0.2, 17: 0.2}
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == [labels.describe(label) for label in range(18)]
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_the_bars_of_several_tables_stand_side_by_side_around_their_class(ax, count):
+    score_plots.predicted_shares({str(number): pictures.certain([3]) for number in range(count)}, [3], ax)
+    bars = sorted((bars[3] for bars in ax.containers), key=lambda bar: bar.get_x())
+    ends = [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in bars]
+    assert all(left[1] < right[0] for left, right in itertools.pairwise(ends))
+    assert np.mean(ends) == pytest.approx(3)
+    assert ends[0][0] > 2.5 and ends[-1][1] < 3.5
+
+
+def test_every_run_is_in_the_legend_of_predicted_shares_whatever_its_name(ax):
+    score_plots.predicted_shares({pictures.FORMULA: pictures.certain([3]), "_soup": pictures.certain([4])}, [3], ax)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [pictures.FORMULA, "_soup", "training photos"]
+    pictures.draw(ax.figure)
+
+
+@pytest.mark.parametrize("most", [0, 3, 40])
+def test_percentages_beside_predicted_shares_are_those_of_their_places(ax, most):
+    score_plots.predicted_shares({"even": pictures.certain([*range(18), *[0] * most])}, range(18), ax)
+    ax.figure.draw_without_rendering()
+    for tick, place in zip(ax.get_yticklabels(), ax.get_yticks(), strict=True):
+        assert float(tick.get_text().rstrip("%")) == pytest.approx(100 * place)
+
+
+def test_nothing_predicted_and_nothing_known_is_drawn_as_nothing(ax):
+    score_plots.predicted_shares({"empty": pictures.certain([])}, [], ax)
+    assert [bar.get_height() for bar in ax.containers[0]] == [0] * 18
+
+
+def test_the_figure_of_attributes_is_not_left_open():
+    score_plots.attribute_confusions(*pictures.predictions())
+    assert plt.get_fignums() == []
+
+
+def test_a_real_difference_has_another_colour_than_one_that_may_be_chance(ax):
+    score_plots.differences(difference_rows(), ax)
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == [f"best over {pictures.FORMULA}", "best over other"]
+    dots = [line for line in ax.lines if line.get_marker() == "o"]
+    assert [dot.get_xdata()[0] for dot in dots] == [0.10, 0.02]
+    assert [dot.get_color() for dot in dots] == [style.BLUE, style.GREY]
+    spans = [collection.get_segments()[0][:, 0].tolist() for collection in ax.collections]
+    assert spans == [[0.05, 0.15], [-0.01, 0.05]]
+    assert ax.get_title(loc="left") == "1 of 2 differences beyond chance"
+    assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the first row at the top
+    pictures.draw(ax.figure)
+
+
+def test_another_metric_is_drawn_when_asked_for(ax):
+    score_plots.differences(difference_rows(), ax, metric="accuracy")
+    assert pictures.texts(ax) == ["+0.300"]
+
+
+def test_one_run_alone_has_no_differences_to_draw(ax):
+    score_plots.differences(difference_rows()[:0], ax)
+    assert pictures.texts(ax) == ["no two runs to compare"]

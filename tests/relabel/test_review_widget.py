@@ -1,0 +1,558 @@
+"""The screen of label cleaning in real pages of JupyterLab and Notebook 7, judged by the log on the disk."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import random
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import jupyter_pages
+import numpy as np
+import pandas as pd
+import pytest
+from browser import require_chromium
+from jupyter_pages import LONGEST, until
+from playwright.sync_api import Browser, Page, sync_playwright
+from sitters import face_of
+from tiny_project import write_notebook
+
+from mask_lib.base import files, labels
+from mask_lib.base.labels import Gender
+from mask_lib.data import layout
+from mask_lib.relabel import decision_log, session
+from mask_lib.relabel.widget import ReviewWidget, known_moves
+from mask_lib.sample import people, portrait
+
+PEOPLE = [
+    ("000001_female_Asian_24", 24),
+    ("000002_male_Asian_47", 47),
+    ("000003_female_Asian_60", 60),
+    ("000004_female_Asian_19", 19),
+    ("000005_female_Asian_28", 28),
+    ("000006_female_Asian_22", 22),
+    ("000007_female_Asian_26", 26),
+]
+HOSTILE = "<img src=x onerror=window.hacked=1>.jpg"
+SOURCE = """
+import os
+from pathlib import Path
+from mask_lib import decisions, photos, review, review_widget
+import pandas as pd
+Path("kernel.pid").write_text(str(os.getpid()))
+log = decisions.DecisionLog("review/decisions.ann.jsonl", "ann")
+suspects = pd.read_csv("suspects.csv") if Path("suspects.csv").exists() else None
+state = review.Review(photos.read_photos("photos.csv"), log, {data!r}, suspects)
+review_widget.ReviewWidget(state, mode={mode!r})
+"""
+LOOK = """() => {
+    const root = document.querySelector('.label-review-root');
+    const find = (name) => root.querySelector(`.label-review-${name}`);
+    const entries = [...root.querySelectorAll('.label-review-recent li')];
+    return {
+        path: find('stage').dataset.path,
+        title: find('title').textContent,
+        pending: find('pending').hidden ? '' : find('pending').textContent,
+        notice: find('notice').hidden ? '' : find('notice').textContent,
+        message: find('message').textContent,
+        kept: entries.filter((one) => one.dataset.id).map((one) => one.dataset.id),
+        open: entries.filter((one) => !one.dataset.id).length,
+        focused: document.activeElement === root,
+        photos: [...root.querySelectorAll('.label-review-page img')].length,
+        wrong: [...root.querySelectorAll('.label-review-page .label-review-wrong')].map((one) => one.dataset.path),
+    };
+}"""
+WIDTHS = """() => {
+    const root = document.querySelector('.label-review-root');
+    return [root.scrollWidth, root.clientWidth];
+}"""
+HEIGHTS = """() => ['views', 'side'].map(
+    (name) => document.querySelector(`.label-review-${name}`).getBoundingClientRect().height
+)"""
+COLLECT = """() => {
+    window.acknowledged = new Set();
+    const recent = document.querySelector('.label-review-recent');
+    const note = () => recent.querySelectorAll('[data-id]').forEach((one) => window.acknowledged.add(one.dataset.id));
+    new MutationObserver(note).observe(recent, { childList: true });
+}"""
+KERNEL_IS_BACK = f"""() => {{
+    const kernel = {jupyter_pages.NOTEBOOK}.sessionContext.session?.kernel;
+    return kernel && kernel.status === 'idle' && kernel.connectionStatus === 'connected';
+}}"""
+
+
+@dataclasses.dataclass
+class Desk:
+    """A notebook with the screen in it, in a page of its own."""
+
+    kind: str
+    address: str
+    folder: Path
+    data: Path
+    page: Page
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "review" / "decisions.ann.jsonl"
+
+    def lines(self) -> list[dict]:
+        """The decisions on the disk."""
+        return [json.loads(line) for line in self.log.read_bytes().splitlines()]
+
+    def state(self) -> dict[str, dict]:
+        """What the decisions on the disk come to: path -> field -> value."""
+        return decision_log.replay(self.lines())
+
+    def begin(self, photos: pd.DataFrame, mode: str = "inspect", suspects: pd.DataFrame | None = None) -> None:
+        """Write a notebook about these photos, open it, run it, and wait for its screen."""
+        files.write_csv(photos, self.folder / "photos.csv")
+        if suspects is not None:
+            files.write_csv(suspects, self.folder / "suspects.csv")
+        write_notebook(self.folder / "cleaning.ipynb", SOURCE.format(data=str(self.data), mode=mode), "1 + 1")
+        self.open(self.page)
+        jupyter_pages.run_all(self.page)
+        self.await_screen()
+
+    def open(self, page: Page) -> None:
+        jupyter_pages.open_notebook(page, self.address, self.kind, f"{self.folder.name}/cleaning.ipynb")
+
+    def await_screen(self) -> None:
+        """Wait for a photo, or a page of them, and give the screen the keys by a click."""
+        self.page.wait_for_selector(".label-review-stage[data-path$='.jpg'], .label-review-page img", timeout=LONGEST)
+        self.page.locator(".label-review-title").click()
+
+    def look(self) -> dict:
+        return self.page.evaluate(LOOK)
+
+    def press(self, *keys: str) -> None:
+        for key in keys:
+            self.page.keyboard.press(key)
+
+    def shows(self, path: str) -> None:
+        """Wait until a photo is in view."""
+        until(lambda: self.look()["path"] == path, f"{path} is in view, not {self.look()}", 15)
+
+    def settles(self) -> None:
+        """Wait until everything sent was answered."""
+        until(lambda: not self.look()["open"], "all is acknowledged", 15)
+
+    def kernel(self) -> int:
+        return int((self.folder / "kernel.pid").read_text() or 0)  # empty while it is being written
+
+    def rerun(self) -> None:
+        """Wait for the server to start a new kernel, and run the cells again in it."""
+        self.page.locator(".jp-Dialog button.jp-mod-accept").click(timeout=LONGEST)  # it tells of the restart
+        self.page.wait_for_function(KERNEL_IS_BACK, timeout=LONGEST)
+        before = self.kernel()
+        jupyter_pages.run_all(self.page)
+        until(lambda: self.kernel() not in (0, before), "the cells run in a new kernel")
+        self.await_screen()
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=require_chromium(), args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def painted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame]:
+    """A data folder with people of seven photos each, four of one group, and its photo table."""
+    data, rows = tmp_path_factory.mktemp("data"), []
+    for number, (person, years) in enumerate(PEOPLE):
+        gender = Gender.FEMALE if "female" in person else Gender.MALE
+        for place, (kind, mask) in enumerate(layout.KINDS.items()):
+            path = f"{person}/{kind}.jpg"
+            shot = people.invent_shot(np.random.default_rng([number, place]), mask)
+            (data / "train/images" / person).mkdir(parents=True, exist_ok=True)
+            portrait.portrait(face_of(number + 3, years, gender), shot).save(data / "train/images" / path, quality=88)
+            label = labels.encode(mask, gender, labels.age_group(years))
+            words = [labels.key_of(mask), labels.key_of(gender)]
+            rows.append([path, person, *words, years, label, "train"])
+    return data, pd.DataFrame(rows, columns=layout.PHOTO_COLUMNS)
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[str, Path]]]:
+    """Per kind of page the address and the folder of a running server."""
+    roots = {kind: tmp_path_factory.mktemp(kind) for kind in jupyter_pages.MODULES}
+    with contextlib.ExitStack() as stack:
+        yield {kind: (stack.enter_context(jupyter_pages.serving(kind, root)), root) for kind, root in roots.items()}
+
+
+@pytest.fixture
+def desk(request: pytest.FixtureRequest, chromium: Browser, servers, painted) -> Iterator[Desk]:
+    """An empty desk in JupyterLab, or in the kind of page that the test is given as parameter."""
+    kind = getattr(request, "param", "lab")
+    address, root = servers[kind]
+    folder = root / f"desk{len(list(root.glob('desk*')))}"
+    folder.mkdir()
+    page = chromium.new_page(viewport={"width": 1200, "height": 900})
+    yield Desk(kind, address, folder, painted[0], page)
+    page.evaluate(f"() => {jupyter_pages.NOTEBOOK}?.sessionContext.shutdown()")
+    page.context.close()
+
+
+@pytest.fixture
+def photos(painted) -> pd.DataFrame:
+    return painted[1]
+
+
+both = pytest.mark.parametrize("desk", ["lab", "notebook"], indirect=True)
+browser = pytest.mark.browser
+
+
+@browser
+@both
+def test_the_three_passes_need_nothing_but_keys_and_leave_the_notebook_alone(desk: Desk, photos: pd.DataFrame):
+    first, second, third, fourth, fifth = paths = list(photos["path"][:5])
+    desk.begin(photos[:5])
+    before = jupyter_pages.cells(desk.page)
+
+    desk.press("1", "2", "1", "Space", "1", "u")
+    desk.shows(fifth)
+    desk.press("d", "d", "b", "x", "Enter", "y", "c", "v", "1")
+    desk.settles()
+    marks = dict(zip(paths, ["wrong", "right", "wrong", "right", "wrong"], strict=True))
+    assert {path: fields["mark"] for path, fields in desk.state().items()} == marks
+
+    desk.press("Shift+Digit3")
+    desk.shows(first)
+    desk.press("Enter", "n", "x")
+    desk.settles()
+    verdicts = {path: fields.get("verdict") for path, fields in desk.state().items()}
+    assert verdicts == {first: "confirmed", second: None, third: None, fourth: None, fifth: "drop"}
+    assert desk.state()[third]["mark"] == "right"
+
+    desk.press("Shift+Digit4")
+    desk.shows(first)
+    desk.press("1")
+    until(lambda: desk.look()["pending"] == "1_", "the first digit waits for the second")
+    desk.press("3")
+    desk.settles()
+    until(lambda: desk.state()[first].get("label") == 13, "the class is on the disk")
+    assert jupyter_pages.cells(desk.page) == before
+    assert desk.look()["focused"]
+
+
+@browser
+@both
+def test_a_reloaded_page_goes_on_where_it_was(desk: Desk, photos: pd.DataFrame):
+    desk.begin(photos[:5])
+    desk.press("1", "2")
+    desk.settles()
+    jupyter_pages.save(desk.page)
+    desk.page.reload()
+    desk.page.wait_for_function(jupyter_pages.IS_READY, timeout=LONGEST)
+    desk.await_screen()
+    assert desk.look()["path"] == photos["path"][2]
+    assert len(desk.look()["kept"]) == 2
+    desk.press("1", "Backspace", "Backspace", "Backspace")
+    desk.shows(photos["path"][0])
+    desk.settles()
+    assert not any(desk.state().values())
+
+
+@browser
+@both
+def test_a_killed_kernel_is_told_of_and_its_successor_has_the_same_state(desk: Desk, photos: pd.DataFrame):
+    desk.begin(photos[:6])
+    desk.press("1", "2", "1")
+    desk.settles()
+    kept, state = desk.look()["kept"], desk.state()
+    os.kill(desk.kernel(), signal.SIGKILL)
+    desk.press("1")
+    until(lambda: desk.look()["notice"], "the dead kernel is told of")
+    desk.press("1", "2")
+    assert desk.state() == state
+    desk.rerun()
+    assert desk.look()["notice"] == ""
+    assert desk.look()["kept"] == kept
+    assert desk.look()["path"] == photos["path"][3]
+    assert desk.state() == state
+
+
+@browser
+def test_no_acknowledged_decision_is_lost_when_the_kernel_is_killed_while_keys_fly(desk: Desk, painted):
+    data, photos = painted
+    many = pd.concat([photos[:1]] * 400, ignore_index=True).assign(path=[f"many/{n:03d}.jpg" for n in range(400)])
+    content = (data / "train/images" / photos["path"][0]).read_bytes()
+    (data / "train/images/many").mkdir()
+    for path in many["path"]:
+        (data / "train/images" / path).write_bytes(content)
+    desk.begin(many)
+    pause = random.Random(5)
+    for _ in range(3):
+        desk.page.evaluate(COLLECT)
+        desk.press("1")
+        desk.settles()
+        killer = threading.Timer(pause.uniform(0.3, 1.5), os.kill, (desk.kernel(), signal.SIGKILL))
+        killer.start()
+        desk.press(*("12" * 50))
+        killer.join()
+        until(lambda: desk.look()["notice"], "the dead kernel is told of")
+        acknowledged = desk.page.evaluate("() => [...window.acknowledged]")
+        on_disk = decision_log.DecisionLog(desk.log, "ann").decisions
+        assert acknowledged
+        assert set(acknowledged) <= {decision["id"] for decision in on_disk}
+        desk.rerun()
+        assert desk.look()["kept"] == [decision["id"] for decision in reversed(on_disk)][:10]
+
+
+@browser
+def test_a_silent_kernel_takes_no_decisions_and_goes_on_by_itself_when_it_answers(desk: Desk, photos: pd.DataFrame):
+    desk.begin(photos[:6])
+    os.kill(desk.kernel(), signal.SIGSTOP)
+    try:
+        desk.press("1")
+        desk.shows(photos["path"][1])  # shown at once, not yet acknowledged
+        assert desk.look()["open"] == 1
+        until(lambda: "No answer" in desk.look()["notice"], "the silence is told of", 10)
+        desk.press("1", "1")
+    finally:
+        os.kill(desk.kernel(), signal.SIGCONT)
+    until(lambda: desk.look()["notice"] == "", "the kernel answers")
+    desk.press("2")
+    desk.settles()
+    assert [(line["path"], line["new"]) for line in desk.lines()] == [
+        (photos["path"][0], "wrong"),
+        (photos["path"][1], "right"),
+    ]
+
+
+@browser
+def test_a_stale_tab_is_told_so_and_writes_nothing_until_it_has_read_the_state(desk: Desk, photos: pd.DataFrame):
+    desk.begin(photos[:6])
+    elsewhere = session.Review(photos[:6], decision_log.DecisionLog(desk.log, "ann"), desk.data)
+    elsewhere.press("2", photos["path"][0], 1)
+    desk.press("1")
+    until(lambda: desk.look()["notice"], "the stale screen is told of")
+    desk.press("1", "1")
+    assert len(desk.lines()) == 1
+    save_picture(desk, "stale")
+    desk.press("r")
+    until(lambda: desk.look()["notice"] == "", "the state was read again")
+    desk.shows(photos["path"][1])
+    desk.press("1")
+    desk.settles()
+    assert desk.state()[photos["path"][0]] == {"mark": "right"}
+    assert desk.state()[photos["path"][1]] == {"mark": "wrong"}
+
+
+@browser
+def test_two_tabs_on_one_kernel_show_the_same_photo(desk: Desk, photos: pd.DataFrame):
+    desk.begin(photos[:6])
+    jupyter_pages.save(desk.page)
+    other = Desk(desk.kind, desk.address, desk.folder, desk.data, desk.page.context.browser.new_page())
+    other.open(other.page)
+    other.await_screen()
+    desk.page.bring_to_front()
+    desk.press("1", "2")
+    desk.settles()
+    other.page.bring_to_front()
+    other.shows(photos["path"][2])
+    other.press("1")
+    other.settles()
+    desk.page.bring_to_front()
+    desk.shows(photos["path"][3])
+    assert [line["path"] for line in desk.lines()] == list(photos["path"][:3])
+    other.page.context.close()
+
+
+@browser
+def test_a_hostile_file_name_is_shown_as_text(desk: Desk, photos: pd.DataFrame):
+    folder = desk.data / "train/images" / photos["person"][0]
+    (folder / HOSTILE).write_bytes((folder / "normal.jpg").read_bytes())
+    hostile = photos[:1].assign(path=f"{photos['person'][0]}/{HOSTILE}")
+    why = {"field": "label", "current": 1, "suggested": 2, "score": 0.9, "why": "<script>window.hacked=2</script>"}
+    desk.begin(pd.concat([hostile, photos[:3]]), suspects=hostile[["path"]].assign(**why))
+    assert HOSTILE in desk.page.locator(".label-review-path").inner_text()
+    desk.press("1", "Shift+Digit5")
+    until(lambda: "Suspects" in desk.look()["title"], "the suspects are shown")
+    assert "<script>" in desk.page.locator(".label-review-reason").inner_text()
+    desk.press("?")
+    assert desk.page.evaluate("() => window.hacked") is None
+    assert HOSTILE in desk.lines()[0]["path"]
+
+
+@browser
+def test_the_grid_marks_single_photos_and_takes_the_rest_of_the_page_as_right(desk: Desk, photos: pd.DataFrame):
+    of_class = photos[:5]  # of one class
+    desk.begin(of_class)
+    desk.press("Shift+Digit2")
+    until(lambda: desk.look()["photos"] == len(of_class), "all photos of the class are on the page")
+    desk.press("ArrowRight", "1")
+    until(lambda: desk.look()["wrong"] == [of_class["path"].iloc[1]], "the marked photo has its frame")
+    desk.press("Enter")
+    until(lambda: len(desk.state()) == len(of_class), "the page is decided")
+    marks = [desk.state()[path]["mark"] for path in of_class["path"]]
+    assert marks == ["right", "wrong", *["right"] * (len(of_class) - 2)]
+
+
+@browser
+def test_only_plain_keys_count_and_only_once(desk: Desk, photos: pd.DataFrame):
+    desk.begin(photos[:6])
+    desk.press("Control+1", "Alt+1", "Meta+1", "Shift+Enter")
+    for _ in range(4):
+        desk.page.keyboard.down("1")  # from the second on, the browser takes it for a key held down
+    desk.page.keyboard.up("1")
+    desk.settles()
+    until(lambda: desk.log.exists() and desk.lines(), "the key is on the disk")
+    desk.press("Tab")
+    assert not desk.look()["focused"]
+    desk.press("Shift+Tab")
+    desk.press("2")
+    desk.shows(photos["path"][2])
+    desk.settles()
+    assert [line["new"] for line in desk.lines()] == ["wrong", "right"]
+
+
+@browser
+def test_the_screen_asks_for_a_click_only_while_it_has_no_keys(desk: Desk, photos: pd.DataFrame):
+    desk.begin(photos[:3])
+    hint = desk.page.locator(".label-review-wake")
+    assert not hint.is_visible()
+    desk.page.locator(".jp-Cell").first.click()
+    assert hint.is_visible()
+    hint.click()
+    assert not hint.is_visible()
+    assert desk.look()["focused"]
+
+
+@browser
+def test_a_saved_notebook_holds_neither_photos_nor_decisions(desk: Desk, photos: pd.DataFrame):
+    desk.begin(photos[:6])
+    desk.press("1", "2")
+    desk.settles()
+    jupyter_pages.save(desk.page)
+    notebook = (desk.folder / "cleaning.ipynb").read_text()
+    assert len(notebook) < 100_000
+    assert photos["path"][0] not in notebook
+
+
+@browser
+def test_a_photo_that_cannot_be_read_is_named_and_can_be_passed(desk: Desk, photos: pd.DataFrame):
+    missing = photos[:1].assign(path=f"{photos['person'][0]}/gone.jpg")
+    desk.begin(pd.concat([photos[:1], missing, photos[1:3]]))
+    desk.press("2")
+    until(lambda: "cannot be read" in desk.page.locator(".label-review-fit").inner_text(), "the loss is told of")
+    desk.press("ArrowRight")
+    desk.shows(photos["path"][1])
+
+
+@browser
+def test_every_mode_has_its_screen_by_day_and_by_night_wide_and_narrow(desk: Desk, photos: pd.DataFrame):
+    wrong = photos[photos["person"] == PEOPLE[1][0]]
+    suspects = wrong[["path"]].assign(
+        field="gender", current=wrong["label"], suggested=wrong["label"] + 3, score=0.93,
+        why="the label says male, but this person's seven photos look female with 93%",
+    )  # fmt: skip
+    desk.begin(photos, suspects=suspects)
+    desk.page.evaluate("() => window.jupyterapp.commands.execute('application:toggle-left-area')")
+    desk.page.set_viewport_size({"width": 1200, "height": 1000})
+    desk.press("1", "2", "2", "1", "2", "f", "2", "1")
+    desk.settles()
+    for number, mode in enumerate(session.Review.MODES, 1):
+        desk.press(f"Shift+Digit{number}")
+        until(lambda mode=mode: mode.lower() in desk.look()["title"].lower(), f"{mode} is shown")
+        if mode == "grid":
+            desk.press(".", ".")  # from the class of the photo last in view to the one with most photos
+            until(lambda: desk.look()["photos"] == 20, "the page is full")
+            desk.press("ArrowRight", "1", *["ArrowDown"] * 2, "1", "ArrowRight")
+            desk.settles()
+        if mode == "review":
+            desk.press("Enter", "Enter")
+            desk.settles()
+        if mode == "relabel":
+            desk.press("1")
+            until(lambda: desk.look()["pending"], "a digit waits")
+            typed = desk.page.locator(".label-review-classes .label-review-typed").all_inner_texts()
+            assert typed == ["01", *map(str, range(10, 18))]
+        save_picture(desk, mode)
+        views, side = desk.page.evaluate(HEIGHTS)
+        assert side <= views, f"{mode}: what stands beside the photo is taller than it"
+        desk.press("Escape")
+    desk.press("?")
+    save_picture(desk, "keys")
+    desk.press("?")
+    desk.page.evaluate("() => window.jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})")
+    desk.page.wait_for_selector("body[data-jp-theme-light='false']", state="attached")
+    save_picture(desk, "suspects_dark")
+    desk.page.set_viewport_size({"width": 800, "height": 1100})
+    save_picture(desk, "suspects_narrow")
+    widths = desk.page.evaluate(WIDTHS)
+    assert widths[0] <= widths[1]
+
+
+def save_picture(desk: Desk, name: str) -> None:
+    """The screen alone as a picture, where `MASK_LIB_SCREENSHOTS` names a folder for it."""
+    if folder := os.environ.get("MASK_LIB_SCREENSHOTS"):
+        desk.page.wait_for_timeout(500)  # for pictures to be drawn
+        desk.page.locator(".label-review-root").screenshot(path=Path(folder, f"review_{name}.png"))
+
+
+class Stub:
+    """A review whose disk is full."""
+
+    def start(self, mode: str, **options: object) -> dict:
+        return {"mode": mode, "version": 0}
+
+    def press(self, key: str, path: str, sequence: int) -> dict:
+        raise OSError("disk full")
+
+    def photo_bytes(self, path: str) -> tuple[bytes, str]:
+        if path != "a.jpg":
+            raise KeyError(path)
+        return b"bytes", "image/jpeg"
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict, list | None]]:
+    """What widgets send, in order."""
+    found: list[tuple[dict, list | None]] = []
+    monkeypatch.setattr(ReviewWidget, "send", lambda self, content, buffers=None: found.append((content, buffers)))
+    return found
+
+
+def test_an_error_is_answered_as_a_refusal_that_says_what_went_wrong(sent: list):
+    widget = ReviewWidget(Stub())
+    widget.receive(widget, {"type": "press", "view": "v", "sequence": 7, "path": "a.jpg", "key": "1"}, [])
+    [(answer, _)] = sent
+    assert answer["accepted"] is False and answer["sequence"] == 7 and answer["view"] == "v"
+    assert "disk full" in answer["message"]
+
+
+def test_photos_travel_as_buffers_and_unknown_ones_as_a_reason(sent: list):
+    widget = ReviewWidget(Stub())
+    widget.receive(widget, {"type": "photos", "paths": ["a.jpg", "../secret"]}, [])
+    assert sent[0] == ({"type": "photo", "path": "a.jpg", "mime": "image/jpeg"}, [b"bytes"])
+    assert sent[1][0]["path"] == "../secret" and "cannot be read" in sent[1][0]["error"] and sent[1][1] is None
+
+
+@pytest.mark.parametrize(
+    ("mode", "pending", "scope", "foreseen", "unforeseen"),
+    [
+        ("inspect", "", "photo", {"1": 1, "2": 1, " ": 1, "s": 1, "ArrowRight": 1, "ArrowLeft": -1}, "fuz"),
+        ("review", "", "photo", {"Enter": 1, "y": 1, "n": 1, "x": 1}, "u"),
+        ("relabel", "", "photo", {"2": 1, "9": 1, "x": 1}, ["0", "1", "q", "P", "S", "Enter"]),
+        ("relabel", "1_", "photo", {}, "13x"),
+        ("suspects", "", "photo", {"Enter": 1, "n": 1}, "1P"),
+        ("suspects", "", "person", {"ArrowLeft": -1}, ["Enter", "n", "2"]),
+        ("grid", "", "photo", {}, ["1", "Enter", "ArrowRight"]),
+    ],
+)
+def test_only_keys_whose_outcome_is_certain_are_foreseen(mode, pending, scope, foreseen, unforeseen):
+    moves = known_moves({"mode": mode, "pending": pending, "scope": scope})
+    assert moves.items() >= foreseen.items()
+    assert not moves.keys() & set(unforeseen)
+
+
+def test_nothing_of_the_state_is_a_trait_that_a_notebook_would_save():
+    widget = ReviewWidget(Stub())
+    own = {name for name in widget.get_state() if not name.startswith("_")}
+    assert own == {"layout", "tabbable", "tooltip"}

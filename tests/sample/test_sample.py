@@ -1,0 +1,237 @@
+"""The painted sample: its layout, when it is painted anew, what it refuses, and how answers to it are scored."""
+
+import fcntl
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from mask_lib.base import files, labels
+from mask_lib.sample import faults, paint, portrait
+
+SMALL = {"people": 12, "eval_people": 6, "width": 64, "height": 64}
+PLAIN = {"people": 6, "eval_people": 6, "width": 64, "height": 64, "faults": False, "workers": 1}
+
+
+@pytest.fixture(scope="module")
+def painted(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("painted") / "sample"
+    paint.paint(out, **SMALL, workers=1)
+    return out
+
+
+@pytest.fixture(scope="module")
+def truth(painted) -> dict:
+    return paint.read_truth(painted)
+
+
+@pytest.fixture
+def quick(monkeypatch) -> None:
+    """Portraits of one colour, for tests that look at files and not at faces."""
+    monkeypatch.setattr(
+        portrait, "portrait", lambda face, shot, *size: Image.new("RGB", size, tuple(np.array(face.wall).astype(int)))
+    )
+
+
+def digests(folder: Path) -> dict[str, str]:
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
+
+
+def test_the_layout_is_the_official_one(painted, truth):
+    rows = pd.read_csv(painted / "train" / "train.csv", dtype={"id": str})
+    assert list(rows.columns) == ["id", "gender", "race", "age", "path"]
+    assert rows["id"].str.fullmatch(r"\d{6}").all()
+    assert list(rows["id"]) == sorted(rows["id"])
+    info = pd.read_csv(painted / "eval" / "info.csv")
+    assert list(info.columns) == ["ImageID", "ans"]
+    assert (info["ans"] == 0).all()
+    assert info["ImageID"].str.fullmatch(r"[0-9a-f]{40}\.jpg").all()
+    assert set(info["ImageID"]) == set(truth["eval"]) == {p.name for p in (painted / "eval" / "images").iterdir()}
+    assert list(info["ImageID"]) != sorted(info["ImageID"])
+
+
+def test_every_photo_the_truth_names_is_a_readable_photo_of_the_size_asked_for(painted, truth):
+    copies = {f"{twin['folder']}/{name}" for twin in truth["faults"]["duplicate_people"] for name in twin["changes"]}
+    for path in truth["photos"]:
+        with Image.open(painted / "train" / "images" / path) as photo:
+            photo.load()
+            assert photo.format == ("PNG" if path.endswith(".png") else "JPEG")
+            assert path in copies or photo.size == (64, 64)
+
+
+def test_the_same_arguments_give_the_same_bytes_whatever_the_number_of_workers(painted, tmp_path):
+    paint.paint(tmp_path / "again", **SMALL, workers=2)
+    assert digests(tmp_path / "again") == digests(painted)
+
+
+@pytest.mark.usefixtures("quick")
+def test_another_seed_gives_other_people(tmp_path):
+    first, second = (paint.paint(tmp_path / str(seed), **PLAIN, seed=seed) for seed in (0, 1))
+    assert set(first["eval"]).isdisjoint(second["eval"])
+    assert first["faults"] == second["faults"] == {}
+    assert all(fact["label"] == fact["given"] for fact in first["photos"].values())
+
+
+def test_painting_the_same_again_changes_nothing_and_says_so(painted, capsys):
+    before = {path: path.stat().st_mtime_ns for path in painted.rglob("*")}
+    paint.paint(painted, **SMALL)
+    assert "already painted" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in painted.rglob("*")} == before
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_sample_with_other_arguments_is_replaced_whole(tmp_path):
+    out = tmp_path / "sample"
+    paint.paint(out, **PLAIN)
+    old = digests(out)
+    paint.paint(out, **PLAIN | {"seed": 5})
+    assert not {name for name in old if "images" in name} & set(digests(out))
+    assert {path.name for path in tmp_path.iterdir()} == {"sample", ".sample.lock"}
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_a_killed_painting_left_is_removed_by_the_next_one_and_nothing_else_is(tmp_path):
+    left = tmp_path / ".sample.0123abcd.tmp"
+    others = [tmp_path / name for name in (".sample.v2.0123abcd.tmp", ".other.0123abcd.tmp", ".sample.notes.tmp")]
+    for folder in (left, *others):
+        (folder / "new" / "train").mkdir(parents=True)
+    paint.paint(tmp_path / "sample", **PLAIN)
+    assert not left.exists()
+    assert all((folder / "new" / "train").is_dir() for folder in others)
+
+
+def test_the_folder_painted_in_is_one_that_the_next_painting_would_know_as_left_behind(tmp_path, monkeypatch):
+    there = []
+
+    def killed(root, *_):
+        there.append(root.is_dir())
+        paint.remove_leftovers(tmp_path / "sample")
+        there.append(root.exists())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(paint, "build", killed)
+    with pytest.raises(KeyboardInterrupt):
+        paint.paint(tmp_path / "sample", **PLAIN)
+    assert there == [True, False]
+
+
+@pytest.mark.usefixtures("quick")
+def test_nobody_else_paints_the_same_folder_meanwhile(tmp_path, monkeypatch):
+    build = paint.build
+
+    def build_while_another_tries(*arguments):
+        with (tmp_path / ".sample.lock").open() as handle, pytest.raises(BlockingIOError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return build(*arguments)
+
+    monkeypatch.setattr(paint, "build", build_while_another_tries)
+    assert paint.paint(tmp_path / "sample", **PLAIN)["photos"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_who_waited_for_another_painting_takes_what_it_painted(tmp_path, monkeypatch):
+    class LockHeldByAnother(paint.FileLock):
+        def __enter__(self):
+            arguments = {"painting": paint.PAINTING, **PLAIN, "seed": 0}
+            arguments.pop("workers")
+            paint.paint_anew(tmp_path / "sample", arguments, 1)
+            monkeypatch.setattr(paint, "paint_anew", None)
+            return super().__enter__()
+
+    monkeypatch.setattr(paint, "FileLock", LockHeldByAnother)
+    assert paint.paint(tmp_path / "sample", **PLAIN) == paint.read_truth(tmp_path / "sample")
+
+
+@pytest.mark.parametrize("names", [["holiday.jpg"], ["truth.json", "train", "holiday.jpg"], ["train"], ["truth.json"]])
+def test_a_folder_that_holds_anything_else_is_refused_and_left_alone(tmp_path, names):
+    for name in names:
+        (tmp_path / name).write_text("{}")
+    before = digests(tmp_path)
+    with pytest.raises(FileExistsError, match="was not painted by this program"):
+        paint.paint(tmp_path, **SMALL, workers=1)
+    assert digests(tmp_path) == before
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_sample_of_an_older_painting_is_painted_anew(tmp_path):
+    out = tmp_path / "sample"
+    truth = paint.paint(out, **PLAIN)
+    older = truth | {"arguments": truth["arguments"] | {"painting": paint.PAINTING - 1}}
+    (out / "truth.json").write_text(json.dumps(older))
+    assert paint.paint(out, **PLAIN) == truth == paint.read_truth(out)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_painting_that_fails_leaves_nothing_but_its_lock(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(faults, "plant", fail)
+    with pytest.raises(OSError, match="disk full"):
+        paint.paint(tmp_path / "sample", **SMALL, workers=1)
+    assert [path.name for path in tmp_path.iterdir()] == [".sample.lock"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"people": 11}, "people=11"), ({"eval_people": 5}, "eval_people=5"), ({"width": 8}, "width=8")],
+)
+def test_impossible_arguments_are_refused_by_name(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        paint.paint(tmp_path / "sample", **SMALL | changes)
+    assert not any(tmp_path.iterdir())
+
+
+def submission_of(truth: dict, change=lambda label: label) -> pd.DataFrame:
+    names = sorted(truth["eval"], reverse=True)
+    return pd.DataFrame({"ImageID": names, "ans": [change(truth["eval"][name]["label"]) for name in names]})
+
+
+def test_the_truth_itself_scores_one_and_a_wrong_gender_costs_only_gender(painted, truth, tmp_path):
+    right = files.write_csv(submission_of(truth), tmp_path / "right.csv")
+    assert paint.score_submission(painted, right) == dict.fromkeys(
+        ("macro_f1", "accuracy", "mask", "gender", "age"), 1.0
+    )
+
+    def other_gender(label: int) -> int:
+        mask, gender, age = labels.decode(label)
+        return labels.encode(mask, 1 - gender, age)
+
+    scores = paint.score_submission(
+        painted, files.write_csv(submission_of(truth, other_gender), tmp_path / "wrong.csv")
+    )
+    assert scores == {"macro_f1": 0.0, "accuracy": 0.0, "mask": 1.0, "gender": 0.0, "age": 1.0}
+
+
+def test_a_submission_that_lacks_photos_or_doubles_them_is_refused(painted, truth, tmp_path):
+    answers = submission_of(truth)
+    for table in (answers[1:], pd.concat((answers[1:], answers[1:2])), answers.rename(columns={"ans": "label"})):
+        with pytest.raises(ValueError, match=r"odd\.csv"):
+            paint.score_submission(painted, files.write_csv(table, tmp_path / "odd.csv"))
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_command_line_paints_scores_and_draws_a_sheet_and_its_paths_count_from_the_project(
+    tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setattr(files, "PROJECT", tmp_path)
+    small = ["--people=6", "--eval-people=6", "--width=64", "--height=64", "--no-faults", "--workers=1"]
+    assert paint.main(["data/sample", *small]) == 0
+    assert "data/sample: 42 photos to learn from,\n42 to answer;" in capsys.readouterr().out
+    truth = paint.read_truth(tmp_path / "data" / "sample")
+    files.write_csv(submission_of(truth), tmp_path / "submission.csv")
+    assert paint.main(["score", "data/sample", "submission.csv"]) == 0
+    assert "macro_f1   1.0000" in capsys.readouterr().out
+    assert paint.main(["sheet", "data/sample", "outputs/sheet.png", "--rows=4"]) == 0
+    assert capsys.readouterr().out == "outputs/sheet.png\n"
+    with Image.open(tmp_path / "outputs" / "sheet.png") as sheet:
+        assert sheet.size == (7 * 160, 4 * 160)
+    assert paint.main(["score", "elsewhere", "submission.csv"]) == 1
+    assert "truth.json is not there" in capsys.readouterr().err

@@ -1,0 +1,274 @@
+"""Heat maps lie where they must on networks built so that the answer is known, and on timm's they keep to the rules."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import timm
+import torch
+import toys
+from matplotlib.figure import Figure
+from torch import nn
+
+from mask_lib.base import files, scores
+from mask_lib.data import store
+from mask_lib.models import build, devices, predict
+from mask_lib.models.checkpoint import read_checkpoint
+from mask_lib.training import explain, run_folder, runs
+
+SIDE = 32  # pixels
+PLAIN = build.Preprocessing(SIDE, SIDE, "stretch", (0.0,) * 3, (1.0,) * 3)
+HALVES = {"top": np.s_[: SIDE // 2], "bottom": np.s_[SIDE // 2 :]}
+SIDES = {"left": np.s_[: SIDE // 2], "right": np.s_[SIDE // 2 :]}
+
+
+@pytest.fixture(autouse=True)
+def closed_figures():
+    yield
+    plt.close("all")
+
+
+class Blind(nn.Module):
+    """Sees one corner of a photo alone: everywhere else its last maps are 0."""
+
+    def __init__(self, rows: slice, columns: slice):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 6, 3, padding=1)
+        self.corner = Corner(rows, columns)
+        self.last = nn.Linear(6, 18)
+
+    def forward(self, photos: torch.Tensor) -> torch.Tensor:
+        return self.last(self.corner(self.conv(photos).relu()).mean((2, 3)))
+
+    def get_classifier(self) -> nn.Module:
+        return self.last
+
+
+class Corner(nn.Module):
+    def __init__(self, rows: slice, columns: slice):
+        super().__init__()
+        self.rows, self.columns = rows, columns
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        seen = torch.zeros_like(maps)
+        seen[:, :, self.rows, self.columns] = 1
+        return maps * seen
+
+
+def colours() -> nn.Sequential:
+    """A network whose classes 0, 1 and 2 are how much red, green and blue there is."""
+    network = nn.Sequential(nn.Conv2d(3, 3, 1, bias=False), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    network[0].weight.data = torch.eye(3).view(3, 3, 1, 1)
+    return network
+
+
+def mass(maps: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
+    """The share of each map that lies in a part of the photo."""
+    return maps[:, rows, columns].sum(axis=(1, 2)) / maps.sum(axis=(1, 2))
+
+
+def noise(count: int, shape: tuple[int, ...] = (SIDE, SIDE, 3)) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, *shape), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("rows", HALVES)
+@pytest.mark.parametrize("columns", SIDES)
+def test_of_a_network_that_sees_one_corner_the_mass_lies_there(rows, columns):
+    torch.manual_seed(0)
+    corner = HALVES[rows], SIDES[columns]
+    maps = explain.heatmaps(Blind(*corner), PLAIN, noise(6), np.arange(6))
+    told = maps.sum(axis=(1, 2)) > 0
+    assert told.sum() >= 3  # the others have nothing that speaks for their class
+    assert (mass(maps[told], *corner) > 0.97).all()  # the rest is the blur at the border
+
+
+def test_where_the_class_speaks_the_map_is_warm_and_it_is_another_class_elsewhere():
+    photos = np.zeros((2, SIDE, SIDE, 3), dtype=np.uint8)
+    photos[:, 2:8, 3:9, 0] = 255  # red above left, blue below right
+    photos[:, 22:30, 20:30, 2] = 200
+    red, blue = explain.heatmaps(colours(), PLAIN, photos, np.array([0, 2]))
+    assert red[2:8, 3:9].min() == red.max() == 1
+    assert blue[22:30, 20:30].min() == blue.max() == 1
+    assert red[10:].max() == blue[:20].max() == 0
+
+
+def test_a_photo_in_which_nothing_speaks_for_the_class_stays_cold():
+    photos = np.zeros((1, SIDE, SIDE, 3), dtype=np.uint8)
+    photos[..., 0] = 200
+    assert not explain.heatmaps(colours(), PLAIN, photos, np.array([1])).any()
+
+
+def test_each_photo_is_explained_alone_whatever_its_batch(monkeypatch):
+    torch.manual_seed(0)
+    network, photos, classes = Blind(*[np.s_[:]] * 2), noise(7), np.array([0, 3, 3, 17, 5, 1, 2])
+    together = explain.heatmaps(network, PLAIN, photos, classes)
+    monkeypatch.setattr(explain, "EXPLAIN_BATCH", 2)
+    np.testing.assert_allclose(explain.heatmaps(network, PLAIN, photos, classes), together, atol=1e-5)
+
+
+def test_photos_go_through_the_preprocessing_of_their_checkpoint():
+    photos = np.full((1, SIDE, SIDE, 3), 100, dtype=np.uint8)
+    photos[0, :8] = 160
+    shifted = build.Preprocessing(SIDE, SIDE, "stretch", (0.5,) * 3, (0.5,) * 3)  # what is below half becomes negative
+    assert explain.heatmaps(colours(), PLAIN, photos, np.array([0]))[0, 20:].min() > 0.5
+    assert explain.heatmaps(colours(), shifted, photos, np.array([0]))[0, 20:].max() == 0
+
+
+def test_no_photos_have_no_maps():
+    assert explain.heatmaps(colours(), PLAIN, noise(0), np.array([], dtype=int)).shape == (0, SIDE, SIDE)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "side", "channels"),
+    [
+        ("test_resnet", 64, 3),
+        ("test_resnet", 64, 1),
+        ("test_efficientnet", 64, 4),
+        ("test_convnext", 64, 3),
+        ("test_vit", 160, 3),
+        ("test_vit", 160, 4),
+    ],
+)
+def test_networks_of_timm_are_explained_and_left_as_they_were(architecture, side, channels):
+    torch.manual_seed(0)
+    network = build.build_network(architecture, channels=channels)
+    preprocessing = build.preprocessing_of(architecture, side, side, "stretch", channels)
+    photos = noise(3, (side, side, channels))
+    before = network.eval()(torch.ones(1, channels, side, side))
+    maps = explain.heatmaps(network, preprocessing, photos, np.array([0, 9, 17]))
+    assert maps.shape == (3, side, side) and maps.dtype == np.float32
+    assert maps.min() >= 0 and maps.max() == 1
+    assert set(maps.reshape(3, -1).max(axis=1)) <= {0.0, 1.0}
+    assert torch.equal(network(torch.ones(1, channels, side, side)), before)
+    assert all(parameter.grad is None for parameter in network.parameters())
+    hooks = [module._forward_hooks or module._forward_pre_hooks for module in network.modules()]
+    assert not any(hooks)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "name"), [("test_resnet", "layer4"), ("test_efficientnet", "bn2"), ("resnet18", "layer4")]
+)
+def test_the_last_convolution_stage_is_what_is_looked_at(architecture, name):
+    network = timm.create_model(architecture).eval()
+    with explain.places_layer(network, torch.zeros(1, 3, 64, 64)) as layer:
+        assert layer is network.get_submodule(name)
+
+
+def test_maps_of_the_classifier_itself_are_not_taken_for_the_stage_before_it():
+    """An attention head's class maps are answers already, one a class."""
+
+    class Mapped(nn.Sequential):
+        def get_classifier(self) -> nn.Module:
+            return self[1]
+
+    head = nn.Sequential(nn.Conv2d(8, 18, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    network = Mapped(nn.Conv2d(3, 8, 3), head)
+    with explain.places_layer(network, torch.zeros(1, 3, SIDE, SIDE)) as layer:
+        assert layer is network[0]
+
+
+def test_a_photo_too_small_for_the_last_stage_is_explained_by_an_earlier_one():
+    network = timm.create_model("test_resnet").eval()
+    with explain.places_layer(network, torch.zeros(1, 3, 24, 16)) as layer:
+        assert layer is not network.layer4
+
+
+def test_a_vision_transformer_is_explained_by_its_patches_before_the_last_block():
+    torch.manual_seed(0)
+    network = build.build_network("test_vit").eval()
+    preprocessing = build.preprocessing_of("test_vit", 160, 160, "stretch")
+    photos = noise(1, (160, 160, 3))
+    found = explain.heatmaps(network, preprocessing, photos, np.array([4]))[0]
+    batch = preprocessing.prepared(torch.from_numpy(photos).permute(0, 3, 1, 2) / 255)
+    kept = {}
+
+    def keep(_block, inputs):
+        kept["tokens"] = inputs[0].detach().requires_grad_()
+        return (kept["tokens"],)
+
+    hook = network.blocks[-1].register_forward_pre_hook(keep)
+    network(batch)[0, 4].backward()
+    hook.remove()
+    tokens, gradient = (values[0, 1:] for values in (kept["tokens"], kept["tokens"].grad))  # without the class token
+    expected = (tokens @ gradient.mean(dim=0)).relu().view(1, 1, 10, 10)  # Selvaraju et al., equations 1 and 2
+    whole = nn.functional.interpolate(expected, (160, 160), mode="bilinear")[0, 0].detach().numpy()
+    np.testing.assert_allclose(found, whole / whole.max(), atol=1e-4)
+
+
+def test_networks_whose_maps_are_laid_out_otherwise_are_refused_by_name():
+    network = colours()
+    network.output_fmt = "NHWC"
+    with pytest.raises(explain.UnsupportedNetworkError, match="Sequential lays its maps out as NHWC"):
+        explain.heatmaps(network, PLAIN, noise(1), np.array([0]))
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE * 3, 18))
+    with pytest.raises(explain.UnsupportedNetworkError, match="no layer that tells places"):
+        explain.heatmaps(flat, PLAIN, noise(1), np.array([0]))
+
+
+# A run's worst mistakes.
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> tuple[Path, run_folder.FinishedRun]:
+    """A toy run of two folds that has learned next to nothing, and so makes many mistakes."""
+    data, output = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("output")
+    toys.prepare(data, output)
+    runs.write_scores(toys.train(data, output, epochs=1, warmup_epochs=0.0))
+    return data, run_folder.find([output])[0][0]
+
+
+@pytest.fixture
+def lost(trained, tmp_path) -> Iterator[Path]:
+    """A checkpoint that is not there for a while."""
+    checkpoint = trained[1].folder / "fold0" / "checkpoint" / "best.safetensors"
+    checkpoint.rename(tmp_path / "kept.safetensors")
+    yield checkpoint
+    (tmp_path / "kept.safetensors").rename(checkpoint)
+
+
+def test_each_mistake_is_explained_by_the_network_that_had_not_seen_its_person(trained):
+    data, run = trained
+    table, images, maps = explain.mistakes(data, run, 8)
+    assert set(table["fold"]) == {0, 1}
+    pd.testing.assert_frame_equal(
+        table, scores.worst_mistakes(run.out_of_fold, 8).reset_index(drop=True), check_dtype=False
+    )
+    opened = store.open_store(data / "store", data / "train" / "images", list(toys.table()["path"]), toys.FRAME)
+    np.testing.assert_array_equal(images, opened.images[opened.rows(list(table["path"]))])
+    predicted = scores.from_probabilities(table)[1]
+    apart = []
+    for fold in (0, 1):
+        path = run.folder / f"fold{fold}" / "checkpoint" / "best.safetensors"
+        loaded = predict.load_network(*read_checkpoint(path), devices.pick_device())
+        whole = explain.heatmaps(loaded.network, loaded.preprocessing, images, predicted)
+        own = (table["fold"] == fold).to_numpy()
+        np.testing.assert_allclose(maps[own], whole[own], atol=1e-5)
+        apart.append(np.abs(maps[~own] - whole[~own]).max())
+    assert max(apart) > 0.05  # the other fold's network sees otherwise
+
+
+def test_the_gallery_shows_them_under_their_maps(trained):
+    figure = explain.gallery(trained[1], 5)
+    assert isinstance(figure, Figure)
+    drawn = [ax for ax in figure.axes if ax.images]
+    assert len(drawn) == 5
+    assert all("→" in ax.get_title() for ax in drawn)
+
+
+def test_explanations_can_be_switched_off(trained):
+    assert explain.gallery(trained[1], 0) == "explained_mistakes is 0: nothing is explained."
+
+
+def test_what_cannot_be_explained_is_told_and_stops_nothing(trained, lost, monkeypatch):
+    told = explain.gallery(trained[1], 30)
+    assert told.startswith("The mistakes of toy cannot be explained:")
+    assert files.shown_path(lost) in told
+
+    def refuse(*_):
+        raise explain.UnsupportedNetworkError("no maps")
+
+    monkeypatch.setattr(explain, "mistakes", refuse)
+    assert explain.gallery(trained[1], 30) == "The mistakes of toy cannot be explained: no maps."

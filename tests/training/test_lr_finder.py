@@ -1,0 +1,87 @@
+"""The trial finds where the loss falls and where it explodes, and leaves the run as if it had never been."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import toys
+
+from mask_lib.base import config
+from mask_lib.data import store
+from mask_lib.models import devices
+from mask_lib.training import lr_finder
+
+PLAIN = {"augmentation": "none", "dropout": 0.0, "schedule": "constant", "warmup_epochs": 0.0}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    toys.write_photos(folder, toys.table())
+    return folder
+
+
+def find(data, changes=PLAIN, **options) -> pd.DataFrame:
+    opened = store.open_store(data / "store", data / "train" / "images", list(toys.table()["path"]), toys.FRAME)
+    source = devices.DevicePhotos(opened, torch.device("cpu"))
+    return lr_finder.find(config.Run(**{**toys.SETTINGS, **changes}), toys.splits(toys.table())[0], source, **options)
+
+
+def test_the_loss_falls_with_the_rate_and_then_explodes(data):
+    found = find(data, low=1e-5, high=1e3, step_count=120)
+    assert found["learning_rate"].is_monotonic_increasing
+    assert len(found) < 120  # stopped when all was lost
+    assert np.isfinite(found[["loss", "smoothed"]]).all(axis=None)
+    lowest = found["smoothed"].idxmin()
+    assert 0 < lowest < len(found) - 1
+    assert found["smoothed"][lowest] < 0.8 * found["smoothed"][0]
+    assert 1e-4 < lr_finder.suggestion(found) < 1
+
+
+def test_the_rate_grows_evenly_from_low_to_high(data):
+    found = find(data, low=1e-6, high=1e-4, step_count=21)
+    assert found["learning_rate"].tolist() == pytest.approx(np.geomspace(1e-6, 1e-4, 21).tolist())
+
+
+def test_the_same_trial_gives_the_same_curve_and_leaves_no_trace(data, tmp_path):
+    first = toys.train(data, tmp_path / "first", folds=(0,))
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    trials = [find(data, {}, step_count=5) for _ in range(2)]
+    pd.testing.assert_frame_equal(*trials, check_exact=True)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    second = toys.train(data, tmp_path / "second", folds=(0,))
+    pd.testing.assert_frame_equal(first.out_of_fold, second.out_of_fold, check_exact=True)
+
+
+@pytest.mark.parametrize("changes", [{"mixing": "cutmix_old", "loss": "focal"}, {"sampling": "weighted", "loss": "f1"}])
+def test_the_trial_meets_photos_and_losses_as_the_run_would(data, changes):
+    plain, found = find(data, {}, step_count=5), find(data, changes, step_count=5)
+    assert len(found) == 5
+    assert not np.allclose(plain["loss"], found["loss"], rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("losses", "exploded"),
+    [
+        ([3.0] * 40, False),
+        ([3.0, float("nan")], True),
+        ([float("inf")], True),
+        ([1.0] * 20 + [2.0] * 20, False),
+        ([1.0] * 20 + [9.0], False),  # one bad batch
+        ([1.0] * 20 + [9.0] * 9, True),
+        ([9.0] * 9 + [1.0] * 20, False),
+    ],
+)
+def test_a_trial_ends_when_the_last_losses_are_far_above_the_lowest(losses, exploded):
+    assert lr_finder.exploded(losses) == exploded
+
+
+def test_the_suggestion_is_a_tenth_of_the_rate_of_the_lowest_loss():
+    rates = np.geomspace(1e-6, 1, 61)
+    table = pd.DataFrame({"learning_rate": rates, "smoothed": np.abs(np.log10(rates) + 2)})
+    assert lr_finder.suggestion(table) == pytest.approx(1e-3)
+
+
+def test_where_all_is_lost_at_once_there_is_advice():
+    with pytest.raises(ValueError, match="precision: float32"):
+        lr_finder.suggestion(pd.DataFrame({"learning_rate": [], "loss": [], "smoothed": []}))

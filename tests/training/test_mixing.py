@@ -1,0 +1,171 @@
+"""Mixed photos are what their targets say they are, and the partners those that were asked for."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from mask_lib.base import config, labels
+from mask_lib.training import mixing
+from mask_lib.training.targets import BatchTargets
+
+KINDS = ["mixup", "cutmix", "cutmix_half", "cutmix_old"]
+COUNT, HEIGHT, WIDTH = 64, 24, 17
+ALWAYS = config.Run(mixing="cutmix", mixing_probability=1.0)
+
+
+def run_of(kind: str, **changes) -> config.Run:
+    return dataclasses.replace(ALWAYS, mixing=kind, **changes)
+
+
+def plain_photos(count: int = COUNT) -> tuple[torch.Tensor, torch.Tensor]:
+    """(count, 3, H, W) photos, each of one value of its own, and labels that tell it: value = label / 20."""
+    target = torch.arange(count) % labels.CLASS_COUNT
+    return (target / 20).view(-1, 1, 1, 1).expand(count, 3, HEIGHT, WIDTH).contiguous(), target
+
+
+def mix(run: config.Run, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
+    """Mixed photos and targets of `plain_photos`, and the partners' places among them."""
+    photos, target = plain_photos()
+    random = np.random.default_rng(seed)
+    _, partner = mixing.with_partners(np.arange(COUNT), None, random)
+    photos, wanted = mixing.mixed(photos, BatchTargets(target), partner, run, random)
+    assert wanted.weights is wanted.known is None
+    return photos, wanted.target, partner
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_targets_tell_the_shares_of_both_photos(kind):
+    photos, target, partner = mix(run_of(kind))
+    assert (photos.shape, target.shape) == ((COUNT, 3, HEIGHT, WIDTH), (COUNT, labels.CLASS_COUNT))
+    torch.testing.assert_close(target.sum(dim=1), torch.ones(COUNT))
+    values = torch.arange(labels.CLASS_COUNT) / 20  # a photo's mean is that of the classes in it, weighted by shares
+    torch.testing.assert_close(photos.mean(dim=(1, 2, 3)), target @ values, atol=1e-5, rtol=1e-5)
+    for row, other in enumerate(partner):
+        assert set(target[row].nonzero().flatten().tolist()) <= {row % 18, other % 18}
+
+
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_cut_photos_are_each_others_pixels_and_nothing_between(kind):
+    photos, _, partner = mix(run_of(kind))
+    original, _ = plain_photos()
+    assert ((photos == original) | (photos == original[partner])).all()
+
+
+def test_mixup_is_one_share_all_over_the_photo():
+    photos, _, _ = mix(run_of("mixup"))
+    assert (photos == photos[:, :1, :1, :1]).all()
+
+
+def test_a_half_is_the_left_or_the_right_one_from_top_to_bottom():
+    rows, columns = mixing.boxes(run_of("cutmix_half"), COUNT, HEIGHT, 16, np.random.default_rng(0))
+    assert rows.all()
+    left = [True] * 8 + [False] * 8
+    found = {tuple(row) for row in columns}
+    assert found == {tuple(left), tuple(left[::-1])}
+
+
+@pytest.mark.parametrize("alpha", [0.3, 1.0, 5.0])
+def test_a_box_is_one_rectangle_of_the_photos_shape_where_no_edge_cuts_it(alpha):
+    rows, columns = mixing.boxes(run_of("cutmix", mixing_alpha=alpha), 500, 200, 100, np.random.default_rng(1))
+    for sides in (rows, columns):
+        starts = np.diff(sides.astype(int), prepend=0, axis=1) == 1
+        assert (starts.sum(axis=1) <= 1).all()
+    whole = ~(rows[:, [0, -1]].any(axis=1) | columns[:, [0, -1]].any(axis=1))
+    assert whole.sum() > 20
+    np.testing.assert_allclose(rows[whole].mean(axis=1), columns[whole].mean(axis=1), atol=0.011)  # a pixel
+
+
+def test_the_share_of_mixed_photos_is_the_probability():
+    target = torch.cat([mix(run_of("cutmix_half", mixing_probability=0.25), seed)[1] for seed in range(40)])
+    alone = (target.max(dim=1).values == 1).float().mean().item()
+    # A partner of the same class, 1 in 18, leaves a target as it was.
+    assert alone == pytest.approx(0.75 + 0.25 / 18, abs=0.04)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_with_probability_zero_nothing_changes(kind):
+    photos, target, _ = mix(run_of(kind, mixing_probability=0.0))
+    original, numbers = plain_photos()
+    assert torch.equal(photos, original)
+    assert torch.equal(target.argmax(dim=1), numbers)
+    assert set(target.unique().tolist()) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_photo_has_parameters_of_its_own_and_the_seed_gives_them_again(kind):
+    first, again, other = (mix(run_of(kind), seed)[0] for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    if kind != "cutmix_half":
+        shares = mixing.kept_parts(run_of(kind), (COUNT, 50, 50), torch.device("cpu"), np.random.default_rng(0))
+        assert len(set(shares.mean(dim=(1, 2, 3)).tolist())) > COUNT / 2
+
+
+def test_the_old_are_found_by_their_age_alone():
+    train_labels = np.arange(labels.CLASS_COUNT)
+    assert mixing.oldest(train_labels).tolist() == [2, 5, 8, 11, 14, 17]
+    assert mixing.oldest(train_labels[::-1]).tolist() == [0, 3, 6, 9, 12, 15]
+
+
+def test_cutmix_old_mixes_every_photo_with_an_old_one_even_if_the_batch_holds_none():
+    train_labels = np.array([0, 1, 3, 4, 17] * 20)
+    batch = np.flatnonzero(train_labels < 5)[:30]  # nobody old among them
+    random = np.random.default_rng(0)
+    positions, partner = mixing.with_partners(batch, mixing.oldest(train_labels), random)
+    assert positions[: len(batch)].tolist() == batch.tolist()
+    assert (train_labels[positions[partner]] == 17).all()
+    photos = torch.zeros(len(positions), 3, HEIGHT, WIDTH)
+    run = run_of("cutmix_old", mixing_alpha=50.0)  # boxes of about half the photo
+    _, (target, _, _) = mixing.mixed(
+        photos, BatchTargets(torch.from_numpy(train_labels[positions])), partner, run, random
+    )
+    assert len(target) == len(batch)
+    assert (target[:, 17] > 0).all()
+
+
+def test_without_anybody_old_cutmix_old_says_so():
+    with pytest.raises(ValueError, match=r"cutmix_old.*60 or over"):
+        mixing.oldest(np.array([0, 1, 3, 4]))
+
+
+def test_partners_within_a_batch_are_each_others():
+    positions, partner = mixing.with_partners(np.arange(100, 130), None, np.random.default_rng(0))
+    assert positions.tolist() == list(range(100, 130))
+    assert sorted(partner) == list(range(30))
+
+
+def test_weights_are_mixed_by_the_shares_that_targets_are_mixed_by():
+    photos, _ = plain_photos()
+    weights = torch.where(torch.arange(COUNT) % 2 == 0, 1.0, 0.5)
+    random = np.random.default_rng(0)
+    _, partner = mixing.with_partners(np.arange(COUNT), None, random)
+    _, wanted = mixing.mixed(photos, BatchTargets(torch.eye(COUNT), weights), partner, run_of("mixup"), random)
+    torch.testing.assert_close(wanted.weights, wanted.target @ weights)  # each photo a class of its own
+    assert len(wanted.weights.unique()) > 3 and wanted.known is None
+
+
+def test_an_attribute_is_known_of_a_mixed_photo_if_it_is_of_all_that_is_in_it():
+    photos, target = plain_photos(2)
+    known = torch.tensor([[True, False, True], [False, False, True]])
+    one_known = BatchTargets(target, None, known)
+    for probability, expected in ((0.0, known), (1.0, known.all(dim=0).expand(2, 3))):
+        run = run_of("mixup", mixing_probability=probability)
+        _, wanted = mixing.mixed(photos, one_known, np.array([1, 0]), run, np.random.default_rng(0))
+        assert torch.equal(wanted.known, expected)
+
+
+def test_nobody_whose_class_is_unknown_is_a_partner_from_the_old():
+    assert mixing.oldest(np.array([-1, 2, -1, 17])).tolist() == [1, 3]
+
+
+def test_what_is_unknown_of_a_partner_stays_out_of_a_photo_that_is_not_mixed():
+    """An unknown border of an ordinal head's target is NaN."""
+    target = torch.ones(COUNT, 3)
+    target[COUNT // 2 :, 2] = torch.nan
+    partner = np.arange(COUNT)[::-1].copy()
+    never = run_of("mixup", mixing_probability=0.0)
+    photos, _ = plain_photos()
+    _, wanted = mixing.mixed(photos, BatchTargets(target), partner, never, np.random.default_rng(0))
+    torch.testing.assert_close(wanted.target, target, equal_nan=True)

@@ -1,0 +1,209 @@
+"""Pseudo-labels: which photos may join, where they join, and that none knows of whom its fold validates."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mask_lib.base import config, files, labels
+from mask_lib.data.splits import audit_splits, make_splits
+from mask_lib.training import pseudo_labels
+
+COLUMNS = list(labels.PROBABILITY_COLUMNS)
+
+
+def predicted(*rows: tuple[str, int, float]) -> pd.DataFrame:
+    """A fold's predictions from rows of name, class and its probability."""
+    table = np.array([[(1 - sure) / 17] * 18 for _, _, sure in rows])
+    table[np.arange(len(rows)), [label for _, label, _ in rows]] = [sure for _, _, sure in rows]
+    return pd.DataFrame(table, columns=COLUMNS).assign(path=[f"/eval/{name}.jpg" for name, _, _ in rows])
+
+
+def split_table() -> pd.DataFrame:
+    rows = [("a/1.jpg", "a", 3, "train"), ("b/1.jpg", "b", 4, "val"), ("c/1.jpg", "c", 5, "test_val")]
+    return pd.DataFrame(rows, columns=["path", "person", "label", "split"])
+
+
+def made_splits(seed: int = 0) -> dict[int, pd.DataFrame]:
+    rows = [(f"{person:02d}/{one}.jpg", f"{person:02d}", person % 6) for person in range(30) for one in range(2)]
+    return make_splits(pd.DataFrame(rows, columns=["path", "person", "label"]), 3, 0.1, seed)
+
+
+def test_photos_join_where_their_own_folds_network_is_sure():
+    found = pseudo_labels.choose(
+        {0: predicted(("x", 3, 0.95), ("y", 5, 0.89)), 2: predicted(("x", 4, 0.6), ("y", 5, 0.9))}, threshold=0.9
+    )
+    assert list(found) == ["fold", "path", "label", "probability", "weight"]
+    assert found.to_numpy().tolist() == [[0, "/eval/x.jpg", 3, 0.95, 0.5], [2, "/eval/y.jpg", 5, 0.9, 0.5]]
+
+
+@pytest.mark.parametrize(
+    ("share", "names"), [(1.0, "abcdef"), (0.5, "abf"), (0.25, "af"), (0.01, "af"), (0.75, "abdef")]
+)
+def test_a_share_of_each_class_keeps_its_surest_photos(share, names):
+    rows = predicted(("a", 3, 0.9), ("b", 3, 0.8), ("c", 3, 0.5), ("d", 3, 0.7), ("e", 4, 0.3), ("f", 4, 0.4))
+    found = pseudo_labels.choose({1: rows}, threshold=0.2, class_share=share)
+    assert "".join(path[6] for path in found["path"]) == names
+
+
+def test_a_tenth_of_thirty_photos_are_three():
+    rows = predicted(*((f"{number:02d}", 3, 0.5 + number / 100) for number in range(30)))
+    assert len(pseudo_labels.choose({0: rows}, threshold=0, class_share=0.1)) == 3  # 0.1 x 30 is a little above 3
+
+
+def test_the_share_does_not_let_in_what_is_below_the_threshold():
+    found = pseudo_labels.choose({0: predicted(("a", 3, 0.6), ("b", 3, 0.5))}, threshold=0.7, class_share=0.5)
+    assert found.empty and list(found) == pseudo_labels.COLUMNS
+    assert found["path"].dtype == "str" and found["label"].dtype == "int64"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"threshold": 1.2}, "threshold = 1.2"),
+        ({"class_share": 0.0}, "class_share = 0.0"),
+        ({"weight": 0.0}, "pseudo_weight = 0.0"),
+        ({"weight": 1.5}, "pseudo_weight = 1.5"),
+    ],
+)
+def test_settings_out_of_range_are_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        pseudo_labels.choose({0: predicted(("a", 3, 0.6))}, **options)
+
+
+def test_paths_must_be_absolute_and_stand_once():
+    with pytest.raises(ValueError, match=r"absolute paths.*a\.jpg"):
+        pseudo_labels.choose({0: predicted(("a", 3, 0.6)).assign(path="a.jpg")})
+    with pytest.raises(ValueError, match="two pseudo-labels"):
+        pseudo_labels.choose({0: predicted(("a", 3, 0.6), ("a", 4, 0.9))})
+
+
+def chosen() -> pd.DataFrame:
+    return pseudo_labels.choose({0: predicted(("x", 7, 0.95), ("y", 8, 0.99)), 1: predicted(("x", 9, 0.95))})
+
+
+def test_only_the_folds_own_rows_join_and_only_for_training():
+    split = split_table()
+    found = pseudo_labels.joined(split, chosen(), fold=0)
+    assert list(found) == ["path", "person", "label", "split", "weight"]
+    pd.testing.assert_frame_equal(found.iloc[:3].drop(columns="weight"), split)
+    assert list(found["weight"]) == [1.0, 1.0, 1.0, 0.5, 0.5]
+    added = found.iloc[3:]
+    assert added[["path", "label"]].to_numpy().tolist() == [["/eval/x.jpg", 7], ["/eval/y.jpg", 8]]
+    assert set(added["split"]) == {"train"}
+    assert added["person"].is_unique and not set(added["person"]) & set(split["person"])
+    assert found["label"].dtype == "int64"
+    assert pseudo_labels.joined(split, chosen(), fold=1)["label"].tolist() == [3, 4, 5, 9]
+
+
+def test_a_fold_without_confident_photos_stays_as_it_is_but_for_the_weight():
+    found = pseudo_labels.joined(split_table(), chosen(), fold=2)
+    pd.testing.assert_frame_equal(found, split_table().assign(weight=1.0))
+
+
+def test_a_runs_own_weight_goes_before_the_tables():
+    assert list(pseudo_labels.joined(split_table(), chosen(), 0, weight=0.2)["weight"][3:]) == [0.2, 0.2]
+    with pytest.raises(ValueError, match="pseudo_weight = 2"):
+        pseudo_labels.joined(split_table(), chosen(), 0, weight=2)
+
+
+def test_what_else_a_split_tells_of_its_photos_stays():
+    split = split_table().assign(age=[20, 30, 60], weight=[0.7, 1.0, 1.0])
+    found = pseudo_labels.joined(split, chosen(), fold=1)
+    assert list(found["age"][:3]) == [20, 30, 60] and found["age"].isna().tolist()[3:] == [True]
+    assert list(found["weight"]) == [0.7, 1.0, 1.0, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"label": 18}, "other than 0-17"), ({"path": "x.jpg"}, "absolute"), ({"path": "/same"}, "two pseudo-labels")],
+)
+def test_a_faulty_table_is_refused(changes, words):
+    with pytest.raises(ValueError, match=words):
+        pseudo_labels.joined(split_table(), chosen().assign(**changes), fold=0)
+
+
+def test_a_photo_that_stands_in_the_split_is_refused():
+    split = pd.concat([split_table(), pd.DataFrame([["/eval/x.jpg", "e", 1, "train"]], columns=list(split_table()))])
+    with pytest.raises(ValueError, match=r"fold 0: pseudo-labeled photos that stand in the split: 1.*x\.jpg"):
+        pseudo_labels.joined(split, chosen(), fold=0)
+
+
+# On disk.
+
+
+def test_a_table_comes_back_and_joins_each_fold(tmp_path):
+    splits = made_splits()
+    table = pseudo_labels.choose({fold: predicted(("x", fold, 0.91234567890123)) for fold in splits}, weight=0.3)
+    path = pseudo_labels.write(table, tmp_path, "teacher", splits)
+    assert path == tmp_path / "tables" / "pseudo.teacher.csv"
+    pd.testing.assert_frame_equal(pseudo_labels.read(tmp_path, "teacher", splits), table, check_exact=True)
+    found = pseudo_labels.joined_splits(splits, tmp_path, "teacher")
+    for fold, split in found.items():
+        assert split.iloc[-1][["label", "weight"]].tolist() == [fold, 0.3]
+    audit_splits({0: found[0].drop(columns="weight")} | {fold: splits[fold] for fold in (1, 2)})
+
+
+def test_an_empty_table_comes_back_in_its_dtypes(tmp_path):
+    splits = made_splits()
+    table = pseudo_labels.choose({fold: predicted(("x", 1, 0.5)) for fold in splits})
+    pseudo_labels.write(table, tmp_path, "teacher", splits)
+    pd.testing.assert_frame_equal(pseudo_labels.read(tmp_path, "teacher", splits), table)
+
+
+def test_no_earlier_run_means_no_pseudo_labels(tmp_path):
+    splits = made_splits()
+    assert pseudo_labels.joined_splits(splits, tmp_path, "") is splits
+
+
+def test_folds_made_anew_refuse_labels_of_networks_that_may_know_their_people(tmp_path):
+    splits = made_splits()
+    pseudo_labels.write(chosen(), tmp_path, "teacher", splits)
+    with pytest.raises(ValueError, match=r"when folds \[0, 1, 2\] validated or held out other people.*train teacher"):
+        pseudo_labels.read(tmp_path, "teacher", made_splits(seed=1))
+    turned = {0: splits[1], 1: splits[0], 2: splits[2]}
+    with pytest.raises(ValueError, match=r"folds \[0, 1\]"):
+        pseudo_labels.read(tmp_path, "teacher", turned)
+
+
+def test_other_held_out_people_are_refused_too(tmp_path):
+    splits = made_splits()
+    pseudo_labels.write(chosen(), tmp_path, "teacher", splits)
+    someone = splits[0].loc[splits[0]["split"] == "train", "person"].iloc[0]
+    moved = splits[0].assign(split=splits[0]["split"].mask(splits[0]["person"] == someone, "test_val"))
+    with pytest.raises(ValueError, match=r"folds \[0\]"):
+        pseudo_labels.read(tmp_path, "teacher", {**splits, 0: moved})
+
+
+def test_corrected_labels_do_not_make_a_table_useless(tmp_path):
+    splits = made_splits()
+    pseudo_labels.write(chosen(), tmp_path, "teacher", splits)
+    assert len(pseudo_labels.read(tmp_path, "teacher", {f: split.assign(label=0) for f, split in splits.items()}))
+
+
+def test_a_fold_that_the_earlier_run_lacks_is_named_unless_it_is_not_trained(tmp_path):
+    splits = made_splits()
+    pseudo_labels.write(chosen(), tmp_path, "teacher", {0: splits[0]})
+    with pytest.raises(ValueError, match=r"nothing for folds \[1, 2\]: teacher was not trained on them"):
+        pseudo_labels.joined_splits(splits, tmp_path, "teacher")
+    found = pseudo_labels.joined_splits(splits, tmp_path, "teacher", only=(0,))
+    assert len(found[0]) == len(splits[0]) + 2
+    assert found[1] is splits[1]
+
+
+def test_a_missing_table_says_how_to_make_it(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"pseudo\.absent\.csv: run python -m mask_lib\.self_training"):
+        pseudo_labels.read(tmp_path, "absent", made_splits())
+
+
+def test_every_pseudo_labeled_photo_joins_the_store_once():
+    trainable = pd.DataFrame({"path": ["a/1.jpg"], "label": [3], "split": ["train"]})
+    found = pseudo_labels.with_pseudo(trainable, chosen())
+    assert list(found["path"]) == ["a/1.jpg", "/eval/x.jpg", "/eval/y.jpg"]
+    assert set(found["split"]) == {"train"}
+    assert list(found) == list(trainable)
+    pd.testing.assert_frame_equal(pseudo_labels.with_pseudo(trainable, chosen()[:0]), trainable)
+
+
+def test_a_name_with_a_path_in_it_is_no_run():
+    assert config.SAFE_NAME.fullmatch("../x") is None  # what a run's name is held to before a table is looked for
+    assert files.shown_path(pseudo_labels.table_path("out", "teacher")) == "out/tables/pseudo.teacher.csv"

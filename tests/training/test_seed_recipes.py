@@ -1,0 +1,116 @@
+"""Each recipe of the seeds builds, takes a training step at its real size, saves, resumes and predicts.
+
+On two random photos and from random weights, since a build server has no GPU and no hub.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from mask_lib.base import config, files
+from mask_lib.data import store
+from mask_lib.ensemble import inference
+from mask_lib.headless import cells, parameters
+from mask_lib.models import build, checkpoint, devices, weights
+from mask_lib.training import loop
+
+PARAMS = files.PROJECT / "notebooks" / "params"
+NOTEBOOK = files.PROJECT / "notebooks" / "03_one_model.ipynb"
+RECIPES = {
+    f"{name}: {run}": (name, run)
+    for name in ("seed", "seed_hpa")
+    for run in parameters.planned_runs(parameters.read_parameter_file(PARAMS / f"{name}.yml"))
+}
+
+
+def settings_of(name: str, run: str) -> config.Run:
+    """A run as the training notebook reads it from the recipe's file."""
+    given = parameters.resolve(NOTEBOOK, [PARAMS / f"{name}.yml"], {"run": run})
+    return config.Run.from_parameters({**cells.declared_parameters(NOTEBOOK), **given})
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomPhotos:
+    """A store of as many photos as there are paths, which are noise."""
+
+    run: config.Run
+    paths: tuple[str, ...] = ("train", "val")
+    content: str = "noise"
+
+    @property
+    def frame(self) -> store.Frame:
+        return store.Frame.of_run(self.run)
+
+    @property
+    def images(self) -> np.ndarray:
+        return np.random.default_rng(0).integers(0, 256, (len(self.paths), *self.frame.shape), dtype=np.uint8)
+
+    def rows(self, paths: list[str]) -> np.ndarray:
+        return np.array([self.paths.index(path) for path in paths])
+
+
+def fold_of(run: config.Run) -> loop.FoldTraining:
+    """A fold with one photo to train on and one to validate."""
+    split = pd.DataFrame({"path": ["train", "val"], "person": ["a", "b"], "label": [4, 17], "split": ["train", "val"]})
+    source = devices.DevicePhotos(RandomPhotos(run), torch.device("cpu"))
+    return loop.FoldTraining(run, 0, split, source)
+
+
+def test_the_recipes_are_those_of_the_seeds():
+    assert set(RECIPES.values()) == {
+        *(("seed", run) for run in ("resnet152", "vit_base_patch16_224", "custom_model")),
+        *(("seed_hpa", run) for run in ("resnet34", "inception_v3_attention", "seresnext50_attention")),
+    }
+    for run in ("resnet152", "vit_base_patch16_224", "custom_model"):
+        found = settings_of("seed", run)
+        assert (found.image_width, found.image_height, found.epochs, found.batch_size) == (224, 224, 2, 16)
+        assert (found.optimizer, found.learning_rate, found.momentum, found.head) == ("sgd", 0.001, 0.9, "linear")
+        assert found.architecture == run
+    assert parameters.read_parameter_file(PARAMS / "seed.yml")["fold_count"] == 3
+    assert settings_of("seed_hpa", "resnet34").image_width == settings_of("seed_hpa", "resnet34").image_height == 512
+    for run, architecture in (
+        ("inception_v3_attention", "inception_v3"),
+        ("seresnext50_attention", "se_resnext50"),
+    ):
+        found = settings_of("seed_hpa", run)
+        assert (found.architecture, found.head, found.per_image_norm) == (architecture, "attention", True)
+        assert (found.image_width, found.image_height) == (1024, 1024)
+        assert found.keep_epochs == found.epochs == 10  # the pipeline averages its last ten
+
+
+def test_an_experiment_that_is_shipped_averages_epochs():
+    assert 0 < settings_of("demo", "quick").keep_epochs <= settings_of("demo", "quick").epochs
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_takes_a_step_at_its_real_size_saves_resumes_and_predicts(tmp_path: Path, recipe: str):
+    run = dataclasses.replace(settings_of(*RECIPES[recipe]), weights="none")
+    fold, last = fold_of(run), tmp_path / "fold0" / "checkpoint" / "last.safetensors"
+    network = build.of_run(run).to(memory_format=torch.channels_last)
+    network.load_state_dict(weights.first_weights(run, seed=0))
+    fold.start(network, network.train())
+    name, weight = max(network.get_classifier().named_parameters(), key=lambda one: one[1].numel())
+    before = weight.detach().clone()
+    # Twice the photo: a batch of one would upset batch normalisation where maps are one pixel.
+    copies = 1 if run.image_width > 512 else 2
+    loss = fold.train_step(np.zeros(copies, dtype=int), epoch=1, step=0, step_count=1)
+    assert loss.isfinite() and not torch.equal(weight, before)
+    fold.place.step = 1
+    fold.save(last, with_optimizer=True)
+    trained = weight.detach().clone()
+    with torch.no_grad():
+        weight.zero_()
+
+    again = fold_of(run)
+    again.start(network, network)
+    again.resume(last)
+    assert torch.equal(dict(network.get_classifier().named_parameters())[name], trained)
+    assert again.place.step == 1 and again.optimizer.state_dict()["state"]
+    probabilities = again.predict("val")
+    assert probabilities.shape == (1, 18)
+    np.testing.assert_allclose(probabilities.sum(), 1, atol=1e-5)
+    assert inference.models.Preprocessing.from_manifest(checkpoint.read_manifest(last)) == fold.preprocessing

@@ -1,0 +1,288 @@
+"""Tracking with the real wandb, offline; nothing here leaves the machine."""
+
+import re
+import socket
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mask_lib.base import config, files
+from mask_lib.training import tracking
+
+RUN = config.Run(architecture="test_resnet", image_width=96, image_height=128, optimizer="adamw")
+SETTINGS = tracking.recorded(RUN.settings(), device="CPU, 2 threads", k_fold=5)
+SEED_FIELDS = ("model", "device", "image_size", "epochs", "k_fold", "batch_size", "learning_rate", "momentum")
+
+
+@pytest.fixture(autouse=True)
+def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing of the machine's own wandb account, and a server that is certainly not there."""
+    for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_MODE", "WANDB_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
+    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{closed_port()}")
+
+
+@pytest.fixture
+def fresh_wandb() -> Iterator[None]:
+    """wandb reads the server's address once a process: have it read this test's."""
+    import wandb
+
+    wandb.teardown()
+    yield
+    wandb.teardown()
+
+
+def closed_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def start(folder: Path, mode: tracking.Mode = "offline") -> tracking.Tracker:
+    return tracking.start(SETTINGS, name="fold0", group="one_model", mode=mode, folder=folder)
+
+
+def record(folder: Path, *wanted: str) -> bytes:
+    """The bytes of the only record under `folder`, once it holds every wanted text.
+
+    wandb's own process writes the file a few milliseconds after `finish` returns.
+    """
+    (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    deadline = time.monotonic() + 10
+    while missing := [text for text in wanted if text.encode() not in path.read_bytes()]:
+        assert time.monotonic() < deadline, f"the record lacks {missing}"
+        time.sleep(0.01)
+    return path.read_bytes()
+
+
+def test_an_offline_run_leaves_a_record_with_config_values_and_summary(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with start(tmp_path / "new" / "out") as tracker:
+            for epoch in range(3):
+                tracker.log({"val_macro_f1": 0.1 * epoch, "train_loss": 1.0}, step=epoch)
+            tracker.finish({"best_macro_f1": 0.25})
+    record(tmp_path / "new" / "out", *SETTINGS, "test_resnet", "val_macro_f1", "best_macro_f1", "mask-workbench")
+    assert not [path for path in tmp_path.rglob("*") if path.is_symlink() and path.parent.name != "logs"]
+
+
+def test_the_config_has_the_seed_recipes_fields_and_all_of_ours(tmp_path):
+    with start(tmp_path) as tracker:
+        found = dict(tracker.run.config)
+    assert {name: found[name] for name in SEED_FIELDS} == {
+        "model": "test_resnet",
+        "device": "CPU, 2 threads",
+        "image_size": [96, 128],
+        "epochs": 2,
+        "k_fold": 5,
+        "batch_size": 16,
+        "learning_rate": 0.001,
+        "momentum": 0.9,
+    }
+    assert found.keys() == {*SEED_FIELDS, *RUN.settings()}
+    assert found.items() >= RUN.settings().items()
+
+
+def test_the_seed_fields_are_eight_in_their_order():
+    assert tuple(tracking.seed_fields(RUN.settings(), "cpu", 3)) == SEED_FIELDS
+
+
+def test_every_notebook_that_tracks_records_the_seed_fields():
+    sources = {path.stem: path.read_text(encoding="utf-8") for path in (files.PROJECT / "notebooks").glob("*.ipynb")}
+    tracked = {name for name, source in sources.items() if "tracking.start(" in source}
+    assert "03_one_model" in tracked
+    assert tracked == {name for name, source in sources.items() if "tracking.recorded(" in source}
+
+
+def test_the_final_scores_stand_in_the_record_by_name(tmp_path):
+    with start(tmp_path) as tracker:
+        tracker.finish({"out_of_fold": {"macro_f1": 0.25, "age": 0.5}})
+    record(tmp_path, "out_of_fold.macro_f1", "out_of_fold.age")
+
+
+def test_nested_settings_are_flattened():
+    flat = tracking.flattened({"seed": 1, "policy": {"flip": {"chance": 0.5}, "none": {}}})
+    assert flat == {"seed": 1, "policy.flip.chance": 0.5}
+
+
+def test_offline_makes_no_connection_and_looks_up_no_name(tmp_path):
+    script = f"""
+import socket, sys
+def refuse(*_, **__):
+    sys.stderr.write("NETWORK")
+    raise OSError("no network in this test")
+plain_connect = socket.socket.connect
+def connect(self, address):
+    return plain_connect(self, address) if self.family == socket.AF_UNIX else refuse()
+socket.socket.connect, socket.getaddrinfo = connect, refuse
+from mask_lib import tracking
+with tracking.start({{"epochs": 1}}, name="n", group="g", folder={str(tmp_path)!r}) as tracker:
+    tracker.log({{"loss": 1.0}}, step=0)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=files.PROJECT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stderr == ""
+    assert done.stdout == ""
+    record(tmp_path, "loss")
+
+
+def test_disabled_writes_nothing_and_does_not_import_wandb(tmp_path):
+    script = f"""
+import sys
+from mask_lib import tracking
+with tracking.start({{}}, name="n", group="g", mode="disabled", folder={str(tmp_path / "out")!r}) as tracker:
+    tracker.log({{"loss": 1.0}}, step=0)
+    tracker.finish({{"best": 1.0}})
+print("wandb" in sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=files.PROJECT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "False\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_online_without_a_key_goes_on_offline(tmp_path):
+    begun = time.monotonic()
+    with pytest.warns(UserWarning, match=r"goes on offline: there is no key for 127\.0\.0\.1:\d+; run `wandb login`"):
+        tracker = start(tmp_path, "online")
+    tracker.log({"loss": 0.5}, step=0)
+    tracker.finish()
+    assert time.monotonic() - begun < 10
+    record(tmp_path, "loss")
+
+
+@pytest.mark.parametrize("source", ["environment", "netrc"])
+def test_online_with_a_key_but_no_server_goes_on_offline(tmp_path, monkeypatch, fresh_wandb, source):
+    key = "0123456789" * 4
+    if source == "environment":
+        monkeypatch.setenv("WANDB_API_KEY", key)
+    else:
+        (tmp_path / "netrc").write_text(f"machine api.wandb.ai\n  login user\n  password {key}\n")
+    begun = time.monotonic()
+    with pytest.warns(UserWarning, match=r"goes on offline: 127\.0\.0\.1:\d+ does not answer"):
+        tracker = start(tmp_path / "out", "online")
+    tracker.finish({"best": 1.0})
+    assert time.monotonic() - begun < 10
+    assert key.encode() not in record(tmp_path / "out", "learning_rate", "best")
+
+
+def test_a_server_that_accepts_and_says_nothing_does_not_hold_up_the_run(tmp_path, monkeypatch, fresh_wandb):
+    monkeypatch.setattr(tracking, "START_SECONDS", 1.0)
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
+        begun = time.monotonic()
+        with pytest.warns(UserWarning, match="goes on offline: CommError"):
+            tracker = start(tmp_path, "online")
+        tracker.finish()
+    assert time.monotonic() - begun < 10
+    record(tmp_path, "learning_rate")
+
+
+def test_a_name_look_up_without_an_answer_is_given_up(monkeypatch):
+    released = tracking.threading.Event()
+
+    def slow(*_args, **_options):
+        released.wait(30)
+        raise OSError("no answer")
+
+    monkeypatch.setattr(tracking, "CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(tracking.socket, "create_connection", slow)
+    begun = time.monotonic()
+    assert not tracking._answers(tracking.urllib.parse.urlsplit("https://example.invalid"))
+    released.set()
+    assert time.monotonic() - begun < 5
+
+
+def test_a_proxy_is_what_must_answer_when_there_is_one(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        assert tracking._answers(tracking.urllib.parse.urlsplit("http://example.invalid"))
+
+
+def test_a_broken_start_warns_and_training_goes_on(tmp_path, monkeypatch):
+    import wandb
+
+    def broken(**_options):
+        raise RuntimeError("the disk is full")
+
+    monkeypatch.setattr(wandb, "init", broken)
+    with pytest.warns(UserWarning, match="is off for this run: RuntimeError: the disk is full"):
+        tracker = start(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with tracker:
+            tracker.log({"loss": 1.0}, step=0)
+            tracker.finish({"best": 1.0})
+
+
+class BrokenRun:
+    """A run whose every method fails, and which counts the calls."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.summary: dict = {}
+
+    def log(self, *_args, **_options) -> None:
+        self.calls += 1
+        raise OSError("the service died")
+
+    def finish(self, **_options) -> None:
+        self.calls += 1
+        raise OSError("the service died")
+
+
+def test_a_failing_log_warns_once_and_is_not_tried_again():
+    run = BrokenRun()
+    with (
+        pytest.warns(UserWarning, match="training goes on: wandb's log failed") as warned,
+        tracking.Tracker(run) as tracker,
+    ):
+        tracker.log({"loss": 1.0}, step=0)
+        tracker.log({"loss": 1.0}, step=1)
+    assert len(warned) == 1
+    assert run.calls == 1
+
+
+def test_a_failing_finish_warns_and_does_not_raise():
+    tracker = tracking.Tracker(BrokenRun())
+    with pytest.warns(UserWarning, match="wandb's finish failed"):
+        tracker.finish({"best": 1.0})
+
+
+def test_an_error_in_training_passes_through_and_closes_the_record(tmp_path):
+    with pytest.raises(ZeroDivisionError), start(tmp_path) as tracker:
+        run = tracker.run
+        raise ZeroDivisionError
+    assert tracker.run is None
+    with pytest.raises(Exception, match=re.compile("finished", re.IGNORECASE)):
+        run.log({"late": 1.0})
+
+
+def test_an_unknown_mode_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="'dryrun': it must be one of offline, online, disabled"):
+        start(tmp_path, "dryrun")
+
+
+def test_epochs_of_several_folds_keep_apart_and_their_steps_never_go_back(tmp_path):
+    class Listed(BrokenRun):
+        def log(self, values: dict, step: int) -> None:
+            rows.append((step, values))
+
+    rows: list[tuple[int, dict]] = []
+    tracker = tracking.Tracker(Listed())
+    for fold, epoch in [(0, 1), (0, 2), (1, 1)]:
+        tracker.log_epoch({"fold": fold, "epoch": epoch, "val_macro_f1": 0.5})
+    assert [step for step, _ in rows] == [0, 1, 2]
+    assert rows[2][1] == {"fold1/epoch": 1, "fold1/val_macro_f1": 0.5}
