@@ -12,24 +12,24 @@ from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
-from mask_lib.base.labels import AGE_EDGES, CLASS_COUNT, GENDER_WORDS, Mask, decode_all
+from mask_lib.base import labels
 from mask_lib.plots import style
 from mask_lib.plots.style import BLUE, COLOURS, GREY, INK, counted, plain, released
 
-MASK_COLOURS = dict(zip(Mask, COLOURS, strict=False))
-MOST_SIZES = 6
+MOST_SIZES = 6  # shown one by one
 
 
 def class_counts(photos: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Bars of photos a class, coloured by mask, with the number of people in each beneath its count.
+    """Bars of photos a class, coloured by the first attribute, with the number of people beneath each count.
 
-    `photos` has the columns `label` (0-17) and `person`.
+    `photos` has the columns `label` and `person`.
     """
     ax = style.styled_axes(ax, 12, 5)
-    counts = photos["label"].value_counts().reindex(range(CLASS_COUNT), fill_value=0)
-    people = photos.groupby("label")["person"].nunique().reindex(range(CLASS_COUNT), fill_value=0)
-    colours = [MASK_COLOURS[Mask(mask)] for mask in decode_all(np.arange(CLASS_COUNT))["mask"]]
-    bars = ax.bar(range(CLASS_COUNT), counts, color=colours, width=0.8)
+    classes = range(labels.class_count())
+    counts = photos["label"].value_counts().reindex(classes, fill_value=0)
+    people = photos.groupby("label")["person"].nunique().reindex(classes, fill_value=0)
+    colours = [COLOURS[labels.decode(label)[0] % len(COLOURS)] for label in classes]
+    bars = ax.bar(classes, counts, color=colours, width=0.8)
     notes = [f"{count:,}\n{counted(person, 'person', 'people')}" for count, person in zip(counts, people, strict=True)]
     ax.bar_label(bars, notes, fontsize=7.5, color=INK, padding=2)
     ax.margins(x=0.01, y=0.12)
@@ -43,11 +43,11 @@ def class_counts(photos: pd.DataFrame, ax: Axes | None = None) -> Axes:
 def class_changes(before: Sequence[int], after: Sequence[int], ax: Axes | None = None) -> Axes:
     """Photos a class before and after label cleaning, side by side, with the difference above where there is one.
 
-    Both hold labels 0-17; photos that were dropped are not in `after`.
+    Both hold labels; photos that were dropped are not in `after`.
     """
     ax = style.styled_axes(ax, 12, 4.2)
-    at = np.arange(CLASS_COUNT)
-    old, new = (np.bincount(np.asarray(part, dtype=np.int64), minlength=CLASS_COUNT) for part in (before, after))
+    at = np.arange(labels.class_count())
+    old, new = (np.bincount(np.asarray(part, dtype=np.int64), minlength=len(at)) for part in (before, after))
     bars = [ax.bar(at - 0.2, old, 0.38, color=GREY), ax.bar(at + 0.2, new, 0.38, color=BLUE)]
     for place, (left, right) in enumerate(zip(old, new, strict=True)):
         if left != right:
@@ -62,25 +62,31 @@ def class_changes(before: Sequence[int], after: Sequence[int], ax: Axes | None =
     return ax
 
 
-def age_histogram(photos: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """People by age in years, stacked by gender, with the edges of the age groups drawn.
+def number_histogram(photos: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """People by the attribute that is a number (age in years), stacked by another of theirs, the edges drawn.
 
-    `photos` has the columns `person`, `age` (years) and `label`; each person counts once.
+    `photos` has the columns `person`, `label` and the number's name; each person counts once. A task without
+    such an attribute gets a sentence.
     """
-    ax = style.styled_axes(ax, 9, 4)
+    ax, number = style.styled_axes(ax, 9, 4), labels.number()
+    if number is None:
+        ax.set_axis_off()
+        ax.text(0.5, 0.5, "no attribute is a number", transform=ax.transAxes, ha="center", va="center", color=GREY)
+        return ax
     people = photos.drop_duplicates("person")
-    gender = decode_all(people["label"].to_numpy())["gender"]
-    ages = [people["age"].to_numpy()[gender == member] for member in GENDER_WORDS]
-    first, last = int(people["age"].min()), int(people["age"].max())
-    names = [f"{word} ({len(part):,})" for word, part in zip(GENDER_WORDS.values(), ages, strict=True)]
-    edges = np.arange(first, last + 2) - 0.5  # one bar a year
-    ax.hist(ages, bins=edges, stacked=True, color=COLOURS[:2], label=names, rwidth=0.9)
-    for edge in AGE_EDGES:
+    values, by = people[number.name].to_numpy(), [name for name in labels.names(of_person=True) if name != number.name]
+    parts = labels.decode_all(people["label"].to_numpy())[by[0]] if by else np.zeros(len(people), dtype=np.int64)
+    words = labels.attribute(by[0]).words if by else ("people",)
+    stacked = [values[parts == value] for value in range(len(words))]
+    names = [f"{word} ({len(part):,})" for word, part in zip(words, stacked, strict=True)]
+    bins = np.arange(int(values.min()), int(values.max()) + 2) - 0.5  # one bar a year
+    ax.hist(stacked, bins=bins, stacked=True, color=COLOURS[: len(words)], label=names, rwidth=0.9)
+    for edge in number.edges:
         ax.axvline(edge - 0.5, color=INK, linewidth=1, linestyle="--")  # left of the bar that starts the next group
         ax.annotate(f"{edge} ", (edge - 0.5, 1), xycoords=("data", "axes fraction"), ha="right", va="top", color=INK)
-    ax.set(xlabel="age in years", ylabel="people")
+    ax.set(xlabel=number.name, ylabel="people")
     ax.legend(frameon=False)
-    style.set_title(ax, f"{counted(len(people), 'person', 'people')} by age and gender")
+    style.set_title(ax, f"{counted(len(people), 'person', 'people')} by {' and '.join([number.name, *by[:1]])}")
     return ax
 
 
@@ -131,13 +137,13 @@ def problems(problems: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 def fold_balance(splits: Mapping[int, pd.DataFrame], ax: Axes | None = None) -> Axes:
-    """Heat map, folds x 18 classes: a class's share of a fold's validation part over its share of all.
+    """Heat map, folds x classes: a class's share of a fold's validation part over its share of all.
 
     `splits` maps a fold to its table with the columns `label` and `split`; 1 is perfect balance. A
     class without photos stays empty.
     """
     ax = style.styled_axes(ax, 12, 1.9 + 0.4 * len(splits))
-    ratios = np.array([_share_ratios(split) for split in splits.values()])  # (folds, 18)
+    ratios = np.array([_share_ratios(split) for split in splits.values()])  # (folds, C)
     limit = max(np.nanmax(np.abs(ratios - 1), initial=0), 0.05)  # below 5% no colour should cry out
     norm = TwoSlopeNorm(1, 1 - limit, 1 + limit)
     image = ax.imshow(ratios, cmap="RdBu_r", norm=norm, aspect="auto")
@@ -151,7 +157,7 @@ def fold_balance(splits: Mapping[int, pd.DataFrame], ax: Axes | None = None) -> 
 
 
 def _share_ratios(split: pd.DataFrame) -> np.ndarray:
-    """(18,) shares of the classes in `val` over those in the whole; NaN for a class without photos."""
+    """(C,) shares of the classes in `val` over those in the whole; NaN for a class without photos."""
     validation = split.loc[split["split"] == "val", "label"]
-    shares, whole = (style.class_shares(labels) for labels in (validation, split["label"]))
-    return np.divide(shares, whole, out=np.full(CLASS_COUNT, np.nan), where=whole > 0)
+    shares, whole = (style.class_shares(part) for part in (validation, split["label"]))
+    return np.divide(shares, whole, out=np.full(len(whole), np.nan), where=whole > 0)

@@ -57,13 +57,7 @@ def contributions(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     Columns `member, weight, difference, low, high`; left of the line at 0 a member does harm.
     """
     ax = style.styled_axes(ax, 9, 1.4 + 0.35 * max(len(table), 2))
-    places = np.arange(len(table))[::-1]
-    ax.axvline(0, color=GREY, linewidth=1, linestyle="--")
-    ax.hlines(places, table["low"], table["high"], color=BLUE, linewidth=2, alpha=0.55)
-    ax.plot(table["difference"], places, "o", color=BLUE, markersize=6)
-    names = [f"{plain(row.member)} ({row.weight:.0%})" for row in table.itertuples()]
-    ax.set_yticks(places, names, parse_math=False)
-    ax.margins(y=0.15)
+    style.interval_rows(ax, table, [f"{row.member} ({row.weight:.0%})" for row in table.itertuples()])
     ax.set_xlabel("macro F1 with it, less that without it")
     style.set_title(ax, "What each member adds (its weight)")
     return ax

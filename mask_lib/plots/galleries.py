@@ -4,30 +4,25 @@ A grid is a `Figure` that pyplot no longer holds: a notebook shows it once, as t
 Words too wide for their photo lose their middle.
 """
 
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
-from matplotlib.textpath import text_to_path
 
-from mask_lib.base.labels import AGE_WORDS, GENDER_WORDS, MASK_WORDS, PROBABILITY_COLUMNS, decode, describe
+from mask_lib.base import labels
+from mask_lib.base.labels import describe
 from mask_lib.base.scores import from_probabilities
-from mask_lib.data.photos import thumbnails
 from mask_lib.plots.style import GREY, INK, counted, plain, released
-from mask_lib.training.run_folder import FinishedRun
 
 WIDTH = 12  # inches, of a whole grid
 TITLE_SIZE, NOTE_SIZE = 7.5, 6.5  # points
 LINE_HEIGHT = 1.3  # of a line of text, over the size of its letters
 GAP, PAD, HEADING = 12, 3, 22  # points: between two photos with their words, from a photo to its words, for a heading
 BENEATH = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "center", "va": "top"}
-LONGEST = 200  # characters; more than ever fit above a photo, and quickly measured
+LETTER = 0.62  # mean width of a letter, over its size
 
 
 def photo_grid(
@@ -59,24 +54,26 @@ def photo_grid(
     return released(figure)
 
 
-def mistakes(images: Sequence[np.ndarray], table: pd.DataFrame, of: int, columns: int = 7) -> Figure:
+def mistakes(
+    images: Sequence[np.ndarray], table: pd.DataFrame, of: int, reason: str = "", columns: int = 7
+) -> Figure:
     """The rows of `table`: the true class, → what was predicted otherwise (confidence), and the file below.
 
-    `table` has the columns `path`, `label` and `p00`-`p17` and holds mistakes alone, as
+    `table` has the columns `path`, `label` and probabilities and holds mistakes alone, as
     `scores.worst_mistakes` chooses and orders them; `images` are their photos. `of` is the number of
-    all mistakes, for the heading. Raises ValueError for another number of photos than of rows.
+    all mistakes, for the heading; a `reason` why nothing can be shown replaces it. Raises ValueError for another
+    number of photos than of rows.
     """
     truth, predicted = from_probabilities(table)
-    confidence = table[list(PROBABILITY_COLUMNS)].max(axis=1)
+    confidence = table[labels.probability_columns()].max(axis=1)
     titles = [
         f"{describe(label)}\n→ {_difference(label, found)} ({sure:.0%})"
         for label, found, sure in zip(truth, predicted, confidence, strict=True)
     ]
-    notes = ["\n".join(_one_line(path).split("/")[-2:]) for path in table["path"]]
     heading = f"The {len(table):,} most confident of {counted(of, 'mistake')}"
     if len(table) == of:
         heading = f"{counted(of, 'mistake')}, the most confident first" if of else "No mistakes"
-    return photo_grid(images, titles, columns, heading, notes)
+    return photo_grid(images, titles, columns, reason or heading, _file_names(table["path"]))
 
 
 def suspects(images: Sequence[np.ndarray], table: pd.DataFrame, columns: int = 7) -> Figure:
@@ -88,42 +85,28 @@ def suspects(images: Sequence[np.ndarray], table: pd.DataFrame, columns: int = 7
         f"{describe(row.current)}\n→ {_difference(row.current, row.suggested) or 'the same'} ({row.score:.0%})"
         for row in table.itertuples()
     ]
-    notes = ["\n".join(_one_line(path).split("/")[-2:]) for path in table["path"]]
     heading = f"The {counted(len(table), 'most suspicious label')}" if len(table) else "No label is left to look at"
-    return photo_grid(images, titles, columns, heading, notes)
+    return photo_grid(images, titles, columns, heading, _file_names(table["path"]))
 
 
-def disagreements(images: Sequence[np.ndarray], table: pd.DataFrame, of: int, columns: int = 7) -> Figure:
+def disagreements(
+    images: Sequence[np.ndarray], table: pd.DataFrame, of: int, reason: str = "", columns: int = 7
+) -> Figure:
     """Photos that one run gets right and another wrong: the class, → what the other says otherwise (confidence).
 
     `table` has the columns of `comparison.disagreements`, all rows with the same two runs; `images` are their
-    photos and `of` the number of all such photos, for the heading. Raises ValueError for another number of
-    photos than of rows.
+    photos and `of` the number of all such photos, for the heading; a `reason` why nothing can be shown replaces
+    it. Raises ValueError for another number of photos than of rows.
     """
     titles = [
         f"{describe(row.label)} ({row.right_sure:.0%})\n→ {_difference(row.label, row.wrong)} ({row.wrong_sure:.0%})"
         for row in table.itertuples()
     ]
-    notes = ["\n".join(_one_line(path).split("/")[-2:]) for path in table["path"]]
     heading = "No photo that only one of the two gets right"
     if len(table):
         heading = f"{table['right_run'].iloc[0]} is right, {table['wrong_run'].iloc[0]} is wrong: "
         heading += f"{len(table):,} of {counted(of, 'photo')}, the surest first"
-    return photo_grid(images, titles, columns, heading, notes)
-
-
-def right_alone(run: FinishedRun, table: pd.DataFrame, count: int) -> Figure | str:
-    """The first `count` of `comparison.disagreements` that `run` gets right, or a sentence on why nothing is shown.
-
-    The photos are those of the run's own data set: that of the other run may hold others under the same names.
-    """
-    own = table[table["right_run"] == run.name]
-    shown = own.head(count)
-    try:
-        images = thumbnails(run.photo_folder(), shown.assign(split="train")) if len(shown) else []
-    except OSError as error:
-        return f"What {run.name} alone gets right cannot be shown: {error}."
-    return disagreements(images, shown, of=len(own))
+    return photo_grid(images, titles, columns, reason or heading, _file_names(table["path"]))
 
 
 def overlaid(images: np.ndarray, maps: np.ndarray) -> list[np.ndarray]:
@@ -152,15 +135,15 @@ def beside(rows: Mapping[str, Sequence[np.ndarray]], title: str | None = None) -
 
 
 def prediction_titles(table: pd.DataFrame) -> list[str]:
-    """For each row of a table with `p00`-`p17`: the likeliest class in words and its probability."""
-    probabilities = table[list(PROBABILITY_COLUMNS)].to_numpy()  # (N, 18)
+    """For each row of a table with probabilities: the likeliest class in words and its probability."""
+    probabilities = table[labels.probability_columns()].to_numpy()  # (N, C)
     return [f"{describe(row.argmax())}\n{row.max():.0%}" for row in probabilities]
 
 
 def _difference(truth: int, predicted: int) -> str:
     """Of the predicted class in words, those that are not true as well: `female 60+`."""
-    attributes = zip((MASK_WORDS, GENDER_WORDS, AGE_WORDS), decode(truth), decode(predicted), strict=True)
-    return " ".join(words[found] for words, true, found in attributes if found != true)
+    parts = zip(labels.attributes(), labels.decode(truth), labels.decode(predicted), strict=True)
+    return " ".join(one.words[found] for one, true, found in parts if found != true)
 
 
 def _shown(image: np.ndarray) -> np.ndarray:
@@ -169,8 +152,10 @@ def _shown(image: np.ndarray) -> np.ndarray:
     return image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image[..., :3] if image.ndim == 3 else image
 
 
-def _one_line(text: Any) -> str:
-    return plain(text).replace("\n", "\N{REPLACEMENT CHARACTER}")
+def _file_names(paths: Sequence[str]) -> list[str]:
+    """Folder and file of each path, a line each; a line break in a name stays visible."""
+    lines = [plain(path).replace("\n", "\N{REPLACEMENT CHARACTER}") for path in paths]
+    return ["\n".join(line.split("/")[-2:]) for line in lines]
 
 
 def _empty_grid(
@@ -203,23 +188,10 @@ def _fitted_all(what: str, texts: Sequence[str] | None, photos: int, size: float
         return [""] * photos
     if len(texts) != photos:
         raise ValueError(f"{photos} photos but {len(texts)} {what}")
-    return ["\n".join(_fitted(line, size, room) for line in plain(text).split("\n")) for text in texts]
+    kept = max(int(room / (size * LETTER)), 3)
+    return ["\n".join(_shortened(line, kept) for line in plain(text).split("\n")) for text in texts]
 
 
-def _fitted(line: str, size: float, room: float) -> str:
-    """The line, or as much of its two ends as fits."""
-    line = _ends(line, LONGEST)
-    if _points(line, size) <= room:
-        return line
-    fitting = bisect_right(range(len(line)), room, key=lambda kept: _points(_ends(line, kept), size))
-    return _ends(line, max(fitting - 1, 1))
-
-
-def _ends(line: str, kept: int) -> str:
-    """The first and the last characters of a line, `kept` in all, or the whole line if it has no more."""
-    return line if len(line) <= kept else f"{line[: kept - kept // 2]}…{line[len(line) - kept // 2 :]}"
-
-
-def _points(line: str, size: float) -> float:
-    """The width of a line of text in points."""
-    return text_to_path.get_text_width_height_descent(line, FontProperties(size=size), ismath=False)[0]
+def _shortened(line: str, kept: int) -> str:
+    """The first and the last of the characters, or the whole line if it has no more than `kept`."""
+    return line if len(line) <= kept else f"{line[: kept - kept // 2 - 1]}…{line[len(line) - kept // 2 :]}"

@@ -13,31 +13,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.metrics import confusion_matrix
 
-from mask_lib.base.labels import (
-    AGE_WORDS,
-    ATTRIBUTES,
-    CLASS_COUNT,
-    GENDER_WORDS,
-    MASK_WORDS,
-    PROBABILITY_COLUMNS,
-    Mask,
-    decode_all,
-)
+from mask_lib.base import labels
 from mask_lib.plots import style
-from mask_lib.plots.style import BLUE, CLASS_NAMES, COLOURS, FAINT, GREY, INK, counted, plain, released
+from mask_lib.plots.style import BLUE, COLOURS, FAINT, GREY, INK, counted, released
 
-WORDS = {"mask": MASK_WORDS, "gender": GENDER_WORDS, "age": AGE_WORDS}
-BLOCK = CLASS_COUNT // len(Mask)  # neighbouring classes that share a mask
-ABOVE_DOT = {"textcoords": "offset points", "ha": "center", "fontsize": 8}
 WRITTEN_MODELS = 5  # side by side; the numbers of more would overlap
 
 
 def confusion(truth: Sequence[int], predicted: Sequence[int], ax: Axes | None = None) -> Axes:
-    """18 x 18 counts of (N,) labels 0-17, coloured by share of the row, with lines between masks."""
-    ax = style.styled_axes(ax, 10.5, 9.5)
-    _confusion(ax, np.asarray(truth), np.asarray(predicted), CLASS_NAMES)
-    ax.set_xticks(range(CLASS_COUNT), CLASS_NAMES, rotation=55, ha="right", rotation_mode="anchor", fontsize=8.5)
-    for edge in np.arange(BLOCK, CLASS_COUNT, BLOCK) - 0.5:
+    """C x C counts of (N,) labels, coloured by share of the row, with lines between values of the first attribute."""
+    ax, names = style.styled_axes(ax, 10.5, 9.5), style.class_names()
+    _confusion(ax, np.asarray(truth), np.asarray(predicted), names)
+    ax.set_xticks(range(len(names)), names, rotation=55, ha="right", rotation_mode="anchor", fontsize=8.5)
+    block = len(names) // labels.shape()[0]  # neighbouring classes that share the first attribute's value
+    for edge in np.arange(block, len(names), block) - 0.5:
         ax.axhline(edge, color=INK, linewidth=1)
         ax.axvline(edge, color=INK, linewidth=1)
     wrong = int(np.not_equal(truth, predicted).sum())
@@ -46,12 +35,13 @@ def confusion(truth: Sequence[int], predicted: Sequence[int], ax: Axes | None = 
 
 
 def attribute_confusions(truth: Sequence[int], predicted: Sequence[int]) -> Figure:
-    """The same for mask, gender and age alone, side by side, each titled with its accuracy."""
-    true_parts, predicted_parts = decode_all(np.asarray(truth)), decode_all(np.asarray(predicted))
-    figure, axes = plt.subplots(1, len(ATTRIBUTES), figsize=(12, 3.8), layout="constrained")
-    for ax, name in zip(axes, ATTRIBUTES, strict=True):
-        _confusion(style.despine(ax), true_parts[name], predicted_parts[name], list(WORDS[name].values()))
-        style.set_title(ax, f"{name}: {np.mean(true_parts[name] == predicted_parts[name]):.1%} right")
+    """The same for each attribute alone, side by side, each titled with its accuracy."""
+    true_values, predicted_values = labels.decode_all(truth), labels.decode_all(predicted)
+    figure, axes = plt.subplots(1, len(labels.names()), figsize=(12, 3.8), layout="constrained", squeeze=False)
+    for ax, one in zip(axes[0], labels.attributes(), strict=True):
+        true, found = true_values[one.name], predicted_values[one.name]
+        _confusion(style.despine(ax), true, found, one.words)
+        style.set_title(ax, f"{one.name}: {np.mean(true == found):.1%} right")
     return released(figure)
 
 
@@ -91,16 +81,8 @@ def differences(table: pd.DataFrame, ax: Axes | None = None, metric: str = "macr
         ax.set_axis_off()
         ax.text(0.5, 0.5, "no two runs to compare", transform=ax.transAxes, ha="center", va="center", color=GREY)
         return ax
-    for place, row in enumerate(rows.itertuples()):
-        colour = BLUE if row.real else GREY
-        ax.hlines(place, row.low, row.high, color=colour, linewidth=2.5, alpha=0.6)
-        ax.plot(row.difference, place, "o", color=colour, markersize=6)
-        ax.annotate(f"{row.difference:+.3f}", (row.difference, place), (0, 6), **ABOVE_DOT, color=INK)
-    ax.axvline(0, color=INK, linewidth=1)
-    names = [plain(f"{row.b} over {row.a}") for row in rows.itertuples()]
-    ax.set_yticks(range(len(rows)), names, parse_math=False)
-    ax.set_ylim(len(rows) - 0.4, -0.7)  # the first row of the table at the top
-    ax.grid(axis="x", color=FAINT, linewidth=0.6)
+    names = [f"{row.b} over {row.a}" for row in rows.itertuples()]
+    style.interval_rows(ax, rows, names, [BLUE if real else GREY for real in rows["real"]])
     ax.set_xlabel(f"difference in {metric.replace('_', ' ').replace('f1', 'F1')}, with its interval by person")
     style.set_title(ax, f"{int(rows['real'].sum())} of {counted(len(rows), 'difference')} beyond chance")
     return ax
@@ -109,16 +91,16 @@ def differences(table: pd.DataFrame, ax: Axes | None = None, metric: str = "macr
 def predicted_shares(tables: Mapping[str, pd.DataFrame], known: Sequence[int], ax: Axes | None = None) -> Axes:
     """Share of each class among the predictions, a bar a table, with the share among known labels as a tick.
 
-    `tables` maps a name to a table with `p00`-`p17`; `known` holds labels 0-17, such as training's.
+    `tables` maps a name to a table with probabilities; `known` holds labels, such as training's.
     """
     ax = style.styled_axes(ax, 12, 4.2)
     width = 0.8 / max(len(tables), 1)
     bars = []
     for number, table in enumerate(tables.values()):
-        predicted = table[list(PROBABILITY_COLUMNS)].to_numpy().argmax(axis=1)
-        places = np.arange(CLASS_COUNT) + (number - (len(tables) - 1) / 2) * width
+        predicted = table[labels.probability_columns()].to_numpy().argmax(axis=1)
+        places = np.arange(labels.class_count()) + (number - (len(tables) - 1) / 2) * width
         bars.append(ax.bar(places, style.class_shares(predicted), 0.92 * width, color=COLOURS[number % len(COLOURS)]))
-    at = np.arange(CLASS_COUNT)
+    at = np.arange(labels.class_count())
     ticks = ax.hlines(style.class_shares(known), at - 0.45, at + 0.45, color=INK, linewidth=1.6)
     ax.margins(x=0.01)
     ax.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.3g}%")

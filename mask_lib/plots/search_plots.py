@@ -65,16 +65,9 @@ def verdict(found: Mapping[str, Any], ax: Axes | None = None) -> Axes:
 
     `found` is what `policy_search.reach` returns.
     """
-    differences = pd.DataFrame(found["differences"]).T.iloc[::-1]
+    differences = pd.DataFrame(found["differences"]).T
     ax = style.styled_axes(ax, 9, 0.9 + 0.45 * len(differences))
-    places = np.arange(len(differences))
-    ax.hlines(places, differences["low"], differences["high"], color=BLUE, linewidth=2, alpha=0.55)
-    ax.plot(differences["difference"], places, "o", color=BLUE, markersize=6)
-    for place, value in zip(places, differences["difference"], strict=True):
-        ax.annotate(f"{value:+.3f}", (value, place), (0, 5), textcoords="offset points", ha="center", fontsize=8)
-    ax.axvline(0, color=INK, linewidth=1, linestyle="--")
-    ax.set_yticks(places, [plain(name) for name in differences.index], parse_math=False)
-    ax.margins(y=0.2)
+    style.interval_rows(ax, differences, list(differences.index))
     ax.set_xlabel("difference in macro F1")
     style.set_title(ax, f"With {counted(found['seeds'], 'seed')} each, intervals by person and seed")
     return ax

@@ -9,15 +9,20 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mask_lib.base.labels import CLASS_COUNT, describe
+from mask_lib.base import labels
 
 INK, GREY = "#2b2f33", "#8a8f94"
 BLUE, ORANGE, GREEN, PURPLE, FAINT = "#33658a", "#e07a1f", "#4f9d69", "#8d6a9f", "#d9dcdf"
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, "#b5473c", "#c9a227", "#3aa6a6", GREY)
-CLASS_NAMES = tuple(describe(label) for label in range(CLASS_COUNT))
+
+
+def class_names() -> list[str]:
+    """The classes in words, in order."""
+    return [labels.describe(label) for label in range(labels.class_count())]
 
 
 def plain(text: Any) -> str:
@@ -67,8 +72,9 @@ def add_legend(ax: Axes, handles: Sequence[Any], names: Iterable[str], **options
 
 
 def class_ticks(ax: Axes) -> None:
-    """The 18 classes in words below their places 0-17."""
-    ax.set_xticks(range(CLASS_COUNT), CLASS_NAMES, rotation=35, ha="right", rotation_mode="anchor", fontsize=9)
+    """The classes in words below their places 0, 1 …"""
+    names = class_names()
+    ax.set_xticks(range(len(names)), names, rotation=35, ha="right", rotation_mode="anchor", fontsize=9)
 
 
 def write_cells(ax: Axes, values: np.ndarray, form: str, dark: np.ndarray) -> None:
@@ -79,5 +85,23 @@ def write_cells(ax: Axes, values: np.ndarray, form: str, dark: np.ndarray) -> No
 
 
 def class_shares(label_numbers: Sequence[int]) -> np.ndarray:
-    """(18,) share of each class among labels 0-17."""
-    return np.bincount(np.asarray(label_numbers, dtype=np.int64), minlength=CLASS_COUNT) / max(len(label_numbers), 1)
+    """(C,) share of each class among (N,) labels."""
+    counts = np.bincount(np.asarray(label_numbers, dtype=np.int64), minlength=labels.class_count())
+    return counts / max(len(label_numbers), 1)
+
+
+def interval_rows(ax: Axes, rows: pd.DataFrame, names: Sequence[str], colours: Sequence[str] | str = BLUE) -> None:
+    """Dots with whiskers, the first row of a table at the top: columns `difference`, `low`, `high`; a line at 0.
+
+    Not `errorbar`, because an interval need not contain its value.
+    """
+    places = np.arange(len(rows))
+    ax.hlines(places, rows["low"], rows["high"], color=colours, linewidth=2.5, alpha=0.6)
+    ax.scatter(rows["difference"], places, s=36, color=colours, zorder=3)
+    for place, value in zip(places, rows["difference"], strict=True):
+        above = {"textcoords": "offset points", "ha": "center", "fontsize": 8, "color": INK}
+        ax.annotate(f"{value:+.3f}", (value, place), (0, 6), **above)
+    ax.axvline(0, color=INK, linewidth=1)
+    ax.set_yticks(places, [plain(name) for name in names], parse_math=False)
+    ax.set_ylim(len(rows) - 0.4, -0.7)
+    ax.grid(axis="x", color=FAINT, linewidth=0.6)

@@ -53,7 +53,7 @@ def test_changed_classes_say_by_how_much(ax):
 
 def test_ages_count_each_person_once_by_gender_with_both_edges(ax):
     photos = pictures.photo_table()
-    data_plots.age_histogram(photos, ax)
+    data_plots.number_histogram(photos, ax)
     people = photos.drop_duplicates("person")
     first, last = people["age"].min(), people["age"].max()
     for container, gender in zip(ax.containers, ("male", "female"), strict=True):

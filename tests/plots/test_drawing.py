@@ -10,7 +10,7 @@ from mask_lib.plots import curve_plots, data_plots, ensemble_plots, score_plots,
 pytestmark = pytest.mark.usefixtures("closed_figures")
 CHARTS = {
     "class_counts": lambda ax: data_plots.class_counts(pictures.photo_table(), ax),
-    "age_histogram": lambda ax: data_plots.age_histogram(pictures.photo_table(), ax),
+    "number_histogram": lambda ax: data_plots.number_histogram(pictures.photo_table(), ax),
     "problems": lambda ax: data_plots.problems(pd.DataFrame({"path": ["a"], "problem": ["b"], "detail": ["c"]}), ax),
     "fold_balance": lambda ax: data_plots.fold_balance(pictures.one_fold(), ax),
     "confusion": lambda ax: score_plots.confusion(*pictures.predictions(), ax),
