@@ -76,7 +76,7 @@ def cost(architecture: str, side: int, batch: int) -> None:
     """Print what the two searches cost, as ratios."""
     fold, judge = toy_fold(architecture, side, batch)
     plain, _ = toy_fold(architecture, side, batch)
-    plain.run = dataclasses.replace(plain.run, augmentation="none")
+    plain.run = plain.run.replace(augmentation="none")
     policy, rows = random_policy(np.random.default_rng(0)), np.arange(batch)
 
     def train(one: loop.FoldTraining) -> None:
@@ -118,7 +118,7 @@ def correlation(data: Path, output: Path, folder: Path) -> None:
     network = config.Run(augmentation="none", **NETWORK)
     splits = clean_labels.read_clean_splits(output, small=True)
     opened = dataset.open_photos(data, output, photos.read_labeled(output), store.Frame.of_run(network))
-    judges = policy_search.judges(dataclasses.replace(network, run="plain"), splits, opened, folder)
+    judges = policy_search.judges(network.replace(run="plain"), splits, opened, folder)
     space = dataclasses.replace(SEED_SPACE, probabilities=(0.25, 0.5, 0.75))
     contenders = [random_policy(np.random.default_rng(seed), space, f"random {seed}") for seed in range(RANDOM)]
     rows = []
@@ -152,7 +152,7 @@ def trained(
     network: config.Run, name: str, path: str, seed: int, splits: dict, opened: store.Store, folder: Path
 ) -> tuple[float, float]:
     """The smoothed macro F1 and loss of one training, the means over its folds."""
-    run = dataclasses.replace(network, run=f"policy{name}", augmentation=path, seed=seed)
+    run = network.replace(run=f"policy{name}", augmentation=path, seed=seed)
     last = runs.train_run(run, splits, opened, folder).history.groupby("fold").tail(LAST_EPOCHS)
     return float(last["val_macro_f1"].mean()), float(last["val_loss"].mean())
 

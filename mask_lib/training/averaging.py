@@ -386,7 +386,7 @@ def make_soup(data_dir: Path, output_dir: Path, soup: str, members: Sequence[str
     for fold in common:
         check_alike([found[run][fold] for run in members], SAME)
     made_of = {run: run_folder.answers(run_folder.folder_of(output_dir, run), common) for run in members}
-    whole = dataclasses.replace(settings[0], run=soup, folds=tuple(common))
+    whole = settings[0].replace(run=soup, folds=tuple(common))
     folder = run_folder.folder_of(output_dir, soup)
     (folder / "scores.json").unlink(missing_ok=True)  # not finished until it is written again
     files.write_json({SOUP_OF: list(members), "folds": {}}, folder / run_folder.AVERAGING)

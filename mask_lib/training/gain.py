@@ -7,7 +7,6 @@ settings and folds, and writes OUTPUT_DIR/gain/RUN.json.
 """
 
 import argparse
-import dataclasses
 import os
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,7 @@ def train_on_given_labels(data_dir: Path, output_dir: Path, run: str) -> runs.Ru
         raise ValueError(f"run {run} learned from pseudo_labels, which come of cleaned labels; compare one without")
     decoded = dataset.open_trainable(data_dir, output_dir, settings)
     runs.checkpoints(output_dir, run, decoded, dataset.read_training_splits(output_dir, settings))
-    given = dataclasses.replace(settings, label_source="given")
+    given = settings.replace(label_source="given")
     splits = dataset.read_training_splits(output_dir, given)
     return runs.train_run(given, splits, decoded, Path(output_dir) / FOLDER, when_changed="restart")
 

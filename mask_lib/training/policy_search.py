@@ -315,7 +315,7 @@ def reach(
     """
     if not verdict_folds or seed_count < 1:
         raise ValueError(f"verdict_folds = {list(verdict_folds)}, seed_count = {seed_count}: a verdict needs both")
-    network = dataclasses.replace(network, folds=tuple(verdict_folds))
+    network = network.replace(folds=tuple(verdict_folds))
     runs.chosen_folds(network, material.splits)
     contenders = {name: PRESET_POLICIES[name] for name in REFERENCES} | dict(candidates)
     trained = Trained({name: over_seeds(network, policy, material, seed_count) for name, policy in contenders.items()})
@@ -367,7 +367,7 @@ def verdict_summary(found: Mapping[str, Any]) -> str:
 def spent(network: config.Run, contenders: Iterable[Policy], material: SearchData, seed_count: int) -> dict[str, float]:
     """What the trainings of a verdict took in all: `epochs`, and `seconds` of them."""
     histories = [
-        pd.read_csv(kept(dataclasses.replace(network, seed=seed), policy, material)[1])
+        pd.read_csv(kept(network.replace(seed=seed), policy, material)[1])
         for policy in contenders
         for seed in range(seed_count)
     ]
@@ -417,7 +417,7 @@ def caution(search_folds: Sequence[int], verdict_folds: Sequence[int]) -> str:
 def over_seeds(network: config.Run, policy: Policy, material: SearchData, seed_count: int) -> pd.DataFrame:
     """Columns `COLUMNS`: the predictions of networks trained with a policy and the seeds 0 … seed_count-1."""
     return pd.concat(
-        [predictions(dataclasses.replace(network, seed=seed), policy, material) for seed in range(seed_count)],
+        [predictions(network.replace(seed=seed), policy, material) for seed in range(seed_count)],
         ignore_index=True,
     )
 
@@ -453,7 +453,7 @@ def training_name(network: config.Run, policy: Policy, material: SearchData) -> 
 def trained(network: config.Run, policy: Policy, material: SearchData, name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Columns `COLUMNS`, after training, and its history."""
     path = write_policy(policy, material.folder / "policies" / f"{name}.json")
-    run = dataclasses.replace(network, run=name, augmentation=files.shown_path(path))
+    run = network.replace(run=name, augmentation=files.shown_path(path))
     result = runs.train_run(run, material.splits, material.photos, material.folder)
     truth, predicted = result.truth_and_prediction()
     fold_of = {path: fold for fold in run.folds for path in validated(material.splits[fold])}

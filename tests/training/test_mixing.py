@@ -1,6 +1,5 @@
 """Mixed photos are what their targets say they are, and the partners those that were asked for."""
 
-import dataclasses
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ ALWAYS = config.Run(mixing="cutmix", mixing_probability=1.0)
 
 
 def run_of(kind: str, **changes) -> config.Run:
-    return dataclasses.replace(ALWAYS, mixing=kind, **changes)
+    return ALWAYS.replace(mixing=kind, **changes)
 
 
 def plain_photos(count: int = COUNT) -> tuple[torch.Tensor, torch.Tensor]:

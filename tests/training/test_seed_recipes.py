@@ -88,7 +88,7 @@ def test_an_experiment_that_is_shipped_averages_epochs():
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_recipe_takes_a_step_at_its_real_size_saves_resumes_and_predicts(tmp_path: Path, recipe: str):
-    run = dataclasses.replace(settings_of(*RECIPES[recipe]), weights="none")
+    run = settings_of(*RECIPES[recipe]).replace(weights="none")
     fold, last = fold_of(run), tmp_path / "fold0" / "checkpoint" / "last.safetensors"
     network = build.of_run(run).to(memory_format=torch.channels_last)
     network.load_state_dict(weights.first_weights(run, seed=0))

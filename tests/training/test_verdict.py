@@ -1,6 +1,5 @@
 """A policy counts only if it beats TrivialAugment on people the search has not seen; training falls back to that."""
 
-import dataclasses
 import json
 
 import numpy as np
@@ -143,15 +142,15 @@ def test_what_it_cost_stands_beside_it(reached):
 
 def test_each_seed_trains_anew_and_is_scored_on_people_held_out(reached):
     _, _, (network, candidates, material, _), _ = reached
-    network = dataclasses.replace(network, folds=(1,))
+    network = network.replace(folds=(1,))
     first, second = (
-        policy_search.predictions(dataclasses.replace(network, seed=seed), MILD, material) for seed in (0, 1)
+        policy_search.predictions(network.replace(seed=seed), MILD, material) for seed in (0, 1)
     )
     split = material.splits[1]
     assert set(first["path"]) == set(split.loc[split["split"] == "val", "path"])
     assert list(first["person"]) == list(second["person"])
     assert list(first.columns) == policy_search.COLUMNS
-    names = {policy_search.training_name(dataclasses.replace(network, seed=seed), MILD, material) for seed in (0, 1)}
+    names = {policy_search.training_name(network.replace(seed=seed), MILD, material) for seed in (0, 1)}
     assert len(names) == 2
     assert policy_search.training_name(network, candidates["merged"], material) not in names
 
