@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
 
 from mask_lib.base import labels
 from mask_lib.base.labels import describe
@@ -22,7 +24,7 @@ TITLE_SIZE, NOTE_SIZE = 7.5, 6.5  # points
 LINE_HEIGHT = 1.3  # of a line of text, over the size of its letters
 GAP, PAD, HEADING = 12, 3, 22  # points: between two photos with their words, from a photo to its words, for a heading
 BENEATH = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "center", "va": "top"}
-LETTER = 0.62  # mean width of a letter, over its size
+NARROWEST = 0.25  # width of a narrow letter, over its size
 
 
 def photo_grid(
@@ -54,9 +56,7 @@ def photo_grid(
     return released(figure)
 
 
-def mistakes(
-    images: Sequence[np.ndarray], table: pd.DataFrame, of: int, reason: str = "", columns: int = 7
-) -> Figure:
+def mistakes(images: Sequence[np.ndarray], table: pd.DataFrame, of: int, reason: str = "", columns: int = 7) -> Figure:
     """The rows of `table`: the true class, → what was predicted otherwise (confidence), and the file below.
 
     `table` has the columns `path`, `label` and probabilities and holds mistakes alone, as
@@ -188,10 +188,18 @@ def _fitted_all(what: str, texts: Sequence[str] | None, photos: int, size: float
         return [""] * photos
     if len(texts) != photos:
         raise ValueError(f"{photos} photos but {len(texts)} {what}")
-    kept = max(int(room / (size * LETTER)), 3)
-    return ["\n".join(_shortened(line, kept) for line in plain(text).split("\n")) for text in texts]
+    return ["\n".join(_fitted(line, size, room) for line in plain(text).split("\n")) for text in texts]
 
 
-def _shortened(line: str, kept: int) -> str:
-    """The first and the last of the characters, or the whole line if it has no more than `kept`."""
-    return line if len(line) <= kept else f"{line[: kept - kept // 2 - 1]}…{line[len(line) - kept // 2 :]}"
+def _fitted(line: str, size: float, room: float) -> str:
+    """The line, or as many characters of its two ends as fit."""
+    kept = min(len(line), int(room / (NARROWEST * size)))
+    font = FontProperties(size=size)
+    while kept > 1 and text_to_path.get_text_width_height_descent(_ends(line, kept), font, ismath=False)[0] > room:
+        kept -= 1
+    return _ends(line, kept)
+
+
+def _ends(line: str, kept: int) -> str:
+    """The first and the last characters of a line, `kept` in all, or the whole line if it has no more."""
+    return line if len(line) <= kept else f"{line[: kept - kept // 2]}…{line[len(line) - kept // 2 :]}"

@@ -110,3 +110,16 @@ def test_class_names_do_not_overlap_on_a_wide_chart():
     # Slanted lines of text stay apart when their right ends are further apart than they are high.
     assert np.diff(anchors).min() > max(heights)
     assert ax.get_position().height > 0.5
+
+
+OTHER = (labels.Attribute("helmet", ("yes", "no"), "yn"), labels.Attribute("vest", ("none", "orange", "yellow"), "abc"))
+
+
+def test_another_task_has_its_own_classes_and_no_histogram_without_a_number(ax):
+    photos = pd.DataFrame({"label": [0, 5, 5], "person": ["a", "b", "c"]})
+    with labels.using(OTHER):
+        data_plots.class_counts(photos, ax)
+        empty = data_plots.number_histogram(photos)
+    assert [bar.get_height() for bar in ax.patches] == [1, 0, 0, 0, 0, 2]
+    assert ax.get_xticklabels()[5].get_text() == "no yellow"
+    assert pictures.texts(empty) == ["no attribute is a number"]

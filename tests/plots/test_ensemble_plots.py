@@ -40,11 +40,11 @@ def test_a_single_member_agrees_with_nobody(ax):
 def test_contributions_stand_beside_their_member_in_order(ax):
     ensemble_plots.contributions(pictures.contribution_table(["a", pictures.FORMULA, "c"]), ax)
     places = dict(zip(ax.get_yticks(), [tick.get_text() for tick in ax.get_yticklabels()], strict=True))
-    assert [places[place] for place in (2, 1, 0)] == ["a (50%)", f"{pictures.FORMULA} (50%)", "c (50%)"]
-    dots = ax.lines[-1].get_xydata()
-    np.testing.assert_allclose(dots, [[0, 2], [0.01, 1], [0.02, 0]])
-    whiskers = [segment[:, 0].tolist() for segment in ax.collections[0].get_segments()]
-    np.testing.assert_allclose(whiskers, [[-0.02, 0.01], [-0.01, 0.02], [0, 0.03]])
+    assert [places[place] for place in (0, 1, 2)] == ["a (50%)", f"{pictures.FORMULA} (50%)", "c (50%)"]
+    whiskers, dots = ax.collections
+    np.testing.assert_allclose(dots.get_offsets(), [[0, 0], [0.01, 1], [0.02, 2]])
+    drawn = [segment[:, 0].tolist() for segment in whiskers.get_segments()]
+    np.testing.assert_allclose(drawn, [[-0.02, 0.01], [-0.01, 0.02], [0, 0.03]])
     pictures.draw(ax.figure)
 
 

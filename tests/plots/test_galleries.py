@@ -232,6 +232,13 @@ def test_runs_that_agree_have_an_empty_gallery():
     assert pictures.draw(figure)
 
 
+def test_a_gallery_without_photos_says_why():
+    assert galleries.disagreements([], disagreed()[:0], 9, "the folder is gone").get_suptitle() == "the folder is gone"
+    assert (
+        galleries.mistakes([], mistaken()[:0], 9, "the network is not supported").get_suptitle().startswith("the net")
+    )
+
+
 def test_a_map_leaves_the_photo_where_it_is_cold_and_colours_it_where_it_is_warm():
     photos = np.full((1, 8, 6, 3), (90, 120, 150), dtype=np.uint8)
     maps = np.zeros((1, 8, 6), dtype=np.float32)

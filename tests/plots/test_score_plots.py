@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pictures
 import pytest
+from matplotlib.colors import to_rgba
 from sklearn.metrics import confusion_matrix
 
 from mask_lib.base import labels
@@ -127,11 +128,10 @@ def test_the_figure_of_attributes_is_not_left_open():
 def test_a_real_difference_has_another_colour_than_one_that_may_be_chance(ax):
     score_plots.differences(difference_rows(), ax)
     assert [tick.get_text() for tick in ax.get_yticklabels()] == [f"best over {pictures.FORMULA}", "best over other"]
-    dots = [line for line in ax.lines if line.get_marker() == "o"]
-    assert [dot.get_xdata()[0] for dot in dots] == [0.10, 0.02]
-    assert [dot.get_color() for dot in dots] == [style.BLUE, style.GREY]
-    spans = [collection.get_segments()[0][:, 0].tolist() for collection in ax.collections]
-    assert spans == [[0.05, 0.15], [-0.01, 0.05]]
+    whiskers, dots = ax.collections
+    assert dots.get_offsets()[:, 0].tolist() == [0.10, 0.02]
+    assert dots.get_facecolors().tolist() == [list(to_rgba(colour)) for colour in (style.BLUE, style.GREY)]
+    assert [segment[:, 0].tolist() for segment in whiskers.get_segments()] == [[0.05, 0.15], [-0.01, 0.05]]
     assert ax.get_title(loc="left") == "1 of 2 differences beyond chance"
     assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the first row at the top
     pictures.draw(ax.figure)

@@ -28,10 +28,10 @@ def test_operations_stand_in_the_order_of_their_importance(ax):
 
 def test_a_verdict_shows_each_difference_with_its_interval(ax):
     search_plots.verdict(pictures.verdict_found(), ax)
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["merged - none", "merged - trivialaugment"]
-    (whiskers,) = ax.collections
-    assert [list(line[:, 0]) for line in whiskers.get_segments()] == [[0.02, 0.2], [-0.05, 0.03]]
-    assert [text.get_text() for text in ax.texts] == ["+0.100", "-0.010"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["merged - trivialaugment", "merged - none"]
+    whiskers, _ = ax.collections
+    assert [list(line[:, 0]) for line in whiskers.get_segments()] == [[-0.05, 0.03], [0.02, 0.2]]
+    assert [text.get_text() for text in ax.texts] == ["-0.010", "+0.100"]
 
 
 def test_a_policy_is_drawn_with_what_photos_meet(ax):
