@@ -1,22 +1,23 @@
 """Macro F1 and accuracies, with intervals that treat a person, not a photo, as the unit of chance."""
 
+import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
+from sklearn.metrics import accuracy_score, f1_score
 
-from mask_lib.base.labels import ATTRIBUTES, CLASS_COUNT, PROBABILITY_COLUMNS, decode_all, describe
+from mask_lib.base import labels
 
-METRICS = ("macro_f1", "accuracy", *ATTRIBUTES)
+Classes = Sequence[int]  # (N,) class numbers
 DRAWS_AT_ONCE = 100  # bounds memory: draws x people x 8 bytes
 SUM_TOLERANCE = 1e-3  # of a row of probabilities; float16 and rounded CSV files stay well inside
-# What each photo adds to its person's tally: one-hot columns for a hit, the truth and the prediction
-# of every class, then whether each attribute is right. All five metrics follow from their sums, so a
-# resample of people is one product of matrices.
-_HITS, _TRUE, _PREDICTED = (slice(part * CLASS_COUNT, (part + 1) * CLASS_COUNT) for part in range(3))
-_ATTRIBUTE_HITS = slice(3 * CLASS_COUNT, 3 * CLASS_COUNT + len(ATTRIBUTES))
+
+
+def metric_names() -> tuple[str, ...]:
+    """`macro_f1`, `accuracy`, then each attribute's name, whose metric is the accuracy of that attribute alone."""
+    return ("macro_f1", "accuracy", *labels.names())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,27 +32,21 @@ class Score:
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
 
 
-def summarise(truth: Sequence[int], predicted: Sequence[int]) -> dict[str, float]:
-    """`macro_f1`, `accuracy`, `mask`, `gender` and `age`, each in [0, 1], of (N,) labels 0-17.
+def summarise(truth: Classes, predicted: Classes) -> dict[str, float]:
+    """The metrics of `metric_names`, each in [0, 1], of (N,) class numbers.
 
-    Macro F1 is the plain mean over all 18 classes; one that is neither true nor predicted counts 0.
-    The last three are the accuracies of one attribute alone. Raises ValueError for labels outside
-    0-17, none at all, or two lengths.
+    Macro F1 is the plain mean over all classes; one that is neither true nor predicted counts 0. Raises
+    ValueError for numbers that are no class, none at all, or two lengths.
     """
     truth, predicted = _checked_labels(truth, predicted)
-    true_parts, predicted_parts = decode_all(truth), decode_all(predicted)
-    macro_f1 = f1_score(truth, predicted, labels=range(CLASS_COUNT), average="macro", zero_division=0)
-    parts = {name: float(accuracy_score(true_parts[name], predicted_parts[name])) for name in ATTRIBUTES}
+    true_values, predicted_values = labels.decode_all(truth), labels.decode_all(predicted)
+    macro_f1 = f1_score(truth, predicted, labels=range(labels.class_count()), average="macro", zero_division=0)
+    parts = {name: float(accuracy_score(true_values[name], predicted_values[name])) for name in labels.names()}
     return {"macro_f1": float(macro_f1), "accuracy": float(accuracy_score(truth, predicted)), **parts}
 
 
 def bootstrap(
-    truth: Sequence[int],
-    predicted: Sequence[int],
-    person: Sequence,
-    draws: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
+    truth: Classes, predicted: Classes, person: Sequence, draws: int = 1000, seed: int = 0, level: float = 0.95
 ) -> pd.DataFrame:
     """Indexed by metric, the columns `value`, `low` and `high`: percentile intervals at `level`.
 
@@ -60,25 +55,24 @@ def bootstrap(
     draws that miss a rare class altogether count 0 for it, and the interval of macro F1 reaches low
     or even lies below its value. Raises ValueError as `summarise` does, and for a missing person.
     """
-    tallies = person_tallies(truth, predicted, person)
-    drawn = _resampled_metrics(tallies, draws, seed)
-    values = summarise(truth, predicted)
-    scores = {metric: _interval(values[metric], drawn[:, place], level) for place, metric in enumerate(METRICS)}
-    return pd.DataFrame.from_dict(
-        {metric: dataclasses.asdict(score) for metric, score in scores.items()}, orient="index"
-    ).rename_axis("metric")
+    drawn = _resampled_metrics(person_tallies(truth, predicted, person), draws, seed)
+    return _by_metric(value=list(summarise(truth, predicted).values()), **_interval(drawn, level))
+
+
+def _by_metric(**columns: Sequence[float]) -> pd.DataFrame:
+    return pd.DataFrame(columns, index=pd.Index(metric_names(), name="metric"))
 
 
 def side_by_side(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """One row a model, one column a metric: value and interval in words; `tables`: from `bootstrap`, by model."""
+    """One row a model, one column a metric: value and interval as text; `tables`: from `bootstrap`, by model."""
     rows = {name: {metric: str(Score(*row)) for metric, row in table.iterrows()} for name, table in tables.items()}
-    return pd.DataFrame.from_dict(rows, orient="index", columns=list(METRICS))
+    return pd.DataFrame.from_dict(rows, orient="index", columns=list(metric_names()))
 
 
 def paired_bootstrap(
-    truth: Sequence[int],
-    predicted_a: Sequence[int],
-    predicted_b: Sequence[int],
+    truth: Classes,
+    predicted_a: Classes,
+    predicted_b: Classes,
     person: Sequence,
     draws: int = 1000,
     seed: int = 0,
@@ -91,20 +85,14 @@ def paired_bootstrap(
     """
     tallies = [person_tallies(truth, predicted, person) for predicted in (predicted_a, predicted_b)]
     drawn = np.subtract(*(_resampled_metrics(part, draws, seed) for part in reversed(tallies)))
-    values_a, values_b = summarise(truth, predicted_a), summarise(truth, predicted_b)
-    values = np.array([values_b[metric] - values_a[metric] for metric in METRICS])
+    values = np.subtract(*(list(summarise(truth, part).values()) for part in (predicted_b, predicted_a)))
     return _differences(values, drawn, level)
 
 
 def _differences(values: np.ndarray, drawn: np.ndarray, level: float) -> pd.DataFrame:
-    """The table of (5,) differences and of (draws, 5) drawn ones."""
-    rows = {}
-    for place, metric in enumerate(METRICS):
-        score = _interval(float(values[place]), drawn[:, place], level)
-        # The two sides are sums of the same numbers: equal ones differ by rounding at most.
-        no_better = float((drawn[:, place] <= 1e-12).mean())
-        rows[metric] = {"difference": score.value, "low": score.low, "high": score.high, "p": no_better}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("metric")
+    """The table of (M,) differences in each metric and of (draws, M) drawn ones."""
+    # The two sides are sums of the same numbers: equal ones differ by rounding at most.
+    return _by_metric(difference=values, **_interval(drawn, level), p=(drawn <= 1e-12).mean(axis=0))
 
 
 def paired_over_seeds(
@@ -117,7 +105,7 @@ def paired_over_seeds(
     out, and a difference that came from one lucky seed does not look sure. Of three seeds such draws
     still know little. Columns and errors as `paired_bootstrap` has them.
     """
-    tallies = [_tallies_by_seed(before), _tallies_by_seed(after)]  # (S, P, 57) each
+    tallies = [_tallies_by_seed(before), _tallies_by_seed(after)]  # (S, P, T) each
     if tallies[0].shape != tallies[1].shape:
         raise ValueError(f"{tallies[0].shape[:2]} seeds and people on one side, {tallies[1].shape[:2]} on the other")
     drawn = np.subtract(*(_resampled_over_seeds(part, draws, seed) for part in reversed(tallies)))
@@ -126,59 +114,44 @@ def paired_over_seeds(
 
 
 def _tallies_by_seed(table: pd.DataFrame) -> np.ndarray:
-    """(S, P, 57) tallies, seeds and people in sorted order."""
-    people = {one: sorted(part["person"].unique()) for one, part in table.groupby("seed")}
-    if len({tuple(names) for names in people.values()}) != 1:
+    """(S, P, T) tallies, as `person_tallies` has them, seeds and people in sorted order."""
+    parts = [part for _, part in table.groupby("seed")]
+    if len({tuple(sorted(part["person"].unique())) for part in parts}) != 1:
         raise ValueError("the seeds are not scored on the same people")
-    return np.stack(
-        [person_tallies(part["label"], part["predicted"], part["person"]) for _, part in table.groupby("seed")]
-    )
+    return np.stack([person_tallies(part["label"], part["predicted"], part["person"]) for part in parts])
 
 
 def _resampled_over_seeds(tallies: np.ndarray, draws: int, seed: int) -> np.ndarray:
-    """(draws, 5) metrics of resamples of seeds and people; the same seed draws the same ones."""
+    """(draws, M) metrics of resamples of seeds and people; the same seed draws the same ones."""
     generator, (seeds, people) = np.random.default_rng(seed), tallies.shape[:2]
     times_of_seed = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws)  # (D, S)
     times = generator.multinomial(people, np.full(people, 1 / people), size=draws).astype(np.float64)  # (D, P)
-    sums = sum(times_of_seed[:, [place]] * (times @ one) for place, one in enumerate(tallies))
-    return metrics_of(sums)
-
-
-def per_class(truth: Sequence[int], predicted: Sequence[int]) -> pd.DataFrame:
-    """One row a class: `label`, `name`, `photos` (that truly belong to it), `precision`, `recall`, `f1`."""
-    truth, predicted = _checked_labels(truth, predicted)
-    classes = range(CLASS_COUNT)
-    precision, recall, f1, photos = precision_recall_fscore_support(truth, predicted, labels=classes, zero_division=0)
-    names = [describe(label) for label in classes]
-    columns = {"label": classes, "name": names, "photos": photos, "precision": precision, "recall": recall, "f1": f1}
-    return pd.DataFrame(columns)
+    return metrics_of(sum(times_of_seed[:, [place]] * (times @ one) for place, one in enumerate(tallies)))
 
 
 def from_probabilities(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) true and (N,) most probable labels, int64, of a table with `label` and `p00`-`p17`."""
-    probabilities = table[list(PROBABILITY_COLUMNS)].to_numpy()  # (N, 18)
+    """(N,) true and (N,) most probable labels, int64, of a table with `label` and the columns of probabilities."""
+    probabilities = table[labels.probability_columns()].to_numpy()  # (N, C)
     return table["label"].to_numpy(dtype=np.int64), probabilities.argmax(axis=1)
 
 
 def check_probabilities(table: pd.DataFrame, key: str) -> None:
     """Raise ValueError that names the culprit unless this is a whole table of probabilities.
 
-    `key` is `ImageID` (columns `ImageID, p00...p17`) or `path` (`path, label, p00...p17`): each once
-    and present, labels 0-17, probabilities finite, not negative, and adding up to 1 in every row.
+    `key` is `ImageID` (columns `ImageID, p00, …`) or `path` (`path, label, p00, …`): each once and present,
+    labels that are classes, probabilities finite, not negative, and adding up to 1 in every row.
     """
-    if key not in ("ImageID", "path"):
-        raise ValueError(f"the key of a table of probabilities is ImageID or path, not {key!r}")
-    _check_columns(list(table.columns), [key, *(["label"] if key == "path" else []), *PROBABILITY_COLUMNS])
+    columns, classes = labels.probability_columns(), range(labels.class_count())
+    _check_columns(list(table.columns), [key, *(["label"] if key == "path" else []), *columns])
     if table[key].isna().any():
         raise ValueError(f"row {int(table[key].isna().argmax())} has no {key}")
-    if table[key].duplicated().any():
-        raise ValueError(f"{key} {table[key][table[key].duplicated()].iloc[0]!r} stands on more than one row")
+    _refuse(table, key, table[key].duplicated(), "stands on more than one row")
     if key == "path":
-        _refuse(table, key, ~table["label"].isin(range(CLASS_COUNT)), "has a label outside 0-17")
-    for column in PROBABILITY_COLUMNS:
+        _refuse(table, key, ~table["label"].isin(classes), f"has a label outside 0-{classes[-1]}")
+    for column in columns:
         if not pd.api.types.is_numeric_dtype(table[column]):
             raise ValueError(f"column {column} does not hold numbers")
-    probabilities = table[list(PROBABILITY_COLUMNS)].to_numpy(dtype=np.float64)
+    probabilities = table[columns].to_numpy(dtype=np.float64)
     _refuse(table, key, ~np.isfinite(probabilities).all(axis=1), "has a probability that is missing or infinite")
     _refuse(table, key, (probabilities < 0).any(axis=1), "has a negative probability")
     off = np.abs(probabilities.sum(axis=1) - 1) > SUM_TOLERANCE
@@ -186,15 +159,15 @@ def check_probabilities(table: pd.DataFrame, key: str) -> None:
 
 
 def _check_columns(found: list[str], wanted: list[str]) -> None:
-    missing = [column for column in wanted if column not in found]
+    missing = collections.Counter(wanted) - collections.Counter(found)
+    extra = collections.Counter(found) - collections.Counter(wanted)
     if missing:
         raise ValueError(f"the table of probabilities lacks {', '.join(missing)}; its columns are {', '.join(wanted)}")
-    extra = [str(column) for place, column in enumerate(found) if column not in wanted or column in found[:place]]
     if extra:
-        raise ValueError(f"the table of probabilities has {', '.join(extra)} too much")
-    if found != wanted:
-        place = next(place for place, column in enumerate(found) if column != wanted[place])
-        raise ValueError(f"columns out of order: {found[place]} stands where {wanted[place]} belongs")
+        raise ValueError(f"the table of probabilities has {', '.join(map(str, extra))} too much")
+    wrong = [f"{one} stands where {other} belongs" for one, other in zip(found, wanted, strict=True) if one != other]
+    if wrong:
+        raise ValueError(f"columns out of order: {wrong[0]}")
 
 
 def _refuse(table: pd.DataFrame, key: str, wrong: Sequence[bool], fault: str) -> None:
@@ -204,70 +177,70 @@ def _refuse(table: pd.DataFrame, key: str, wrong: Sequence[bool], fault: str) ->
         raise ValueError(f"{key} {table[key].iloc[int(wrong.argmax())]!r}{others} {fault}")
 
 
-def _checked_labels(truth: Sequence[int], predicted: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+def _checked_labels(truth: Classes, predicted: Classes) -> tuple[np.ndarray, np.ndarray]:
     truth, predicted = np.asarray(truth), np.asarray(predicted)
     if len(truth) != len(predicted):
         raise ValueError(f"{len(truth)} true labels but {len(predicted)} predicted ones")
     if not len(truth):
         raise ValueError("no labels to score")
     for name, values in (("true", truth), ("predicted", predicted)):
-        unknown = values[~np.isin(values, np.arange(CLASS_COUNT))]
+        unknown = values[~np.isin(values, np.arange(labels.class_count()))]
         if len(unknown):
-            raise ValueError(f"{unknown[0]} is no {name} label: labels are whole numbers 0-{CLASS_COUNT - 1}")
+            raise ValueError(f"{unknown[0]} is no {name} label: labels are whole numbers 0-{labels.class_count() - 1}")
     return truth.astype(np.int64), predicted.astype(np.int64)
 
 
-def person_tallies(truth: Sequence[int], predicted: Sequence[int], person: Sequence) -> np.ndarray:
-    """(P, 57) float64 sums over each person's photos, people in sorted order."""
+def person_tallies(truth: Classes, predicted: Classes, person: Sequence) -> np.ndarray:
+    """(P, T) float64 sums over each person's photos, people in sorted order, from which all metrics follow.
+
+    T is 3C + A: how often each class was hit, true and predicted, then how often each attribute was right. So the
+    metrics of a resample of people are those of a product of matrices.
+    """
     truth, predicted = _checked_labels(truth, predicted)
     if len(person) != len(truth):
         raise ValueError(f"{len(truth)} labels but {len(person)} entries for person")
     codes, people = pd.factorize(np.asarray(person), sort=True)
     if (codes < 0).any():
         raise ValueError(f"row {int((codes < 0).argmax())} has no person")
-    tallies = np.zeros((len(people), _ATTRIBUTE_HITS.stop))
-    hit = truth == predicted
-    for part, rows, classes in ((_HITS, hit, truth[hit]), (_TRUE, ..., truth), (_PREDICTED, ..., predicted)):
-        np.add.at(tallies[:, part], (codes[rows], classes), 1)
-    true_parts, predicted_parts = decode_all(truth), decode_all(predicted)
-    right = np.stack([true_parts[name] == predicted_parts[name] for name in ATTRIBUTES], axis=1)  # (N, 3)
-    np.add.at(tallies[:, _ATTRIBUTE_HITS], codes, right)
+    count, names, hit = labels.class_count(), labels.names(), truth == predicted
+    tallies = np.zeros((len(people), 3 * count + len(names)))
+    for part, rows, classes in ((0, hit, truth[hit]), (1, ..., truth), (2, ..., predicted)):
+        np.add.at(tallies, (codes[rows], part * count + classes), 1)
+    true_values, predicted_values = labels.decode_all(truth), labels.decode_all(predicted)
+    right = np.stack([true_values[name] == predicted_values[name] for name in names], axis=1)  # (N, A)
+    np.add.at(tallies[:, 3 * count :], codes, right)
     return tallies
 
 
 def _resampled_metrics(tallies: np.ndarray, draws: int, seed: int) -> np.ndarray:
-    """(draws, 5) metrics of resamples of people; the same seed draws the same people."""
+    """(draws, M) metrics of resamples of people; the same seed draws the same people."""
     if draws < 1:
         raise ValueError(f"draws = {draws!r}: it must be at least 1; 1000 is usual")
-    generator = np.random.default_rng(seed)
-    people = len(tallies)
-    chances = np.full(people, 1 / people)
-    blocks = []
-    for begin in range(0, draws, DRAWS_AT_ONCE):
-        times = generator.multinomial(people, chances, size=min(DRAWS_AT_ONCE, draws - begin))  # (D, P)
-        blocks.append(metrics_of(times.astype(np.float64) @ tallies))
-    return np.concatenate(blocks)
+    generator, people = np.random.default_rng(seed), len(tallies)
+    sizes = [min(DRAWS_AT_ONCE, draws - begin) for begin in range(0, draws, DRAWS_AT_ONCE)]
+    times = (generator.multinomial(people, np.full(people, 1 / people), size=size) for size in sizes)  # (D, P) each
+    return np.concatenate([metrics_of(some.astype(np.float64) @ tallies) for some in times])
 
 
 def metrics_of(sums: np.ndarray) -> np.ndarray:
-    """(D, 5) values in the order of `METRICS` from (D, 57) summed tallies."""
-    hits, photos = sums[:, _HITS], sums[:, _TRUE].sum(axis=1, keepdims=True)
-    either = sums[:, _TRUE] + sums[:, _PREDICTED]
+    """(D, M) values in the order of `metric_names` from (D, T) sums of `person_tallies`."""
+    hits, true, predicted, attribute_hits = np.split(sums, np.arange(1, 4) * labels.class_count(), axis=1)
+    either, photos = true + predicted, true.sum(axis=1, keepdims=True)
     f1 = np.divide(2 * hits, either, out=np.zeros_like(hits), where=either > 0)
-    right = np.concatenate([hits.sum(axis=1, keepdims=True), sums[:, _ATTRIBUTE_HITS]], axis=1)
+    right = np.concatenate([hits.sum(axis=1, keepdims=True), attribute_hits], axis=1)
     return np.concatenate([f1.mean(axis=1, keepdims=True), right / photos], axis=1)
 
 
-def _interval(value: float, drawn: np.ndarray, level: float) -> Score:
+def _interval(drawn: np.ndarray, level: float) -> dict[str, np.ndarray]:
+    """The (M,) ends `low` and `high` of each column's interval, of (draws, M) drawn values."""
     if not 0 < level < 1:
         raise ValueError(f"level = {level!r}: it must lie between 0 and 1, such as 0.95")
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return Score(value, float(low), float(high))
+    return dict(zip(("low", "high"), np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0), strict=True))
 
 
 def worst_mistakes(table: pd.DataFrame, count: int) -> pd.DataFrame:
-    """The `count` rows of a probability table (columns `label`, `p00` … `p17`) that are wrong with most confidence."""
+    """The `count` rows of a table with `label` and probabilities that are wrong with most confidence."""
     truth, predicted = from_probabilities(table)
     wrong = table[truth != predicted]
-    confidence = wrong[list(PROBABILITY_COLUMNS)].max(axis=1)
+    confidence = wrong[labels.probability_columns()].max(axis=1)
     return wrong.iloc[np.argsort(-confidence.to_numpy(), kind="stable")[:count]]

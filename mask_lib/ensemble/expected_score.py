@@ -13,7 +13,7 @@ import pandas as pd
 
 from mask_lib.base import files, scores
 from mask_lib.base.labels import CLASS_COUNT, PROBABILITY_COLUMNS, describe
-from mask_lib.base.scores import METRICS, Score
+from mask_lib.base.scores import Score, metric_names
 from mask_lib.ensemble import calibration
 from mask_lib.relabel import suspects
 
@@ -118,7 +118,7 @@ def estimate(
     drawn = np.clip(drawn + generator.normal(*less, size=drawn.shape) * (1 - drawn), 0, 1)
     return Expected(
         table=_intervals(drawn),
-        drawn=pd.DataFrame(drawn, columns=list(METRICS)),
+        drawn=pd.DataFrame(drawn, columns=list(metric_names())),
         known=_known(as_labeled, held_out),
         people=len(as_labeled),
         evaluation_people=people,
@@ -131,13 +131,13 @@ def _intervals(drawn: np.ndarray) -> pd.DataFrame:
     """Indexed by metric: mean, and the ends of the interval, of (draws, 5) metrics."""
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     columns = {"value": drawn.mean(axis=0), "low": low, "high": high}
-    return pd.DataFrame(columns, index=pd.Index(METRICS, name="metric"))
+    return pd.DataFrame(columns, index=pd.Index(metric_names(), name="metric"))
 
 
 def _known(as_labeled: np.ndarray, held_out: np.ndarray | None) -> dict[str, float]:
     """Macro F1 of the people's tallies, by whose they are."""
     tallies = {"out of fold": as_labeled} | ({} if held_out is None else {"test_val": held_out})
-    return {name: float(_metrics(of_people)[METRICS.index("macro_f1")]) for name, of_people in tallies.items()}
+    return {name: float(_metrics(of_people)[metric_names().index("macro_f1")]) for name, of_people in tallies.items()}
 
 
 def _thin_classes(table: pd.DataFrame) -> list[str]:

@@ -18,14 +18,14 @@ from mask_lib.base import files
 
 KILLED_WHILE_WRITING = """
 import os, signal, sys
-from mask_lib import files
+from mask_lib.base import files
 with files.replacing(sys.argv[1]) as temporary:
     temporary.write_text("half of the n")
     os.kill(os.getpid(), signal.SIGKILL)
 """
 KILLED_AGAIN_AND_AGAIN = """
 import itertools, sys
-from mask_lib import files
+from mask_lib.base import files
 print("writing", flush=True)
 for number in itertools.count():
     files.write_json({"numbers": [number] * 20000}, sys.argv[1])
@@ -33,7 +33,7 @@ for number in itertools.count():
 TOO_LITTLE_ROOM = """
 import resource, signal, sys
 import numpy as np, pandas as pd
-from mask_lib import files
+from mask_lib.base import files
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that a write past the limit is an OSError
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 try:
@@ -41,8 +41,8 @@ try:
 except OSError:
     sys.exit(7)
 """
-PRINT_DIGEST = "from mask_lib import files; print(files.digest({'b': [1, 2.5, None], 'a': {'ü': 'x'}}))"
-PRINT_PROJECT = "from mask_lib import files; print(files.project_path('data/sample'))"
+PRINT_DIGEST = "from mask_lib.base import files; print(files.digest({'b': [1, 2.5, None], 'a': {'ü': 'x'}}))"
+PRINT_PROJECT = "from mask_lib.base import files; print(files.project_path('data/sample'))"
 
 
 def python(code: str, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -108,7 +108,7 @@ def test_no_held_out_people_are_none(judged):
 
 def test_the_value_and_its_ends_are_those_of_the_draws(judged):
     found = expected_score.estimate(judged, 280, draws=500, seed=3)
-    assert found.drawn.shape == (500, 5) and list(found.table.index) == list(scores.METRICS)
+    assert found.drawn.shape == (500, 5) and list(found.table.index) == list(scores.metric_names())
     assert found.score.value == pytest.approx(found.drawn["macro_f1"].mean())
     assert (found.score.low, found.score.high) == pytest.approx(
         tuple(np.quantile(found.drawn["macro_f1"], [0.025, 0.975]))
@@ -168,7 +168,7 @@ def test_what_is_promised_is_written_beside_the_submission_and_goes_when_nothing
     assert path == tmp_path / "submissions" / "expected.json"
     saved = files.read_json(path)
     assert set(saved) == {"metrics", "people", "evaluation_people", "doubtful", "thin"}
-    assert set(saved["metrics"]) == set(scores.METRICS)
+    assert set(saved["metrics"]) == set(scores.metric_names())
     score = saved["metrics"]["macro_f1"]
     assert score == {"value": found.score.value, "low": found.score.low, "high": found.score.high}
     assert (saved["people"], saved["evaluation_people"], saved["doubtful"]) == (TRAIN, 42, 1)
