@@ -1,9 +1,8 @@
 """The training loop: one fold of one run, resumable at every step to the same bits.
 
-All randomness of a step is a function of (seed, fold, epoch, step); a checkpoint therefore needs no
-generator's state, only the weights, the optimizer and the place reached.
-
-What a fold's folder holds from before: whether training may go on from it, and what of it becomes untrue then.
+All randomness of a step is a function of (seed, fold, epoch, step); a checkpoint therefore needs no generator's
+state, only the weights, the optimizer and the progress made. What lies in a fold's folder from before is gone on
+from, refused or put aside; what it makes untrue is removed before the first step.
 """
 
 import dataclasses
@@ -23,20 +22,21 @@ from mask_lib.augment import apply, policy
 from mask_lib.base import config, files, scores
 from mask_lib.data import splits
 from mask_lib.models import build, devices, weights
-from mask_lib.models.checkpoint import read_checkpoint, read_optimizer_state, write_checkpoint
+from mask_lib.models.checkpoint import read_checkpoint, read_manifest, read_optimizer_state, write_checkpoint
 from mask_lib.models.predict import predict_probabilities, probability_table
-from mask_lib.training import dataset, mixing, run_folder, targets
+from mask_lib.training import dataset, mixing, run_folder
 from mask_lib.training.loss import class_weights, loss_of
 from mask_lib.training.optimizer import build_optimizer, frozen_backbone, learning_rate_factor, stopped_early
+from mask_lib.training.targets import BatchTargets, fold_targets, numbers_digest
 
 HISTORY_TIMES = ("seconds", "photos_per_second")  # what differs between two equal runs
-MOVING_AVERAGE = -1  # its place among the optimizer's states in a checkpoint: what only training goes on from
+MOVING_AVERAGE = -1  # its key among the optimizer's states in a checkpoint: what only training goes on from
 OnStep = Callable[[int], None]  # steps of this fold finished so far
 
 
 @dataclasses.dataclass
 class Progress:
-    """How far a fold's training has come; goes into the checkpoint as JSON."""
+    """How far a fold's training has come; `place` in a checkpoint's manifest, as JSON."""
 
     epoch: int = 0  # epochs finished
     step: int = 0  # steps finished of the next one
@@ -50,27 +50,27 @@ class Progress:
 
 
 class FoldTraining:
-    """One fold of one run: network, optimizer, photos and the place reached."""
+    """One fold of one run: photos, targets, network, optimizer and progress."""
 
     def __init__(self, run: config.Run, fold: int, split: pd.DataFrame, source: devices.DevicePhotos):
-        photos, device = source.store, source.device
-        self.run, self.fold, self.photos, self.device = run, fold, source, device
-        self.data = splits.fingerprint(photos.content, split, run.weights)
-        self.rows = {part: photos.rows(list(table["path"])) for part, table in split.groupby("split")}
+        self.run, self.fold, self.photos, self.device = run, fold, source, source.device
+        frame, train = source.store.frame, split[split["split"] == splits.TRAIN]
+        self.data = splits.fingerprint(source.store.content, split, run.weights)
+        self.rows = {part: source.store.rows(list(table["path"])) for part, table in split.groupby("split")}
+        self.targets = fold_targets(train, run, self.device)
         self.labels = {part: table["label"].to_numpy(np.int64) for part, table in split.groupby("split")}
-        train = split[split["split"] == splits.TRAIN]
-        self.targets = targets.of_rows(train, run)
         self.labels[splits.TRAIN] = self.targets.labels
-        self.years = targets.years_digest(train, run)
-        self.dtype = devices.dtype_for(run.precision, device)
-        frame = photos.frame
+        self.numbers = numbers_digest(train, run)
+        self.dtype = devices.dtype_for(run.precision, self.device)
         self.preprocessing = build.preprocessing_of(
             run.architecture, frame.width, frame.height, frame.resize, run.image_channels, run.per_image_norm
         )
-        self.weights = class_weights(self.targets.real_labels, run.class_balance).to(device)
+        counted = self.targets.labels[self.targets.is_real]
+        self.class_weights = class_weights(counted, run.class_balance).to(self.device)
         self.policy = policy.named_policy(run.augmentation)
-        self.old = mixing.oldest(self.labels[splits.TRAIN]) if run.mixing == "cutmix_old" else None
-        self.place = Progress()
+        old = run.mixing == "cutmix_old"
+        self.partners = mixing.photos_of_last_group(self.targets.labels) if old else None
+        self.progress = Progress()
 
     def start(self, network: nn.Module, forward: nn.Module) -> None:
         """Take a network with its initial weights; `forward` is the same one, compiled or not."""
@@ -80,6 +80,8 @@ class FoldTraining:
         self.moving_average = moving_average(network, decay) if decay else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
 
+    # Checkpoints.
+
     def manifest(self) -> dict[str, Any]:
         """What a checkpoint says of itself."""
         return {
@@ -87,17 +89,17 @@ class FoldTraining:
             "fold": self.fold,
             "policy": self.policy.plain(),
             "data": self.data,
-            "years": self.years,
+            "years": self.numbers,
             "dtype": str(self.dtype),
             "preprocessing": dataclasses.asdict(self.preprocessing),
-            "place": dataclasses.asdict(self.place),
+            "place": dataclasses.asdict(self.progress),
         }
 
     def save(self, path: Path, with_optimizer: bool) -> None:
         """Write a checkpoint; with the optimizer's state training can go on from it."""
-        self.place.scaler, self.place.device = self.scaler.state_dict(), devices.device_name(self.device)
         used = devices.peak_memory_bytes(self.device)
-        self.place.peak_memory_bytes = max(self.place.peak_memory_bytes, used)
+        self.progress.peak_memory_bytes = max(self.progress.peak_memory_bytes, used)
+        self.progress.scaler, self.progress.device = self.scaler.state_dict(), devices.device_name(self.device)
         state = self.optimizer.state_dict() if with_optimizer else None
         if state and self.moving_average:
             state = {**state, "state": {**state["state"], MOVING_AVERAGE: self.moving_average.module.state_dict()}}
@@ -108,16 +110,18 @@ class FoldTraining:
         state, manifest = read_checkpoint(path)
         require_same(manifest, self.manifest(), path.parent.parent)
         self.network.load_state_dict(state)
-        self.place = Progress(**manifest["place"])
+        self.progress = Progress(**manifest["place"])
         optimizer, states = self.optimizer.state_dict(), read_optimizer_state(path)
         if self.moving_average:
             self.moving_average.module.load_state_dict(states.pop(MOVING_AVERAGE))
         self.optimizer.load_state_dict({**optimizer, "state": states})
-        self.scaler.load_state_dict(self.place.scaler)
+        self.scaler.load_state_dict(self.progress.scaler)
+
+    # A step.
 
     def train_step(self, batch: np.ndarray, epoch: int, step: int, step_count: int) -> torch.Tensor:
         """One update on the photos at positions `batch`; returns their summed loss, a float64 scalar."""
-        factor = learning_rate_factor(self.run, epoch + step / step_count, self.place.history)
+        factor = learning_rate_factor(self.run, epoch + step / step_count, self.progress.history)
         loss = self.update(batch, dataset.step_seed(self.run.seed, self.fold, epoch, step), factor)
         if self.moving_average:
             self.moving_average.update(self.network, step=epoch * step_count + step)
@@ -128,26 +132,28 @@ class FoldTraining:
         torch.manual_seed(seed)  # dropout and the like
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * factor
-        photos, wanted = self.prepared(batch, seed)
+        photos, found = self.augmented(batch, seed)
         with devices.autocast(self.device, self.dtype):
             logits = self.forward(self.preprocessing.prepared(photos))
-        loss = loss_of(logits.float(), wanted.target, self.run, self.weights, wanted.known, wanted.weights)
+        loss = loss_of(logits.float(), found.target, self.run, self.class_weights, found.weights)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return loss.detach().double() * len(batch)
 
-    def prepared(self, batch: np.ndarray, seed: int) -> tuple[torch.Tensor, targets.BatchTargets]:
-        """Augmented photos, (B, C, H, W) float32, and what is wanted of them."""
+    def augmented(self, batch: np.ndarray, seed: int) -> tuple[torch.Tensor, BatchTargets]:
+        """The photos at positions `batch`, (B, C, H, W) float32, augmented and mixed, and their targets."""
         random = np.random.default_rng(seed)
         positions, partner = batch, None
         if self.run.mixing != "none":
-            positions, partner = mixing.with_partners(batch, self.old, random)
+            positions, partner = mixing.with_partners(batch, self.partners, random)
         pixels = self.photos.batch(self.rows[splits.TRAIN][positions])
         photos = apply.augment(pixels, self.policy, torch.Generator().manual_seed(seed))
-        wanted = self.targets.of(positions, self.device)
-        return (photos, wanted) if partner is None else mixing.mixed(photos, wanted, partner, self.run, random)
+        found = self.targets.batch(positions)
+        return (photos, found) if partner is None else mixing.mixed(photos, found, partner, self.run, random)
+
+    # An epoch.
 
     def batches(self, epoch: int) -> list[np.ndarray]:
         """Positions of an epoch's photos among the train rows, batch by batch."""
@@ -155,62 +161,65 @@ class FoldTraining:
         return dataset.batches(found.labels, run.batch_size, run.seed, self.fold, epoch, run.sampling, found.is_real)
 
     def train_epoch(self, checkpoint: Path, checkpoint_seconds: float, on_step: OnStep) -> None:
-        """The rest of the epoch that `place` stands in, with a checkpoint now and then."""
-        place, todo = self.place, self.batches(self.place.epoch)
+        """The rest of the epoch that training is in, with a checkpoint every so many seconds."""
+        progress, todo = self.progress, self.batches(self.progress.epoch)
         self.forward.train()
-        loss_sum = torch.tensor(place.loss_sum, dtype=torch.float64, device=self.device)
-        started, saved = time.perf_counter() - place.seconds, time.perf_counter()
-        with frozen_backbone(self.network, place.epoch < self.run.frozen_epochs):
-            for step in range(place.step, len(todo)):
-                loss_sum += self.train_step(todo[step], place.epoch, step, len(todo))
-                place.step = step + 1
-                if time.perf_counter() - saved >= checkpoint_seconds and place.step < len(todo):
-                    self.take_stock(loss_sum, started)
+        # On the device, and read there only when progress is recorded: the host runs ahead of the GPU.
+        loss_sum = torch.tensor(progress.loss_sum, dtype=torch.float64, device=self.device)
+        started, saved = time.perf_counter() - progress.seconds, time.perf_counter()
+        with frozen_backbone(self.network, progress.epoch < self.run.frozen_epochs):
+            for step in range(progress.step, len(todo)):
+                loss_sum += self.train_step(todo[step], progress.epoch, step, len(todo))
+                progress.step = step + 1
+                if time.perf_counter() - saved >= checkpoint_seconds and progress.step < len(todo):
+                    self.record_progress(loss_sum, started)
                     self.save(checkpoint, with_optimizer=True)
                     saved = time.perf_counter()
-                on_step(place.epoch * len(todo) + place.step)
-        self.take_stock(loss_sum, started)
+                on_step(progress.epoch * len(todo) + progress.step)
+        self.record_progress(loss_sum, started)
 
-    def take_stock(self, loss_sum: torch.Tensor, started: float) -> None:
+    def record_progress(self, loss_sum: torch.Tensor, started: float) -> None:
         """Note the epoch's loss and time so far. Raises FloatingPointError before a lost run can be saved."""
-        self.place.loss_sum, self.place.seconds = loss_sum.item(), time.perf_counter() - started
-        if not math.isfinite(self.place.loss_sum):
+        self.progress.loss_sum, self.progress.seconds = loss_sum.item(), time.perf_counter() - started
+        if not math.isfinite(self.progress.loss_sum):
             raise FloatingPointError(
-                f"fold {self.fold}, epoch {self.place.epoch}: the loss is {self.place.loss_sum}; lower learning_rate "
-                f"({self.run.learning_rate}) or set precision: float32"
+                f"fold {self.fold}, epoch {self.progress.epoch}: the loss is {self.progress.loss_sum}; lower "
+                f"learning_rate ({self.run.learning_rate}) or set precision: float32"
             )
 
-    def finish_epoch(self, checkpoint_folder: Path) -> None:
-        """Validate, write history and checkpoints, move on to the next epoch."""
-        place, row = self.place, self.epoch_row()
-        place.history.append(row)
-        improved = row["val_macro_f1"] > place.best_macro_f1
-        place.best_macro_f1 = max(place.best_macro_f1, row["val_macro_f1"])
-        place.epoch, place.step, place.loss_sum, place.seconds = place.epoch + 1, 0, 0.0, 0.0
+    def finish_epoch(self, folder: Path) -> None:
+        """Validate, write history and the checkpoints in `folder`, move on to the next epoch."""
+        progress, row = self.progress, self.epoch_row()
+        progress.history.append(row)
+        improved = row["val_macro_f1"] > progress.best_macro_f1
+        progress.best_macro_f1 = max(progress.best_macro_f1, row["val_macro_f1"])
+        progress.epoch, progress.step, progress.loss_sum, progress.seconds = progress.epoch + 1, 0, 0.0, 0.0
         if improved:
-            self.save(checkpoint_folder / "best.safetensors", with_optimizer=False)
-        self.validate_moving_average(checkpoint_folder / "ema.safetensors")
-        self.keep_epoch(checkpoint_folder)
+            self.save(folder / "best.safetensors", with_optimizer=False)
+        self.validate_moving_average(folder / "ema.safetensors")
+        if self.run.keep_epochs:
+            self.save(epoch_path(folder, progress.epoch), with_optimizer=False)
+            epoch_path(folder, progress.epoch - self.run.keep_epochs).unlink(missing_ok=True)
         # The last checkpoint ends the epoch: what is written before it is written again if a kill comes between.
-        files.write_csv(pd.DataFrame(place.history), checkpoint_folder.parent / "history.csv")
-        self.save(checkpoint_folder / "last.safetensors", with_optimizer=True)
+        files.write_csv(pd.DataFrame(progress.history), folder.parent / "history.csv")
+        self.save(folder / "last.safetensors", with_optimizer=True)
 
     def epoch_row(self) -> dict[str, float]:
-        """The ending epoch's row of history: its loss, what its network says of the val photos, its pace."""
-        place, count = self.place, len(self.rows[splits.TRAIN])
+        """The ending epoch's row of history: its loss, scores of its network on the val photos, its pace."""
+        count, seconds = len(self.rows[splits.TRAIN]), self.progress.seconds
         probabilities, truth = self.predict(splits.VAL), self.labels[splits.VAL]
         of_truth = np.maximum(probabilities[np.arange(len(truth)), truth], 1e-12)
         found = scores.summarise(truth, probabilities.argmax(axis=1))
         first = self.optimizer.param_groups[0]
         return {
             "fold": self.fold,
-            "epoch": place.epoch + 1,
-            "train_loss": place.loss_sum / count,
+            "epoch": self.progress.epoch + 1,
+            "train_loss": self.progress.loss_sum / count,
             "val_loss": float(-np.log(of_truth).mean(dtype=np.float64)),
             **{f"val_{name}": float(value) for name, value in found.items()},
             "learning_rate": first["lr"] * (self.run.learning_rate / first["peak"]),  # whatever its layer's is
-            "seconds": place.seconds,
-            "photos_per_second": count / max(place.seconds, 1e-9),
+            "seconds": seconds,
+            "photos_per_second": count / max(seconds, 1e-9),
         }
 
     def validate_moving_average(self, path: Path) -> None:
@@ -219,23 +228,17 @@ class FoldTraining:
             return
         predicted = self.predict(splits.VAL, self.moving_average.module).argmax(axis=1)
         found = float(scores.summarise(self.labels[splits.VAL], predicted)["macro_f1"])
-        *before, row = self.place.history
+        *before, row = self.progress.history
         row["val_ema_macro_f1"] = found
         if found > max((one["val_ema_macro_f1"] for one in before), default=-1.0):
             write_checkpoint(path, self.moving_average.module.state_dict(), self.manifest())
 
-    def keep_epoch(self, checkpoint_folder: Path) -> None:
-        """Write the weights of the epoch that has just ended, and delete those of epochs too long ago to be kept."""
-        if self.run.keep_epochs:
-            self.save(epoch_path(checkpoint_folder, self.place.epoch), with_optimizer=False)
-            epoch_path(checkpoint_folder, self.place.epoch - self.run.keep_epochs).unlink(missing_ok=True)
-
     def finished(self) -> bool:
         """Whether nothing is left to train: all epochs are done, or the run stopped early."""
-        return self.place.epoch == self.run.epochs or stopped_early(self.run, self.place.history)
+        return self.progress.epoch == self.run.epochs or stopped_early(self.run, self.progress.history)
 
     def predict(self, part: str, network: nn.Module | None = None) -> np.ndarray:
-        """(N, 18) float32 probabilities of one part of the split, by the network in training or another."""
+        """(N, C) float32 probabilities of one part of the split, by the network in training or another."""
         return predict_probabilities(
             network or self.network, self.photos, self.rows[part], self.preprocessing, self.dtype
         )
@@ -249,55 +252,46 @@ def train_fold(
     folder: Path,
     network: nn.Module,
     forward: nn.Module,
-    when_changed: config.WhenChanged = "refuse",
+    when_changed: str = "refuse",
     checkpoint_seconds: float = 300,
     on_step: OnStep = lambda done: None,
     on_epoch: Callable[[dict[str, float]], None] = lambda row: None,
 ) -> pd.DataFrame:
     """Train one fold in `folder`, from where it was left; returns its out-of-fold table.
 
-    Columns `path, label, p00 … p17` for the fold's val photos. Writes `history.csv`, `oof.csv` and
-    `checkpoint/{last,best}.safetensors`; also `ema` and `epoch…` there if the settings ask.
+    Columns `path, label` and `labels.probability_columns()` for the fold's val photos. Writes `history.csv`,
+    `oof.csv` and `checkpoint/{last,best}.safetensors`; also `ema` and `epoch…` there if the settings ask.
     Raises `config.ChangedSettingsError` if the folder holds a run of other settings and `when_changed` is refuse;
     restart puts that folder aside.
     """
     training = FoldTraining(run, fold, split, source)
     training.start(network, forward)
     last = folder / "checkpoint" / "last.safetensors"
-    if not resumed(training, last, when_changed):
+    if when_changed == "restart" and last.exists() and changes(read_manifest(last), training.manifest()):
+        files.put_aside(folder)
+    if last.exists():
+        training.resume(last)
+    else:
         network.load_state_dict(weights.first_weights(run, dataset.step_seed(run.seed, fold, 0, 0)))
     if training.finished() and (folder / "oof.csv").exists():
         return pd.read_csv(folder / "oof.csv")
-    forget_results(folder)
+    remove_untrue(folder)
     devices.reset_peak_memory(source.device)
     while not training.finished():
         training.train_epoch(last, checkpoint_seconds, on_step)
         training.finish_epoch(last.parent)
-        on_epoch(training.place.history[-1])
-    chosen = last.with_name(f"{trained_choice(run)}.safetensors")
-    network.load_state_dict(read_checkpoint(chosen)[0])
+        on_epoch(training.progress.history[-1])
+    network.load_state_dict(read_checkpoint(last.with_name(f"{run_folder.trained_weights(run)}.safetensors"))[0])
     validated = split.loc[split["split"] == splits.VAL, ["path", "label"]]
     out_of_fold = probability_table(validated, training.predict(splits.VAL))
     return pd.read_csv(files.write_csv(out_of_fold, folder / "oof.csv"))  # as every later reader will see it
 
 
-def resumed(training: FoldTraining, last: Path, when_changed: config.WhenChanged) -> bool:
-    """Whether training goes on from the checkpoint `last`; one of another run is refused or put aside."""
-    if not last.exists():
-        return False
-    try:
-        training.resume(last)
-    except config.ChangedSettingsError:
-        if when_changed == "refuse":
-            raise
-        files.put_aside(last.parent.parent)
-        return False
-    return True
-
-
-def trained_choice(run: config.Run) -> str:
-    """The name of the weights that training itself chooses: an average of epochs is only made later."""
-    return "best" if run.checkpoint_choice == "swa" else run.checkpoint_choice
+def remove_untrue(folder: Path) -> None:
+    """Remove what a fold's folder that trains on makes untrue: its run's scores, and averages of its weights."""
+    run = folder.parent
+    for path in (run / "scores.json", run / run_folder.AVERAGING, *folder.glob("oof.*.csv")):
+        path.unlink(missing_ok=True)
 
 
 def require_same(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
@@ -311,32 +305,19 @@ def require_same(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """In words, what differs between a checkpoint's manifest and today's in a way that changes results.
+    """What differs between a checkpoint's manifest and today's in a way that changes results, a phrase each.
 
-    Both as `loop.FoldTraining.manifest` gives them; what today's leaves out is not compared.
+    Both as `FoldTraining.manifest` gives them; what today's leaves out is not compared.
     """
-    # Earlier versions wrote neither policy nor arithmetic into a checkpoint, and knew no ages in years.
-    before = {"data": None, "policy": now["policy"], "years": None, "dtype": now.get("dtype"), **before}
-    words = {
+    named = {
         "data": "the photos, their labels or the split",
         "policy": f"the policy in {now['run']['augmentation']}",
         "years": "the ages in years",
-        "dtype": f"arithmetic in {before['dtype']}, here {now.get('dtype')}",
+        "dtype": f"arithmetic in {before.get('dtype')}, here {now.get('dtype')}",
     }
     return config.changed(before["run"], now["run"]) + [
-        words[name] for name in words if name in now and before[name] != now[name]
+        words for name, words in named.items() if name in now and before.get(name) != now[name]
     ]
-
-
-def forget_results(folder: Path) -> None:
-    """Remove what a fold's folder that trains on makes untrue: its run's scores, and which average was picked."""
-    (folder.parent / "scores.json").unlink(missing_ok=True)
-    (folder / run_folder.TRAINED).unlink(missing_ok=True)
-    picks = folder.parent / run_folder.AVERAGING
-    if picks.exists():
-        saved = files.read_json(picks)
-        saved["folds"].pop(folder.name.removeprefix("fold"), None)
-        files.write_json(saved, picks)
 
 
 def moving_average(network: nn.Module, decay: float) -> ModelEmaV3:

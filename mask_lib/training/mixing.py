@@ -6,66 +6,63 @@ numbers come from a NumPy generator, so that the same seed mixes alike on any de
 
 import numpy as np
 import torch
-from torch.nn import functional
 
-from mask_lib.base import config, labels
+from mask_lib.base import labels
+from mask_lib.base.config import Run
+from mask_lib.training.loss import as_probabilities
 from mask_lib.training.targets import BatchTargets
 
 
-def oldest(train_labels: np.ndarray) -> np.ndarray:
-    """Positions of the photos of people of 60 and over in the (N,) `train_labels`: cutmix_old's partners.
+def photos_of_last_group(train_labels: np.ndarray) -> np.ndarray:
+    """Positions in the (N,) `train_labels` of the last group of `labels.number()`, the oldest: cutmix_old's partners.
 
-    A photo without a class, of label -1, is none of them. Raises ValueError if there is none.
+    Raises ValueError if there is none.
     """
-    group = labels.decode_all(np.maximum(train_labels, 0))["age"]
-    found = np.flatnonzero((group == labels.AgeGroup.OLD) & (train_labels >= 0))
+    number = labels.number()
+    found = np.flatnonzero(labels.decode_all(train_labels)[number.name] == number.size - 1)
     if not len(found):
-        raise ValueError("mixing = 'cutmix_old': no training photo shows a person of 60 or over to mix with")
+        raise ValueError(f"mixing = 'cutmix_old': no training photo of {number.name} {number.words[-1]} to mix with")
     return found
 
 
 def with_partners(
-    batch: np.ndarray, old: np.ndarray | None, random: np.random.Generator
+    batch: np.ndarray, partners: np.ndarray | None, random: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """(positions to load, where among them the partner of each of the first B stands), for the (B,) `batch`.
 
-    Partners are the batch itself in another order; or, of the positions `old`, any photos, which are
-    loaded beside it, since a batch may hold nobody of that age.
+    Partners are the batch itself in another order; or, of the positions `partners`, any photos, which are
+    loaded beside it, since a batch may hold none of them.
     """
     count = len(batch)
-    if old is None:
+    if partners is None:
         return batch, random.permutation(count)
-    return np.concatenate([batch, random.choice(old, count)]), np.arange(count, 2 * count)
+    return np.concatenate([batch, random.choice(partners, count)]), np.arange(count, 2 * count)
 
 
 def mixed(
-    photos: torch.Tensor, wanted: BatchTargets, partner: np.ndarray, run: config.Run, random: np.random.Generator
+    photos: torch.Tensor, targets: BatchTargets, partner: np.ndarray, run: Run, random: np.random.Generator
 ) -> tuple[torch.Tensor, BatchTargets]:
-    """The first B of `photos`, (≥ B, C, H, W) float32, each mixed with its partner, and what is wanted of them.
+    """The first B of `photos`, (≥ B, C, H, W) float32, each mixed with its partner, and their targets.
 
-    wanted: of all `photos`; partner: (B,) as `with_partners` gives them. The target's (B, 18) float32
-    probabilities say how much of a photo is whose: rows sum to 1. Weights are mixed by the same shares. An
-    attribute is known if it is for both photos. One that is not among the share `mixing_probability` stays as
-    it is.
+    targets: of all `photos`; partner: (B,) as `with_partners` gives them. The mixed target's (B, C) float32
+    probabilities say how much of a photo is whose: rows sum to 1. Weights are mixed by the same shares. A photo
+    that is not among the share `mixing_probability` stays as it is.
     """
     count = len(partner)
     kept = kept_parts(run, (count, *photos.shape[2:]), photos.device, random)
     shares = kept.mean(dim=(1, 2, 3)).view(-1, 1)
-    beside = torch.from_numpy(partner).to(photos.device)
-    target, weights, known = wanted
-    target = target if target.is_floating_point() else functional.one_hot(target, labels.CLASS_COUNT).float()
-    blend = target[:count] * shares + target[beside] * (1 - shares)
+    other = torch.from_numpy(partner).to(photos.device)
+    target, weights = as_probabilities(targets.target, labels.class_count()), targets.weights
+    blend = target[:count] * shares + target[other] * (1 - shares)
     # What is not there at all must not count: an unknown border is NaN, and 0 times that is no 0.
-    target = torch.where(shares == 1, target[:count], torch.where(shares == 0, target[beside], blend))
+    target = torch.where(shares == 1, target[:count], torch.where(shares == 0, target[other], blend))
     if weights is not None:
-        weights = weights[:count] * shares[:, 0] + weights[beside] * (1 - shares[:, 0])
-    if known is not None:  # what is not there at all need not be known
-        known = (known[:count] | (shares == 0)) & (known[beside] | (shares == 1))
-    return photos[:count] * kept + photos[beside] * (1 - kept), BatchTargets(target, weights, known)
+        weights = weights[:count] * shares[:, 0] + weights[other] * (1 - shares[:, 0])
+    return photos[:count] * kept + photos[other] * (1 - kept), BatchTargets(target, weights)
 
 
 def kept_parts(
-    run: config.Run, shape: tuple[int, int, int], device: torch.device, random: np.random.Generator
+    run: Run, shape: tuple[int, int, int], device: torch.device, random: np.random.Generator
 ) -> torch.Tensor:
     """(B, 1, H, W) or (B, 1, 1, 1) float32 for `shape` (B, H, W): what each photo keeps of itself, 0 to 1."""
     count, height, width = shape
@@ -78,9 +75,7 @@ def kept_parts(
     return 1 - (rows[:, None, :, None] & columns[:, None, None, :]).float()
 
 
-def boxes(
-    run: config.Run, count: int, height: int, width: int, random: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def boxes(run: Run, count: int, height: int, width: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """(count, H) and (count, W) bool: the rows and columns of each photo that its partner fills.
 
     cutmix_half: all rows, the left or the right half of the columns. Else a box of the photo's shape

@@ -1,6 +1,6 @@
-"""The optimizer of a run, how fast each layer learns, and a backbone that stands still while its last layer learns.
+"""The optimizer of a run, its learning rate at each moment, and a backbone that stands still while its head learns.
 
-How fast training learns at each moment, and when it stops: functions of the run and its history alone.
+Learning rates, and when a run stops, are functions of the run and its history alone.
 """
 
 import contextlib
@@ -8,14 +8,14 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
-from timm.optim import param_groups_layer_decay
+from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import nn
 
-from mask_lib.base import config
+from mask_lib.base.config import Run
 from mask_lib.models import networks
 
 
-def build_optimizer(network: nn.Module, run: config.Run) -> torch.optim.Optimizer:
+def build_optimizer(network: nn.Module, run: Run) -> torch.optim.Optimizer:
     """SGD or AdamW over the network's parameter groups, each with its `peak` learning rate; `lr` starts at 0."""
     groups = parameter_groups(
         network, run.learning_rate, run.head_learning_rate_scale, run.weight_decay, run.layer_decay
@@ -28,33 +28,27 @@ def build_optimizer(network: nn.Module, run: config.Run) -> torch.optim.Optimize
 def parameter_groups(
     network: nn.Module, learning_rate: float, head_scale: float, weight_decay: float, layer_decay: float = 1.0
 ) -> list[dict]:
-    """Optimizer groups: backbone and last layer, each with and without weight decay.
+    """Optimizer groups of equal `weight_decay` and equal `peak`, the highest learning rate.
 
-    Biases and normalisation weights, which have one dimension, are never decayed. Each group holds
-    `peak`, its highest learning rate. With a `layer_decay` below 1 there are such groups for each layer
-    as timm numbers them (a block of a transformer, of a ResNet …), and each learns that many times as
-    fast as the one after it (Clark et al. 2020, ELECTRA); the last layer as fast as without.
+    As timm groups them: biases and normalisation weights, which have one dimension, and what a network's
+    `no_weight_decay()` lists, such as position embeddings, are never decayed; with a `layer_decay` below 1 each
+    layer (a block of a transformer, of a ResNet …) learns that many times as fast as the one after it (Clark et
+    al. 2020, ELECTRA). The last layer, which that leaves as it is, learns `head_scale` times faster.
     """
     head = {id(parameter) for layer in networks.last_layers(network) for parameter in layer.parameters()}
-    scales = _layer_scales(network, layer_decay)
-    groups: dict[tuple[bool, float, bool], list[nn.Parameter]] = {}
-    for parameter in network.parameters():
-        if parameter.requires_grad:
-            key = (id(parameter) in head, scales.get(id(parameter), 1.0), parameter.ndim > 1)
-            groups.setdefault(key, []).append(parameter)
+    undecayed = network.no_weight_decay() if hasattr(network, "no_weight_decay") else ()
+    if layer_decay < 1:
+        found = param_groups_layer_decay(network, weight_decay, undecayed, layer_decay=layer_decay)
+    else:
+        found = param_groups_weight_decay(network, weight_decay, undecayed)
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}  # few and large, since each costs the GPU a call
+    for group in found:
+        for parameter in group["params"]:
+            peak = learning_rate * group.get("lr_scale", 1.0) * (head_scale if id(parameter) in head else 1.0)
+            groups.setdefault((peak, group["weight_decay"]), []).append(parameter)
     return [
-        {"params": members, "peak": learning_rate * scale * (head_scale if in_head else 1.0), "lr": 0.0}
-        | {"weight_decay": weight_decay if decays else 0.0}
-        for (in_head, scale, decays), members in groups.items()
+        {"params": members, "peak": peak, "lr": 0.0, "weight_decay": decay} for (peak, decay), members in groups.items()
     ]
-
-
-def _layer_scales(network: nn.Module, layer_decay: float) -> dict[int, float]:
-    """By a parameter's id the share of the learning rate that its depth leaves it; empty for no decay."""
-    if layer_decay == 1:
-        return {}
-    groups = param_groups_layer_decay(network, layer_decay=layer_decay)
-    return {id(parameter): group["lr_scale"] for group in groups for parameter in group["params"]}
 
 
 @contextlib.contextmanager
@@ -91,7 +85,7 @@ ONE_CYCLE_END = 1e-4  # share of the peak that is left at its end: nearly nothin
 History = Sequence[Mapping[str, float]]  # a row an epoch, among others with val_macro_f1
 
 
-def learning_rate_factor(run: config.Run, progress: float, history: History = ()) -> float:
+def learning_rate_factor(run: Run, progress: float, history: History = ()) -> float:
     """The share of the peak learning rate at `progress`, in epochs since the start.
 
     history: the epochs before, which only the schedule plateau asks for. It is part of a checkpoint, so
@@ -113,17 +107,17 @@ def learning_rate_factor(run: config.Run, progress: float, history: History = ()
     return 1.0
 
 
-def rising_epochs(run: config.Run) -> float:
+def rising_epochs(run: Run) -> float:
     """For how many epochs the learning rate rises to its peak; a warm-up is one cycle's rise, not one before it."""
     return run.warmup_epochs or (ONE_CYCLE_RISE * run.epochs if run.schedule == "one_cycle" else 0.0)
 
 
-def stopped_early(run: config.Run, history: History) -> bool:
+def stopped_early(run: Run, history: History) -> bool:
     """Whether a run ended because its macro F1 had not risen for `early_stop_epochs` epochs."""
     return run.early_stop_epochs > 0 and any(idle >= run.early_stop_epochs for idle in idle_epochs(run, history))
 
 
-def idle_epochs(run: config.Run, history: History) -> list[int]:
+def idle_epochs(run: Run, history: History) -> list[int]:
     """After each epoch, for how many epochs the macro F1 on the validation fold has not been better than before.
 
     0 until the learning rate has risen and the backbone has thawed: before that a standstill means nothing.

@@ -1,4 +1,8 @@
-"""What a fold's training photos are to be answered with, and how much each counts in the loss."""
+"""Labels, numbers such as ages in years, and weights of a fold's training rows, as the loss takes them.
+
+Training may count the last group of `labels.number()` from a lower number on (old_from), and may learn borders
+between its groups too (age_target: ordinal). Scores never read this: they count the groups of `labels`.
+"""
 
 import dataclasses
 from typing import NamedTuple
@@ -7,72 +11,110 @@ import numpy as np
 import pandas as pd
 import torch
 
-from mask_lib.base import files
+from mask_lib.base import files, labels
 from mask_lib.base.config import Run
-from mask_lib.data import splits
-from mask_lib.data.external import PARTIAL
-from mask_lib.training import ages, dataset, loss
+from mask_lib.training import dataset
+
+BORDER_STEPS = 6  # between the first and the last edge: borders of an ordinal head lie every 5 years from 30 to 60
+BORDER_STEPS_BELOW = 2  # so many more lie below the first edge: at 20 and 25 years
 
 
 class BatchTargets(NamedTuple):
     """Of the B photos of a batch, as `loss.loss_of` takes it."""
 
-    target: torch.Tensor  # (B,) int64 labels, or (B, 18 or more) float32
-    weights: torch.Tensor | None = None  # (B,) float32; None: 1 each
-    known: torch.Tensor | None = None  # (B, 3) bool; None: mask, gender and age of all
+    target: torch.Tensor  # (B,) int64 labels, or (B, C) float32 probabilities, or (B, C + K) with `past_borders`
+    weights: torch.Tensor | None = None  # (B,) float32, how much each photo counts; None: 1 each
 
 
 @dataclasses.dataclass(frozen=True)
 class FoldTargets:
     """Of the N train rows of a split."""
 
-    labels: np.ndarray  # (N,) int64 as training counts them, -1 where not every attribute is known
-    is_real: np.ndarray  # (N,) bool: whole labels of full weight, by which classes are counted
-    wanted: BatchTargets  # of all N, on the CPU
+    labels: np.ndarray  # (N,) int64 as training counts them
+    is_real: np.ndarray  # (N,) bool: rows without a pseudo-label, by which classes are counted
+    rows: BatchTargets  # of all N, on the device
 
-    @property
-    def real_labels(self) -> np.ndarray:
-        """The labels of the rows by which classes are counted."""
-        return self.labels[self.is_real]
-
-    def of(self, positions: np.ndarray, device: torch.device) -> BatchTargets:
-        """What is wanted of the photos at `positions`, on a device."""
-        rows = torch.from_numpy(positions)
-        return BatchTargets(*(None if one is None else one[rows].to(device) for one in self.wanted))
+    def batch(self, positions: np.ndarray) -> BatchTargets:
+        """Those of the photos at (B,) `positions`."""
+        where = torch.from_numpy(positions).to(self.rows.target.device, non_blocking=True)
+        return BatchTargets(*(None if one is None else one[where] for one in self.rows))
 
 
-def of_rows(train: pd.DataFrame, run: Run) -> FoldTargets:
+def fold_targets(train: pd.DataFrame, run: Run, device: torch.device | str = "cpu") -> FoldTargets:
     """Those of a split's train rows, as `dataset.read_training_splits` gives them.
 
-    Without a weight or a photo of which not all is known they are `ages.age_targets`. Raises as that does, and
-    ValueError for photos of label -1 of which nothing else is told.
+    The targets are the labels themselves; of an ordinal run (N, C + K) float32, the labels one-hot and then
+    `past_borders`. Raises ValueError where a run needs numbers, such as ages in years, that rows or task lack.
     """
-    found, target, known = _partial(train, run) if (train["label"] == PARTIAL).any() else _whole(train, run)
-    weights = torch.from_numpy(train["weight"].to_numpy(np.float32)) if "weight" in train else None
-    return FoldTargets(found, dataset.is_real(train).to_numpy(), BatchTargets(target, weights, known))
+    found = target = train["label"].to_numpy(np.int64)
+    if reads_numbers(run):
+        numbers = known_numbers(train)
+        found = target = with_moved_edge(found, numbers, run)
+        if run.age_target == "ordinal":
+            one_hot = np.eye(labels.class_count(), dtype=np.float32)[found]
+            target = np.hstack([one_hot, past_borders(found, numbers, run)])
+    weights = torch.from_numpy(train["weight"].to_numpy(np.float32)).to(device) if "weight" in train else None
+    return FoldTargets(found, dataset.is_real(train).to_numpy(), BatchTargets(torch.tensor(target).to(device), weights))
 
 
-def _whole(train: pd.DataFrame, run: Run) -> tuple[np.ndarray, torch.Tensor, None]:
-    found, target = ages.age_targets(train, run)
-    return found, torch.tensor(target), None
+def reads_numbers(run: Run) -> bool:
+    """Whether a run's training reads numbers such as ages in years. ValueError for an ordinal one of one edge."""
+    number, ordinal = labels.number(), run.age_target == "ordinal"
+    if ordinal and len(number.edges) < 2:  # two logits tell one border, and no line through several
+        raise ValueError(f"age_target = 'ordinal': {number.name} must be cut at two edges or more")
+    return number is not None and (ordinal or run.last_edge() != number.edges[-1])
 
 
-def _partial(train: pd.DataFrame, run: Run) -> tuple[np.ndarray, torch.Tensor, torch.Tensor]:
-    """(N,) labels, (N, 18 or more) targets and (N, 3) known, of rows some of which have the label -1."""
-    if not set(splits.KNOWN.values()) <= set(train):
+def known_numbers(rows: pd.DataFrame) -> np.ndarray:
+    """(N,) float64 numbers of a split's rows, NaN where unknown or of another group than the label's.
+
+    Where the two differ a reviewer has changed the label, and the label holds. Raises ValueError for a split
+    without numbers.
+    """
+    number = labels.number()
+    if number.name not in rows:
         raise ValueError(
-            f"{(train['label'] == PARTIAL).sum()} photos have the label {PARTIAL}, and nothing tells what is known of "
-            "them: read the splits by trainable.read_splits"
+            f"old_from and age_target: ordinal need the column {number.name}, which these splits lack: read them by "
+            "dataset.read_training_splits"
         )
-    given = train["label"].to_numpy(np.int64)
-    years = ages.known_years(train) if ages.needed(run) else np.full(len(train), np.nan)
-    attributes = train[list(splits.KNOWN.values())].to_numpy(np.int64, copy=True)  # (N, 3)
-    groups = attributes[:, -1] = ages.shifted(attributes[:, -1], years, run.old_from)
-    target, known = loss.partial_target(torch.from_numpy(attributes))
-    target = torch.from_numpy(ages.refined(target.numpy(), groups, years, run))
-    return np.where(given == PARTIAL, PARTIAL, ages.shifted(given, years, run.old_from)), target, known
+    numbers = rows[number.name].to_numpy("float64", na_value=np.nan)
+    groups = labels.decode_all(rows["label"])[number.name]
+    return np.where(np.digitize(numbers, number.edges) == groups, numbers, np.nan)
 
 
-def years_digest(train: pd.DataFrame, run: Run) -> str | None:
-    """Stands for the ages in years that a run's training reads of its train rows; None if it reads none."""
-    return files.digest(ages.known_years(train).tolist()) if ages.needed(run) else None
+def numbers_digest(train: pd.DataFrame, run: Run) -> str | None:
+    """Stands for the numbers that a run's training reads of its train rows; None if it reads none."""
+    return files.digest(known_numbers(train).tolist()) if reads_numbers(run) else None
+
+
+def with_moved_edge(train_labels: np.ndarray, numbers: np.ndarray, run: Run) -> np.ndarray:
+    """(N,) int64 labels in which photos from `run.last_edge()` on are of the last group."""
+    number, values = labels.number(), labels.decode_all(train_labels)
+    is_moved = (numbers >= run.last_edge()) & (numbers < number.edges[-1])  # NaN is neither
+    return labels.encode_all(values | {number.name: values[number.name] + is_moved})
+
+
+def borders(run: Run) -> tuple[int, ...]:
+    """The numbers whose passing an ordinal head learns: the edges that count, and others between and around."""
+    first, *between, last = labels.number().edges
+    step = max(round((last - first) / BORDER_STEPS), 1)
+    return tuple(sorted({*range(first - BORDER_STEPS_BELOW * step, last, step), first, *between, run.last_edge()}))
+
+
+def past_borders(train_labels: np.ndarray, numbers: np.ndarray, run: Run) -> np.ndarray:
+    """(N, K) float32, 1 where a photo's number is a border or more, else 0; NaN where nobody knows.
+
+    Of a photo without a number its group still tells the borders that the group lies wholly on one side of.
+    """
+    number, edges = labels.number(), np.array(borders(run))
+    groups = labels.decode_all(train_labels)[number.name]
+    least, below = np.array([-np.inf, *number.edges])[groups], np.array([*number.edges, np.inf])[groups]
+    by_group = np.where(least[:, None] >= edges, 1.0, np.where(below[:, None] <= edges, 0.0, np.nan))
+    by_number = (numbers[:, None] >= edges).astype(float)
+    return np.where(np.isnan(numbers)[:, None], by_group, by_number).astype(np.float32)
+
+
+def border_places(run: Run) -> list[float]:
+    """Where each border lies on a line on which the first edge is 0 and `run.last_edge()` 1."""
+    first, last = labels.number().edges[0], run.last_edge()
+    return [(edge - first) / (last - first) for edge in borders(run)]

@@ -16,11 +16,12 @@ from mask_lib.data import store
 from mask_lib.ensemble import inference
 from mask_lib.models import build, devices, networks, predict
 from mask_lib.models.weights import first_weights
-from mask_lib.training import ages, loop, runs
-from mask_lib.training.loss import class_weights, loss_of, partial_target
+from mask_lib.training import loop, runs
+from mask_lib.training.loss import class_weights, loss_of
+from mask_lib.training.targets import borders, fold_targets
 
 EVEN = torch.ones(labels.CLASS_COUNT)
-LOSSES = typing.get_args(config.Loss)
+LOSSES = typing.get_args(config.Run.model_fields["loss"].annotation)
 ORDINAL = config.Run(head="three", age_target="ordinal")
 
 
@@ -62,27 +63,6 @@ def test_a_head_of_weight_0_learns_nothing():
     assert head.heads["gender"].weight.grad.abs().max() < 1e-6
 
 
-@pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (2.0, 1.0, 0.5)])
-@pytest.mark.parametrize("kind", ["cross_entropy", "focal", "f1_cross_entropy"])
-def test_of_a_photo_of_which_only_the_age_is_known_the_age_head_alone_learns(kind, weights):
-    head = networks.ThreeHeads(7)
-    run = config.Run(head="three", head_loss_weights=weights, loss=kind, partial_labels=True)
-    target, known = partial_target(torch.tensor([[-1, -1, 2], [-1, -1, 0]]))
-    loss_of(head(torch.randn(2, 7)), target, run, EVEN, known).backward()
-    gradients = {name: part.weight.grad.abs().max() for name, part in head.heads.items()}
-    assert gradients["age"] > 1e-3
-    assert max(gradients["mask"], gradients["gender"]) < 1e-6
-
-
-@pytest.mark.parametrize("kind", LOSSES)
-@pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (2.0, 1.0, 0.5)])
-def test_whole_photos_cost_three_heads_the_same_beside_partial_ones(logits, target, weights, kind):
-    run = config.Run(head="three", head_loss_weights=weights, loss=kind, label_smoothing=0.1)
-    known = torch.ones(len(target), 3, dtype=torch.bool)
-    found = loss_of(logits, functional.one_hot(target, 18).float(), run, EVEN, known)
-    torch.testing.assert_close(found, loss_of(logits, target, run, EVEN))
-
-
 @pytest.mark.parametrize("kind", LOSSES)
 def test_three_heads_sum_their_losses_whatever_these_and_their_weights_are(logits, target, kind):
     """A weight of 1 is no other case than one of nearly 1."""
@@ -117,8 +97,8 @@ def test_weighted_heads_take_every_loss(logits, target, kind):
 def aged(*years: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Targets of an ordinal run for men with a mask of these ages, and the labels in them."""
     table = pd.DataFrame({"label": [int(labels.age_group(int(one))) for one in years], "age": map(float, years)})
-    counted, targets = ages.age_targets(table, ORDINAL)
-    return torch.from_numpy(targets), torch.from_numpy(counted)
+    found = fold_targets(table, ORDINAL)
+    return found.rows.target, torch.from_numpy(found.labels)
 
 
 def of_years(middle: torch.Tensor, spread: float) -> torch.Tensor:
@@ -134,8 +114,8 @@ def test_the_ordinal_loss_is_that_of_each_border_on_the_line_through_the_two_tha
     middle = torch.tensor([22.0, 35.0, 52.0, 64.0])
     targets, _ = aged(25, 41, 59, 60)
     found = loss_of(of_years(middle, 4.0), targets, ORDINAL, EVEN)
-    borders = torch.tensor(ages.borders(), dtype=torch.float32)
-    each = functional.binary_cross_entropy_with_logits((middle[:, None] - borders) / 4.0, targets[:, 18:])
+    edges = torch.tensor(borders(ORDINAL), dtype=torch.float32)
+    each = functional.binary_cross_entropy_with_logits((middle[:, None] - edges) / 4.0, targets[:, 18:])
     torch.testing.assert_close(found, 2 * each, atol=1e-4, rtol=1e-4)
 
 
@@ -210,8 +190,7 @@ RECIPES = {
     "three, weighted": {"head": "three", "head_loss_weights": (0.5, 1.0, 2.0)},
     "three, ordinal": {"head": "three", "age_target": "ordinal", "old_from": 58},
     "three, ordinal, mixed": {"head": "three", "age_target": "ordinal", "mixing": "mixup", "mixing_probability": 1.0},
-    "blurred": {"age_softness": 2.0},
-    "blurred, mixed": {"age_softness": 2.0, "mixing": "cutmix_old", "mixing_probability": 1.0},
+    "the old from 58 on, mixed": {"old_from": 58, "mixing": "cutmix_old", "mixing_probability": 1.0},
     "custom": {"architecture": networks.CUSTOM},
 }
 
@@ -261,7 +240,7 @@ def test_only_training_counts_people_of_58_as_old(data, tmp_path):
     groups = {part: set(labels.decode_all(found)["age"]) for part, found in fold.labels.items()}
     assert labels.AgeGroup.MIDDLE not in groups["train"]
     assert labels.AgeGroup.MIDDLE in groups["val"]
-    assert set(fold.targets.wanted.target.tolist()) == set(fold.labels["train"])
+    assert set(fold.targets.rows.target.tolist()) == set(fold.labels["train"])
     result = toys.train(data, tmp_path, old_from=58)
     assert sorted(result.out_of_fold["label"].unique()) == sorted(toys.CLASSES)
 
@@ -269,9 +248,9 @@ def test_only_training_counts_people_of_58_as_old(data, tmp_path):
 def test_other_ages_refuse_to_resume_where_they_matter(data, tmp_path, monkeypatch):
     plain, years = toys.splits, itertools.cycle([{0: 24, 1: 58, 2: 60}, {0: 24, 1: 40, 2: 60}])
     monkeypatch.setattr(toys, "splits", lambda photos: with_ages(plain(photos), next(years)))
-    toys.train(data, tmp_path, folds=(0,), run="blurred", age_softness=2.0)
+    toys.train(data, tmp_path, folds=(0,), run="shifted", old_from=58)
     with pytest.raises(config.ChangedSettingsError, match="the ages in years"):
-        toys.train(data, tmp_path, folds=(0,), run="blurred", age_softness=2.0)
+        toys.train(data, tmp_path, folds=(0,), run="shifted", old_from=58)
     toys.train(data, tmp_path, folds=(0,))
     toys.train(data, tmp_path, folds=(0,))  # nobody asked for ages
 
