@@ -21,47 +21,6 @@ from mask_lib.models.checkpoint import read_checkpoint
 from mask_lib.training import dataset, pseudo_labels, run_folder, runs
 
 
-def predictions(data_dir: Path, output_dir: Path, run: str, num_tta: int = 1) -> dict[int, pd.DataFrame]:
-    """Per fold of a finished run the evaluation photos' probabilities, columns `path` (absolute), p00 … p17.
-
-    The network is each fold's last one, not the best: which is best was chosen by the labels of the very
-    people whom the fold validates. Raises ValueError for a run whose training itself listened to them, for a
-    soup, whose members were weighed by their labels, and as `runs.checkpoints` does for one of other photos,
-    labels or folds than today's.
-    """
-    run_folder.refuse_soup(output_dir, run)
-    settings = run_folder.run_settings(output_dir, run)
-    refuse_listening(settings)
-    splits = dataset.read_training_splits(output_dir, settings)
-    labeled = dataset.open_trainable(data_dir, output_dir, settings)
-    found = runs.checkpoints(output_dir, run, labeled, splits, choice="last")
-    evaluated = photos.read_evaluated(output_dir)
-    opened = dataset.open_photos(data_dir, output_dir, evaluated, labeled.frame)
-    tta = predict.Tta(num_tta)
-    source, rows = devices.DevicePhotos(opened, devices.pick_device()), np.arange(len(evaluated))
-    paths = pd.DataFrame({"path": list(map(str, photos.files_of(data_dir, evaluated)))})
-    return {
-        fold: predict.probability_table(
-            paths, predict.load_network(*checkpoint, source.device).predict(source, rows, tta)
-        )
-        for fold, checkpoint in ((fold, read_checkpoint(path)) for fold, path in found.items())
-    }
-
-
-def refuse_listening(settings: config.Run) -> None:
-    """Raise ValueError for a run whose steps or whose end depended on validation labels."""
-    by_plateau, stopped = ("schedule", "plateau"), "early_stop_epochs"
-    items = settings.settings().items()
-    listened = [
-        f"{name}: {value}" for name, value in items if (name, value) == by_plateau or (name == stopped and value)
-    ]
-    if listened:
-        raise ValueError(
-            f"run {settings.run} was trained with {', '.join(listened)}: its training listened to the people it is "
-            "validated on, and so would its pseudo-labels; take a run of a fixed length and schedule"
-        )
-
-
 def make(
     data_dir: str | os.PathLike[str],
     output_dir: str | os.PathLike[str],
@@ -75,26 +34,61 @@ def make(
     output = files.project_path(output_dir)
     data = photos.find_data(data_dir, unpack_into=output / "unpacked")
     splits = dataset.read_training_splits(output, run_folder.run_settings(output, run))
-    predicted = {
-        fold: without_copies(table, splits[fold], output)
-        for fold, table in predictions(data, output, run, num_tta).items()
-    }
-    found = pseudo_labels.choose(predicted, threshold, class_share, weight)
+    predicted = predictions(data, output, run, num_tta)
+    allowed = {fold: without_copies(table, splits[fold], output) for fold, table in predicted.items()}
+    found = pseudo_labels.choose(allowed, threshold, class_share, weight)
     pseudo_labels.write(found, output, run, {fold: splits[fold] for fold in predicted})
     return found
+
+
+def predictions(data_dir: Path, output_dir: Path, run: str, num_tta: int = 1) -> dict[int, pd.DataFrame]:
+    """Per fold of a finished run the evaluation photos' class probabilities, columns `path` (absolute), p00 ….
+
+    The network is each fold's last one, not the best: which is best was chosen by the labels of the very
+    people whom the fold validates. Raises ValueError for a run whose training itself used them, for a soup,
+    whose members were weighed by their labels, and as `runs.checkpoints` does for one of other photos, labels or
+    folds than today's.
+    """
+    run_folder.refuse_soup(output_dir, run)
+    settings = run_folder.run_settings(output_dir, run)
+    refuse_feedback(settings)
+    splits = dataset.read_training_splits(output_dir, settings)
+    labeled = dataset.open_trainable(data_dir, output_dir, settings)
+    checkpoints = runs.checkpoints(output_dir, run, labeled, splits, choice="last")
+    evaluated = photos.read_evaluated(output_dir)
+    opened = dataset.open_photos(data_dir, output_dir, evaluated, labeled.frame)
+    source, rows, tta = (
+        devices.DevicePhotos(opened, devices.pick_device()),
+        np.arange(len(evaluated)),
+        predict.Tta(num_tta),
+    )
+    paths, found = pd.DataFrame({"path": list(map(str, photos.files_of(data_dir, evaluated)))}), {}
+    for fold, checkpoint in checkpoints.items():
+        network = predict.load_network(*read_checkpoint(checkpoint), source.device)
+        found[fold] = predict.probability_table(paths, network.predict(source, rows, tta))
+    return found
+
+
+def refuse_feedback(settings: config.Run) -> None:
+    """Raise ValueError for a run whose steps or whose end depended on validation labels."""
+    used = [f"early_stop_epochs: {settings.early_stop_epochs}"] if settings.early_stop_epochs else []
+    used += ["schedule: plateau"] if settings.schedule == "plateau" else []
+    if used:
+        raise ValueError(
+            f"run {settings.run} was trained with {', '.join(used)}: its training listened to the people it is "
+            "validated on, and so would its pseudo-labels; take a run of a fixed length and schedule"
+        )
 
 
 def without_copies(table: pd.DataFrame, split: pd.DataFrame, output_dir: Path) -> pd.DataFrame:
     """The rows of absolute `path`s that are no copies of photos which a fold validates or holds out."""
     unseen = set(split.loc[split["split"] != TRAIN, "path"])
-    copies = {
-        image
-        for kind in hashes.KINDS
-        for path in [output_dir / "tables" / f"data_leak.{kind}.csv"]
-        if path.exists()
-        for image, original in pd.read_csv(path, dtype=str)[["ImageID", "path"]].itertuples(index=False)
-        if original in unseen
-    }
+    copies: set[str] = set()
+    for kind in hashes.KINDS:
+        path = output_dir / "tables" / f"data_leak.{kind}.csv"
+        if path.exists():
+            leaks = pd.read_csv(path, dtype=str)
+            copies |= set(leaks["ImageID"][leaks["path"].isin(unseen)])
     return table[~table["path"].map(os.path.basename).isin(copies)].reset_index(drop=True)
 
 
@@ -119,11 +113,10 @@ def main() -> None:
     parser.add_argument("--class-share", type=float, default=1.0, help="the surest of each class (default: all)")
     parser.add_argument("--weight", type=float, default=0.5, help="in the loss, beside 1 (default: %(default)s)")
     parser.add_argument("--num-tta", type=int, default=1, help="views a photo: 1, 4 or 8")
-    asked = parser.parse_args()
-    found = make(
-        asked.data_dir, asked.output_dir, asked.run, asked.threshold, asked.class_share, asked.weight, asked.num_tta
-    )
-    print(summary(asked.run, found))
+    parser.add_argument("--plugin", action="append", default=[], help="a module that registers the run's network")
+    asked = vars(parser.parse_args())
+    config.import_plugins(asked.pop("plugin"))
+    print(summary(asked["run"], make(**asked)))
 
 
 if __name__ == "__main__":

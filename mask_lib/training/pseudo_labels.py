@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mask_lib.base import config, files
-from mask_lib.base.labels import CLASS_COUNT, PROBABILITY_COLUMNS
+from mask_lib.base import config, files, labels
 from mask_lib.data.splits import TEST_VAL, TRAIN, VAL, refuse
 
 KINDS = {"fold": "int64", "path": "str", "label": "int64", "probability": "float64", "weight": "float64"}
@@ -25,9 +24,9 @@ def choose(
 ) -> pd.DataFrame:
     """The confident evaluation photos of each fold, `COLUMNS`, sorted by fold and path.
 
-    predictions: per fold a table with `path` (absolute) and p00 … p17 from that fold's network. A photo
-    joins if its likeliest class has at least the probability `threshold` and, of the photos taken for that
-    class, it is among the surest `class_share`: with a low threshold and a share of 0.2, say, each class
+    predictions: per fold a table with `path` (absolute) and `labels.probability_columns()` from that fold's network.
+    A photo joins if its likeliest class has at least the probability `threshold` and, of the photos predicted as
+    that class, it is among the surest `class_share`: with a low threshold and a share of 0.2, say, each class
     brings a fifth of its photos, so that the easy classes do not crowd out the others (class-balanced
     self-training, Zou et al. 2018). `weight` is a photo's in the loss, beside 1 for a labeled one. Raises
     ValueError for settings out of range, and for paths that are relative or stand twice.
@@ -35,26 +34,20 @@ def choose(
     config.check_pseudo_choice(threshold, class_share)
     _check_weight(weight)
     tables = [_confident(table, threshold, class_share).assign(fold=fold) for fold, table in predictions.items()]
-    found = pd.concat([_nothing(), *tables], ignore_index=True).assign(weight=float(weight))
+    nothing = pd.DataFrame(columns=COLUMNS).astype(KINDS)  # gives the dtypes where no photo is confident
+    found = pd.concat([nothing, *tables], ignore_index=True).assign(weight=float(weight))
     return found[COLUMNS].sort_values(["fold", "path"], ignore_index=True)
 
 
 def _confident(table: pd.DataFrame, threshold: float, class_share: float) -> pd.DataFrame:
     """One fold's rows, columns `path, label, probability`."""
     _check_paths(table["path"])
-    probabilities = table[list(PROBABILITY_COLUMNS)].to_numpy()  # (N, 18)
-    named = {"label": probabilities.argmax(axis=1).astype(np.int64), "probability": probabilities.max(axis=1)}
-    found = table[["path"]].assign(**named)
+    probabilities = table[labels.probability_columns()].to_numpy()  # (N, C)
+    found = table[["path"]].assign(label=probabilities.argmax(axis=1), probability=probabilities.max(axis=1))
     of_class = found.groupby("label")["probability"]
-    place = of_class.rank(method="first", ascending=False)  # 1 is the surest of its class
-    enough = found["probability"] >= threshold
+    rank = of_class.rank(method="first", ascending=False)  # 1 is the surest of its class
     most = np.ceil(class_share * of_class.transform("size") - 1e-9)  # a tenth of 30 are 3, whatever floats say
-    return found[enough & (place <= most)]
-
-
-def _nothing() -> pd.DataFrame:
-    """No rows, in the dtypes of a table."""
-    return pd.DataFrame(columns=COLUMNS).astype(KINDS)
+    return found[(found["probability"] >= threshold) & (rank <= most)]
 
 
 def _check_paths(paths: pd.Series) -> None:
@@ -63,8 +56,7 @@ def _check_paths(paths: pd.Series) -> None:
 
 
 def _check_weight(weight: float) -> None:
-    if not 0 < weight <= 1:
-        raise ValueError(f"pseudo_weight = {weight}: it must be above 0 and at most 1, a labeled photo's weight")
+    config.require("pseudo_weight", weight, 0 < weight <= 1, "above 0 and at most 1, a labeled photo's weight")
 
 
 # On disk.
@@ -97,9 +89,8 @@ def read(output_dir: str | os.PathLike[str], run: str, splits: dict[int, pd.Data
     """
     path = table_path(output_dir, run)
     if not path.exists():
-        raise FileNotFoundError(
-            f"no {files.shown_path(path)}: run python -m mask_lib.ensemble.self_training DATA_DIR OUTPUT_DIR {run} first"
-        )
+        command = f"python -m mask_lib.ensemble.self_training DATA_DIR OUTPUT_DIR {run}"
+        raise FileNotFoundError(f"no {files.shown_path(path)}: run {command} first")
     unseen = files.read_json(path.with_suffix(".json"))
     absent = [fold for fold in splits if str(fold) not in unseen]
     if absent:
@@ -121,20 +112,20 @@ def joined(split: pd.DataFrame, table: pd.DataFrame, fold: int, weight: float | 
 
     `weight` is 1 for the split's own rows, which stay as they are and come first, and the table's for the others,
     or the one given. What else a split may tell of its photos is empty for them; each is a person of its own.
-    Rows of other folds stay out. Raises ValueError for labels other than 0-17, relative paths, photos that
+    Rows of other folds stay out. Raises ValueError for labels that are no class, relative paths, photos that
     stand in the split already, and a weight out of range.
     """
     rows = table[table["fold"] == fold]
     _check_paths(rows["path"])
     refuse(set(rows["path"]) & set(split["path"]), f"fold {fold}: pseudo-labeled photos that stand in the split")
-    refuse(rows["path"][~rows["label"].isin(range(CLASS_COUNT))], f"fold {fold}: pseudo-labels other than 0-17")
+    is_class = rows["label"].isin(range(labels.class_count()))
+    refuse(rows["path"][~is_class], f"fold {fold}: pseudo-labels other than 0-{labels.class_count() - 1}")
     weights = rows["weight"] if weight is None else pd.Series(float(weight), index=rows.index)
     for one in weights.unique():
         _check_weight(one)
     added = rows.assign(person=PREFIX + rows["path"].map(os.path.basename), split=TRAIN, weight=weights)
     own = split.assign(weight=split.get("weight", 1.0))
-    added = added.reindex(columns=list(own))
-    return pd.concat([own, added], ignore_index=True) if len(added) else own.reset_index(drop=True)
+    return pd.concat([own, added.reindex(columns=list(own))], ignore_index=True) if len(added) else own
 
 
 def joined_splits(
