@@ -22,6 +22,7 @@ NotNegative = Annotated[float, Field(ge=0, le=10_000)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Pixels = Annotated[int, Field(ge=1, le=8192)]
 AUGMENTATIONS = ("none", "flip", "faces", "randaugment", "trivialaugment", "seed")  # presets of augment.policy
+SEARCHED = "searched"  # as a notebook's augmentation: what the search of the same output_dir came to
 WEIGHTS_BY_NAME = frozenset({"imagenet", "none"})  # anything else is a path
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
@@ -299,7 +300,9 @@ def did_you_mean(name: Any, known: Iterable[str]) -> str:
 
 def advice_on_type(value: Any, kind: type) -> str:
     """`: ` and what to write instead of `value` to give a `kind`, where that is a common slip; else nothing."""
-    if kind is str and isinstance(value, bool | int | float | datetime.date):
+    if kind is str and isinstance(value, bool):
+        return ": put it in quotes (without them YAML reads yes, no, on and off as true or false)"
+    if kind is str and isinstance(value, int | float | datetime.date):
         return f": put it in quotes, '{value}'"
     if kind in (list, tuple) and isinstance(value, int | float):
         return f": write [{value}]"

@@ -6,13 +6,12 @@ A file of values holds names that all notebooks share, and two kinds of sections
     notebooks: {07_ensemble: {weights: [1, 2]}}  # for that notebook alone
     runs: {deep: {epochs: 9}}                    # what the run `deep` changes
 
-Each of these goes before those above it, and a value given on the command line before all.
-A run that others take pseudo-labels from may also say `pseudo_threshold` and `pseudo_class_share`, see `TEACHING`.
-Whatever is misspelt or of another type than the declared default is refused with what to write.
+Each of these goes before those above it, and a value given on the command line before all. Whatever is misspelt
+or of another type than the declared default is refused with what to write. `CHAIN` names what no notebook need
+declare.
 """
 
 import contextlib
-import difflib
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -24,28 +23,54 @@ from mask_lib.base import config, files
 from mask_lib.headless import cells
 from mask_lib.headless.cells import FilePath
 
-# What the chain alone reads, of a run that others take pseudo-labels from: options of mask_lib.ensemble.self_training.
-TEACHING = {"pseudo_threshold": 0.9, "pseudo_class_share": 1.0}
+# Of a run that others take pseudo-labels from: options of mask_lib.ensemble.self_training.
+PSEUDO_LABEL_OPTIONS = {"pseudo_threshold": 0.9, "pseudo_class_share": 1.0}
+CHAIN = {*PSEUDO_LABEL_OPTIONS, "plugins"}  # what steps of the chain read that are no notebooks
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # it becomes part of file names
+PLAIN_NUMBER = re.compile(r"[+-]?(?!0\d)[^:]*")
+TEXT_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
+Declared = Mapping[str, Mapping[str, Any]]  # names and defaults of parameters, by notebook
 
 
-class UniqueKeyLoader(yaml.SafeLoader):
-    """Plain YAML in which a key written twice is an error; YAML itself keeps the last one in silence."""
+class ParameterLoader(yaml.SafeLoader):
+    """Plain YAML without what it would read in silence as something else than was meant.
+
+    That is a key written twice, of which it keeps the last; a key that is no text, such as `no` or 7; and a number
+    that is octal for its leading zero, or has base 60 for its colons.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen = set()
         for key, _ in node.value:
+            if key.tag not in TEXT_TAGS:
+                written = f": put it in quotes, '{key.value}'" if isinstance(key, yaml.ScalarNode) else ""
+                self.refuse(f"a name must be text{written}", key)
             if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value} is set twice", key.start_mark)
+                self.refuse(f"{key.value} is set twice", key)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+    def construct_number(self, node: yaml.ScalarNode) -> int | float:
+        construct = self.construct_yaml_int if node.tag.endswith(":int") else self.construct_yaml_float
+        found = construct(node)
+        if not PLAIN_NUMBER.fullmatch(node.value):
+            plain = f"{node.value.lstrip('0')}, or " if node.value.isdigit() else ""
+            self.refuse(f"YAML reads {node.value} as {found}: write {plain}'{node.value}' where it is text", node)
+        return found
+
+    def refuse(self, message: str, node: yaml.Node) -> None:
+        raise yaml.constructor.ConstructorError(None, None, message, node.start_mark)
+
+
+for kind in ("int", "float"):
+    ParameterLoader.add_constructor(f"tag:yaml.org,2002:{kind}", ParameterLoader.construct_number)
 
 
 def read_parameter_file(path: FilePath) -> dict[str, Any]:
     """The mapping in a YAML file, {} if it is empty. Raises ValueError that names the file and line."""
     try:
         with open(path, encoding="utf-8") as text:
-            values = yaml.load(text, Loader=UniqueKeyLoader)
+            values = yaml.load(text, Loader=ParameterLoader)
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from None  # it names the file itself
     if not isinstance(values, dict | None):
@@ -69,23 +94,23 @@ def planned_runs(values: Mapping[str, Any], notebook: str = "03_one_model") -> d
     for a name that cannot be part of a file name.
     """
     single = {"run": "one_model", **values, **section(values, notebook)}["run"]
-    runs = run_overrides(values) or {single: {}}
+    runs = run_overrides(values) or {config.checked("run", single, str): {}}
     for run in runs:
         if not (isinstance(run, str) and RUN_NAME.fullmatch(run)):
             raise ValueError(f"a run cannot be called {run!r}: use letters, digits, _ and - (and quotes round digits)")
     return {run: str(overrides.get("notebook", notebook)).removesuffix(".ipynb") for run, overrides in runs.items()}
 
 
-def teaching(
+def pseudo_label_options(
     values: Mapping[str, Any], run: str, given: Mapping[str, Any] | None = None, where: str = "parameters"
 ) -> dict[str, float]:
-    """How `mask_lib.ensemble.self_training` chooses the pseudo-labels of `run`: `TEACHING`, or what an experiment says of it.
+    """How `mask_lib.ensemble.self_training` chooses the pseudo-labels that come from `run`.
 
-    What `runs` says of that run, which teaches, goes before what all share, and `given` before both. Raises
-    ValueError for values that are no numbers or out of range.
+    What `runs` says of that run goes before what all share, and `given` before both; else the defaults of
+    `PSEUDO_LABEL_OPTIONS`. Raises ValueError for values that are no numbers or out of range.
     """
-    chosen = {**TEACHING, **values, **run_overrides(values).get(run, {}), **(given or {})}
-    found = {name: held_to_type(name, chosen[name], default, where) for name, default in TEACHING.items()}
+    chosen = {**PSEUDO_LABEL_OPTIONS, **values, **run_overrides(values).get(run, {}), **(given or {})}
+    found = {name: held_to_type(name, chosen[name], default, where) for name, default in PSEUDO_LABEL_OPTIONS.items()}
     try:
         config.check_pseudo_choice(*found.values())
     except ValueError as error:
@@ -119,7 +144,7 @@ def resolve(notebook: FilePath, files_given: Sequence[FilePath] = (), given: Map
     values: dict[str, Any] = {}
     for path in files_given:
         found = read_parameter_file(path)
-        choose(notebook, found, given, where=str(path))
+        _chosen(notebook, found, given, str(path))
         values = merged(values, found)
     return choose(notebook, values, given, where=", ".join(map(str, files_given)) or "parameters")
 
@@ -134,17 +159,33 @@ def choose(
     given: for this notebook alone; text is read as the declared type asks, as on a command line.
 
     Raises ValueError for a name in `values` that no notebook in the same folder declares, a name in a
-    notebook's section or in `given` that this notebook does not, and a value of another type than the
-    declared default's.
+    notebook's section or in `given` that this notebook does not, a value of another type than the declared
+    default's, and for none or an unknown one of the runs that `values` describe.
     """
+    chosen = _chosen(notebook, values, given, where)
+    declared, runs = cells.declared_parameters(notebook), run_overrides(values)
+    run = (declared | chosen).get("run")
+    if not run or not runs or run in runs:
+        return chosen
+    if "run" not in chosen:  # the file's settings of runs would be passed over in silence
+        raise ValueError(f"{where} describes the runs {', '.join(runs)}: choose one with -p run {next(iter(runs))}")
+    is_there = files.project_path((declared | chosen).get("output_dir", "")) / "runs" / run
+    if not is_there.is_dir():  # such as a soup, which no file describes
+        advice = config.did_you_mean(run, runs) or f"; there are {', '.join(runs)}"
+        raise ValueError(f"{where}: no run is called {run!r}{advice}")
+    return chosen
+
+
+def _chosen(
+    notebook: FilePath, values: Mapping[str, Any], given: Mapping[str, Any] | None, where: str
+) -> dict[str, Any]:
     stem, declared, given = Path(notebook).stem, cells.declared_parameters(notebook), dict(given or {})
     beside = {**cells.declared_in(Path(notebook).parent), stem: declared}
     refuse_unknown(given, declared, files.shown_path(notebook))
     refuse_unknown_values(values, beside, where)
-    given = {name: understood(value, declared[name]) for name, value in given.items()}
+    given = {name: parsed(value, declared[name]) for name, value in given.items()}
     own = section(values, stem)
     run = {"run": declared.get("run"), **values, **own, **given}["run"]
-    _refuse_forgotten_run(declared.get("run"), {**values, **own, **given}, where)
     own |= (run_overrides(values).get(run, {}) if isinstance(run, str) else {}) | given
     chosen = {**values, **own}
     return {
@@ -154,57 +195,43 @@ def choose(
     }
 
 
-def _refuse_forgotten_run(default: str | None, chosen: Mapping[str, Any], where: str) -> None:
-    """Raise ValueError if a file describes runs and none is chosen: its settings would be passed over in silence."""
-    runs = run_overrides(chosen)
-    if default and runs and default not in runs and "run" not in chosen:
-        raise ValueError(f"{where} describes the runs {', '.join(runs)}: choose one with -p run {next(iter(runs))}")
-
-
-def refuse_unknown_values(values: Mapping[str, Any], beside: Mapping[str, Mapping[str, Any]], where: str) -> None:
-    """Raise ValueError for a name in `values` that nothing in `beside`, declarations by notebook, knows."""
-    shared = {name for declared in beside.values() for name in declared} | set(TEACHING)
+def refuse_unknown_values(values: Mapping[str, Any], beside: Declared, where: str) -> None:
+    """Raise ValueError for a name in `values` that nothing in `beside` knows."""
+    shared = {name for declared in beside.values() for name in declared} | CHAIN
     refuse_unknown(values, shared | {"notebooks", "runs"}, where)
     for stem, declared in beside.items():
         refuse_unknown(section(values, stem), declared, f"{where}, {stem}")
     refuse_unknown(values.get("notebooks") or {}, beside, f"{where}, notebooks")
     for run, changes in run_overrides(values).items():
-        refuse_unknown(changes, (shared | {"notebook"}) - {"run"}, f"{where}, run {run}")
+        refuse_unknown(changes, (shared | {"notebook"}) - {"run", "plugins"}, f"{where}, run {run}")
 
 
 def refuse_unknown(names: Collection[str], known: Collection[str], where: str) -> None:
-    """Raise ValueError that lists the names outside `known`, with the nearest known ones."""
+    """Raise ValueError that names the first one outside `known`, with the nearest known ones."""
     for name in names:
         if name not in known:
-            close = difflib.get_close_matches(str(name), known, n=3)
-            advice = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(sorted(known))}"
-            raise ValueError(f"{where}: no parameter is called {name!r}; {advice}")
+            advice = config.did_you_mean(name, known) or f"; there are {', '.join(sorted(known))}"
+            raise ValueError(f"{where}: no parameter is called {name!r}{advice}")
 
 
-def understood(value: Any, default: Any) -> Any:
-    """What a text from the command line means beside a declared default; other values stay as they are."""
+def parsed(value: Any, default: Any) -> Any:
+    """A text from the command line as the type of a declared default; other values stay as they are."""
     if not isinstance(value, str) or isinstance(default, str):
         return value
     if isinstance(default, float) and config.NUMBER.fullmatch(value):
         return float(value)
     try:
-        return yaml.load(value, Loader=UniqueKeyLoader)
+        return yaml.load(value, Loader=ParameterLoader)
     except yaml.YAMLError:
         return value  # the check of its type says what is wrong with it
 
 
-def held_to_type(
-    name: str,
-    value: Any,
-    default: Any,
-    where: str = "parameters",
-    beside: Mapping[str, Mapping[str, Any]] | None = None,
-) -> Any:
+def held_to_type(name: str, value: Any, default: Any, where: str = "parameters", beside: Declared | None = None) -> Any:
     """`value`, which must be of its default's type; a whole number will do for a float, None takes anything.
 
     The elements of a list are held to those of the default list. Raises ValueError that starts with
     `where` and says what to write; also, where `value` suits another notebook's parameter of that name
-    (`beside` holds the declarations by notebook), in which section.
+    (`beside`), in which section.
     """
     try:
         fitting = fitted(name, value, default)
@@ -226,7 +253,7 @@ def fitted(name: str, value: Any, default: Any) -> Any:
     return value
 
 
-def advice_on_section(name: str, value: Any, default: Any, beside: Mapping[str, Mapping[str, Any]]) -> str:
+def advice_on_section(name: str, value: Any, default: Any, beside: Declared) -> str:
     """Where to write a value that another notebook could use, whose parameter of that name is of another type."""
     for stem, declared in beside.items():
         if name in declared and type(declared[name]) is not type(default):

@@ -96,6 +96,7 @@ def run_notebook(
             nbformat.write(executed, temporary)
         except BaseException as error:
             if temporary.exists():
+                nbformat.write(with_last_progress(nbformat.read(temporary, as_version=4)), temporary)
                 temporary.replace(failed)
                 error.add_note(f"What ran of it: {files.shown_path(failed)}")
             raise
@@ -133,7 +134,16 @@ def execute(
         stop("sys.exit() ended it here and the rest did not run; let it run to its last cell", ExitCode.CELLS_SKIPPED)
     executed.metadata.papermill.update(input_path=notebook.name, output_path="")
     executed.metadata.pop("widgets", None)
-    return executed
+    return with_last_progress(executed)
+
+
+def with_last_progress(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The notebook, each line that its cells wrote over by carriage returns being what a terminal showed last."""
+    streams = (one for cell in notebook.cells for one in cell.get("outputs", []) if one.output_type == "stream")
+    for stream in streams:
+        lines = (re.sub(r"^.*\r(?!$)", "", line.rstrip("\r")) for line in stream.text.split("\n"))
+        stream.text = "\n".join(line.rstrip() if not line.strip() else line for line in lines)
+    return notebook
 
 
 def quicker() -> dict[str, str]:

@@ -1,0 +1,165 @@
+"""What the Snakefile asks of an experiment: the settings of each step, and the files that steps read and write."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mask_lib.base import files
+from mask_lib.base.config import SEARCHED, WEIGHTS_BY_NAME
+from mask_lib.headless import cells, parameters
+from mask_lib.headless.cells import FilePath
+
+WHERE = "configuration"  # the head of messages about an experiment's values
+HASHES, COPIES, PARTS = ("ahash", "phash"), ("duplicates", "data_leak"), ("test", "test_val")
+
+
+def relative(path: FilePath) -> str:
+    """A path as the chain names it: relative inside the project, absolute outside."""
+    return files.shown_path(files.project_path(path))
+
+
+def experiment_values(config_files: Iterable[FilePath], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of an experiment's files, later ones first, and on top of them what is given.
+
+    Read anew by our reader, since Snakemake's own keeps the last of two values of a name in silence. Raises
+    ValueError that names file and line, and if there are no values at all.
+    """
+    values: dict[str, Any] = {}
+    for path in config_files:
+        values = parameters.merged(values, parameters.read_parameter_file(path))
+    values = parameters.merged(values, given)
+    if not values:
+        raise ValueError("an experiment's values are missing; name a file: --configfile notebooks/params/demo.yml")
+    return values
+
+
+class Chain:
+    """An experiment's steps. Settings are by run where a step is one of a run; paths are as `relative` gives them.
+
+    config_files: what `--configfile` names. given: what `--config` gives, which goes before all, a run's own
+    settings too. folder: the Snakefile's, with `notebooks` in it. find_folders: gives the folders with data in one
+    (`archives.folders_with_data`). Raises ValueError for whatever is wrong with the values, before any step runs.
+    """
+
+    def __init__(
+        self,
+        config_files: Iterable[FilePath],
+        given: Mapping[str, Any],
+        folder: FilePath,
+        find_folders: Callable[[Path], Sequence[Path]],
+    ) -> None:
+        self.given, self.folder = dict(given), Path(folder)
+        self.values = experiment_values(config_files, given)
+        self.runs = parameters.planned_runs(self.values)  # the name of the notebook that trains it, by run
+        self.prepare = self.settings("00_prepare_data")
+        self.clean = self.settings("01_label_cleaning")
+        self.search = self.settings("02_search_augmentation", when_changed="restart")
+        self.compare = self.settings("08_compare_runs")
+        prepare = self.declared("00_prepare_data") | self.prepare
+        self.output = relative(prepare["output_dir"])
+        self.data = files.project_path(prepare["data_dir"])
+        self.lists = self.lists_of_photos(find_folders(self.data) if self.data.is_dir() else [])
+        self.tables = self.tables_of(prepare["fold_count"])
+        decisions = sorted(files.project_path(self.output).glob("review/decisions.*.jsonl"))
+        self.decisions = [relative(path) for path in decisions]
+        self.found = self.found_by_search()
+        self.train = {run: self.settings(notebook, run, when_changed="restart") for run, notebook in self.runs.items()}
+        # A soup needs all its runs and is made by hand; a step of one run writes all that the steps after it read.
+        self.average = {run: self.held("05_average_weights", run, soup_of=[]) for run in self.averaged_runs()}
+        self.infer = {run: self.held("06_inference", run, split="both") for run in self.runs}
+        self.pseudo_label_options = {run: self.options_of(run) for run in self.runs}
+        inferences = {part: [f"{self.output}/inferences/{run}.{part}.csv" for run in self.runs] for part in PARTS}
+        predictions = {f"{part}_filenames": paths for part, paths in inferences.items()}
+        self.ensemble = self.settings("07_ensemble", **predictions)
+        self.predictions = [relative(path) for name in predictions for path in self.ensemble.get(name, [])]
+
+    def source(self, notebook: str) -> str:
+        """The notebook of a step."""
+        return relative(self.folder / "notebooks" / f"{notebook}.ipynb")
+
+    def declared(self, notebook: str) -> dict[str, Any]:
+        """The parameters of a step's notebook, with their defaults."""
+        return cells.declared_parameters(self.source(notebook))
+
+    def settings(self, notebook: str, run: str | None = None, **known: Any) -> dict[str, Any]:
+        """What a step is run with where its notebook's defaults are not meant.
+
+        known: defaults that the chain knows better, of parameters that the notebook has.
+        """
+        declared = self.declared(notebook)
+        values = {name: value for name, value in known.items() if name in declared} | self.values
+        given = {name: value for name, value in self.given.items() if name in declared}
+        return parameters.choose(self.source(notebook), values, given | ({"run": run} if run else {}), WHERE)
+
+    def held(self, notebook: str, run: str, **values: Any) -> dict[str, Any]:
+        """What a step of one run is run with, where the chain allows but these values, whatever the experiment says."""
+        declared = self.declared(notebook)
+        return self.settings(notebook, run) | {name: value for name, value in values.items() if name in declared}
+
+    def lists_of_photos(self, folders: Iterable[Path]) -> list[str]:
+        """The tables that list the photos, and the data themselves if they are an archive.
+
+        The photos are too many to follow one by one: these files stand for them.
+        """
+        lists = [folder / path for folder in folders for path in ("train/train.csv", "eval/info.csv")]
+        return [relative(path) for path in [*lists, self.data] if path.is_file()]
+
+    def tables_of(self, fold_count: int) -> list[str]:
+        """What 00_prepare_data writes and later steps read."""
+        splits = [f"split.stratified.{small}{fold}" for small in ("", "small.") for fold in range(fold_count)]
+        copies = [f"{kind}.{of}" for kind in COPIES for of in HASHES]
+        return [f"{self.output}/tables/{name}.csv" for name in ("photos", "external", "groups", *copies, *splits)]
+
+    def found_by_search(self) -> list[str]:
+        """What a search of an augmentation policy came to."""
+        search = self.declared("02_search_augmentation") | self.search
+        names = ["best_policy.json", *(["verdict.json"] if search["verdict_seeds"] else [])]
+        return [f"{self.output}/search/{name}" for name in names]
+
+    def averaged_runs(self) -> list[str]:
+        """Runs whose training leaves weights to average, or a moving average to score."""
+        return [run for run, values in self.train.items() if values.get("keep_epochs") or values.get("ema_decay")]
+
+    def weights_of(self, run: str) -> list[str]:
+        """The files that tell when the weights of a run are final: its scores, and what was picked of averages."""
+        names = ["scores.json", *(["averaging.json"] if run in self.average else [])]
+        return [f"{self.output}/runs/{run}/{name}" for name in names]
+
+    def named_by(self, run: str) -> list[str]:
+        """Files that a run's settings name: another run's pseudo-labels or scores, a policy, weights to start from.
+
+        Without those that are missing and that no rule makes: for want of them Snakemake takes what the step once
+        wrote as it is, in silence, while the notebook says what is missing.
+        """
+        names = ("pseudo_labels", "compare_with", "augmentation", "weights")
+        other, compared, policy, weights = (self.train[run].get(name) or "" for name in names)
+        pseudo = [f"{self.output}/tables/pseudo.{other}.csv"] if other in self.runs else []
+        scores = self.weights_of(compared) if compared in self.runs else []
+        return [*pseudo, *scores, *self.policy_files(policy), *self.first_weights(weights)]
+
+    def policy_files(self, augmentation: str) -> list[str]:
+        """The file of a policy, if it is there or the search makes it; of `searched` all that the search came to."""
+        if augmentation == SEARCHED:
+            return self.found
+        path = relative(augmentation)
+        is_file = augmentation.endswith(".json") and (path in self.found or files.project_path(path).is_file())
+        return [path] if is_file else []
+
+    def first_weights(self, weights: str) -> list[str]:
+        """The file of weights that a run starts from; an earlier run's is no output, so what tells when it is final."""
+        path = files.project_path(weights)
+        if not weights or weights in WEIGHTS_BY_NAME:
+            return []
+        earlier = [run for run in self.runs if path.is_relative_to(files.project_path(f"{self.output}/runs/{run}"))]
+        return self.weights_of(earlier[0]) if earlier else [relative(path)] if path.is_file() else []
+
+    def options_of(self, run: str) -> list[str]:
+        """How `mask_lib.ensemble.self_training` chooses the pseudo-labels of a run, where defaults are not meant."""
+        given = {name: value for name, value in self.given.items() if name in parameters.PSEUDO_LABEL_OPTIONS}
+        values = parameters.pseudo_label_options(self.values, run, given, WHERE)
+        names = {name: name.removeprefix("pseudo_").replace("_", "-") for name in values}
+        chosen = {
+            names[name]: value for name, value in values.items() if value != parameters.PSEUDO_LABEL_OPTIONS[name]
+        }
+        plugins = parameters.held_to_type("plugins", self.values.get("plugins", []), [""], WHERE)
+        return [*(f"--{name}={value}" for name, value in chosen.items()), *(f"--plugin={name}" for name in plugins)]
