@@ -65,7 +65,7 @@ def paint(folder: Path, count: int) -> pd.DataFrame:
         path = f"somebody/{number:05d}.jpg"
         Image.fromarray(small).resize(SIZE, Image.Resampling.BICUBIC).save(images.parent / path, quality=90)
         rows.append([path, "somebody", "worn", "female", 30, 4, "train"])
-    return pd.DataFrame(rows, columns=layout.PHOTO_COLUMNS)
+    return pd.DataFrame(rows, columns=layout.photo_columns())
 
 
 @contextlib.contextmanager

@@ -1,7 +1,6 @@
 """Finding the data folder, and unpacking an archive that comes from elsewhere without trusting it."""
 
 import contextlib
-import fcntl
 import gzip
 import os
 import re
@@ -10,8 +9,9 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
 from pathlib import Path, PureWindowsPath
+
+from filelock import FileLock
 
 from mask_lib.base import files
 
@@ -37,11 +37,6 @@ def leaves_folder(name: str) -> bool:
     """
     path = PureWindowsPath(name)
     return bool(path.drive or path.root) or ".." in path.parts or "\0" in name
-
-
-def is_archive(path: Path) -> bool:
-    """Whether the file's ending is one of `ENDINGS`, in either case."""
-    return path.name.lower().endswith(ENDINGS)
 
 
 def holds_data(folder: Path) -> bool:
@@ -70,14 +65,16 @@ def subfolders(folder: Path) -> list[Path]:
 def unpack(archive: Path, unpack_into: Path, size_limit: int = SIZE_LIMIT) -> Path:
     """Unpack a .zip, .tar, .tar.gz or .tgz into a folder of its own inside `unpack_into`; return that folder.
 
-    The folder's name carries a digest of the archive's size and time: the same archive is unpacked
-    once, a changed one again. It appears when it is whole and not before. Raises ValueError for a
-    broken archive, for a member that is a link, a device or would land outside, and for more bytes
-    than `size_limit`, the free disk or `RATIO_LIMIT` allow; nothing is left behind then.
+    The folder's name carries a digest of the archive's size and time: the same archive is unpacked once, a changed
+    one again. It appears when it is whole and not before. Raises ValueError for a broken archive or another file, for
+    a member that is a link, a device or would land outside, and for more bytes than `size_limit`, the free disk or
+    `RATIO_LIMIT` allow; nothing is left behind then.
     """
+    if not archive.name.lower().endswith(ENDINGS):
+        raise ValueError(f"{archive} is neither a folder nor one of {', '.join(ENDINGS)}")
     folder = unpack_into / folder_name(archive)
     unpack_into.mkdir(parents=True, exist_ok=True)
-    with locked(unpack_into / f".{folder.name}.lock"):
+    with FileLock(unpack_into / f".{folder.name}.lock"):
         if not folder.is_dir():
             unpack_whole(archive, folder, size_limit)
     return folder
@@ -89,14 +86,6 @@ def folder_name(archive: Path) -> str:
     ending = next(ending for ending in ENDINGS if archive.name.lower().endswith(ending))
     plain = re.sub(r"[^\w-]+", "_", archive.name[: -len(ending)])[:80]
     return f"{plain}-{files.digest([status.st_size, status.st_mtime_ns])[:8]}"
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a file; it ends with the process, however that ends."""
-    with path.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 def unpack_whole(archive: Path, folder: Path, size_limit: int) -> None:

@@ -6,58 +6,53 @@ from pathlib import Path, PurePath
 import pandas as pd
 
 from mask_lib.base import files
-from mask_lib.base.config import LabelSource
 from mask_lib.data.splits import audit_splits, is_external, read_splits
 
 CLEAN_COLUMNS = ["path", "class"]
+RUN_AGAIN = "run 01_label_cleaning again"
 
 
-def clean_path(output_dir: str | os.PathLike[str]) -> Path:
-    """Where the table of kept photos lies, absolute `path` and `class` 0-17."""
-    return Path(output_dir) / "tables" / "clean.csv"
-
-
-def dropped_path(output_dir: str | os.PathLike[str]) -> Path:
-    """Where the photos lie that label cleaning dropped, absolute `path` and the `class` they were given."""
-    return Path(output_dir) / "tables" / "dropped.csv"
-
-
-def given_path(output_dir: str | os.PathLike[str]) -> Path:
-    """Where the labels of the data set lie that cleaning began with, `path` below the images folder and `class`."""
-    return Path(output_dir) / "tables" / "given.csv"
+def _table_path(output_dir: str | os.PathLike[str], name: str) -> Path:
+    """Of the photos that were kept (clean) or dropped the absolute paths and classes; of given ones, folder/file."""
+    return Path(output_dir) / "tables" / f"{name}.csv"
 
 
 def write(kept: pd.DataFrame, dropped: pd.DataFrame, output_dir: str | os.PathLike[str]) -> list[Path]:
-    """Write both tables, columns `CLEAN_COLUMNS`, and return their paths; beside them, today's given labels."""
+    """Write `clean.csv` and `dropped.csv`, columns `CLEAN_COLUMNS`, and return their paths.
+
+    Beside them `given.csv`, the labels of the data set that cleaning began with, `path` below the images folder.
+    """
     # The table that training reads comes after the first: between the writes an older one still stands, or none.
-    tables = {dropped_path(output_dir): dropped, clean_path(output_dir): kept}
-    paths = [files.write_csv(table[CLEAN_COLUMNS], path) for path, table in tables.items()]
+    paths = [
+        files.write_csv(table[CLEAN_COLUMNS], _table_path(output_dir, name))
+        for name, table in (("dropped", dropped), ("clean", kept))
+    ]
     # Last, so that a kill before it leaves labels that are refused if they are not the same.
-    given = _own(next(iter(read_splits(Path(output_dir)).values()))).rename(columns={"label": "class"})
-    files.write_csv(given[CLEAN_COLUMNS], given_path(output_dir))
+    given = _own_photos(next(iter(read_splits(Path(output_dir)).values()))).rename(columns={"label": "class"})
+    files.write_csv(given[CLEAN_COLUMNS], _table_path(output_dir, "given"))
     return paths[::-1]
 
 
-def _own(split: pd.DataFrame) -> pd.DataFrame:
-    """The rows of photos of the data set itself."""
+def _own_photos(split: pd.DataFrame) -> pd.DataFrame:
+    """The rows of photos of the data set itself; external ones are never reviewed."""
     return split[~is_external(split["path"])]
 
 
 def read_clean_splits(
-    output_dir: str | os.PathLike[str], label_source: LabelSource = "clean", small: bool = False, partial: bool = False
+    output_dir: str | os.PathLike[str], label_source: str = "clean", small: bool = False
 ) -> dict[int, pd.DataFrame]:
-    """The folds' tables (see `splits.read_splits`, also for small and partial) as a run trains on them.
+    """The folds' tables (see `splits.read_splits`) as a run trains on them.
 
-    label_source: clean takes labels from `tables/clean.csv` and leaves dropped photos out of every
-    part; where that file is not there, and with given, the labels are those of the data set.
-    Raises ValueError if clean.csv was written before photos were added to the set or its labels were
-    changed, FileNotFoundError if it is missing though there are decisions.
+    label_source: clean takes labels from `tables/clean.csv` and leaves dropped photos out of every part; where that
+    file is not there, and with given, the labels are those of the data set. Raises ValueError if clean.csv was
+    written before photos were added to the set or its labels were changed, FileNotFoundError if it is missing though
+    there are decisions.
     """
-    splits = read_splits(Path(output_dir), small, partial)
+    splits = read_splits(Path(output_dir), small)
     if label_source == "given" or not _is_cleaned(Path(output_dir)):
         return splits
-    _refuse_changed(next(iter(splits.values())), Path(output_dir))
-    class_of, dropped = _read(clean_path(output_dir)), _read(dropped_path(output_dir))
+    _refuse_changed(next(iter(splits.values())), output_dir)
+    class_of, dropped = (_read_classes(_table_path(output_dir, name)) for name in ("clean", "dropped"))
     cleaned = {fold: _with_classes(split, class_of, dropped) for fold, split in splits.items()}
     audit_splits(cleaned)
     return cleaned
@@ -65,55 +60,50 @@ def read_clean_splits(
 
 def _is_cleaned(output_dir: Path) -> bool:
     """Whether there are clean labels. Raises FileNotFoundError if there are decisions that no table holds yet."""
-    if clean_path(output_dir).exists():
-        return True
-    if any((output_dir / "review").glob("decisions.*.jsonl")):
+    path = _table_path(output_dir, "clean")
+    if not path.exists() and any((output_dir / "review").glob("decisions.*.jsonl")):
         raise FileNotFoundError(
-            f"no {files.shown_path(clean_path(output_dir))}, though labels were decided on: run 01_label_cleaning, or "
-            "train with label_source: given"
+            f"no {files.shown_path(path)}, though labels were decided on: run 01_label_cleaning, or train with "
+            "label_source: given"
         )
-    return False
+    return path.exists()
 
 
-def _refuse_changed(split: pd.DataFrame, output_dir: Path) -> None:
+def _refuse_changed(split: pd.DataFrame, output_dir: str | os.PathLike[str]) -> None:
     """Raise ValueError that names photos whose given label is another than the one that cleaning began with."""
-    if not given_path(output_dir).exists():  # clean labels of before this was noted, or from elsewhere
+    path = _table_path(output_dir, "given")
+    if not path.exists():  # clean labels from elsewhere
         return
-    now = _own(split).set_index("path")["label"]
-    then = _read(given_path(output_dir)).reindex(now.index)
-    changed = [f"{path} ({then[path]:.0f} → {now[path]})" for path in now.index[then.notna() & (then != now)]]
+    now = _own_photos(split).set_index("path")["label"]
+    before = _read_classes(path).reindex(now.index)
+    changed = [f"{one} ({before[one]:.0f} → {now[one]})" for one in now.index[before.notna() & (before != now)]]
     if changed:
         raise ValueError(
-            f"{files.shown_path(clean_path(output_dir))} is older than the labels of the data set: {len(changed)} have "
-            f"changed since, such as {', '.join(changed[:3])}; run 01_label_cleaning again"
+            f"{files.shown_path(path.with_name('clean.csv'))} is older than the labels of the data set: "
+            f"{len(changed)} have changed since, such as {', '.join(changed[:3])}; {RUN_AGAIN}"
         )
 
 
-def _read(path: Path) -> pd.Series:
+def _read_classes(path: Path) -> pd.Series:
     """Class by path below the images folder. Raises OSError or ValueError that names the file."""
     table = pd.read_csv(path, dtype={"path": str})
     if list(table.columns) != CLEAN_COLUMNS:
         raise ValueError(f"{files.shown_path(path)} must have the columns {', '.join(CLEAN_COLUMNS)}")
-    # The folder and the file: the data set may have been moved since.
-    return pd.Series(table["class"].to_numpy("int64"), [inside(path) for path in table["path"]])
-
-
-def inside(path: str) -> str:
-    """The part of a photo's path that the photo table knows it by, `folder/file`."""
-    return "/".join(PurePath(path).parts[-2:])
+    # Only the folder and the file, as the photo table knows them: the data set may have been moved since.
+    short = ["/".join(PurePath(one).parts[-2:]) for one in table["path"]]
+    return pd.Series(table["class"].to_numpy("int64"), short)
 
 
 def _with_classes(split: pd.DataFrame, class_of: pd.Series, dropped: pd.Series) -> pd.DataFrame:
-    is_own = ~is_external(split["path"])  # photos from outside the set are never reviewed
-    unknown = split["path"][is_own & ~split["path"].isin(class_of.index) & ~split["path"].isin(dropped.index)]
+    own = _own_photos(split)["path"]
+    unknown = own[~own.isin(class_of.index) & ~own.isin(dropped.index)]
     if len(unknown):
         raise ValueError(
             f"tables/clean.csv is older than the photos: it lacks {len(unknown)}, such as {list(unknown[:3])}; "
-            "run 01_label_cleaning again"
+            f"{RUN_AGAIN}"
         )
-    kept = split[~(is_own & split["path"].isin(dropped.index))].reset_index(drop=True)
-    new = kept["path"].map(class_of)
-    return kept.assign(label=new.fillna(kept["label"]).astype("int64"))
+    kept = split.drop(index=own.index[own.isin(dropped.index)]).reset_index(drop=True)
+    return kept.assign(label=kept["path"].map(class_of).fillna(kept["label"]).astype("int64"))
 
 
 def touched(output_dir: str | os.PathLike[str]) -> set[str]:

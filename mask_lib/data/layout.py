@@ -1,4 +1,7 @@
-"""The competition's layout: its two tables and the names of its files, and what is odd about them."""
+"""The competition's layout: its two tables and the names of its files, and what is odd about them.
+
+Beside the painted sample this is the one place that knows mask, gender and age by name.
+"""
 
 import enum
 import os
@@ -11,15 +14,13 @@ from typing import NamedTuple
 import pandas as pd
 
 from mask_lib.base import files, labels
-from mask_lib.base.labels import Gender, Mask
 from mask_lib.data import archives
 
-PHOTO_COLUMNS = ["path", "person", "mask", "gender", "age", "label", "split"]
 TRAIN_COLUMNS = ["id", "gender", "age", "path"]  # of train.csv; `race` is compared where it is there
-KINDS = {f"mask{number}": Mask.WORN for number in range(1, 6)} | {
-    "incorrect_mask": Mask.INCORRECT,
-    "normal": Mask.NOT_WORN,
-}  # the seven photos of a person, by name without ending
+PHOTO_NAMES = {f"mask{number}": "worn" for number in range(1, 6)} | {
+    "incorrect_mask": "incorrect",
+    "normal": "not_worn",
+}  # the seven photos of a person by name without ending, and how the mask is worn, as the photo table writes it
 ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 FOLDER_NAME = re.compile(r"(?P<id>[^_]+)_(?P<gender>male|female)_(?P<race>.+)_(?P<age>\d+)", re.IGNORECASE)
 WHOLE_NUMBER = re.compile(r"-?[0-9]{1,9}(\.0*)?")
@@ -34,8 +35,6 @@ class Problem(enum.StrEnum):
     DOUBLE_IMAGE_ID = enum.auto()  # an ImageID a second time in info.csv; the first row counts
     BAD_GENDER = enum.auto()
     BAD_AGE = enum.auto()  # not a whole number
-    BAD_MASK = enum.auto()  # these two: only external tables give masks and labels
-    BAD_LABEL = enum.auto()
     AGE_OUT_OF_RANGE = enum.auto()
     FOLDER_CONTRADICTS_ROW = enum.auto()  # kept, with the values of train.csv, the official record
     MISSING_FOLDER = enum.auto()
@@ -50,16 +49,16 @@ class Problem(enum.StrEnum):
     TRUNCATED = enum.auto()
     UNREADABLE = enum.auto()
     ODD_MODE = enum.auto()  # pixels that become black or white as 8-bit colour
-    LABEL_CONTRADICTS_ROW = enum.auto()  # an external label that is not what its mask, gender and age make
-    NOTHING_KNOWN = enum.auto()  # an external photo without a single attribute
-    COPY_OF_OWN_PHOTO = enum.auto()  # an external photo that the data folder holds, byte for byte
+    INCOMPLETE_LABEL = enum.auto()  # of external photos, as what follows: neither a label nor every attribute
+    LABEL_CONTRADICTS_ROW = enum.auto()  # a label that is not what the attributes beside it make
+    COPY_OF_OWN_PHOTO = enum.auto()  # a photo that the data folder holds, byte for byte
 
 
 class Finding(NamedTuple):
     """One row of the problem table."""
 
     path: str
-    problem: Problem
+    problem: str  # of `Problem`, or of an external photo `bad_<attribute>`, `bad_label`, `<attribute>_out_of_range`
     detail: str
 
 
@@ -67,14 +66,26 @@ class Person(NamedTuple):
     """One usable row of train.csv."""
 
     folder: str
-    gender: Gender
+    gender: str  # male or female
     age: int  # years
 
 
-def photo_table(rows: Iterable[tuple]) -> pd.DataFrame:
-    """Rows as a table with `PHOTO_COLUMNS` in their dtypes."""
-    table = pd.DataFrame(list(rows), columns=PHOTO_COLUMNS, dtype="object")
-    return table.astype({name: "Int64" if name in ("age", "label") else "str" for name in PHOTO_COLUMNS})
+def photo_columns() -> list[str]:
+    """Columns of the photo table: path, person, the attributes in the order of `labels`, label, split."""
+    return ["path", "person", *labels.names(), "label", "split"]
+
+
+def photo_table(rows: Iterable[Sequence]) -> pd.DataFrame:
+    """Rows in the order of `photo_columns` as a table: text, but Int64 for numeric attributes and the label."""
+    table = pd.DataFrame(list(rows), columns=photo_columns(), dtype="object")
+    numbers = [one.name for one in labels.attributes() if one.edges]
+    return table.astype({name: "Int64" if name in [*numbers, "label"] else "str" for name in table})
+
+
+def with_numbers(table: pd.DataFrame) -> pd.DataFrame:
+    """A photo table that was read as text in the dtypes of `photo_table`. Raises ValueError for what is no number."""
+    numbers = [*(one.name for one in labels.attributes() if one.edges), "label"]
+    return table.assign(**{name: pd.to_numeric(table[name]).astype("Int64") for name in numbers})
 
 
 def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
@@ -100,10 +111,10 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
 def scan_train(folder: Path) -> tuple[pd.DataFrame, list[Finding]]:
     """The photo table of train/ by its names alone, sorted by path, and what is odd there."""
     rows = read_table(folder / "train.csv", TRAIN_COLUMNS)
-    persons, findings = read_people(rows, folder / "images")
+    people, findings = read_people(rows, folder / "images")
     findings += strays(folder / "images", {PurePosixPath(path).parts[0] for path in rows["path"] if is_plain(path)})
     photo_rows = []
-    for person in persons:
+    for person in people:
         names, odd = list_person(folder / "images", person.folder)
         photo_rows += [photo_row(person, name) for name in names]
         findings += odd
@@ -112,27 +123,35 @@ def scan_train(folder: Path) -> tuple[pd.DataFrame, list[Finding]]:
 
 def photo_row(person: Person, name: str) -> tuple:
     """One train row of the photo table."""
-    mask = KINDS[kind_of(name)]
-    label = labels.encode(mask, person.gender, labels.age_group(person.age))
-    path = f"{person.folder}/{name}"
-    return path, person.folder, labels.key_of(mask), labels.key_of(person.gender), person.age, label, "train"
+    values = {"mask": PHOTO_NAMES[photo_name(name)], "gender": person.gender, "age": person.age}
+    label = labels.encode(**{one.name: one.value_of(values[one.name]) for one in labels.attributes()})
+    return f"{person.folder}/{name}", person.folder, *(values[one] for one in labels.names()), label, "train"
 
 
 def read_people(rows: pd.DataFrame, images: Path) -> tuple[list[Person], list[Finding]]:
     """The usable people of train.csv's rows, in its order, and what is odd about the others."""
-    persons, findings, seen = [], double_ids(rows), set()
+    people, findings, seen = [], double_ids(rows), set()
     for row in rows.to_dict("records"):
-        path = row["path"]
-        if not is_plain(path):
-            findings.append(Finding(path, Problem.UNSAFE_PATH, "train.csv: no plain name in train/images; not opened"))
-        elif path in seen:
-            findings.append(Finding(path, Problem.DOUBLE_ROW, "train.csv: this path again; the first row counts"))
-        else:
-            seen.add(path)
-            person, odd = read_person(row, os.path.isdir(images / path))
-            persons += [person] if person else []
-            findings += odd
-    return persons, findings
+        problem = folder_problem(row["path"], images, seen)
+        seen.add(row["path"])
+        problems = [problem] if problem else []
+        if not problem or problem[0] == Problem.MISSING_FOLDER:
+            problems += value_problems(row) + contradictions(row)
+        if all(kind == Problem.FOLDER_CONTRADICTS_ROW for kind, _ in problems):
+            people.append(Person(row["path"], row["gender"].strip().lower(), whole_number(row["age"])))
+        findings += [Finding(row["path"], *found) for found in problems]
+    return people, findings
+
+
+def folder_problem(name: str, images: Path, seen: set[str]) -> tuple[Problem, str] | None:
+    """Why a folder that train.csv names cannot be read, or None; `seen`: those of earlier rows."""
+    if not is_plain(name):
+        return Problem.UNSAFE_PATH, "train.csv: no plain name in the images folder; not opened"
+    if name in seen:
+        return Problem.DOUBLE_ROW, "train.csv: this path again; the first row counts"
+    if not (images / name).is_dir():
+        return Problem.MISSING_FOLDER, f"train.csv names this folder, {images.parent.name}/{images.name} lacks it"
+    return None
 
 
 def is_plain(name: str) -> bool:
@@ -153,21 +172,17 @@ def double_ids(rows: pd.DataFrame) -> list[Finding]:
     return findings
 
 
-def read_person(row: dict[str, str], folder_exists: bool) -> tuple[Person | None, list[Finding]]:
-    """The person of a row, or None where a value or the folder is missing, and what is odd."""
-    path, gender, age = row["path"], row["gender"].strip().lower(), whole_number(row["age"])
-    low, high = labels.AGE_LIMITS
+def value_problems(row: dict[str, str]) -> list[tuple[Problem, str]]:
+    """Why a row's gender and age cannot be used; [] if they can."""
+    age, (low, high) = whole_number(row["age"]), labels.AGE_LIMITS
     problems = []
-    if not folder_exists:
-        problems.append((Problem.MISSING_FOLDER, "train.csv names this folder, train/images lacks it"))
-    if gender not in map(labels.key_of, Gender):
+    if row["gender"].strip().lower() not in ("male", "female"):
         problems.append((Problem.BAD_GENDER, f"gender {row['gender']!r} is neither male nor female"))
     if age is None:
         problems.append((Problem.BAD_AGE, f"age {row['age']!r} is not a whole number of years"))
     elif not low <= age <= high:
         problems.append((Problem.AGE_OUT_OF_RANGE, f"age {age} is outside {low}-{high} years"))
-    findings = [Finding(path, problem, detail) for problem, detail in problems + contradictions(row)]
-    return (None if problems else Person(path, labels.from_key(Gender, gender), age)), findings
+    return problems
 
 
 def whole_number(text: str) -> int | None:
@@ -195,27 +210,27 @@ def meaning(text: str) -> str | int:
     return text.strip().casefold() if number is None else number
 
 
-def kind_of(name: str) -> str | None:
+def photo_name(file_name: str) -> str | None:
     """Which of the seven photos a file name stands for (`Mask1.JPG`: `mask1`), or None."""
-    stem, ending = os.path.splitext(name.lower())
-    return stem if stem in KINDS and ending in ENDINGS else None
+    stem, ending = os.path.splitext(file_name.lower())
+    return stem if stem in PHOTO_NAMES and ending in ENDINGS else None
 
 
 def list_person(images: Path, folder: str) -> tuple[list[str], list[Finding]]:
     """The sorted names of a person's photos, and what else is in the folder or is not."""
-    by_kind, findings = defaultdict(list), []
+    found, findings = defaultdict(list), []
     for name in sorted(os.listdir(images / folder)):
-        if kind := kind_of(name):
-            by_kind[kind].append(name)
+        if photo := photo_name(name):
+            found[photo].append(name)
         else:
             findings.append(stray(f"{folder}/{name}", Problem.UNKNOWN_NAME, "not one of the seven photos"))
-    for kind, names in by_kind.items():
-        detail = f"{' and '.join(names)} both stand for {kind}; all are kept"
+    for photo, names in found.items():
+        detail = f"{' and '.join(names)} both stand for {photo}; all are kept"
         findings += [Finding(f"{folder}/{name}", Problem.DOUBLED_PHOTO, detail) for name in names[1:]]
-    missing = [kind for kind in KINDS if kind not in by_kind]
+    missing = [photo for photo in PHOTO_NAMES if photo not in found]
     if missing:
         findings.append(Finding(folder, Problem.INCOMPLETE_PERSON, f"without {', '.join(missing)}"))
-    return [name for names in by_kind.values() for name in names], findings
+    return [name for names in found.values() for name in names], findings
 
 
 def strays(images: Path, known: set[str]) -> list[Finding]:
@@ -238,39 +253,25 @@ def stray(path: str, otherwise: Problem, detail: str) -> Finding:
 
 def scan_eval(folder: Path) -> tuple[pd.DataFrame, list[Finding]]:
     """The photo table of eval/ by its names alone, in info.csv's order, and what is odd there."""
-    present = eval_files(folder / "images")
-    listed, findings = {}, []
+    images, listed, findings = folder / "images", {}, []
+    present = {(Path(at) / name).relative_to(images).as_posix() for at, _, names in os.walk(images) for name in names}
     for name in read_table(folder / "info.csv", ["ImageID"])["ImageID"]:
+        problem = None
         if not is_plain(name):
-            findings.append(Finding(name, Problem.UNSAFE_PATH, "info.csv: no plain name in eval/images; not opened"))
+            problem = Problem.UNSAFE_PATH, "info.csv: no plain name in eval/images; not opened"
         elif name in listed:
-            findings.append(
-                Finding(name, Problem.DOUBLE_IMAGE_ID, "info.csv: this ImageID again; the first row counts")
-            )
-        else:
-            listed[name] = name in present
-    findings += [
-        Finding(name, Problem.MISSING_EVAL_PHOTO, "info.csv names this photo, eval/images lacks it")
-        for name, is_there in listed.items()
-        if not is_there
-    ]
-    findings += [
-        stray(name, Problem.UNLISTED_EVAL_PHOTO, "info.csv has no row for this file; left out")
-        for name in present
-        if name not in listed
-    ]
-    rows = [(name, "", "", "", pd.NA, pd.NA, "eval") for name, is_there in listed.items() if is_there]
-    return photo_table(rows), findings
+            problem = Problem.DOUBLE_IMAGE_ID, "info.csv: this ImageID again; the first row counts"
+        elif name not in present:
+            problem = Problem.MISSING_EVAL_PHOTO, "info.csv names this photo, eval/images lacks it"
+        findings += [Finding(name, *problem)] if problem else []
+        listed.setdefault(name, problem is None)
+    for name in present - set(listed):
+        findings.append(stray(name, Problem.UNLISTED_EVAL_PHOTO, "info.csv has no row for this file; left out"))
+    empty = [pd.NA if one.edges else "" for one in labels.attributes()]
+    return photo_table([(name, "", *empty, pd.NA, "eval") for name, usable in listed.items() if usable]), findings
 
 
 def eval_ids(data_dir: str | os.PathLike[str]) -> list[str]:
     """Every ImageID of eval/info.csv in its order, once each, as a submission needs them, readable or not."""
     rows = read_table(files.project_path(data_dir) / "eval" / "info.csv", ["ImageID"])
     return list(dict.fromkeys(rows["ImageID"]))
-
-
-def eval_files(images: Path) -> set[str]:
-    """The paths of all files under eval/images, relative to it, with forward slashes."""
-    return {
-        (Path(folder) / name).relative_to(images).as_posix() for folder, _, names in os.walk(images) for name in names
-    }

@@ -10,8 +10,8 @@ import pandas as pd
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mask_lib.base import files, labels
-from mask_lib.data import archives
-from mask_lib.data.layout import PHOTO_COLUMNS, Finding, Problem, read_table, scan_eval, scan_train
+from mask_lib.data import archives, layout
+from mask_lib.data.layout import Finding, Problem
 
 PROBLEM_COLUMNS = ["path", "problem", "detail"]
 EXTERNAL = "external"  # the split of photos from elsewhere; no photos.csv holds it
@@ -24,14 +24,12 @@ def find_data(
 ) -> Path:
     """The folder that holds train/ and eval/, up to three levels inside `source`.
 
-    `source` is a folder, or an archive (.zip, .tar, .tar.gz, .tgz), which is unpacked once into
-    `unpack_into`, up to `size_limit` bytes; see `archives.unpack`. Raises FileNotFoundError if
-    `source` is not there or holds no data folder, ValueError if it holds several or is no archive.
+    `source` is a folder, or an archive (.zip, .tar, .tar.gz, .tgz), which is unpacked once into `unpack_into`, up to
+    `size_limit` bytes; see `archives.unpack`. Raises FileNotFoundError if `source` is not there or holds no data
+    folder, ValueError if it holds several or is no archive.
     """
     source = files.project_path(source)
     if source.is_file():
-        if not archives.is_archive(source):
-            raise ValueError(f"{source} is neither a folder nor one of {', '.join(archives.ENDINGS)}")
         source = archives.unpack(source, files.project_path(unpack_into), size_limit)
     if not source.is_dir():
         raise FileNotFoundError(f"no {source}: give the data folder, with {archives.LAYOUT}, or an archive of it")
@@ -60,18 +58,18 @@ def scan_photos(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Every usable photo of a data folder, and everything found wrong with it.
 
-    The first table has `PHOTO_COLUMNS`: the train photos sorted by path (`<folder>/mask1.jpg`,
-    `person` the folder, `mask`, `gender` as `labels.key_of` writes them, `age` in years, `label`
-    0-17), then the eval photos in info.csv's order (`path` the ImageID, the attributes empty).
-    `age` and `label` are Int64. The second has `PROBLEM_COLUMNS`, one row a finding.
+    The first table has `layout.photo_columns`: the train photos sorted by path (`<folder>/mask1.jpg`, `person` the
+    folder, the attributes as `labels.Attribute.value_of` reads them, `label`), then the eval photos in info.csv's
+    order (`path` the ImageID, attributes and label empty). Numbers are Int64. The second has `PROBLEM_COLUMNS`, one
+    row a finding.
 
-    With `verify` every photo is decoded, in `workers` threads; without, names are taken at their
-    word. Raises FileNotFoundError for a missing folder or csv, ValueError for a csv that cannot be
-    used and when no train photo is usable.
+    With `verify` every photo is decoded, in `workers` threads; without, names are taken at their word. Raises
+    FileNotFoundError for a missing folder or csv, ValueError for a csv that cannot be used and when no train photo is
+    usable.
     """
     folder = checked_folder(data_dir)
-    train, train_findings = scan_train(folder / "train")
-    evaluation, eval_findings = scan_eval(folder / "eval")
+    train, train_findings = layout.scan_train(folder / "train")
+    evaluation, eval_findings = layout.scan_eval(folder / "eval")
     found = pd.concat([train, evaluation], ignore_index=True)
     findings = train_findings + eval_findings
     if verify:
@@ -144,26 +142,20 @@ def files_of(data_dir: str | os.PathLike[str], photos: pd.DataFrame) -> list[Pat
 
 
 def read_photos(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """The photo table from a csv that `files.write_csv` wrote, with the dtypes `scan` gave it.
+    """The photo table from a csv that `files.write_csv` wrote, with the dtypes of `layout.photo_table`.
 
     Raises FileNotFoundError, and ValueError for a missing column or a value that cannot stand there.
     """
-    table = read_table(Path(path), PHOTO_COLUMNS)[PHOTO_COLUMNS]
+    text = layout.read_table(Path(path), layout.photo_columns())[layout.photo_columns()]
     try:
-        found = table.assign(**{name: pd.to_numeric(table[name]).astype("Int64") for name in ("age", "label")})
+        found = layout.with_numbers(text)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: ages and labels are whole numbers or empty: {error}") from error
+        raise ValueError(f"{path}: labels and numbers are whole numbers or empty: {error}") from error
     if not found["split"].isin(["train", "eval"]).all():
         raise ValueError(f"{path}: a split is neither train nor eval: {sorted(set(found['split']))[:5]}")
-    if not found["label"].dropna().between(0, labels.CLASS_COUNT - 1).all():
-        raise ValueError(f"{path}: labels are 0-{labels.CLASS_COUNT - 1}")
+    if not found["label"].dropna().between(0, labels.class_count() - 1).all():
+        raise ValueError(f"{path}: labels are 0-{labels.class_count() - 1}")
     return found
-
-
-def people(photos: pd.DataFrame) -> pd.DataFrame:
-    """One row a person of the train photos: person, gender, age (years), photos (their number), sorted."""
-    groups = photos[photos["split"] == "train"].groupby("person", sort=True)
-    return groups.agg(gender=("gender", "first"), age=("age", "first"), photos=("path", "size")).reset_index()
 
 
 def read_labeled(output_dir: str | os.PathLike[str]) -> pd.DataFrame:
@@ -171,21 +163,20 @@ def read_labeled(output_dir: str | os.PathLike[str]) -> pd.DataFrame:
 
     Raises FileNotFoundError that says what to run first.
     """
-    table = _prepared(output_dir)
-    return table[table["split"] == "train"].astype({"label": "int64"}).reset_index(drop=True)
+    return _read_split(output_dir, "train").astype({"label": "int64"})
 
 
 def read_evaluated(output_dir: str | os.PathLike[str]) -> pd.DataFrame:
     """The eval rows of an experiment's `tables/photos.csv`: those photos of info.csv that can be read."""
-    table = _prepared(output_dir)
-    return table[table["split"] == "eval"].reset_index(drop=True)
+    return _read_split(output_dir, "eval")
 
 
-def _prepared(output_dir: str | os.PathLike[str]) -> pd.DataFrame:
+def _read_split(output_dir: str | os.PathLike[str], split: str) -> pd.DataFrame:
     path = Path(output_dir) / "tables" / "photos.csv"
     if not path.exists():
         raise FileNotFoundError(f"no {files.shown_path(path)}: run 00_prepare_data first")
-    return read_photos(path)
+    table = read_photos(path)
+    return table[table["split"] == split].reset_index(drop=True)
 
 
 def sizes(data_dir: str | os.PathLike[str], photos: pd.DataFrame, workers: int | None = None) -> np.ndarray:

@@ -17,7 +17,7 @@ from filelock import FileLock
 from PIL import Image, ImageOps
 
 from mask_lib.base import files
-from mask_lib.base.config import Resize, Run
+from mask_lib.base.config import Run
 from mask_lib.data.photos import FORMATS
 
 FORMAT = {1: 1, 3: 1, 4: 2}  # by number of channels; raise it when the same settings would give other pixels
@@ -30,7 +30,7 @@ class Frame:
 
     width: int
     height: int
-    resize: Resize = "stretch"
+    resize: str = "stretch"
     channels: int = 3
 
     @property

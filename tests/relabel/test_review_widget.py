@@ -17,7 +17,7 @@ import pytest
 from browser import require_chromium
 from jupyter_pages import LONGEST, until
 from playwright.sync_api import Browser, Page, sync_playwright
-from sitters import face_of
+from portraits import face_of
 from tiny_project import write_notebook
 
 from mask_lib.base import files, labels
@@ -166,7 +166,8 @@ def painted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFram
     data, rows = tmp_path_factory.mktemp("data"), []
     for number, (person, years) in enumerate(PEOPLE):
         gender = Gender.FEMALE if "female" in person else Gender.MALE
-        for place, (kind, mask) in enumerate(layout.KINDS.items()):
+        for place, (kind, word) in enumerate(layout.PHOTO_NAMES.items()):
+            mask = Mask(labels.attribute("mask").value_of(word))
             path = f"{person}/{kind}.jpg"
             shot = people.invent_shot(np.random.default_rng([number, place]), mask)
             (data / "train/images" / person).mkdir(parents=True, exist_ok=True)
@@ -174,7 +175,7 @@ def painted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFram
             label = labels.encode(mask, gender, labels.age_group(years))
             words = [labels.key_of(mask), labels.key_of(gender)]
             rows.append([path, person, *words, years, label, "train"])
-    return data, pd.DataFrame(rows, columns=layout.PHOTO_COLUMNS)
+    return data, pd.DataFrame(rows, columns=layout.photo_columns())
 
 
 @pytest.fixture(scope="module")
