@@ -21,7 +21,7 @@ from portraits import face_of
 from tiny_project import write_notebook
 
 from mask_lib.base import files, labels
-from mask_lib.base.labels import Gender
+from mask_lib.base.labels import Gender, Mask
 from mask_lib.data import layout
 from mask_lib.relabel import decision_log, session
 from mask_lib.relabel.widget import ReviewWidget, known_moves
