@@ -173,7 +173,7 @@ def mend(journal: Path) -> None:
 def open_study(
     journal: Path,
     settings: dict[str, Any],
-    when_changed: config.WhenChanged = "refuse",
+    when_changed: str = "refuse",
 ) -> optuna.Study:
     """The study of a journal, to be maximised; a new one where there is none.
 
