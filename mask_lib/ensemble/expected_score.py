@@ -1,7 +1,15 @@
 """What a submission should score on people nobody has trained on, with an interval that can be held to account.
 
 The interval is one for the score itself, not for a mean: chance enters twice, in who was there to learn
-the estimate from and in who stands in the evaluation set. Both are drawn, person by person.
+the estimate from and in who is in the evaluation set. Both are drawn, person by person.
+
+Three things make out-of-fold scores wrong for an evaluation set, and each is corrected:
+
+- Macro F1 of a small set is low by nature, since rare classes are missed: sets of its size are drawn.
+- An out-of-fold photo was judged by one network a member, an evaluation photo by the mean of all folds', which
+  errs less: a share of the errors is taken away (`AVERAGING`), as far as held-out people do not say otherwise.
+- Some of the labels that it is measured by are wrong, and nobody knows whether the evaluation labels are as
+  noisy: in half of the draws the doubted labels are taken for wrong.
 """
 
 import dataclasses
@@ -11,14 +19,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mask_lib.base import files, scores
-from mask_lib.base.labels import CLASS_COUNT, PROBABILITY_COLUMNS, describe
-from mask_lib.base.scores import Score, metric_names
+from mask_lib.base import files, labels, scores
+from mask_lib.base.scores import Score
 from mask_lib.ensemble import calibration
+from mask_lib.ensemble.members import probabilities_of, with_probabilities
+from mask_lib.ensemble.person_groups import photos_a_person
 from mask_lib.relabel import suspects
 
 FILE = "expected.json"  # beside the submission that it is about
-PHOTOS_A_PERSON = 7
 DRAWS = 2000
 DRAWS_AT_ONCE = 200  # bounds memory: draws x people x 8 bytes
 LEVEL = 0.95
@@ -28,6 +36,7 @@ LEVEL = 0.95
 AVERAGING, ONE_NETWORK = (0.08, 0.06), (0.0, 0.03)
 FEW = 5  # people of a class, below which its share of macro F1 is little more than a guess
 SURE = 0.9  # of a label being wrong, from which on it is doubted
+Tallies = tuple[np.ndarray, np.ndarray]  # (P, T) each, see `scores.person_tallies` and `_tallies`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +56,7 @@ class Expected:
         """Macro F1."""
         return Score(**self.table.loc["macro_f1"])
 
-    def in_words(self) -> str:
+    def summary(self) -> str:
         """The one line that belongs under a submission."""
         doubt = f", {self.doubtful:,} doubtful labels taken for wrong in half of the draws" if self.doubtful else ""
         thin = (
@@ -86,68 +95,50 @@ def estimate(
     draws: int = DRAWS,
     fold_count: int = 5,
 ) -> Expected:
-    """The expected scores of a submission on an evaluation set of `evaluation_photos` photos, seven a person.
+    """The expected scores of a submission on an evaluation set of so many photos, as many a person as out of fold.
 
-    out_of_fold: `path, person, label, p00 … p17` of the choice that the submission is made by, nested
-    (`blending.Choice.out_of_fold`), labels as cleaned; test_val: the same of the held-out people, by
-    the mean over all folds' networks as the evaluation photos are. Each draw weights the people at
-    random (Rubin's Bayesian bootstrap: what else the population might be), then draws an evaluation
-    set of people by those weights and scores it. The evaluation set is thus taken to have the class
-    make-up of the labeled people; in a small one, rare classes can be missing and count 0.
-
-    An out-of-fold photo was judged by one network a member, an evaluation photo by the mean of
-    `fold_count`: that takes away a share of the errors, `AVERAGING` (none is expected of one fold,
-    `ONE_NETWORK`), and test_val corrects that share as far as it is certain, which a few people are not.
-
-    doubtful: paths whose label may be wrong (see `doubtful_photos`). Nobody knows whether the evaluation
-    labels are as noisy or clean: half of the draws take the labels as they are, the other half take the
-    likeliest class of the doubted photos for right. That moves the estimate up and widens it.
+    out_of_fold: `path, person, label, p00 …` of the recipe that the submission is made by, nested
+    (`blending.Choice.out_of_fold`), labels as cleaned; test_val: the same of the held-out people, by the mean over
+    `fold_count` networks a member, as the evaluation photos are; doubtful: paths whose label may be wrong, see
+    `doubtful_photos`. Each draw weights the people at random (Rubin's Bayesian bootstrap: what else the
+    population might be), then draws an evaluation set of people by those weights and scores it. The evaluation
+    set is thus taken to have the class make-up of the labeled people.
     Raises ValueError for an empty table, as `scores.bootstrap` does, and for no evaluation photo.
     """
     if evaluation_photos < 1:
         raise ValueError(f"evaluation_photos = {evaluation_photos}: an evaluation set has at least one photo")
-    as_labeled, as_doubted = _tallies(out_of_fold, doubtful or set())
+    tallies = _tallies(out_of_fold, doubtful or set())
     held_out = _tallies(test_val, set())[0] if test_val is not None and len(test_val) else None
-    people = max(1, round(evaluation_photos / PHOTOS_A_PERSON))
+    people = max(1, round(evaluation_photos / photos_a_person(out_of_fold["person"])))
     generator = np.random.default_rng(seed)
-    drawn = _centred(as_labeled, as_doubted, people, draws, generator)
+    drawn = _centred(tallies, people, draws, generator)
     less = AVERAGING if fold_count > 1 else ONE_NETWORK
     if held_out is not None:
-        beside = _centred(as_labeled, np.zeros_like(as_labeled), len(held_out), draws, generator)
+        beside = _centred((tallies[0], np.zeros_like(tallies[0])), len(held_out), draws, generator)
         less = _corrected(less, _metrics(held_out), beside)
     drawn = np.clip(drawn + generator.normal(*less, size=drawn.shape) * (1 - drawn), 0, 1)
+    table = pd.DataFrame(drawn, columns=list(scores.metric_names()))
+    ends = {"low": (1 - LEVEL) / 2, "high": (1 + LEVEL) / 2}
+    known = {"out of fold": tallies[0]} | ({} if held_out is None else {"test_val": held_out})
     return Expected(
-        table=_intervals(drawn),
-        drawn=pd.DataFrame(drawn, columns=list(metric_names())),
-        known=_known(as_labeled, held_out),
-        people=len(as_labeled),
+        table=pd.DataFrame({"value": table.mean()} | {name: table.quantile(end) for name, end in ends.items()}),
+        drawn=table,
+        known={name: float(_metrics(of_people)[0]) for name, of_people in known.items()},
+        people=len(tallies[0]),
         evaluation_people=people,
         doubtful=int(out_of_fold["path"].isin(doubtful or set()).sum()),
         thin=_thin_classes(out_of_fold),
     )
 
 
-def _intervals(drawn: np.ndarray) -> pd.DataFrame:
-    """Indexed by metric: mean, and the ends of the interval, of (draws, 5) metrics."""
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    columns = {"value": drawn.mean(axis=0), "low": low, "high": high}
-    return pd.DataFrame(columns, index=pd.Index(metric_names(), name="metric"))
-
-
-def _known(as_labeled: np.ndarray, held_out: np.ndarray | None) -> dict[str, float]:
-    """Macro F1 of the people's tallies, by whose they are."""
-    tallies = {"out of fold": as_labeled} | ({} if held_out is None else {"test_val": held_out})
-    return {name: float(_metrics(of_people)[metric_names().index("macro_f1")]) for name, of_people in tallies.items()}
-
-
 def _thin_classes(table: pd.DataFrame) -> list[str]:
     """The classes that fewer than `FEW` people have, in words."""
-    people = table.groupby("label")["person"].nunique().reindex(range(CLASS_COUNT), fill_value=0)
-    return [describe(label) for label in people.index[people < FEW]]
+    people = table.groupby("label")["person"].nunique().reindex(range(labels.class_count()), fill_value=0)
+    return [labels.describe(label) for label in people.index[people < FEW]]
 
 
-def _tallies(table: pd.DataFrame, doubtful: set[str]) -> tuple[np.ndarray, np.ndarray]:
-    """(P, 57) tallies as labeled, and what they change by if every doubted label is the predicted one."""
+def _tallies(table: pd.DataFrame, doubtful: set[str]) -> Tallies:
+    """As labeled, and what the tallies change by if every doubted label is the predicted one."""
     truth, predicted = scores.from_probabilities(table)
     person = table["person"].to_numpy()
     corrected = np.where(table["path"].isin(doubtful), predicted, truth)
@@ -155,10 +146,17 @@ def _tallies(table: pd.DataFrame, doubtful: set[str]) -> tuple[np.ndarray, np.nd
     return as_labeled, scores.person_tallies(corrected, predicted, person) - as_labeled
 
 
-def _corrected(less: tuple[float, float], seen: np.ndarray, beside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(5,) means and deviations of the share of errors taken away, once held-out people scored `seen`.
+def _metrics(tallies: np.ndarray) -> np.ndarray:
+    """(M,) metrics of all people together."""
+    return scores.metrics_of(tallies.sum(axis=0, keepdims=True))[0]
 
-    beside: (draws, 5) of what as many people should score if nothing is taken away. Both are taken as normal.
+
+def _corrected(less: tuple[float, float], seen: np.ndarray, beside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(M,) means and deviations of the share of errors taken away, once held-out people scored `seen`.
+
+    beside: (draws, M) of what as many people should score if nothing is taken away. What was believed before
+    and what the held-out people say are two normal estimates of one share, weighted by their certainty: a dozen
+    people say little.
     """
     mean, deviation = less
     errors = np.maximum(1 - beside.mean(axis=0), 1e-6)
@@ -167,40 +165,26 @@ def _corrected(less: tuple[float, float], seen: np.ndarray, beside: np.ndarray) 
     return mean + trust * (share - mean), deviation * np.sqrt(1 - trust)
 
 
-def _metrics(tallies: np.ndarray) -> np.ndarray:
-    """(5,) metrics of all people together."""
-    return scores.metrics_of(tallies.sum(axis=0, keepdims=True))[0]
+def _centred(tallies: Tallies, people: int, draws: int, generator: np.random.Generator) -> np.ndarray:
+    """(draws, M) metrics of evaluation sets of `people` people, each from another likely population.
 
-
-def _centred(
-    as_labeled: np.ndarray, as_doubted: np.ndarray, people: int, draws: int, generator: np.random.Generator
-) -> np.ndarray:
-    """(draws, 5) metrics of evaluation sets of `people` people, each from another likely population.
-
-    Macro F1 of a small set is low by nature, since rare classes are missed; drawing people twice loses
-    them twice. So the draws spread as they must but lie around what one drawing gives.
+    A draw of a population loses rare people, and the draw of a set from it loses them again, so that the draws'
+    macro F1 is too low on average. They spread as they must but are moved to what one drawing gives.
     """
-    drawn = _drawn(as_labeled, as_doubted, people, draws, generator, uncertain=True)
-    once = _drawn(as_labeled, as_doubted, people, draws, generator, uncertain=False)
+    drawn = _drawn(tallies, people, draws, generator, uncertain=True)
+    once = _drawn(tallies, people, draws, generator, uncertain=False)
     return drawn + once.mean(axis=0) - drawn.mean(axis=0)
 
 
-def _drawn(
-    as_labeled: np.ndarray,
-    as_doubted: np.ndarray,
-    people: int,
-    draws: int,
-    generator: np.random.Generator,
-    uncertain: bool,
-) -> np.ndarray:
-    """(draws, 5) metrics of sets of `people` people; `uncertain`: each from a population weighted at random."""
-    blocks = []
+def _drawn(tallies: Tallies, people: int, draws: int, generator: np.random.Generator, uncertain: bool) -> np.ndarray:
+    """(draws, M) metrics of sets of `people` people; `uncertain`: each from a population weighted at random."""
+    blocks, (as_labeled, as_doubted) = [], tallies
     for begin in range(0, draws, DRAWS_AT_ONCE):
         shape = min(DRAWS_AT_ONCE, draws - begin), len(as_labeled)
         even = np.full(shape, 1 / len(as_labeled))
         chances = generator.dirichlet(np.ones(shape[1]), size=shape[0]) if uncertain else even  # (D, P)
         times = generator.multinomial(people, chances).astype(np.float64)
-        is_clean = generator.integers(0, 2, size=(shape[0], 1))
+        is_clean = generator.integers(0, 2, size=(shape[0], 1))  # whether the set's labels are without the wrong ones
         blocks.append(scores.metrics_of(times @ as_labeled + is_clean * (times @ as_doubted)))
     return np.concatenate(blocks)
 
@@ -208,20 +192,16 @@ def _drawn(
 def doubtful_photos(out_of_fold: pd.DataFrame, sure: float = SURE, reviewed: set[str] | None = None) -> set[str]:
     """Paths of photos whose label is more likely than `sure` to be wrong, but for those a person has `reviewed`.
 
-    out_of_fold: `path, person, label, p00 … p17`. The evidence is that of label cleaning (`suspects.rank`,
-    which judges gender and age by all photos of a person), here with probabilities made as sure as they
-    are right: a network that is wrong while it is sure of more than nine in ten casts doubt on the label.
+    out_of_fold: `path, person, label, p00 …`. The ranking is that of label cleaning (`suspects.rank`, which
+    judges a person's attributes by all photos), here with calibrated probabilities: a network that is wrong while
+    it is sure of more than nine in ten casts doubt on the label.
     """
-    columns = list(PROBABILITY_COLUMNS)
-    probabilities, truth = out_of_fold[columns].to_numpy(dtype=np.float64), out_of_fold["label"].to_numpy()
+    probabilities, truth = probabilities_of(out_of_fold), out_of_fold["label"].to_numpy()
     believed = calibration.tempered(probabilities, calibration.fit_temperature(probabilities, truth))
     table = out_of_fold[["path", "person", "label"]]
-    ranked = suspects.rank(table, table.assign(**dict(zip(columns, believed.T, strict=True))))
-    ranked = ranked[ranked["current"] != ranked["suggested"]].assign(
-        person=lambda rows: rows["path"].map(table.set_index("path")["person"])
-    )
+    ranked = suspects.rank(table, with_probabilities(table, believed)).merge(table[["path", "person"]], on="path")
+    ranked = ranked[ranked["current"] != ranked["suggested"]]
     # Only the first of a person's photos has the full score of a doubt that all of them share.
     strongest = ranked.groupby(["person", "field"])["score"].transform("max")
-    shared = ranked["field"].isin(suspects.PERSON_FIELDS)
-    found = ranked["path"][ranked["score"].where(~shared, strongest) > sure]
-    return set(found) - (reviewed or set())
+    is_shared = ranked["field"].isin(labels.names(of_person=True))
+    return set(ranked["path"][ranked["score"].where(~is_shared, strongest) > sure]) - (reviewed or set())

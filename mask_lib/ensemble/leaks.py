@@ -13,22 +13,17 @@ from mask_lib.ensemble.members import check_submission
 LEAK_COLUMNS = ["ImageID", "path", "label", "distance"]
 OVERRIDE_COLUMNS = ["ImageID", "path", "predicted", "label", "distance", "applied", "why"]
 NEAREST = "label of the nearest copy"
-UNKNOWN = "no label of the training photo counts: cleaning dropped it, or it is not wholly known"
+UNKNOWN = "no label of the training photo counts: cleaning dropped it"
 CONFLICT = "copies equally near have different labels"
 
 
-def leak_paths(output_dir: Path) -> list[Path]:
-    """The tables of confirmed copies that there are, of either hash."""
-    return sorted((Path(output_dir) / "tables").glob("data_leak.*hash.csv"))
-
-
 def read_leaks(output_dir: Path) -> pd.DataFrame:
-    """Every confirmed copy, columns `LEAK_COLUMNS`, each pair once with the smaller of its distances.
+    """Every confirmed copy, columns `LEAK_COLUMNS`, each pair once, with the smaller of ahash's and phash's distance.
 
     Empty where no leak was found or none was looked for. Raises ValueError that names a table with other columns.
     """
     tables = [pd.DataFrame(columns=LEAK_COLUMNS).astype({"ImageID": str, "path": str})]
-    for path in leak_paths(output_dir):
+    for path in sorted((Path(output_dir) / "tables").glob("data_leak.*hash.csv")):
         table = pd.read_csv(path, dtype={"ImageID": str, "path": str})
         lacking = [column for column in LEAK_COLUMNS if column not in table]
         if lacking:
@@ -39,19 +34,15 @@ def read_leaks(output_dir: Path) -> pd.DataFrame:
 
 
 def training_labels(output_dir: Path) -> dict[str, int]:
-    """The label 0-17 of each training photo by its path, as cleaned, and of external ones.
-
-    Photos that cleaning dropped, and external ones of which not every attribute is known, are left out.
-    """
+    """The class of each training photo by its path, as cleaned, without dropped ones, and of external photos."""
     split = next(iter(clean_labels.read_clean_splits(output_dir).values()))
-    outside = external.read(output_dir)  # a fold may leave some of them out
-    known = [split[["path", "label"]], outside.loc[outside["label"] != external.PARTIAL, ["path", "label"]]]
+    known = [split[["path", "label"]], external.read(output_dir)[["path", "label"]]]  # a fold may lack external ones
     table = pd.concat(known, ignore_index=True)
     return dict(zip(table["path"], table["label"].astype(int).tolist(), strict=True))
 
 
 def both_sides(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The evaluation photos of a table that `apply` gives, and their originals: columns path, split, for galleries."""
+    """The evaluation photos of a table of `apply_leaks`, and their originals: columns path, split, for galleries."""
     is_outside = splits.is_external(table["path"])
     original = table[["path"]].assign(split=np.where(is_outside, photos.EXTERNAL, "train"))
     return pd.DataFrame({"path": table["ImageID"], "split": "eval"}), original
@@ -67,8 +58,7 @@ def apply_leaks(
     originals the nearest decides; equally near ones with different labels decide nothing, and dropped
     ones have no say. The second table has `OVERRIDE_COLUMNS`, in the submission's order: one row an
     applied override, and rows that say why of those that were not; its `label` is Int64, empty for
-    dropped photos. Raises ValueError for a leak of a photo that the submission does not answer, and
-    for a training label outside 0-17.
+    dropped photos. Raises ValueError for a leak of a photo that the submission does not answer.
     """
     predicted = submission.set_index("ImageID")["ans"]
     unknown = set(leaks["ImageID"]) - set(predicted.index)
@@ -78,13 +68,9 @@ def apply_leaks(
             f"{sorted(unknown)[:3]}: run 00_prepare_data again"
         )
     found = leaks[["ImageID", "path", "distance"]].assign(label=leaks["path"].map(dict(labels_of)).astype("Int64"))
-    wrong = found[found["label"].notna() & ~found["label"].isin(range(labels.CLASS_COUNT))]
-    if len(wrong):
-        raise ValueError(f"{wrong['path'].iloc[0]} has the label {wrong['label'].iloc[0]}: labels are 0-17")
-    decided = _decided(found)
-    order = decided["ImageID"].map({name: place for place, name in enumerate(predicted.index)})
-    decided = decided.assign(predicted=decided["ImageID"].map(predicted).astype("int64"))
-    table = decided.iloc[np.argsort(order.to_numpy(), kind="stable")][OVERRIDE_COLUMNS].reset_index(drop=True)
+    decided = _decided(found).assign(predicted=lambda rows: rows["ImageID"].map(predicted).astype("int64"))
+    order = decided["ImageID"].map(pd.Series(range(len(predicted)), predicted.index))
+    table = decided.loc[order.sort_values(kind="stable").index, OVERRIDE_COLUMNS].reset_index(drop=True)
     taken = table[table["applied"]].set_index("ImageID")["label"]
     answers = submission["ImageID"].map(taken).fillna(submission["ans"]).astype("int64")
     return submission.assign(ans=answers), table
@@ -105,15 +91,16 @@ def _decided(found: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts).astype({"applied": bool})
 
 
-def write_leak_submission(submission: pd.DataFrame, output_dir: Path, ids: Sequence[str]) -> Path:
-    """Write `submissions/submission.csv.leak.csv`, checked against info.csv's `ids` as the first submission is."""
+def write_leak_submission(
+    submission: pd.DataFrame, table: pd.DataFrame, output_dir: Path, ids: Sequence[str]
+) -> list[Path]:
+    """Write `submission.csv.leak.csv`, checked against info.csv's `ids`, and every decision to `overrides.csv`.
+
+    Both, as `apply_leaks` gives them, go to the folder `submissions`; returns their paths.
+    """
     check_submission(submission, ids)
-    return files.write_csv(submission, Path(output_dir) / "submissions" / "submission.csv.leak.csv")
-
-
-def write_overrides(table: pd.DataFrame, output_dir: Path) -> Path:
-    """Write every decision about a copy, the table that `apply` gives, to `submissions/overrides.csv`."""
-    return files.write_csv(table, Path(output_dir) / "submissions" / "overrides.csv")
+    tables = {"submission.csv.leak.csv": submission, "overrides.csv": table}
+    return [files.write_csv(one, Path(output_dir) / "submissions" / name) for name, one in tables.items()]
 
 
 def leak_gallery_title(table: pd.DataFrame, shown: int) -> str:
@@ -127,7 +114,7 @@ def leak_gallery_title(table: pd.DataFrame, shown: int) -> str:
 
 
 def leak_captions(table: pd.DataFrame) -> list[str]:
-    """For each row of the table that `apply` gives, what was predicted and what the original's label says."""
+    """For each row of the table that `apply_leaks` gives, what was predicted and what the original's label says."""
     return [
         f"predicted {labels.describe(row.predicted)}\nlabeled {labels.describe(row.label)}"
         for row in table.itertuples()
@@ -135,7 +122,7 @@ def leak_captions(table: pd.DataFrame) -> list[str]:
 
 
 def leak_summary(table: pd.DataFrame) -> str:
-    """What was overridden, in a sentence or two, from the table that `apply` gives."""
+    """What was overridden, in a sentence or two, from the table that `apply_leaks` gives."""
     if table.empty:
         return "No evaluation photo is known to be a copy of a training photo."
     applied = table[table["applied"]]

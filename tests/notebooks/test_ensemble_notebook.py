@@ -4,10 +4,10 @@ from pathlib import Path
 
 import kernelless
 import numpy as np
-import opinions
 import pandas as pd
 import past_runs
 import pytest
+import simulated
 from IPython.core.interactiveshell import InteractiveShell
 from PIL import Image
 from tiny_project import run_headless
@@ -24,7 +24,7 @@ IDS = [f"{number:040x}.jpg" for number in range(30)]
 def guesses(keys: pd.DataFrame, seed: int) -> pd.DataFrame:
     """The keys with random probabilities beside them."""
     values = np.random.default_rng(seed).dirichlet(np.ones(18), len(keys))
-    return keys.reset_index(drop=True).join(pd.DataFrame(values, columns=opinions.COLUMNS))
+    return keys.reset_index(drop=True).join(pd.DataFrame(values, columns=simulated.COLUMNS))
 
 
 def held_out(output: Path) -> pd.DataFrame:
@@ -75,7 +75,7 @@ def test_files_of_any_name_with_weights_become_a_submission_headless(project):
     names = {f"{which}_filenames": [str(project / home / f"{which}.csv") for home in "xy"] for which in kinds}
     given = {"data_dir": "data", "output_dir": "output", **names, "weights": [1.0, 3.0]}
     report = run_headless(project, "07_ensemble", project / "out.ipynb", given)
-    mean = (tables["test"][0][opinions.COLUMNS] + 3 * tables["test"][1][opinions.COLUMNS]).to_numpy()
+    mean = (tables["test"][0][simulated.COLUMNS] + 3 * tables["test"][1][simulated.COLUMNS]).to_numpy()
     assert read(project, "submission.csv")["ans"].tolist() == mean.argmax(axis=1).tolist()
     assert "answers by x/test (25%), y/test (75%)" in report and "no score is promised" in report
     assert not (output / "submissions" / expected_score.FILE).exists()
@@ -94,7 +94,7 @@ def test_runs_are_scored_out_of_fold_and_promise_a_score_without_held_out_people
     assert saved["metrics"]["macro_f1"]["value"] == names["estimate"].score.value
     assert output / "submissions" / expected_score.FILE in names["written"]
     printed = capsys.readouterr().out
-    assert "out of fold" in printed and "Nobody voted." in names["poll"].reason
+    assert "out of fold" in printed and names["vote"].reason == "Nobody voted."
 
 
 def test_every_override_is_listed_also_those_that_decide_nothing_or_that_no_gallery_shows(

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from sitters import face_of, shot_of
+from portraits import face_of, shot_of
 
 from mask_lib.sample import backdrops, people
 

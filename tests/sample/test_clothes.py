@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from sitters import colour_at, differences, face_of, pixels, shot_of
+from portraits import colour_at, differences, face_of, pixels, shot_of
 
 from mask_lib.base.labels import Mask
 from mask_lib.sample import clothes, people

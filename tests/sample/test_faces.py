@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from sitters import face_of
+from portraits import face_of
 
 from mask_lib.base.labels import Gender, Mask
 from mask_lib.sample import people

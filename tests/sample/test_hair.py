@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from sitters import colour_at, differences, face_of, pixels, shot_of
+from portraits import colour_at, differences, face_of, pixels, shot_of
 
 from mask_lib.sample import hair, people
 

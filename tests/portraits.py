@@ -1,4 +1,4 @@
-"""Who sits for the portraits that several test files look at: known faces, upright in the middle."""
+"""Painted portraits that several test files look at: known faces, upright in the middle."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -32,7 +32,7 @@ def colour_at(picture: np.ndarray, x: float, y: float) -> np.ndarray:
     return picture[row - 1 : row + 2, column - 1 : column + 2].mean(axis=(0, 1))
 
 
-def differences(looks: list[people.Face]) -> list[float]:
-    """How far each pair of neighbours in a list of looks differ, in mean grey levels."""
-    pictures = [pixels(look, shot_of()) for look in looks]
+def differences(faces: list[people.Face]) -> list[float]:
+    """How far the portraits of neighbours in a list of faces differ, in mean grey levels."""
+    pictures = [pixels(face, shot_of()) for face in faces]
     return [float(np.abs(one - other).mean()) for one, other in pairwise(pictures)]

@@ -1,18 +1,19 @@
 """Intervals of what is to come hold what came, set after set, and say so when labels are doubtful."""
 
 import numpy as np
-import opinions
 import pandas as pd
 import pytest
+import simulated
 
 from mask_lib.base import files, labels, scores
-from mask_lib.ensemble import calibration, expected_score
+from mask_lib.ensemble import expected_score
+from mask_lib.ensemble.members import with_probabilities
 
 TRAIN, EVALUATION, HELD_OUT = 108, 40, 12  # people of the painted sample
 
 
 def true_score(table: pd.DataFrame) -> float:
-    return calibration.macro_f1(*scores.from_probabilities(table))
+    return scores.summarise(*scores.from_probabilities(table))["macro_f1"]
 
 
 def with_wrong_people(table: pd.DataFrame, share: float, generator: np.random.Generator) -> pd.DataFrame:
@@ -21,14 +22,14 @@ def with_wrong_people(table: pd.DataFrame, share: float, generator: np.random.Ge
     codes, people = pd.factorize(table["person"])
     wrong = generator.permutation(len(people))[: round(share * len(people))]
     first, rest = np.isin(codes, wrong[::2]), np.isin(codes, wrong[1::2])
-    gender = np.where(first, 1 - parts["gender"], parts["gender"])
-    age = np.where(rest, (parts["age"] + 1) % 3, parts["age"])
-    return table.assign(label=np.ravel_multi_index((parts["mask"], gender, age), labels.SHAPE))
+    parts["gender"] = np.where(first, 1 - parts["gender"], parts["gender"])
+    parts["age"] = np.where(rest, (parts["age"] + 1) % 3, parts["age"])
+    return table.assign(label=labels.encode_all(parts))
 
 
 @pytest.fixture(scope="module")
-def judged() -> pd.DataFrame:
-    return opinions.judged(TRAIN, np.random.default_rng(0))
+def predicted() -> pd.DataFrame:
+    return simulated.predictions(TRAIN, np.random.default_rng(0))
 
 
 def covered(repeats: int, noise: float = 0.0, doubting: bool = False, draws: int = 200) -> tuple[float, float]:
@@ -37,7 +38,7 @@ def covered(repeats: int, noise: float = 0.0, doubting: bool = False, draws: int
     for seed in range(repeats):
         generator = np.random.default_rng(seed)
         known, held_out, evaluation = (
-            opinions.judged(count, generator, first)
+            simulated.predictions(count, generator, first)
             for first, count in ((0, TRAIN), (1000, HELD_OUT), (2000, EVALUATION))
         )
         known, held_out = (with_wrong_people(table, noise, generator) for table in (known, held_out))
@@ -60,33 +61,37 @@ def test_doubting_wrong_labels_brings_the_estimate_nearer_and_keeps_the_coverage
     assert doubting[0] >= 0.9 > plain[0]
 
 
-def test_the_interval_is_wider_than_that_of_the_mean_alone_and_narrows_with_the_set(judged):
-    mean = scores.bootstrap(*scores.from_probabilities(judged), judged["person"]).loc["accuracy"]
-    small, large = (expected_score.estimate(judged, 7 * people).table.loc["accuracy"] for people in (20, 2000))
+def test_the_interval_is_wider_than_that_of_the_mean_alone_and_narrows_with_the_set(predicted):
+    mean = scores.bootstrap(*scores.from_probabilities(predicted), predicted["person"]).loc["accuracy"]
+    small, large = (expected_score.estimate(predicted, 7 * people).table.loc["accuracy"] for people in (20, 2000))
     widths = [row["high"] - row["low"] for row in (small, large, mean)]
     assert widths[0] > 1.4 * widths[1] > 1.4 * 0.9 * widths[2]
 
 
-def test_drawing_photos_instead_of_people_would_be_too_narrow(judged):
-    alone = judged.assign(person=np.arange(len(judged)).astype(str))
+def test_drawing_photos_instead_of_people_would_be_too_narrow(predicted):
+    alone = predicted.assign(person=np.arange(len(predicted)).astype(str))
     # Of photos that stand alone the evaluation set has seven times as many "people".
-    by_person, by_photo = (expected_score.estimate(*case).score for case in ((judged, 280), (alone, 7 * 280)))
+    by_person, by_photo = (expected_score.estimate(*case).score for case in ((predicted, 280), (alone, 7 * 280)))
     assert by_person.high - by_person.low > 1.2 * (by_photo.high - by_photo.low)
 
 
-def test_held_out_people_move_the_estimate_as_far_as_they_are_sure(judged):
+def test_held_out_people_move_the_estimate_as_far_as_they_are_sure(predicted):
     """They are predicted as the evaluation photos are; a few say little, many say more."""
-    alone = expected_score.estimate(judged, 280, draws=4000).table.loc["accuracy", "value"]
-    better = [opinions.judged(count, np.random.default_rng(1), 5000, skill=8) for count in (12, 600)]
-    moved = [expected_score.estimate(judged, 280, table, draws=4000).table.loc["accuracy", "value"] for table in better]
+    alone = expected_score.estimate(predicted, 280, draws=4000).table.loc["accuracy", "value"]
+    better = [simulated.predictions(count, np.random.default_rng(1), 5000, skill=8) for count in (12, 600)]
+    moved = [
+        expected_score.estimate(predicted, 280, table, draws=4000).table.loc["accuracy", "value"] for table in better
+    ]
     assert alone < moved[0] < moved[1]
-    found = expected_score.estimate(judged, 280, better[0])
+    found = expected_score.estimate(predicted, 280, better[0])
     assert found.known["test_val"] == pytest.approx(true_score(better[0]))
-    assert found.known["out of fold"] == pytest.approx(true_score(judged))
+    assert found.known["out of fold"] == pytest.approx(true_score(predicted))
 
 
-def test_averaging_networks_takes_away_a_share_of_the_errors(judged):
-    one, five = (expected_score.estimate(judged, 700, fold_count=count, draws=4000).table["value"] for count in (1, 5))
+def test_averaging_networks_takes_away_a_share_of_the_errors(predicted):
+    one, five = (
+        expected_score.estimate(predicted, 700, fold_count=count, draws=4000).table["value"] for count in (1, 5)
+    )
     np.testing.assert_allclose(
         ((five - one) / (1 - one))[["macro_f1", "accuracy"]], expected_score.AVERAGING[0], atol=0.01
     )
@@ -100,70 +105,71 @@ def test_the_share_is_corrected_by_what_the_held_out_people_scored():
     assert deviations[0] < 0.01 < deviations[1] < deviations[2] == pytest.approx(0.05, rel=0.01)
 
 
-def test_no_held_out_people_are_none(judged):
-    plain, empty = (expected_score.estimate(judged, 280, some) for some in (None, judged.iloc[:0]))
+def test_no_held_out_people_are_none(predicted):
+    plain, empty = (expected_score.estimate(predicted, 280, some) for some in (None, predicted.iloc[:0]))
     pd.testing.assert_frame_equal(plain.table, empty.table)
     assert list(plain.known) == ["out of fold"]
 
 
-def test_the_value_and_its_ends_are_those_of_the_draws(judged):
-    found = expected_score.estimate(judged, 280, draws=500, seed=3)
+def test_the_value_and_its_ends_are_those_of_the_draws(predicted):
+    found = expected_score.estimate(predicted, 280, draws=500, seed=3)
     assert found.drawn.shape == (500, 5) and list(found.table.index) == list(scores.metric_names())
     assert found.score.value == pytest.approx(found.drawn["macro_f1"].mean())
     assert (found.score.low, found.score.high) == pytest.approx(
         tuple(np.quantile(found.drawn["macro_f1"], [0.025, 0.975]))
     )
     assert found.drawn.to_numpy().min() >= 0 and found.drawn.to_numpy().max() <= 1
-    pd.testing.assert_frame_equal(found.drawn, expected_score.estimate(judged, 280, draws=500, seed=3).drawn)
+    pd.testing.assert_frame_equal(found.drawn, expected_score.estimate(predicted, 280, draws=500, seed=3).drawn)
 
 
-def test_a_perfect_network_is_expected_to_stay_nearly_perfect(judged):
-    certain = judged.assign(**dict(zip(opinions.COLUMNS, np.eye(18)[judged["label"]].T, strict=True)))
-    found = expected_score.estimate(certain, 10_000)
+def test_a_perfect_network_is_expected_to_stay_nearly_perfect(predicted):
+    found = expected_score.estimate(with_probabilities(predicted, np.eye(18)[predicted["label"]]), 10_000)
     assert found.score.low > 0.95 and found.score.high == 1
 
 
-def test_people_are_counted_from_photos_and_the_line_says_all(judged):
-    found = expected_score.estimate(judged, 292, doubtful={judged["path"][0], "of another set"})
+def test_people_are_counted_from_photos_and_the_line_says_all(predicted):
+    found = expected_score.estimate(predicted, 292, doubtful={predicted["path"][0], "of another set"})
     assert (found.people, found.evaluation_people, found.doubtful) == (TRAIN, 42, 1)
-    line = found.in_words()
+    line = found.summary()
     assert "\n" not in line and str(found.score) in line
     assert "On 42 unseen people" in line and "1 doubtful labels" in line and f"from {TRAIN} people" in line
-    assert expected_score.estimate(judged, 3).evaluation_people == 1
+    assert expected_score.estimate(predicted, 3).evaluation_people == 1
+    two_each = predicted.groupby("person").head(2)
+    assert expected_score.estimate(two_each, 292, draws=50).evaluation_people == 146
 
 
-def test_classes_of_too_few_people_are_said_to_make_it_err(judged):
-    assert "Fewer than" not in expected_score.estimate(judged, 280, draws=50).in_words()
-    few = judged[judged["person"].isin(judged["person"].unique()[:12])]
+def test_classes_of_too_few_people_are_said_to_make_it_err(predicted):
+    assert "Fewer than" not in expected_score.estimate(predicted, 280, draws=50).summary()
+    few = predicted[predicted["person"].isin(predicted["person"].unique()[:12])]
     found = expected_score.estimate(few, 280, draws=50)
     held = few.groupby("label")["person"].nunique().reindex(range(18), fill_value=0)
     assert found.thin == [labels.describe(label) for label in range(18) if held[label] < 5] != []
-    assert f"Fewer than 5 people are known of {len(found.thin)} classes" in found.in_words()
+    assert f"Fewer than 5 people are known of {len(found.thin)} classes" in found.summary()
 
 
-def test_doubted_labels_move_the_estimate_up_and_widen_it(judged):
-    truth, predicted = scores.from_probabilities(judged)
-    doubtful = set(judged["path"][truth != predicted][::2])
-    plain, doubting = (expected_score.estimate(judged, 7000, doubtful=some).score for some in (None, doubtful))
+def test_doubted_labels_move_the_estimate_up_and_widen_it(predicted):
+    truth, predicted = scores.from_probabilities(predicted)
+    doubtful = set(predicted["path"][truth != predicted][::2])
+    plain, doubting = (expected_score.estimate(predicted, 7000, doubtful=some).score for some in (None, doubtful))
     assert plain.value < doubting.value < doubting.high
     assert doubting.high - doubting.low > plain.high - plain.low
-    right = expected_score.estimate(judged, 7000, doubtful=set(judged["path"][truth == predicted])).score
+    right = expected_score.estimate(predicted, 7000, doubtful=set(predicted["path"][truth == predicted])).score
     assert right.value == pytest.approx(plain.value)
 
 
-def test_doubt_falls_on_planted_faults_and_spares_the_rest(judged):
+def test_doubt_falls_on_planted_faults_and_spares_the_rest(predicted):
     generator = np.random.default_rng(4)
-    noisy = with_wrong_people(judged, 0.08, generator)
-    wrong = set(judged["path"][noisy["label"] != judged["label"]])
+    noisy = with_wrong_people(predicted, 0.08, generator)
+    wrong = set(predicted["path"][noisy["label"] != predicted["label"]])
     found = expected_score.doubtful_photos(noisy)
     assert len(found & wrong) > 0.4 * len(wrong)
     assert len(found - wrong) < 0.2 * len(found)
     assert not expected_score.doubtful_photos(noisy, reviewed=wrong) & wrong
-    assert len(expected_score.doubtful_photos(judged)) < 0.01 * len(judged)
+    assert len(expected_score.doubtful_photos(predicted)) < 0.01 * len(predicted)
 
 
-def test_what_is_promised_is_written_beside_the_submission_and_goes_when_nothing_is(judged, tmp_path):
-    found = expected_score.estimate(judged, 292, doubtful={judged["path"][0]}, draws=50)
+def test_what_is_promised_is_written_beside_the_submission_and_goes_when_nothing_is(predicted, tmp_path):
+    found = expected_score.estimate(predicted, 292, doubtful={predicted["path"][0]}, draws=50)
     (path,) = expected_score.write_expected(found, tmp_path / "submissions")
     assert path == tmp_path / "submissions" / "expected.json"
     saved = files.read_json(path)
@@ -177,10 +183,10 @@ def test_what_is_promised_is_written_beside_the_submission_and_goes_when_nothing
     assert expected_score.write_expected(None, path.parent) == []
 
 
-def test_an_evaluation_set_of_nothing_and_unknown_people_are_refused(judged):
+def test_an_evaluation_set_of_nothing_and_unknown_people_are_refused(predicted):
     with pytest.raises(ValueError, match="evaluation_photos = 0"):
-        expected_score.estimate(judged, 0)
+        expected_score.estimate(predicted, 0)
     with pytest.raises(ValueError, match="row 3 has no person"):
-        expected_score.estimate(judged.assign(person=judged["person"].where(judged.index != 3)), 70)
+        expected_score.estimate(predicted.assign(person=predicted["person"].where(predicted.index != 3)), 70)
     with pytest.raises(ValueError, match="no labels to score"):
-        expected_score.estimate(judged.iloc[:0], 70)
+        expected_score.estimate(predicted.iloc[:0], 70)

@@ -1,0 +1,285 @@
+"""Which photos show the same person, when nobody says so: learned from training photos, whose people are known.
+
+1. A projection of the photos' features in which one person's photos lie close and people far apart (Fisher's
+   discriminant). The loudest differences in features are those between a person's own photos: mask, light, pose.
+   Dividing by the scatter within people (whitening) makes these as quiet as all others, and what differs between
+   people is left.
+2. Clustering by average linkage of cosines. Single linkage would chain strangers together by one similar pair of
+   photos, complete linkage would keep out a photo for one dissimilar pair.
+3. Limits: no more photos in a group than a person has, nor more of one kind, such as one without a mask.
+4. A threshold: the least cosine at which, among people not learned from, enough of the pairs joined are right.
+"""
+
+import dataclasses
+import heapq
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import sklearn
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from sklearn.covariance import ledoit_wolf
+from sklearn.neighbors import NearestNeighbors
+
+from mask_lib.base import labels
+from mask_lib.ensemble.members import probabilities_of
+
+CONFIDENT = 0.9  # probability from which a predicted value counts towards its limit
+USUAL_SHARE = 0.9  # of people, who have no more photos of a kind than its limit
+DIRECTIONS = 50  # in which people differ most; more hardly matter, and describe chance
+NEIGHBOURS = 30  # most similar photos of each that are looked at; a person must have fewer
+MEMORY = 128  # MiB, of distances at once
+LEAST_PEOPLE = 4  # two to learn from and two to be scored on
+MOST_PARTS = 10  # into which the training people are split
+Join = tuple[float, int, int]  # mean cosine of two clusters that become one, and a row of each
+
+
+def photos_a_person(person: Sequence[str]) -> int:
+    """The usual number of photos of a person: the median, from the person of each photo."""
+    return int(pd.Series(person).value_counts().median())
+
+
+def photo_kinds(is_value: dict[str, np.ndarray], count: int) -> np.ndarray:
+    """(N, L) int64: for each value of the photos' own attributes 1 where it is a photo's, then a column of 1.
+
+    Summed over a group they are what `person_limits` limits. is_value: (N, K) bool by attribute.
+    """
+    own = [is_value[name] for name in labels.names(of_person=False)]
+    return np.column_stack([*own, np.ones(count, bool)]).astype(np.int64)
+
+
+def predicted_kinds(table: pd.DataFrame) -> np.ndarray:
+    """`photo_kinds` of a table of probabilities; a value that is not predicted with confidence keeps nobody apart."""
+    parts = labels.marginals(probabilities_of(table))
+    return photo_kinds({name: part >= CONFIDENT for name, part in parts.items()}, len(table))
+
+
+def person_limits(photos: pd.DataFrame) -> np.ndarray:
+    """(L,) most photos that a person has of each kind, see `photo_kinds`; at least 1. photos: `person, label`.
+
+    What nine people in ten keep to: some labels are wrong, and people who share copies count as one.
+    """
+    parts = labels.decode_all(photos["label"].to_numpy())
+    is_value = {name: part[:, None] == np.arange(labels.attribute(name).size) for name, part in parts.items()}
+    counts = pd.DataFrame(photo_kinds(is_value, len(photos))).groupby(photos["person"].to_numpy()).sum()
+    return np.maximum(np.quantile(counts, USUAL_SHARE, axis=0, method="lower"), 1).astype(np.int64)
+
+
+def stack_features(arrays: Sequence[np.ndarray], count: int) -> np.ndarray:
+    """(N, D) float64 of (N, …) arrays beside each other. Raises ValueError unless N is `count`, and all is finite."""
+    if {len(one) for one in arrays} != {count}:
+        raise ValueError(f"features of {[len(one) for one in arrays]} photos but {count} rows of probabilities")
+    stacked = np.hstack([one.reshape(count, int(np.prod(one.shape[1:]))) for one in arrays]).astype(np.float64)
+    is_wrong = ~np.isfinite(stacked).all(axis=1)
+    if is_wrong.any():
+        raise ValueError(f"the features of {is_wrong.sum()} photos, first row {is_wrong.argmax()}, are not finite")
+    return stacked
+
+
+@dataclasses.dataclass(frozen=True)
+class Projection:
+    """How features become unit vectors whose cosine tells whether two photos show one person."""
+
+    mean: np.ndarray  # (D,)
+    axes: np.ndarray  # (D, K)
+
+    def unit_vectors(self, features: np.ndarray) -> np.ndarray:
+        """(N, K) float64 of length 1, from (N, D)."""
+        found = (features - self.mean) @ self.axes
+        return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
+
+
+def fit_projection(features: np.ndarray, person: np.ndarray) -> Projection:
+    """Fisher's linear discriminant of (N, D) features by (N,) people: most spread between them, least within.
+
+    There are far fewer photos of a person than features. So the covariance within people is shrunk towards a
+    multiple of the identity, or whitening would blow up directions in which nobody happened to vary
+    (Ledoit and Wolf, "A well-conditioned estimator for large-dimensional covariance matrices", 2004).
+    """
+    mean, spread = features.mean(axis=0), features.std(axis=0)
+    scale = np.divide(1, spread, out=np.zeros_like(spread), where=spread > 1e-9)
+    scaled, (codes, _) = (features - mean) * scale, pd.factorize(person)
+    means = pd.DataFrame(scaled).groupby(codes).mean().to_numpy()
+    within, _ = ledoit_wolf(scaled - means[codes], assume_centered=True)
+    values, axes = np.linalg.eigh(within)
+    values = np.maximum(values, max(values[-1], 1e-12) * 1e-9)  # features without any spread within a person
+    whitening = axes / np.sqrt(values)
+    between = means @ whitening
+    _, _, directions = np.linalg.svd(between - between.mean(axis=0), full_matrices=False)
+    return Projection(mean, scale[:, None] * (whitening @ directions[: min(DIRECTIONS, len(means) - 1)].T))
+
+
+def similar_pairs(vectors: np.ndarray) -> dict[tuple[int, int], float]:
+    """The cosine of each row of (N, K) unit vectors to its most similar ones, by pair of rows, the lower first."""
+    if len(vectors) < 2:
+        return {}
+    with sklearn.config_context(working_memory=MEMORY):
+        count = min(NEIGHBOURS, len(vectors) - 1)
+        distances, others = NearestNeighbors(n_neighbors=count, metric="cosine").fit(vectors).kneighbors()
+    return {
+        (min(row, other), max(row, other)): 1 - distance
+        for row, pair in enumerate(zip(others.tolist(), distances.tolist(), strict=True))
+        for other, distance in zip(*pair, strict=True)
+    }
+
+
+def average_linkage(vectors: np.ndarray, kinds: np.ndarray, limits: np.ndarray, least: float = 0.0) -> list[Join]:
+    """Agglomerative clustering: the joins of mean cosine from `least` on, the most similar first.
+
+    vectors: (N, K) unit vectors; kinds: (N, L), see `photo_kinds`. Clusters join only within the (L,) limits,
+    which no library's clustering can be told. The mean cosine of two clusters of unit vectors is the product
+    of their sums over that of their sizes, so no table of pairs is kept. It never rises from join to join:
+    the clusters at any threshold are those of the joins down to it, and one pass serves all thresholds.
+    """
+    rows, sums, counts = (dict(enumerate(some)) for some in (range(len(vectors)), vectors, kinds))  # by cluster
+    near: dict[int, set[int]] = {cluster: set() for cluster in rows}  # clusters that have been compared with it
+    heap, joins, names = [], [], itertools.count(len(vectors))
+    for (one, other), cosine in similar_pairs(vectors).items():
+        near[one].add(other)
+        near[other].add(one)
+        heap.append((-cosine, one, other))
+    heapq.heapify(heap)
+    while heap and -heap[0][0] >= least:
+        cosine, one, other = heapq.heappop(heap)
+        if one not in rows or other not in rows:
+            continue  # one of them has become part of a greater cluster since
+        if (counts[one] + counts[other] > limits).any():
+            continue  # and never will fit, since clusters only grow
+        # Among identical photos the mean of a join may rise by a rounding error; the order must not.
+        joins.append((min(-cosine, joins[-1][0]) if joins else -cosine, rows[one], rows[other]))
+        new = next(names)
+        rows[new], _ = rows.pop(one), rows.pop(other)
+        sums[new], counts[new] = sums.pop(one) + sums.pop(other), counts.pop(one) + counts.pop(other)
+        near[new] = (near.pop(one) | near.pop(other)) - {one, other}
+        for third in near[new]:
+            near[third] = near[third] - {one, other} | {new}
+            mean = float(sums[new] @ sums[third]) / float(counts[new][-1] * counts[third][-1])
+            heapq.heappush(heap, (-mean, third, new))
+    return joins
+
+
+def groups_after(joins: Sequence[Join], count: int) -> np.ndarray:
+    """(N,) int64 group numbers from 0, in order of first appearance, after these joins."""
+    rows = np.array([join[1:] for join in joins], dtype=np.int64).reshape(-1, 2)
+    graph = coo_array((np.ones(len(rows)), rows.T), shape=(count, count))
+    return pd.factorize(connected_components(graph)[1])[0]
+
+
+def precision_curve(joins: Sequence[Join], person: np.ndarray, crowding: float) -> pd.DataFrame:
+    """One row a join, the most similar first: `cosine`, and `precision` and `recall` of the pairs joined up to it.
+
+    person: (N,) int64, who is really shown. crowding: how many times more people there are to find than here. A
+    photo has no more photos of its own person to be joined with then, but so many times more strangers who
+    resemble it by chance: wrong pairs count that often.
+    """
+    who = {row: {int(name): 1} for row, name in enumerate(person)}  # by cluster, how many photos of each person
+    rows = []
+    for cosine, row, other in sorted(joins, key=lambda join: -join[0]):
+        ours, theirs = who[row], who.pop(other)
+        right = sum(times * theirs.get(name, 0) for name, times in ours.items())
+        rows.append((cosine, right, sum(ours.values()) * sum(theirs.values()) - right))
+        who[row] = {name: ours.get(name, 0) + theirs.get(name, 0) for name in ours.keys() | theirs.keys()}
+    curve = pd.DataFrame(rows, columns=["cosine", "right", "wrong"], dtype=float)
+    right, wrong = curve["right"].cumsum(), curve["wrong"].cumsum() * crowding
+    sizes = np.bincount(person)
+    pairs = (sizes * (sizes - 1) // 2).sum()
+    return curve.assign(precision=right / (right + wrong), recall=right / max(pairs, 1))
+
+
+@dataclasses.dataclass(frozen=True)
+class PersonFinder:
+    """What the training photos teach about finding people, and how well it went on people not learned from."""
+
+    projection: Projection
+    limits: np.ndarray  # see `person_limits`
+    threshold: float  # cosine, -1 to 1; groups less similar stay apart; inf: none may be joined
+    group: np.ndarray  # (N,) of the training photos, found as evaluation photos are
+    precision: float  # of the pairs joined, the share that shows one person; NaN where none is joined
+    recall: float  # of the pairs that show one person, the share joined
+    wanted: float  # the precision that was asked for
+
+    def find_people(self, arrays: Sequence[np.ndarray], table: pd.DataFrame) -> np.ndarray:
+        """(N,) group of each photo, from 0 in order of first appearance; photos that cannot be placed are alone.
+
+        arrays: features as for `learn_people`, rows as in `table` (p00 …). Raises ValueError for another number
+        of rows, and for features that are not finite.
+        """
+        vectors = self.projection.unit_vectors(stack_features(arrays, len(table)))
+        joins = average_linkage(vectors, predicted_kinds(table), self.limits, self.threshold)
+        return groups_after(joins, len(table))
+
+
+def learn_people(
+    arrays: Sequence[np.ndarray],
+    out_of_fold: pd.DataFrame,
+    evaluation_photos: int,
+    precision: float = 0.98,
+    seed: int = 0,
+) -> PersonFinder:
+    """What tells people apart, and from which cosine on photos are joined with the pair precision asked for.
+
+    arrays: features, (N, …) each, rows as in out_of_fold (`path, person, label, p00 …`). `person` should be one for
+    copies of a person under two names (`splits.read_groups`), or true pairs look wrong. The people are split into
+    parts of about as many as the evaluation photos show, at least two: each part is searched with what the
+    others teach. Where a part holds fewer people, wrong pairs are counted up (crowding). The precision
+    must be had from whole people, and again with photos missing at random: a full group takes in no stranger,
+    which flatters wherever all of a person's photos are there. Of an evaluation set that holds one or two photos
+    a person it promises nothing.
+    Raises ValueError as `stack_features` does, for fewer than four people, or a precision outside 0-1.
+    """
+    features, (person, names) = stack_features(arrays, len(out_of_fold)), pd.factorize(out_of_fold["person"])
+    if not 0 < precision <= 1:
+        raise ValueError(f"precision = {precision}: it is a share above 0, up to 1")
+    if len(names) < LEAST_PEOPLE:
+        raise ValueError(f"{len(names)} people are too few to learn who resembles whom: {LEAST_PEOPLE} are needed")
+    evaluated_people = max(1, evaluation_photos / photos_a_person(person))
+    parts = int(np.clip(round(len(names) / evaluated_people), 2, min(MOST_PARTS, len(names) // 2)))
+    crowding = max(1.0, evaluated_people * parts / len(names))
+    generator, limits = np.random.default_rng(seed), person_limits(out_of_fold)
+    part_of = (generator.permutation(len(names)) % parts)[person]
+    is_kept = some_photos(person, int(limits[-1]), generator)
+    whole, gappy = held_out_joins(features, person, part_of, predicted_kinds(out_of_fold), limits, is_kept)
+    curves = [precision_curve(joins, person, crowding) for joins in (whole, gappy)]
+    threshold = max(min(curve["cosine"][curve["precision"] >= precision], default=np.inf) for curve in curves)
+    taken = curves[0][curves[0]["cosine"] >= threshold]
+    return PersonFinder(
+        projection=fit_projection(features, person),
+        limits=limits,
+        threshold=threshold,
+        group=groups_after([join for join in whole if join[0] >= threshold], len(person)),
+        precision=float(taken["precision"].iloc[-1]) if len(taken) else float("nan"),
+        recall=float(taken["recall"].iloc[-1]) if len(taken) else 0.0,
+        wanted=precision,
+    )
+
+
+def some_photos(person: np.ndarray, most: int, generator: np.random.Generator) -> np.ndarray:
+    """(N,) bool: a random number of each person's photos, from one to `most`, chosen at random; person: (N,) int64."""
+    order = pd.Series(generator.permutation(len(person)))
+    kept = generator.integers(1, most + 1, size=person.max() + 1)
+    return (order.groupby(person).rank() <= kept[person]).to_numpy()
+
+
+def held_out_joins(
+    features: np.ndarray,
+    person: np.ndarray,
+    part_of: np.ndarray,
+    kinds: np.ndarray,
+    limits: np.ndarray,
+    is_kept: np.ndarray,
+) -> tuple[list[Join], list[Join]]:
+    """The joins within each part by what the people of the others teach: of all photos, and of the kept ones alone.
+
+    features: (N, D); person, part_of: (N,) int64; kinds and limits as for `average_linkage`; is_kept: (N,) bool.
+    """
+    whole, gappy = [], []
+    for part in np.unique(part_of):
+        is_asked = part_of == part
+        projection = fit_projection(features[~is_asked], person[~is_asked])
+        for joins, asked in ((whole, is_asked), (gappy, is_asked & is_kept)):
+            rows = np.flatnonzero(asked)
+            found = average_linkage(projection.unit_vectors(features[rows]), kinds[rows], limits)
+            joins += [(cosine, int(rows[one]), int(rows[other])) for cosine, one, other in found]
+    return whole, gappy
