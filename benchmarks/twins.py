@@ -89,7 +89,7 @@ def compare_pairs(few: hashes.Hashes, hashing: float) -> None:
         report(lambda some, kind=kind, most=most: all_pairs(getattr(some, kind), most), half, many, hashing)
     count = sum(all_pairs(getattr(many, kind), most) for kind, most in duplicates.DISTANCES.items())
     print(f"both, and a first look at the {count:,} near pairs / hashing: ", end="")
-    report(lambda some: duplicates.candidates(some, duplicates.DISTANCES, True), half, many, hashing)
+    report(lambda some: duplicates.candidates(some, duplicates.DISTANCES), half, many, hashing)
 
 
 def report(find: Callable, half: hashes.Hashes, many: hashes.Hashes, hashing: float) -> None:

@@ -72,20 +72,15 @@ def unpack(archive: Path, unpack_into: Path, size_limit: int = SIZE_LIMIT) -> Pa
     """
     if not archive.name.lower().endswith(ENDINGS):
         raise ValueError(f"{archive} is neither a folder nor one of {', '.join(ENDINGS)}")
-    folder = unpack_into / folder_name(archive)
+    status = archive.stat()
+    ending = next(ending for ending in ENDINGS if archive.name.lower().endswith(ending))
+    plain = re.sub(r"[^\w-]+", "_", archive.name[: -len(ending)])[:80]
+    folder = unpack_into / f"{plain}-{files.digest([status.st_size, status.st_mtime_ns])[:8]}"
     unpack_into.mkdir(parents=True, exist_ok=True)
     with FileLock(unpack_into / f".{folder.name}.lock"):
         if not folder.is_dir():
             unpack_whole(archive, folder, size_limit)
     return folder
-
-
-def folder_name(archive: Path) -> str:
-    """A plain folder name for an archive: its own name and 8 hex digits for its size and time."""
-    status = archive.stat()
-    ending = next(ending for ending in ENDINGS if archive.name.lower().endswith(ending))
-    plain = re.sub(r"[^\w-]+", "_", archive.name[: -len(ending)])[:80]
-    return f"{plain}-{files.digest([status.st_size, status.st_mtime_ns])[:8]}"
 
 
 def unpack_whole(archive: Path, folder: Path, size_limit: int) -> None:
@@ -94,9 +89,14 @@ def unpack_whole(archive: Path, folder: Path, size_limit: int) -> None:
     # A process that was killed could not tidy up; the lock says that none is at work here now.
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
+    limits = {
+        "the size limit": size_limit,
+        "the free space on the disk": shutil.disk_usage(temporary).free,
+        f"{RATIO_LIMIT} times its packed size": max(RATIO_FLOOR, RATIO_LIMIT * archive.stat().st_size),
+    }
     extract = extract_zip if archive.name.lower().endswith(".zip") else extract_tar
     try:
-        extract(archive, temporary, allowed_sizes(archive, temporary, size_limit))
+        extract(archive, temporary, limits)
         temporary.rename(folder)
         files.flush_folder(folder.parent)
     except BROKEN as error:
@@ -107,45 +107,35 @@ def unpack_whole(archive: Path, folder: Path, size_limit: int) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def allowed_sizes(archive: Path, folder: Path, size_limit: int) -> dict[str, int]:
-    """What may not be exceeded, in words, and its number of bytes."""
-    return {
-        "the size limit": size_limit,
-        "the free space on the disk": shutil.disk_usage(folder).free,
-        f"{RATIO_LIMIT} times its packed size": max(RATIO_FLOOR, RATIO_LIMIT * archive.stat().st_size),
-    }
+def check_member(archive: Path, name: str, is_plain: bool, size: int, limits: dict[str, int]) -> None:
+    """Raise ValueError for a member that would land outside, is neither file nor folder, or is one too many.
 
-
-def check_size(archive: Path, size: int, allowed: dict[str, int]) -> None:
-    """Raise ValueError if `size` bytes, unpacked, are more than any of `allowed`."""
-    for limit, limit_bytes in allowed.items():
-        if size > limit_bytes:
-            raise ValueError(f"{archive} unpacks to more than {limit_bytes / 1e9:.3g} GB, {limit}: nothing was kept")
-
-
-def check_member(archive: Path, name: str, is_plain: bool) -> None:
-    """Raise ValueError for a member that is neither file nor folder, or that would land outside."""
+    size: bytes of all members so far, unpacked; limits: the most that they may be, by what sets it.
+    """
     if leaves_folder(name):
         raise ValueError(f"{archive} holds {name!r}, which would land outside its folder: do not trust this archive")
     if not is_plain:
         raise ValueError(f"{archive} holds {name!r}, a link or a device: pack plain files and folders only")
+    for limit, most in limits.items():
+        if size > most:
+            raise ValueError(f"{archive} unpacks to more than {most / 1e9:.3g} GB, {limit}: nothing was kept")
 
 
-def extract_zip(archive: Path, folder: Path, allowed: dict[str, int]) -> None:
+def extract_zip(archive: Path, folder: Path, limits: dict[str, int]) -> None:
     """Unpack a zip file into `folder`. `zipfile` never writes more bytes than a member's header states."""
     with zipfile.ZipFile(archive) as handle:
-        members = handle.infolist()
-        check_size(archive, sum(member.file_size for member in members), allowed)
+        members, size = handle.infolist(), 0
         for member in members:
             kind = stat.S_IFMT(member.external_attr >> 16)  # 0 where the zip was not made on Unix
-            check_member(archive, member.filename, kind in (0, stat.S_IFREG, stat.S_IFDIR))
+            size += member.file_size
+            check_member(archive, member.filename, kind in (0, stat.S_IFREG, stat.S_IFDIR), size, limits)
             if member.flag_bits & 1:
                 raise ValueError(f"{archive} is locked by a password: unpack it yourself and give the folder")
         for member in files.progress(members, what="unpacking", unit="file"):
             handle.extract(member, folder)
 
 
-def extract_tar(archive: Path, folder: Path, allowed: dict[str, int]) -> None:
+def extract_tar(archive: Path, folder: Path, limits: dict[str, int]) -> None:
     """Unpack a tar file, packed or not, into `folder` in one pass: names and contents, no owners, modes or times.
 
     `TarFile.extract` is safe only by its filter, which Python 3.11.2 of Debian 12 has not.
@@ -153,9 +143,8 @@ def extract_tar(archive: Path, folder: Path, allowed: dict[str, int]) -> None:
     size = 0
     with tarfile.open(archive) as handle:
         for member in files.progress(handle, what="unpacking", unit="file"):
-            check_member(archive, member.name, member.isreg() or member.isdir())
             size += member.size
-            check_size(archive, size, allowed)
+            check_member(archive, member.name, member.isreg() or member.isdir(), size, limits)
             target = folder / member.name
             if member.isdir():
                 target.mkdir(parents=True, exist_ok=True)

@@ -66,16 +66,14 @@ def grey_photo(path: Path, least_side: int = LEAST_SIDE) -> Image.Image:
 
 
 def hash_photo(path: Path) -> tuple[np.uint64, np.uint64, np.ndarray]:
-    """ahash, phash and the (16, 16) uint8 grey picture of one file."""
+    """ahash, phash and the (16, 16) uint8 grey picture of one file.
+
+    The first bit of a hash is the number's highest, so that its hex digits are imagehash's.
+    """
     image = grey_photo(path)
-    found = (imagehash.average_hash(image), imagehash.phash(image))
+    ahash, phash = (np.packbits(one(image).hash).view(">u8")[0] for one in (imagehash.average_hash, imagehash.phash))
     small = np.asarray(image.resize((SMALL_SIDE, SMALL_SIDE), Image.Resampling.BILINEAR))
-    return *(packed(one.hash) for one in found), small
-
-
-def packed(bits: np.ndarray) -> np.uint64:
-    """(8, 8) bool as one number, the first bit the highest, so that its hex digits are imagehash's."""
-    return np.packbits(bits).view(">u8").astype(np.uint64)[0]
+    return np.uint64(ahash), np.uint64(phash), small
 
 
 def hexed(values: Sequence[int] | np.ndarray) -> list[str]:
@@ -91,45 +89,27 @@ def open_hashes(
 ) -> Hashes:
     """The hashes of every row of the photo table (columns path, split), in `workers` threads.
 
-    They are kept in `folder`; only photos that are new there, or whose size or times have changed,
-    are hashed. A killed run goes on where it last saved. Raises OSError that names a missing or
-    unreadable photo.
+    They are kept in `folder`; only photos that are new there, or whose size or times have changed, are hashed. A
+    killed run goes on where it last saved. Raises OSError that names a missing or unreadable photo.
     """
     folder, paths = Path(folder), photos.files_of(data_dir, photo_table)
     folder.mkdir(parents=True, exist_ok=True)
     names = np.array([f"{split}/{path}" for split, path in photo_table[["split", "path"]].to_numpy()], str)
-    with FileLock(folder / "hashes.lock"):
-        cache = folder / "hashes.npz"
-        states = np.array([state_of(path) for path in paths], np.int64).reshape(-1, 3)
-        hashes, is_known = remembered(cache, names, states)
-        for rows in hash_rows(hashes, paths, np.flatnonzero(~is_known), workers):
-            is_known[rows] = True
-            save(cache, names[is_known], states[is_known], hashes, is_known)
+    with FileLock(folder / "hashes.lock"), ThreadPoolExecutor(workers) as pool:
+        states = np.array([photos.file_state(path) for path in paths], np.int64).reshape(-1, 3)
+        hashes, is_known = read_cache(folder / "hashes.npz", names, states)
+        new = np.flatnonzero(~is_known)
+        found = pool.map(hash_photo, [paths[row] for row in new])
+        results = files.progress(found, len(new), "hashing photos") if len(new) else ()
+        for done, (row, result) in enumerate(zip(new, results, strict=True), start=1):
+            hashes.ahash[row], hashes.phash[row], hashes.small[row] = result
+            is_known[row] = True
+            if done % SAVE_EVERY == 0 or done == len(new):
+                write_cache(folder / "hashes.npz", names[is_known], states[is_known], hashes, is_known)
     return hashes
 
 
-def hash_rows(
-    hashes: Hashes, paths: Sequence[Path], rows: np.ndarray, workers: int | None = None
-) -> Iterator[np.ndarray]:
-    """Fill these rows from their files; gives the rows of each part as it is done, when they may be saved."""
-    if not len(rows):
-        return
-    with ThreadPoolExecutor(workers) as pool, files.progress(total=len(rows), what="hashing photos") as line:
-        for start in range(0, len(rows), SAVE_EVERY):
-            part = rows[start : start + SAVE_EVERY]
-            for row, found in zip(part, pool.map(hash_photo, [paths[row] for row in part]), strict=True):
-                hashes.ahash[row], hashes.phash[row], hashes.small[row] = found
-                line.update()
-            yield part
-
-
-def state_of(path: Path) -> tuple[int, int, int]:
-    """Size and times of a file: what a change of its bytes cannot leave as it was."""
-    found = path.stat()
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
-
-
-def remembered(cache: Path, names: np.ndarray, states: np.ndarray) -> tuple[Hashes, np.ndarray]:
+def read_cache(cache: Path, names: np.ndarray, states: np.ndarray) -> tuple[Hashes, np.ndarray]:
     """Hashes with those rows filled whose name and state the cache knows, and which those are, (N,) bool."""
     hashes, is_known = empty(len(names)), np.zeros(len(names), bool)
     try:
@@ -146,7 +126,7 @@ def remembered(cache: Path, names: np.ndarray, states: np.ndarray) -> tuple[Hash
     return hashes, is_known
 
 
-def save(cache: Path, names: np.ndarray, states: np.ndarray, hashes: Hashes, is_known: np.ndarray) -> None:
+def write_cache(cache: Path, names: np.ndarray, states: np.ndarray, hashes: Hashes, is_known: np.ndarray) -> None:
     """Write the known rows, whole or not at all."""
     known = {field.name: getattr(hashes, field.name)[is_known] for field in fields(hashes)}
     with files.replacing(cache) as temporary:
@@ -156,8 +136,8 @@ def save(cache: Path, names: np.ndarray, states: np.ndarray, hashes: Hashes, is_
 def near(hashes: np.ndarray, distance: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """All pairs of (N,) uint64 hashes in which at most `distance` bits differ, some at a time.
 
-    Each is (K,) int64 rows and (K,) int64 others, row below other, sorted; within one yield, the rows
-    lie within `ROWS_AT_ONCE` of one another, so memory does not grow with the square of N.
+    Each is (K,) int64 rows and (K,) int64 others, row below other, sorted; within one yield, the rows lie within
+    `ROWS_AT_ONCE` of one another, so memory does not grow with the square of N.
     """
     for first in range(0, len(hashes), ROWS_AT_ONCE):
         block, rows, others = hashes[first : first + ROWS_AT_ONCE, None], [], []

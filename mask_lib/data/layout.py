@@ -62,14 +62,6 @@ class Finding(NamedTuple):
     detail: str
 
 
-class Person(NamedTuple):
-    """One usable row of train.csv."""
-
-    folder: str
-    gender: str  # male or female
-    age: int  # years
-
-
 def photo_columns() -> list[str]:
     """Columns of the photo table: path, person, the attributes in the order of `labels`, label, split."""
     return ["path", "person", *labels.names(), "label", "split"]
@@ -110,37 +102,43 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
 
 def scan_train(folder: Path) -> tuple[pd.DataFrame, list[Finding]]:
     """The photo table of train/ by its names alone, sorted by path, and what is odd there."""
-    rows = read_table(folder / "train.csv", TRAIN_COLUMNS)
-    people, findings = read_people(rows, folder / "images")
-    findings += strays(folder / "images", {PurePosixPath(path).parts[0] for path in rows["path"] if is_plain(path)})
-    photo_rows = []
-    for person in people:
-        names, odd = list_person(folder / "images", person.folder)
-        photo_rows += [photo_row(person, name) for name in names]
-        findings += odd
+    rows, images = read_table(folder / "train.csv", TRAIN_COLUMNS), folder / "images"
+    findings = double_ids(rows)
+    findings += strays(images, {PurePosixPath(path).parts[0] for path in rows["path"] if is_plain(path)})
+    photo_rows, seen = [], set()
+    for row in rows.to_dict("records"):
+        problems = row_problems(row, images, seen)
+        findings += [Finding(row["path"], *problem) for problem in problems]
+        if all(problem == Problem.FOLDER_CONTRADICTS_ROW for problem, _ in problems):
+            names, odd = list_person(images, row["path"])
+            photo_rows += [photo_row(row, name) for name in names]
+            findings += odd
     return photo_table(sorted(photo_rows)), findings
 
 
-def photo_row(person: Person, name: str) -> tuple:
-    """One train row of the photo table."""
-    values = {"mask": PHOTO_NAMES[photo_name(name)], "gender": person.gender, "age": person.age}
+def photo_row(row: dict[str, str], name: str) -> tuple:
+    """The row of the photo table of one photo of a usable row of train.csv."""
+    mask, gender, age = PHOTO_NAMES[photo_name(name)], row["gender"].strip().lower(), whole_number(row["age"])
+    values = {"mask": mask, "gender": gender, "age": age}
     label = labels.encode(**{one.name: one.value_of(values[one.name]) for one in labels.attributes()})
-    return f"{person.folder}/{name}", person.folder, *(values[one] for one in labels.names()), label, "train"
+    return f"{row['path']}/{name}", row["path"], *(values[one] for one in labels.names()), label, "train"
 
 
-def read_people(rows: pd.DataFrame, images: Path) -> tuple[list[Person], list[Finding]]:
-    """The usable people of train.csv's rows, in its order, and what is odd about the others."""
-    people, findings, seen = [], double_ids(rows), set()
-    for row in rows.to_dict("records"):
-        problem = folder_problem(row["path"], images, seen)
-        seen.add(row["path"])
-        problems = [problem] if problem else []
-        if not problem or problem[0] == Problem.MISSING_FOLDER:
-            problems += value_problems(row) + contradictions(row)
-        if all(kind == Problem.FOLDER_CONTRADICTS_ROW for kind, _ in problems):
-            people.append(Person(row["path"], row["gender"].strip().lower(), whole_number(row["age"])))
-        findings += [Finding(row["path"], *found) for found in problems]
-    return people, findings
+def row_problems(row: dict[str, str], images: Path, seen: set[str]) -> list[tuple[Problem, str]]:
+    """What is odd about a row of train.csv; adds its path to `seen`, those of earlier rows."""
+    problem = folder_problem(row["path"], images, seen)
+    seen.add(row["path"])
+    if problem and problem[0] != Problem.MISSING_FOLDER:
+        return [problem]
+    age, (low, high) = whole_number(row["age"]), labels.AGE_LIMITS
+    found = [problem] if problem else []
+    if row["gender"].strip().lower() not in ("male", "female"):
+        found.append((Problem.BAD_GENDER, f"gender {row['gender']!r} is neither male nor female"))
+    if age is None:
+        found.append((Problem.BAD_AGE, f"age {row['age']!r} is not a whole number of years"))
+    elif not low <= age <= high:
+        found.append((Problem.AGE_OUT_OF_RANGE, f"age {age} is outside {low}-{high} years"))
+    return found + contradictions(row)
 
 
 def folder_problem(name: str, images: Path, seen: set[str]) -> tuple[Problem, str] | None:
@@ -170,19 +168,6 @@ def double_ids(rows: pd.DataFrame) -> list[Finding]:
             detail = f"id {identity!r} also belongs to {', '.join(others[:3])}{more}; each folder is a person"
             findings.append(Finding(folder, Problem.DOUBLE_ID, detail))
     return findings
-
-
-def value_problems(row: dict[str, str]) -> list[tuple[Problem, str]]:
-    """Why a row's gender and age cannot be used; [] if they can."""
-    age, (low, high) = whole_number(row["age"]), labels.AGE_LIMITS
-    problems = []
-    if row["gender"].strip().lower() not in ("male", "female"):
-        problems.append((Problem.BAD_GENDER, f"gender {row['gender']!r} is neither male nor female"))
-    if age is None:
-        problems.append((Problem.BAD_AGE, f"age {row['age']!r} is not a whole number of years"))
-    elif not low <= age <= high:
-        problems.append((Problem.AGE_OUT_OF_RANGE, f"age {age} is outside {low}-{high} years"))
-    return problems
 
 
 def whole_number(text: str) -> int | None:

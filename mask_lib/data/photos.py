@@ -179,6 +179,12 @@ def _read_split(output_dir: str | os.PathLike[str], split: str) -> pd.DataFrame:
     return table[table["split"] == split].reset_index(drop=True)
 
 
+def file_state(path: Path) -> tuple[int, int, int]:
+    """Size and times of a file: what a change of its bytes cannot leave as it was, `ctime` above all."""
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
 def sizes(data_dir: str | os.PathLike[str], photos: pd.DataFrame, workers: int | None = None) -> np.ndarray:
     """(N, 2) int64 width and height of each row's photo in pixels, upright or not, from the files' heads."""
 

@@ -17,7 +17,6 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from mask_lib.base import config, files
 
 SPLIT_COLUMNS = ["path", "person", "label", "split"]
-GROUP_COLUMNS = ["person", "group"]
 TRAIN, VAL, TEST_VAL = "train", "val", "test_val"
 MAIN, SMALL = "split.stratified", "split.stratified.small"  # file names: with and without external photos
 
@@ -155,14 +154,8 @@ def fingerprint(content: str, split: pd.DataFrame, weights: str) -> str:
     return files.digest([content, split[columns].values.tolist(), *weight_file])
 
 
-def split_path(output_dir: Path, fold: int, small: bool = False) -> Path:
-    """Where a fold's table lies; the small one is without external photos."""
-    return Path(output_dir) / "tables" / f"{SMALL if small else MAIN}.{fold}.csv"
-
-
-def groups_path(output_dir: Path) -> Path:
-    """Where the groups lie that splits were made with, columns `person, group`."""
-    return Path(output_dir) / "tables" / "groups.csv"
+def _table_path(output_dir: Path, name: str) -> Path:
+    return Path(output_dir) / "tables" / f"{name}.csv"
 
 
 def write_splits(splits: dict[int, pd.DataFrame], output_dir: Path, groups: pd.Series | None = None) -> list[Path]:
@@ -170,12 +163,11 @@ def write_splits(splits: dict[int, pd.DataFrame], output_dir: Path, groups: pd.S
 
     Files of folds beyond these, from an earlier larger count, are removed.
     """
+    tables = {f"{MAIN}.{fold}": split for fold, split in splits.items()}
+    tables |= {f"{SMALL}.{fold}": split[~is_external(split["path"])] for fold, split in splits.items()}
     people = pd.Series(sorted(set().union(*(split["person"] for split in splits.values()))), dtype="str")
-    table = pd.DataFrame({"person": people, "group": group_of(people, groups)}, columns=GROUP_COLUMNS)
-    written = [files.write_csv(split, split_path(output_dir, fold)) for fold, split in splits.items()]
-    for fold, split in splits.items():
-        written.append(files.write_csv(split[~is_external(split["path"])], split_path(output_dir, fold, small=True)))
-    written.append(files.write_csv(table, groups_path(output_dir)))
+    tables["groups"] = pd.DataFrame({"person": people, "group": group_of(people, groups)})
+    written = [files.write_csv(table, _table_path(output_dir, name)) for name, table in tables.items()]
     for path in {*_split_files(output_dir, MAIN), *_split_files(output_dir, SMALL)} - set(written):
         path.unlink()
     return written
@@ -187,7 +179,7 @@ def _split_files(output_dir: Path, kind: str) -> list[Path]:
 
 def read_groups(output_dir: Path) -> pd.Series | None:
     """Group name by person (index) as `write_splits` left it, None if it left nothing."""
-    path = groups_path(output_dir)
+    path = _table_path(output_dir, "groups")
     if not path.exists():
         return None
     return pd.read_csv(path, dtype="str", keep_default_na=False).set_index("person")["group"]
@@ -219,62 +211,43 @@ def audit_splits(
     """
     duplicates = list(duplicates)
     for fold, split in splits.items():
-        _each_photo_once(fold, split)
-        _in_one_part(fold, split, split["person"], "people who stand")
+        refuse(
+            set(split["split"]) - {TRAIN, VAL, TEST_VAL}, f"fold {fold}: split names other than train, val and test_val"
+        )
+        if not {TRAIN, VAL} <= set(split["split"]):
+            raise ValueError(f"fold {fold}: no photo is in {TRAIN if VAL in set(split['split']) else VAL}")
+        normal = split["path"].map(os.path.normpath)  # ./a.jpg is a.jpg
+        refuse(split["path"][normal.duplicated()], f"fold {fold}: photos that stand twice")
+        _in_one_part(fold, split, split["person"], "people who stand", "person")
         _in_one_part(fold, split, group_of(split["person"], groups), "duplicate groups that stand", "person")
         for table in duplicates:
             copies = table.loc[table["set"] != "eval", ["hash", "path"]].merge(split[["path", "split"]], on="path")
             _in_one_part(fold, copies, copies["hash"], "copies that stand", "path")
-        outside = split["path"][is_external(split["path"]) & (split["split"] != TRAIN)]
-        refuse(outside, f"fold {fold}: external photos outside train")
-    _same_photos(splits)
-    _each_validated_once({fold: split[~is_external(split["path"])] for fold, split in splits.items()})
+    _audit_over_folds(pd.concat(splits.values(), ignore_index=True), len(splits))
 
 
-def _each_photo_once(fold: int, split: pd.DataFrame) -> None:
-    unknown = set(split["split"]) - {TRAIN, VAL, TEST_VAL}
-    refuse(unknown, f"fold {fold}: split names other than train, val and test_val")
-    normal = split["path"].map(os.path.normpath)  # ./a.jpg is a.jpg
-    refuse(split["path"][normal.duplicated()], f"fold {fold}: photos that stand twice")
-    for part in (TRAIN, VAL):
-        if not (split["split"] == part).any():
-            raise ValueError(f"fold {fold}: no photo is in {part}")
-
-
-def _in_one_part(fold: int, split: pd.DataFrame, keys: pd.Series, what: str, named_by: str = "") -> None:
+def _in_one_part(fold: int, split: pd.DataFrame, keys: pd.Series, what: str, named_by: str) -> None:
     """Refuse keys, one a row of the split, that occur in more than one part; named with what they hold."""
     parts = split["split"].groupby(keys).nunique()
-    crossing = parts.index[parts > 1]
-    if named_by:
-        held = split[named_by].groupby(keys).unique()
-        crossing = [f"{key} ({', '.join(sorted(held[key])[:3])})" for key in crossing]
-    refuse(crossing, f"fold {fold}: {what} in more than one part")
+    crossing = split[keys.isin(parts.index[parts > 1])]
+    held = crossing[named_by].groupby(keys).unique()
+    named = [f"{key} ({', '.join(sorted(names)[:3])})" for key, names in held.items()]
+    refuse(named, f"fold {fold}: {what} in more than one part")
 
 
-def _same_photos(splits: dict[int, pd.DataFrame]) -> None:
-    """Refuse photos that two folds list differently; an external one may be absent where it may not train."""
-    first = min(splits)
-    listed = {fold: _rows(split[~is_external(split["path"])]) for fold, split in splits.items()}
-    for fold, rows in listed.items():
-        paths = {path for path, _, _ in rows ^ listed[first]}
-        refuse(paths, f"folds {first} and {fold}: photos that only one lists so")
-    external = set().union(*map(_rows, splits.values())) - listed[first]
-    paths = pd.Series([path for path, _, _ in external], dtype="str")
-    refuse(paths[paths.duplicated()], "external photos that two folds list differently")
-
-
-def _rows(split: pd.DataFrame) -> set[tuple[str, str, int]]:
-    return set(split[SPLIT_COLUMNS[:3]].itertuples(index=False, name=None))
-
-
-def _each_validated_once(splits: dict[int, pd.DataFrame]) -> None:
-    first = min(splits)
-    held_out = {fold: set(split.loc[split["split"] == TEST_VAL, "path"]) for fold, split in splits.items()}
-    for fold, paths in held_out.items():
-        refuse(paths ^ held_out[first], f"folds {first} and {fold}: photos in the test_val of only one")
-    validated = pd.concat([split.loc[split["split"] == VAL, "path"] for split in splits.values()]).value_counts()
-    refuse(validated.index[validated > 1], "photos validated in more than one fold")
-    refuse(set(splits[first]["path"]) - held_out[first] - set(validated.index), "photos validated in no fold")
+def _audit_over_folds(rows: pd.DataFrame, fold_count: int) -> None:
+    """Refuse what is wrong with the rows of all folds together."""
+    is_outside, photo = is_external(rows["path"]), ["path", "person", "label"]
+    outside, own = rows[is_outside], rows[~is_outside]
+    refuse(outside["path"][outside["split"] != TRAIN], "external photos outside train")
+    versions = outside[photo].drop_duplicates()["path"]  # one may be absent from a fold where it may not train
+    refuse(versions[versions.duplicated()], "external photos that two folds list differently")
+    listed = own.groupby(photo)["path"].size()
+    refuse(set(listed.index[listed != fold_count].get_level_values("path")), "photos that not all folds list, or alike")
+    folds = pd.crosstab(own["path"], own["split"]).reindex(columns=[VAL, TEST_VAL], fill_value=0)
+    refuse(folds.index[~folds[TEST_VAL].isin([0, fold_count])], "photos in the test_val of some folds alone")
+    refuse(folds.index[folds[VAL] > 1], "photos validated in more than one fold")
+    refuse(folds.index[folds.sum(axis=1) == 0], "photos validated in no fold")
 
 
 def refuse(culprits: Collection[str], what: str) -> None:

@@ -1,7 +1,7 @@
 """Decoded photos in one memory-mapped file: decode once, read at memory speed ever after.
 
-A store is a folder with `photos.npy`, (N, H, W, C) uint8, and `index.json`, which holds each photo's
-path, size, times and content hash. It is built in a temporary folder and renamed when whole.
+A store is a folder with `photos.npy`, (N, H, W, C) uint8, and `index.json`, which holds each photo's path, size, times
+and content hash. It is built in a temporary folder and renamed when whole.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 
 from mask_lib.base import files
 from mask_lib.base.config import Run
-from mask_lib.data.photos import FORMATS
+from mask_lib.data.photos import FORMATS, file_state
 
 FORMAT = {1: 1, 3: 1, 4: 2}  # by number of channels; raise it when the same settings would give other pixels
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's mode by number of channels; the fourth is yellow, not transparency
@@ -117,10 +117,9 @@ def open_store(
 ) -> Store:
     """The store of `paths` (relative to `root`) under `folder`, built or rebuilt if need be.
 
-    Opening costs one `stat` a photo. Where a file's size or times differ its bytes are hashed again:
-    equal bytes are accepted, changed ones rebuild the store and are named in `rebuilt_for`.
-    Processes that want the same store at once wait for the first. Raises OSError that names a
-    missing or unreadable photo, ValueError for repeated paths.
+    Opening costs one `stat` a photo. Where a file's size or times differ its bytes are hashed again: equal bytes are
+    accepted, changed ones rebuild the store and are named in `rebuilt_for`. Processes that want the same store at
+    once wait for the first. Raises OSError that names a missing or unreadable photo, ValueError for repeated paths.
     """
     if len(set(paths)) != len(paths):
         raise ValueError("a store takes each path once")
@@ -128,7 +127,6 @@ def open_store(
     home = folder / f"{frame.name()}-{files.digest([FORMAT[frame.channels], str(root), list(paths)])}"
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{home}.lock"):
-        _remove_leftovers(home)
         index = _read_index(home, frame, len(paths))
         changed = _changed(index, root, home) if index else ()
         if index is None or changed:
@@ -148,54 +146,42 @@ def _read_index(home: Path, frame: Frame, count: int) -> dict[str, Any] | None:
     return index if images.shape == (count, *frame.shape) and images.dtype == np.uint8 else None
 
 
-def _state(path: Path) -> list[int]:
-    """Size and times: what a change of a file's bytes cannot leave as it was, `ctime` above all."""
-    found = path.stat()
-    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
-
-
 def _changed(index: dict[str, Any], root: Path, home: Path) -> tuple[str, ...]:
     """Paths whose bytes are no longer those of the store; remembers new times of unchanged ones."""
-    states = [_state(root / path) for path in index["paths"]]
+    states = [list(file_state(root / path)) for path in index["paths"]]
     suspects = [row for row, state in enumerate(states) if state != index["states"][row]]
-    if not suspects:
-        return ()
     changed = [row for row in suspects if files.file_digest(root / index["paths"][row]) != index["digests"][row]]
-    if not changed:
+    if suspects and not changed:
         files.write_json({**index, "states": states}, home / "index.json")
     return tuple(index["paths"][row] for row in changed)
 
 
 def _build(home: Path, root: Path, paths: Sequence[str], frame: Frame, workers: int) -> dict[str, Any]:
-    """Decode everything into a temporary folder and rename it to `home`."""
+    """Decode everything into a temporary folder and rename it to `home`. Call it under the lock."""
     partial = home.with_name(f"{home.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # what a killed build left: the lock says that nobody is building
     partial.mkdir()
     images = np.lib.format.open_memmap(partial / "photos.npy", "w+", np.uint8, (len(paths), *frame.shape))
     with (partial / "photos.npy").open("rb+") as handle:
         # Take the room now: on a full disk, writing to a sparse map would kill the process instead of raising.
         os.posix_fallocate(handle.fileno(), 0, images.offset + images.nbytes)
 
-    def put(row: int) -> tuple[list[int], str]:
+    def put(row: int) -> tuple[tuple[int, int, int], str]:
         path = root / paths[row]
-        state = _state(path)  # before reading: a file that changes meanwhile is caught at the next opening
+        state = file_state(path)  # before reading: a file that changes meanwhile is caught at the next opening
         images[row] = decode(path, frame)
         return state, files.file_digest(path)
 
     with ThreadPoolExecutor(workers) as pool:  # Pillow decodes outside the interpreter lock
         read = list(files.progress(pool.map(put, range(len(paths))), len(paths), f"decode {frame.name()}"))
     images.flush()
-    states, digests = [state for state, _ in read], [one for _, one in read]
+    states, digests = [state for state, _ in read], [digest for _, digest in read]
     content = files.digest(sorted(zip(paths, digests, strict=True)))
     index = {"paths": list(paths), "states": states, "digests": digests, "content": content}
     files.write_json(index, partial / "index.json")
     shutil.rmtree(home, ignore_errors=True)
     partial.rename(home)
     return index
-
-
-def _remove_leftovers(home: Path) -> None:
-    """Delete what a killed build left; the lock is held, so nobody else is building it."""
-    shutil.rmtree(home.with_name(f"{home.name}.partial"), ignore_errors=True)
 
 
 def blocks(count: int, size: int) -> Iterator[np.ndarray]:
