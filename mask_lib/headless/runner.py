@@ -138,12 +138,10 @@ def execute(
 
 
 def with_last_progress(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """The notebook, each line that its cells wrote over by carriage returns being what a terminal showed last."""
-    streams = (one for cell in notebook.cells for one in cell.get("outputs", []) if one.output_type == "stream")
-    for stream in streams:
-        lines = (re.sub(r"^.*\r(?!$)", "", line.rstrip("\r")) for line in stream.text.split("\n"))
-        stream.text = "\n".join(line.rstrip() if not line.strip() else line for line in lines)
-    return notebook
+    """The notebook with each line that was written over by carriage returns as a terminal showed it last."""
+    from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+
+    return CoalesceStreamsPreprocessor().preprocess(notebook, {})[0]
 
 
 def quicker() -> dict[str, str]:

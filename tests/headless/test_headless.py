@@ -130,7 +130,7 @@ def test_the_end_of_a_batch_job_takes_the_kernel_with_it(tmp_path: Path):
     notebook = write_notebook(tmp_path / "a.ipynb", source)
     command = [sys.executable, "-m", "mask_lib.headless", str(notebook), str(tmp_path / "out.ipynb")]
     process = subprocess.Popen(command, cwd=files.PROJECT, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while not (tmp_path / "kernel").exists() or not (tmp_path / "kernel").read_text().endswith("."):
         assert time.monotonic() < deadline, "the kernel did not start"
         time.sleep(0.05)
@@ -139,3 +139,13 @@ def test_the_end_of_a_batch_job_takes_the_kernel_with_it(tmp_path: Path):
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "kernel").read_text().rstrip(".")), 0)
     assert {path.name for path in tmp_path.iterdir()} == {"a.ipynb", "kernel", "out.failed.ipynb"}
+
+
+@pytest.mark.parametrize("end", ["", "\nraise KeyError('end')"])
+def test_a_progress_line_is_kept_in_its_last_state(tmp_path: Path, end: str):
+    source = "for step in range(4):\n    print(f'\\rstep {step}', end='', flush=True)\nprint('\\ndone')"
+    notebook = write_notebook(tmp_path / "a.ipynb", source + end)
+    assert runner.main([str(notebook), str(tmp_path / "out.ipynb")]) == (ExitCode.CELL_FAILED if end else 0)
+    executed = nbformat.read(tmp_path / ("out.failed.ipynb" if end else "out.ipynb"), as_version=4)
+    assert executed.cells[-1].outputs[0].text == "step 3\ndone\n"
+    assert end or "step 2" not in (tmp_path / "out.html").read_text(encoding="utf-8").replace("range(4)", "")
