@@ -1,4 +1,4 @@
-"""Networks by any timm name, the input they want, and checkpoints with a manifest."""
+"""A network by name and head, and the preprocessing that it wants."""
 
 import dataclasses
 import statistics
@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from mask_lib.base import labels
-from mask_lib.base.config import Head, Run
+from mask_lib.base.config import Run
 from mask_lib.models import networks
 
-LEAST_DEVIATION = 1 / 255  # of a photo's channel; one of a single colour becomes 0, not noise blown up
+LEAST_DEVIATION = 1 / 255  # of a photo's channel; one of a single colour becomes 0, not amplified noise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,33 +50,31 @@ class Preprocessing:
 
 def build_network(
     architecture: str,
-    class_count: int = labels.CLASS_COUNT,
+    class_count: int | None = None,
     dropout: float = 0.0,
     channels: int = 3,
-    head: Head = "linear",
+    head: str = "linear",
     size: networks.Size | None = None,
+    **settings: Any,
 ) -> nn.Module:
-    """A network of timm's, or `custom_model`, with random weights for photos of `channels`.
+    """A network for photos of `channels` and `size`, with `class_count` outputs; random weights without `settings`.
 
-    It has `class_count` outputs (0: pooled features instead; three heads: always 18) from the `head`, which
-    stands where the last layer was. size: height and width of the photos, for networks that take a single one;
-    without it the network's own. Raises ValueError with near names if there is no such network, and where the
-    head does not fit it.
+    class_count: None for as many as `labels` has classes, which three heads always give; 0 for pooled features.
+    head: linear (the network's own), attention or three. settings: more of `timm.create_model`. Raises ValueError
+    with near names if there is no such network or where the head does not fit, OSError for a name on a hub that
+    cannot be reached.
     """
-    networks.require_known(architecture)
-    place = None if head == "linear" else networks.place_of(architecture, head)
-    settings = place.settings if place else {"num_classes": class_count}
-    network = networks.create(architecture, size, **settings, drop_rate=dropout, in_chans=channels)
-    if place:
-        networks.put(network, place, head, class_count)
+    class_count = labels.class_count() if class_count is None else class_count
+    network = networks.create(architecture, channels, size, num_classes=class_count, drop_rate=dropout, **settings)
+    if head != "linear":
+        networks.put_head(network, head, class_count, architecture)
     return network
 
 
-def of_run(run: Run) -> nn.Module:
-    """The network that a run's settings describe, with random weights."""
-    return build_network(
-        run.architecture, dropout=run.dropout, channels=run.image_channels, head=run.head, size=size_of(run)
-    )
+def of_run(run: Run, **settings: Any) -> nn.Module:
+    """The network that a run's settings describe, with random weights unless `settings` of timm's say more."""
+    shape = {"channels": run.image_channels, "head": run.head, "size": size_of(run)}
+    return build_network(run.architecture, dropout=run.dropout, **shape, **settings)
 
 
 def size_of(run: Run) -> networks.Size:
@@ -88,7 +86,8 @@ def preprocessing_of(
     architecture: str, width: int, height: int, resize: str, channels: int = 3, per_image: bool = False
 ) -> Preprocessing:
     """The network's own mean and standard deviation, from timm, with the run's size and channels."""
-    config = timm.data.resolve_model_data_config(build_network(architecture))
+    with networks.shapes_only():
+        config = timm.data.resolve_model_data_config(networks.create(architecture))
     mean, std = (_per_channel(config[name], channels) for name in ("mean", "std"))
     return Preprocessing(width, height, resize, mean, std, per_image)
 

@@ -1,4 +1,4 @@
-"""Checkpoints."""
+"""Weights, manifest and optimizer state in one .safetensors file."""
 
 import json
 from collections.abc import Mapping
@@ -18,15 +18,15 @@ OPTIMIZER_PREFIX = "optimizer/"
 def write_checkpoint(
     path: Path, state: Mapping[str, torch.Tensor], manifest: Mapping[str, Any], optimizer_state: dict | None = None
 ) -> None:
-    """Weights, manifest and optimizer state in one .safetensors file, so that no kill can part them."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    scalars: dict[str, Any] = {}
+    """Write weights, manifest and optimizer state into one file, so that no kill can part them."""
+    tensors, scalars = dict(state), {}
     for index, values in (optimizer_state or {"state": {}})["state"].items():
         for name, value in values.items():
             if isinstance(value, torch.Tensor):
-                tensors[f"{OPTIMIZER_PREFIX}{index}/{name}"] = value.detach().cpu().contiguous()
+                tensors[f"{OPTIMIZER_PREFIX}{index}/{name}"] = value
             else:
                 scalars[f"{index}/{name}"] = value
+    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     text = json.dumps({"format": MANIFEST_FORMAT, **manifest, "optimizer_scalars": scalars})
     with files.replacing(path) as temporary:
         save_file(tensors, temporary, metadata={"manifest": text})
@@ -54,17 +54,17 @@ def read_shapes(path: Path) -> dict[str, list[int]]:
 def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """(weights, manifest) of a .safetensors file; the optimizer's tensors are left out."""
     manifest = read_manifest(path)
-    tensors = load_file(path)
-    return {name: value for name, value in tensors.items() if not name.startswith(OPTIMIZER_PREFIX)}, manifest
+    return {name: one for name, one in load_file(path).items() if not name.startswith(OPTIMIZER_PREFIX)}, manifest
 
 
 def read_optimizer_state(path: Path) -> dict[int, dict[str, Any]]:
     """The `state` part of an optimizer's `state_dict`, as `write_checkpoint` kept it."""
     state: dict[int, dict[str, Any]] = {}
-    scalars = read_manifest(path).get("optimizer_scalars", {})
-    tensors = {name.removeprefix(OPTIMIZER_PREFIX): value for name, value in load_file(path).items()
-               if name.startswith(OPTIMIZER_PREFIX)}  # fmt: skip
-    for key, value in {**tensors, **scalars}.items():
+    scalars, tensors = read_manifest(path).get("optimizer_scalars", {}), load_file(path)
+    kept = {
+        name.removeprefix(OPTIMIZER_PREFIX): one for name, one in tensors.items() if name.startswith(OPTIMIZER_PREFIX)
+    }
+    for key, value in {**kept, **scalars}.items():
         index, _, name = key.partition("/")
         state.setdefault(int(index), {})[name] = value
     return state

@@ -1,4 +1,4 @@
-"""Where the arithmetic happens: the device, its precision, and photos brought to it in batches."""
+"""The device, its precision and memory, and photos brought to it in batches."""
 
 import contextlib
 import resource
@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from mask_lib.base.config import Precision
 from mask_lib.data import store
 
 UPLOAD_BLOCK = 512  # photos
@@ -25,8 +24,8 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
 
 
-def dtype_for(precision: Precision, device: torch.device) -> torch.dtype:
-    """The type that matrix products run in; `auto` asks the device: bfloat16, float16 on older GPUs."""
+def dtype_for(precision: str, device: torch.device) -> torch.dtype:
+    """The dtype of matrix products, from a name of `DTYPES`; `auto` is bfloat16 where a GPU has it, else float16."""
     if precision != "auto":
         return DTYPES[precision]
     if device.type != "cuda":
@@ -53,11 +52,10 @@ def reset_peak_memory(device: torch.device) -> None:
 
 
 class DevicePhotos:
-    """A store's photos, given out as batches on a device.
+    """A store's photos, given out as batches on a device; without loader workers, so nothing hangs in a notebook.
 
-    On a GPU they all go there once if they fill less than half of its free memory; otherwise, and
-    without `resident`, each batch is read from the memory map. No loader workers, so nothing to hang
-    in a notebook.
+    On a GPU they all go there once if they fill less than half of its free memory; otherwise, and without
+    `resident`, each batch is read from the memory map.
     """
 
     def __init__(self, photos: store.Store, device: torch.device, resident: bool = True):
@@ -73,20 +71,21 @@ class DevicePhotos:
         return images.nbytes < SHARE_FOR_PHOTOS * (torch.cuda.mem_get_info(self.device)[0] + kept)
 
     def _uploaded(self) -> torch.Tensor:
-        """(N, H, W, C) uint8 on the device, brought there in blocks: the machine's own memory may be smaller."""
+        """(N, H, W, C) uint8 on the device, copied in blocks: the machine's own memory may be smaller."""
         images = self.store.images
         uploaded = torch.empty(images.shape, dtype=torch.uint8, device=self.device)
-        for rows in store.blocks(len(images), UPLOAD_BLOCK):
-            uploaded[rows[0] : rows[-1] + 1] = torch.from_numpy(np.array(images[rows[0] : rows[-1] + 1]))
+        for start in range(0, len(images), UPLOAD_BLOCK):
+            block = slice(start, start + UPLOAD_BLOCK)
+            uploaded[block] = torch.from_numpy(np.array(images[block]))
         return uploaded
 
     def batch(self, rows: Sequence[int] | np.ndarray) -> torch.Tensor:
         """(B, C, H, W) uint8 of the store's `rows`, laid out channels last."""
         rows = np.asarray(rows, dtype=np.int64)
-        if self.resident is not None:
-            photos = self.resident[torch.from_numpy(rows).to(self.device)]
-        else:
-            photos = torch.from_numpy(self.store.images[rows])
-            if self.device.type == "cuda":
-                photos = photos.pin_memory().to(self.device, non_blocking=True)
+        photos = self._sent(self.store.images[rows]) if self.resident is None else self.resident[self._sent(rows)]
         return photos.permute(0, 3, 1, 2)
+
+    def _sent(self, array: np.ndarray) -> torch.Tensor:
+        """An array on the device, through pinned memory to a GPU, so that the host does not wait for the copy."""
+        tensor = torch.from_numpy(array)
+        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor

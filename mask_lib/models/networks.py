@@ -1,37 +1,43 @@
-"""Networks and heads of our own, in the shape of timm's, so that everything else treats both alike.
+"""Networks by any timm name at the size of the photos, heads on them, and the `custom_model`.
 
-Networks by name, at the size of the photos, and where a head of our own stands on them.
-
-timm's networks differ in what they call their last layer, in what comes before it and in whether their pooling
-can be left out. So nothing of that is listed here: the places are tried, on torch's meta device, which knows
-shapes and computes nothing.
+A head takes the place of a network's last layer. So all other tensors keep timm's names, and `forward_features`,
+`group_matcher` and `no_weight_decay` are the network's own. Networks that user code registers by timm's
+`register_model` are used like any other; `custom_model` is registered so too.
 """
 
 import contextlib
-import dataclasses
 import difflib
-import functools
 import itertools
-from collections.abc import Iterator, Sequence
+import socket
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
 from typing import Any
 
+import huggingface_hub
 import timm
 import torch
+from timm.models import build_model_with_cfg, generate_default_cfgs, parse_model_name, register_model
 from torch import nn
 from torch.nn import functional
 
 from mask_lib.base import labels
-from mask_lib.base.config import Head
 
 SEED_NAMES = {"se_resnext50": "seresnext50_32x4d"}  # what the seeds call a network: timm's name for it
-CUSTOM = "custom_model"  # the architecture's name beside timm's
+CUSTOM = "custom_model"
 STEM = (32, 32, 48)  # channels of its three convolutions, of which the first halves the maps
 STAGES = (48, 96, 192, 320)  # channels; each stage but the first halves the maps
 BLOCKS = 2  # a stage
-ATTENTION_NAMES = ("classes", "attention")
+HUB_SECONDS = 3  # to wait for an answer
+Size = tuple[int, int]  # height, width
+
+default_cfgs = generate_default_cfgs(  # timm finds it by this name
+    {CUSTOM: {"mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bilinear", "first_conv": "stem.0.0"}
+     | {"classifier": "classifier"}}
+)  # fmt: skip
 
 
-def normalised(inside: int, outside: int, stride: int = 1) -> nn.Sequential:
+def conv_norm_relu(inside: int, outside: int, stride: int = 1) -> nn.Sequential:
     """A 3 x 3 convolution without bias that divides the size of its maps by `stride`, batch normalisation and ReLU."""
     conv = nn.Conv2d(inside, outside, 3, stride, padding=1, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(outside), nn.ReLU(inplace=True))
@@ -47,7 +53,7 @@ class Block(nn.Module):
     def __init__(self, inside: int, outside: int, stride: int):
         super().__init__()
         second = nn.Conv2d(outside, outside, 3, padding=1, bias=False)
-        self.branch = nn.Sequential(*normalised(inside, outside, stride), second, nn.BatchNorm2d(outside))
+        self.branch = nn.Sequential(*conv_norm_relu(inside, outside, stride), second, nn.BatchNorm2d(outside))
         pool = nn.AvgPool2d(stride, ceil_mode=True, count_include_pad=False) if stride > 1 else nn.Identity()
         project = nn.Sequential(nn.Conv2d(inside, outside, 1, bias=False), nn.BatchNorm2d(outside))
         self.shortcut = nn.Identity() if inside == outside else nn.Sequential(pool, project)
@@ -58,37 +64,25 @@ class Block(nn.Module):
 
 
 class CustomNetwork(nn.Module):
-    """A network of our own for faces of 32 pixels and more, to be trained from scratch: 5.0 M parameters.
+    """A network for faces of 32 pixels and more, to be trained from scratch on few photos: 5.0 M parameters.
 
-    Made for short runs on few photos: ResNet-18's plan, narrower, with a stem of three small convolutions and
-    shortcuts that average, as ResNet-D has them. Newer parts scored lower where they were tried, on one fold of some
-    three thousand faces in eight epochs: inverted bottlenecks, squeeze and excite, SiLU, and blocks that start as
-    nothing together with normalised features. Settings and methods are timm's, as far as this package calls them.
+    ResNet-18's plan, narrower, with the stem and the shortcuts of ResNet-D. Newer parts scored lower on one fold of
+    some three thousand faces in eight epochs: inverted bottlenecks, squeeze and excite, SiLU, blocks that start at 0.
     """
 
     def __init__(self, num_classes: int, drop_rate: float = 0.0, in_chans: int = 3, global_pool: str = "avg"):
         super().__init__()
-        self.num_classes, self.drop_rate, self.global_pool = num_classes, drop_rate, global_pool
+        self.drop_rate, self.global_pool = drop_rate, global_pool
         self.num_features = self.head_hidden_size = STAGES[-1]
-        self.pretrained_cfg = {
-            "architecture": CUSTOM,
-            "input_size": (3, 224, 224),
-            "mean": (0.5,) * 3,
-            "std": (0.5,) * 3,
-            "interpolation": "bilinear",
-            "first_conv": "stem.0.0",
-            "classifier": "classifier",
-        }
         steps = itertools.pairwise((in_chans, *STEM))
-        stem = [normalised(inside, outside, stride=1 if place else 2) for place, (inside, outside) in enumerate(steps)]
+        stem = [conv_norm_relu(*channels, stride=1 if number else 2) for number, channels in enumerate(steps)]
         self.stem = nn.Sequential(*stem, nn.MaxPool2d(3, stride=2, padding=1))
-        inside, blocks = STEM[-1], []
-        for stage, outside in enumerate(STAGES):
+        blocks = []
+        for stage, (inside, outside) in enumerate(itertools.pairwise((STEM[-1], *STAGES))):
             blocks += [Block(inside, outside, stride=2 if stage else 1)]
             blocks += [Block(outside, outside, stride=1) for _ in range(BLOCKS - 1)]
-            inside = outside
         self.blocks = nn.Sequential(*blocks)
-        self.classifier = nn.Linear(inside, num_classes) if num_classes else nn.Identity()
+        self.reset_classifier(num_classes)
         for part in self.modules():
             if isinstance(part, nn.Conv2d):
                 nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
@@ -98,13 +92,13 @@ class CustomNetwork(nn.Module):
         return self.blocks(self.stem(photos))
 
     def forward_head(self, maps: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
-        """Maps → (B, 18) logits, or with `pre_logits` the (B, 320) features; maps stay maps without pooling."""
+        """Maps → (B, classes) logits, or with `pre_logits` the (B, 320) features; maps stay maps without pooling."""
         features = maps.mean((2, 3)) if self.global_pool else maps
         features = functional.dropout(features, self.drop_rate, self.training)
         return features if pre_logits else self.classifier(features)
 
     def forward(self, photos: torch.Tensor) -> torch.Tensor:
-        """(B, C, H, W) photos → (B, 18) logits."""
+        """(B, C, H, W) photos → (B, classes) logits."""
         return self.forward_head(self.forward_features(photos))
 
     def get_classifier(self) -> nn.Module:
@@ -122,72 +116,10 @@ class CustomNetwork(nn.Module):
         return {"stem": r"^stem", "blocks": r"^blocks\.(\d+)"}
 
 
-class AttentionHead(nn.Module):
-    """A class map times a map of where to look, for each class, summed (two 1 x 1 convolutions)."""
-
-    def __init__(self, channels: int, class_count: int):
-        super().__init__()
-        self.channels = channels
-        self.classes, self.attention = (nn.Conv2d(channels, class_count, 1) for _ in ATTENTION_NAMES)
-
-    def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """(B, C, H, W) → (B, K) logits. Raises ValueError for anything but a convolution network's maps."""
-        if maps.ndim != 4 or maps.shape[1] != self.channels:
-            raise ValueError(
-                f"head: attention needs maps of {self.channels} channels, as convolution networks make them, not "
-                f"{tuple(maps.shape)}: use head: linear or three with this architecture"
-            )
-        where = self.attention(maps).flatten(2).softmax(dim=2)
-        return (self.classes(maps).flatten(2) * where).sum(dim=2)
-
-
-class ThreeHeads(nn.Module):
-    """Three linear heads, of mask, gender and age, whose product is the answer.
-
-    It gives the 18 joint log-probabilities, which are logits like any others: their softmax is the product
-    of the three heads' and their cross-entropy the sum of the three, label smoothing included.
-    """
-
-    def __init__(self, features: int):
-        super().__init__()
-        self.heads = nn.ModuleDict({name: nn.Linear(features, len(kind)) for name, kind in labels.ATTRIBUTES.items()})
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """(B, D), or (B, D, 1, 1), → (B, 18) float32 logits, in the order of `labels.joint`."""
-        features = features.flatten(1)  # where the last layer was a 1 x 1 convolution
-        mask, gender, age = (head(features).float().log_softmax(dim=1) for head in self.heads.values())
-        return (mask[:, :, None, None] + gender[:, None, :, None] + age[:, None, None, :]).flatten(1)
-
-
-OURS = (AttentionHead, ThreeHeads)
-Size = tuple[int, int]  # height, width
-
-
-@dataclasses.dataclass(frozen=True)
-class Place:
-    """Where a head of our own stands on a network."""
-
-    settings: dict[str, Any]  # which the network is created with
-    name: str  # of the module that it replaces
-    features: int  # numbers, or channels of maps, that are given to it
-
-
-class Probe(nn.Module):
-    """Stands where a head could, and notes what it is given."""
-
-    given: torch.Size | None = None
-
-    def forward(self, given: torch.Tensor) -> torch.Tensor:
-        """(B, …) → (B, 18) zeros."""
-        self.given = given.shape
-        return given.new_zeros(len(given), labels.CLASS_COUNT)
-
-
-def require_known(architecture: str) -> None:
-    """Raise ValueError with near names unless timm has the network or it is our own."""
-    if architecture != CUSTOM and not timm.is_model(timm_name(architecture)):
-        near = difflib.get_close_matches(architecture, [CUSTOM, *timm.list_models()], n=5)
-        raise ValueError(f"timm has no network {architecture!r}; near it: {', '.join(near) or 'nothing'}")
+@register_model
+def custom_model(pretrained: bool = False, **settings: Any) -> CustomNetwork:
+    """What `timm.create_model` calls."""
+    return build_model_with_cfg(CustomNetwork, CUSTOM, pretrained, **settings)
 
 
 def timm_name(architecture: str) -> str:
@@ -195,112 +127,147 @@ def timm_name(architecture: str) -> str:
     return SEED_NAMES.get(architecture, architecture)
 
 
-def create(architecture: str, size: Size | None = None, **settings: Any) -> nn.Module:
-    """A network of timm's, or our own, with random weights.
+def require_known(architecture: str) -> None:
+    """Raise ValueError with near names for a network that is not registered with timm.
 
-    One that is made for a single size is made for `size` instead of its usual one; others take any.
+    Of a name with timm's prefix `hf-hub:` the settings come from the hub: OSError if that cannot be reached.
     """
-    if architecture == CUSTOM:
-        return CustomNetwork(**settings)
-    if size is not None and size != own_size(architecture) and is_of_one_size(architecture):
-        settings["img_size"] = size
-    return timm.create_model(timm_name(architecture), **settings)
+    source, name = parse_model_name(timm_name(architecture))
+    if source is None and not timm.is_model(name):
+        near = difflib.get_close_matches(architecture, timm.list_models(), n=5)
+        raise ValueError(f"timm has no network {architecture!r}; near it: {', '.join(near) or 'nothing'}")
+    if source == "hf-hub" and not isinstance(huggingface_hub.try_to_load_from_cache(name, "config.json"), str):
+        try:
+            require_hub()
+        except OSError as error:
+            raise OSError(
+                f"{architecture} is described on the Hugging Face hub, which cannot be reached ({error}): copy that "
+                "repository here and write architecture: local-dir:ITS_PATH, or use a network of timm's own"
+            ) from error
 
 
-def own_size(architecture: str) -> Size:
-    """Height and width of the photos that a network was made for, in pixels."""
-    known = None if architecture == CUSTOM else timm.get_pretrained_cfg(timm_name(architecture))
-    return tuple(known.input_size[1:]) if known else (224, 224)
+def require_hub() -> None:
+    """Raise OSError within seconds if the hub cannot be reached; its own client tries for most of a minute."""
+    address = urllib.parse.urlsplit(huggingface_hub.constants.ENDPOINT)
+    if urllib.request.getproxies().get(address.scheme):
+        return  # only the proxy could tell
+    port = address.port or (443 if address.scheme == "https" else 80)
+    socket.create_connection((address.hostname, port), timeout=HUB_SECONDS).close()
 
 
-def is_of_one_size(architecture: str) -> bool:
-    """Whether a network takes photos of the size it was built for alone, as most transformers do."""
-    known = None if architecture == CUSTOM else timm.get_pretrained_cfg(timm_name(architecture))
-    return bool(known and known.fixed_input_size)
+def create(architecture: str, channels: int = 3, size: Size | None = None, **settings: Any) -> nn.Module:
+    """A network by `timm.create_model` for photos of `channels` and `size`; random weights unless `settings` say more.
+
+    A network that takes a single size, as most transformers do, is made for `size`; others take any.
+    Raises as `require_known` does.
+    """
+    require_known(architecture)
+    name = timm_name(architecture)
+    if size is not None:
+        wanted = timm.models.resolve_model_input_args(name, {"input_size": (channels, *size)})
+        settings["img_size"] = wanted.get("img_size")  # None: left out by timm
+    return timm.create_model(name, in_chans=channels, **settings)
 
 
 @contextlib.contextmanager
-def without_arithmetic() -> Iterator[None]:
-    """Within it networks are built and called for their shapes alone; no random number is used up."""
+def shapes_only() -> Iterator[None]:
+    """Within it networks are built and called on torch's meta device: nothing is computed, no random number drawn."""
     with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.no_grad():
         yield
 
 
-@functools.cache
-def place_of(architecture: str, head: Head) -> Place:
-    """Where `head`, attention or three, stands on a network. Raises ValueError where it does not fit."""
-    names, reason = _last_names(architecture), ""
+class AttentionHead(nn.Module):
+    """A map of each class times a softmax map of where to look for it, summed (two 1 x 1 convolutions)."""
+
+    def __init__(self, channels: int, class_count: int):
+        super().__init__()
+        self.channels = channels
+        self.classes = nn.Conv2d(channels, class_count, 1)
+        self.attention = nn.Conv2d(channels, class_count, 1)
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W) → (B, K) logits. Raises UnsupportedHeadError for anything but a convolution network's maps."""
+        if maps.ndim != 4 or maps.shape[1] != self.channels:
+            raise UnsupportedHeadError(
+                f"head: attention needs maps of {self.channels} channels, as convolution networks make them, not "
+                f"{tuple(maps.shape)}: use head: linear or three with this architecture"
+            )
+        where = self.attention(maps).flatten(2).softmax(dim=2)
+        return (self.classes(maps).flatten(2) * where).sum(dim=2)
+
+
+class AttributeHeads(nn.Module):
+    """One linear layer for each attribute of `labels`, whose product is the answer; `head: three` in settings.
+
+    It gives joint log-probabilities, which are logits like any others: their softmax is the product of the
+    attributes' and their cross-entropy the sum of the attributes', label smoothing included.
+    """
+
+    def __init__(self, features: int):
+        super().__init__()
+        self.heads = nn.ModuleDict({one.name: nn.Linear(features, one.size) for one in labels.attributes()})
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """(B, D), or (B, D, 1, 1), → (B, classes) float32 logits, in the order of `labels.joint`."""
+        features = features.flatten(1)  # where the last layer was a 1 x 1 convolution
+        joint = features.new_zeros(len(features), 1, dtype=torch.float32)
+        for head in self.heads.values():
+            alone = head(features).float().log_softmax(dim=1)
+            joint = (joint[:, :, None] + alone[:, None, :]).flatten(1)
+        return joint
+
+
+class UnsupportedHeadError(ValueError):
+    """A head that does not fit a network."""
+
+
+def put_head(network: nn.Module, head: str, class_count: int, architecture: str) -> None:
+    """Replace a network's last layer by a new `head`, attention or three. Raises UnsupportedHeadError if it cannot be.
+
+    Whether an attention head is given maps shows when the network is called; see `weights.require_fits`.
+    """
+    names = last_names(network)
     if len(names) != 1:
-        raise ValueError(f"head: {head} replaces one last layer, but {architecture} has {names}: use head: linear")
-    for settings, name in _candidates(names[0], head):
-        try:
-            place = _tried(architecture, settings, name, head)
-        except Exception as error:  # timm says in many ways what a network cannot do
-            reason = f" ({error})"
-            continue
-        if place:
-            return place
-    needed = "maps of the photo, as convolution networks make them," if head == "attention" else "one row of features"
-    others = "linear or three" if head == "attention" else "linear"
-    raise ValueError(f"head: {head} needs {needed} where {architecture} has none{reason}: use head: {others}")
+        raise UnsupportedHeadError(
+            f"head: {head} replaces one last layer; {architecture} has {names}: use head: linear"
+        )
+    try:
+        if head == "three":
+            last = network.get_submodule(names[0])
+            new = AttributeHeads(last.in_features if isinstance(last, nn.Linear) else last.in_channels)
+            network.set_submodule(names[0], new)
+        else:
+            name, channels = leave_out_pooling(network)
+            network.set_submodule(name, AttentionHead(channels, class_count))
+    except Exception as error:  # timm says in many ways what a network cannot do
+        raise UnsupportedHeadError(f"head: {head} does not fit {architecture} ({error}): use head: linear") from error
 
 
-def _candidates(name: str, head: Head) -> Iterator[tuple[dict[str, Any], str]]:
-    """Settings, and the module to replace: the last layer, or what holds it, without pooling where maps are wanted."""
-    if head == "three":
-        yield {"num_classes": labels.CLASS_COUNT}, name
-        return
-    parts = name.split(".")
-    holders = [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
-    yield from itertools.product(({"num_classes": 0, "global_pool": ""}, {"num_classes": 0}), holders)
-
-
-def _tried(architecture: str, settings: dict[str, Any], name: str, head: Head) -> Place | None:
-    """The place, if what stands there gives the network's answer and is given what the head needs."""
-    probe = Probe()
-    with without_arithmetic():
-        network = create(architecture, **settings).eval()
-        network.set_submodule(name, probe)
-        answer = network(torch.empty(2, 3, *own_size(architecture)))
-    if probe.given is None or answer.shape != (2, labels.CLASS_COUNT):
-        return None
-    _, features, *places = probe.given
-    if head == "three":
-        fits = all(side == 1 for side in places)
-    else:
-        channels_first = features in (network.num_features, network.head_hidden_size)
-        not_pooled = "global_pool" in settings or max(places, default=1) > 1
-        fits = channels_first and len(places) == 2 and not_pooled
-    return Place(settings, name, features) if fits else None
-
-
-def put(network: nn.Module, place: Place, head: Head, class_count: int) -> None:
-    """Put a new `head` on a network that was created with the place's settings."""
-    new = ThreeHeads(place.features) if head == "three" else AttentionHead(place.features, class_count)
-    network.set_submodule(place.name, new)
+def leave_out_pooling(network: nn.Module) -> tuple[str, int]:
+    """Take a network's last layer and its pooling away: (name of the module that is given maps now, their channels)."""
+    (name,) = last_names(network)
+    try:
+        network.reset_classifier(0, "")
+        channels = network.head_hidden_size
+    except AssertionError:  # pooling is a fixed part of some heads: then all of the head goes
+        name, channels = name.partition(".")[0], network.num_features
+    modules = dict(network.named_modules())
+    while name not in modules:  # the last layer went together with the module that held it
+        name = name.rpartition(".")[0]
+    return name, channels
 
 
 def last_layers(network: nn.Module) -> tuple[nn.Module, ...]:
     """The layers that give the logits: one, but several in distilled networks."""
-    ours = tuple(part for part in network.modules() if isinstance(part, OURS))
-    layers = ours or network.get_classifier()
+    heads = tuple(part for part in network.modules() if isinstance(part, AttentionHead | AttributeHeads))
+    layers = heads or network.get_classifier()
     return layers if isinstance(layers, tuple) else (layers,)
 
 
-def prefixes(network: nn.Module) -> tuple[str, ...]:
-    """What the names of the last layer's tensors begin with, under our own head as under the network's."""
-    ours = [name for name, part in network.named_modules() if isinstance(part, OURS)]
-    return tuple(f"{name}." for name in [*ours, *listed(network.pretrained_cfg.get("classifier"))])
-
-
-def _last_names(architecture: str) -> list[str]:
-    """What a network calls its last layers."""
-    if architecture == CUSTOM:
-        return ["classifier"]
-    known = timm.get_pretrained_cfg(timm_name(architecture))
-    return listed(known.classifier if known else None)
-
-
-def listed(names: str | Sequence[str] | None) -> list[str]:
-    """Names of layers, of which timm gives none, one or several."""
-    return [names] if isinstance(names, str) else list(names or ())
+def last_names(network: nn.Module) -> list[str]:
+    """The names of a network's own last layers, which timm knows; else of those that it calls its classifier."""
+    names = getattr(network, "pretrained_cfg", {}).get("classifier")
+    if names:
+        return [names] if isinstance(names, str) else list(names)
+    layers = last_layers(network)
+    return [name for name, part in network.named_modules() if any(part is layer for layer in layers)]

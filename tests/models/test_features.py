@@ -1,6 +1,7 @@
-"""Features are computed once, and the logistic regression on them sees each fold's train photos only."""
+"""Features are computed once; the logistic regression on them sees each fold's train photos only, and is not fooled."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ from PIL import Image
 
 from mask_lib.base import labels
 from mask_lib.data import store
-from mask_lib.data.splits import TEST_VAL, TRAIN, VAL, make_splits
+from mask_lib.data.splits import SPLIT_COLUMNS, TEST_VAL, TRAIN, VAL, make_splits
 from mask_lib.models import checkpoint, features
 from mask_lib.models.build import build_network, preprocessing_of
 from mask_lib.models.weights import initial_state
@@ -71,13 +72,13 @@ def test_every_photo_gets_a_row_of_features(photos, tmp_path):
 
 def test_features_do_not_depend_on_the_size_of_a_batch(photos, tmp_path, monkeypatch):
     whole = computed(photos, tmp_path)
-    monkeypatch.setattr(features.inference, "PREDICT_BATCH", 7)
+    monkeypatch.setattr(features.predict, "PREDICT_BATCH", 7)
     np.testing.assert_allclose(computed(photos, tmp_path / "other"), whole, atol=1e-5)
 
 
 def test_features_are_read_again_without_running_a_network(photos, tmp_path, monkeypatch):
     first = computed(photos, tmp_path)
-    monkeypatch.setattr("mask_lib.models.weights.initial_state", never)
+    monkeypatch.setattr(features, "initial_state", never)
     np.testing.assert_array_equal(computed(photos, tmp_path), first)
 
 
@@ -115,7 +116,7 @@ def test_stages_are_the_means_and_deviations_of_their_channels(photos, tmp_path)
 
 def test_pooled_features_and_stages_come_from_one_pass_and_one_file(photos, tmp_path, monkeypatch):
     pooled = computed(photos, tmp_path)
-    monkeypatch.setattr("mask_lib.models.weights.initial_state", never)
+    monkeypatch.setattr(features, "initial_state", never)
     assert [len(one) for one in staged(photos, tmp_path)] == [len(pooled)] * 2
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
@@ -194,19 +195,24 @@ def test_a_class_without_known_photos_gets_no_probability():
     known_labels = np.repeat([2, 9, 11], 10)
     known = generator.normal(size=(30, 5)) + known_labels[:, None]
     found = features.logistic_probabilities(known, known_labels, generator.normal(size=(4, 5)))
-    assert found.shape == (4, labels.CLASS_COUNT)
+    assert found.shape == (4, labels.class_count())
     np.testing.assert_allclose(found.sum(axis=1), 1)
     assert set(np.flatnonzero(found.any(axis=0))) == {2, 9, 11}
+
+
+def test_a_single_known_class_is_certain():
+    found = features.logistic_probabilities(np.eye(3), np.array([5, 5, 5]), np.zeros((2, 3)))
+    assert (found[:, 5] == 1).all() and (found.sum(axis=1) == 1).all()
 
 
 def test_what_can_be_learned_is_learned_on_people_never_seen(photos, tmp_path):
     splits = make_splits(toy_table(), fold_count=3, test_val_share=0.25)
     found = features.logistic_out_of_fold(computed(photos, tmp_path), photos, splits)
-    assert list(found.columns) == ["path", "label", *labels.PROBABILITY_COLUMNS]
+    assert list(found.columns) == ["path", "label", *labels.probability_columns()]
     held_out = splits[0].loc[splits[0]["split"] == TEST_VAL, "path"]
     assert sorted(found["path"]) == sorted(set(toy_table()["path"]) - set(held_out))
     assert found.set_index("path")["label"].equals(toy_table().set_index("path")["label"][found["path"]])
-    predicted = found[list(labels.PROBABILITY_COLUMNS)].to_numpy().argmax(axis=1)
+    predicted = found[labels.probability_columns()].to_numpy().argmax(axis=1)
     assert (predicted == found["label"]).mean() > 0.9
 
 
@@ -223,3 +229,28 @@ def test_folds_of_photos_the_store_lacks_are_refused(photos):
     splits = {0: toy_table(25).assign(split=[VAL] + [TRAIN] * 24)}
     with pytest.raises(KeyError, match=r"p24\.png"):
         features.logistic_out_of_fold(np.zeros((24, 2)), photos, splits)
+
+
+def test_features_that_tell_the_person_and_not_the_class_pay_only_on_naive_folds():
+    generator = np.random.default_rng(0)
+    people, each = 30, 4
+    table = pd.DataFrame(
+        [
+            (f"{person}/{number}.jpg", f"{person:02d}", (0, 4, 8)[person % 3])
+            for person in range(people)
+            for number in range(each)
+        ],
+        columns=["path", "person", "label"],
+    )
+    faces = generator.normal(size=(people, 300))  # what a face looks like has nothing to do with its class
+    described = np.repeat(faces, each, axis=0) + 0.05 * generator.normal(size=(len(table), 300))
+    row_of = {path: row for row, path in enumerate(table["path"])}
+    known = SimpleNamespace(rows=lambda paths: np.array([row_of[path] for path in paths]))
+    splits = make_splits(table, fold_count=3, test_val_share=0.1, seed=0)
+    outside = pd.DataFrame([["/elsewhere/a.jpg", "external:x/a", 0, "train"]], columns=SPLIT_COLUMNS)
+    described, row_of["/elsewhere/a.jpg"] = np.vstack([described, described[:1]]), len(table)
+    joined = {fold: pd.concat([split, outside], ignore_index=True) for fold, split in splits.items()}
+    found = features.naive_fold_scores(described, known, joined)
+    honest, naive = (found[name].loc["accuracy", "value"] for name in (features.HONEST, features.NAIVE))
+    assert naive > 0.9 and honest < 0.6
+    assert f"{found[features.NAIVE].loc['macro_f1', 'value']:.3f}" in features.optimism_summary(found)

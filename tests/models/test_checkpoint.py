@@ -1,6 +1,5 @@
-"""Any network can be built with the input it wants, and a checkpoint gives back all of its weights or is refused."""
+"""A checkpoint gives back all of its weights, manifest and optimizer state, or is refused."""
 
-import json
 import os
 
 import pytest
@@ -8,7 +7,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
-from mask_lib.base import labels
 from mask_lib.models import build, checkpoint, weights
 
 TINY = "test_resnet"
@@ -16,57 +14,6 @@ TINY = "test_resnet"
 
 def state_of(seed: int) -> dict[str, torch.Tensor]:
     return weights.initial_state(TINY, "none", seed)
-
-
-def test_a_network_has_as_many_outputs_as_there_are_classes():
-    batch = torch.zeros(2, 3, 32, 24)
-    assert build.build_network(TINY)(batch).shape == (2, labels.CLASS_COUNT)
-    assert build.build_network(TINY, class_count=0)(batch).ndim == 2
-
-
-def test_dropout_acts_in_training_only():
-    network = build.build_network(TINY, dropout=0.9)
-    batch = torch.randn(2, 3, 32, 32)
-    assert torch.equal(network.eval()(batch), network(batch))
-    assert not torch.equal(network.train()(batch), network(batch))
-
-
-def test_an_unknown_network_is_refused_with_near_names():
-    with pytest.raises(ValueError, match=r"no network 'resnet81'; near it: .*resnet18"):
-        build.build_network("resnet81")
-    with pytest.raises(ValueError, match="near it: nothing"):
-        build.build_network("%%%%%%")
-
-
-@pytest.mark.parametrize(
-    ("architecture", "mean", "std"),
-    [
-        ("tf_efficientnet_lite0", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-        ("resnet10t", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    ],
-)
-def test_photos_are_normalised_as_the_network_wants_them(architecture, mean, std):
-    found = build.preprocessing_of(architecture, 48, 64, "pad")
-    assert (found.width, found.height, found.resize) == (48, 64, "pad")
-    assert (found.mean, found.std) == (mean, std)
-    batch = torch.rand(2, 3, 64, 48, generator=torch.Generator().manual_seed(0))
-    prepared = found.prepared(batch)
-    torch.testing.assert_close(prepared[1, 2], (batch[1, 2] - mean[2]) / std[2])
-    assert prepared.is_contiguous(memory_format=torch.channels_last)
-
-
-@pytest.mark.parametrize(("channels", "mean"), [(1, (0.449,)), (4, (0.485, 0.456, 0.406, 0.449))])
-def test_grey_and_yellow_are_normalised_by_the_mean_of_the_colours(channels, mean):
-    found = build.preprocessing_of("resnet10t", 48, 64, "pad", channels)
-    assert found.mean == pytest.approx(mean)
-    assert found.channels == len(found.std) == channels
-    assert found.prepared(torch.rand(2, channels, 64, 48)).shape == (2, channels, 64, 48)
-
-
-def test_preprocessing_comes_back_from_a_manifest():
-    found = build.preprocessing_of(TINY, 48, 64, "crop")
-    manifest = json.loads(json.dumps({"preprocessing": vars(found)}))
-    assert build.Preprocessing.from_manifest(manifest) == found
 
 
 OPTIMIZERS = {
