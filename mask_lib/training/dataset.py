@@ -34,10 +34,7 @@ def read_training_splits(output_dir: str | os.PathLike[str], run: Run) -> dict[i
 
 
 def with_numbers(splits: dict[int, pd.DataFrame], output_dir: str | os.PathLike[str]) -> dict[int, pd.DataFrame]:
-    """The splits with the column of `labels.number()`, float64, NaN for photos without one; as they are if it is None.
-
-    The numbers are those of the photo table, and of the external photos.
-    """
+    """The splits with the column of `labels.number()`, float64, NaN where unknown; as they are if there is none."""
     number = labels.number()
     if number is None:
         return splits
@@ -50,7 +47,7 @@ def with_numbers(splits: dict[int, pd.DataFrame], output_dir: str | os.PathLike[
 
 
 def is_real(rows: pd.DataFrame) -> pd.Series:
-    """(N,) bool: which rows of a split have a label of their own and full weight, in short no pseudo-label."""
+    """(N,) bool: which rows of a split have a label of their own and full weight, unlike pseudo-labeled ones."""
     is_pseudo = rows["person"].str.startswith(pseudo_labels.PREFIX) if "person" in rows else False
     return (rows.get("weight", 1.0) == 1) & ~pd.Series(is_pseudo, rows.index, dtype=bool)
 

@@ -106,7 +106,7 @@ class FoldTraining:
         write_checkpoint(path, self.network.state_dict(), self.manifest(), state)
 
     def resume(self, path: Path) -> None:
-        """Go on from a checkpoint. Raises `config.ChangedSettingsError` that lists what is not as it was."""
+        """Go on from a checkpoint. Raises ChangedSettingsError that lists what is not as it was."""
         state, manifest = read_checkpoint(path)
         require_same(manifest, self.manifest(), path.parent.parent)
         self.network.load_state_dict(state)
@@ -295,9 +295,8 @@ def remove_untrue(folder: Path) -> None:
 
 
 def require_same(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
-    """Raise ChangedSettingsError that names what differs between a checkpoint's manifest in `folder` and today's."""
-    differences = changes(before, now)
-    if differences:
+    """Raise ChangedSettingsError that names the `changes` from a checkpoint's manifest in `folder`, if any."""
+    if differences := changes(before, now):
         raise config.ChangedSettingsError(
             f"{files.shown_path(folder)} was trained with other settings ({'; '.join(differences)}). "
             "Give the new run another name, or set when_changed: restart to put the old one aside and begin anew."
@@ -305,10 +304,7 @@ def require_same(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs between a checkpoint's manifest and today's in a way that changes results, a phrase each.
-
-    Both as `FoldTraining.manifest` gives them; what today's leaves out is not compared.
-    """
+    """What differs between two of `FoldTraining.manifest` in a way that changes results; what `now` lacks does not."""
     named = {
         "data": "the photos, their labels or the split",
         "policy": f"the policy in {now['run']['augmentation']}",

@@ -1,11 +1,13 @@
 """What training minimises."""
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from mask_lib.base import labels
@@ -18,14 +20,14 @@ POWERS = {"none": 0.0, "sqrt": 0.5, "full": 1.0}
 class AttributeTarget(NamedTuple):
     """What a network says, and should say, of one attribute or of the classes, which are all attributes at once."""
 
-    logits: torch.Tensor  # (B, K) float32
-    target: torch.Tensor  # (B,) int64, or (B, K) float32 probabilities
+    logits: Tensor  # (B, K) float32
+    target: Tensor  # (B,) int64, or (B, K) float32 probabilities
     shape: tuple[int, ...]  # sizes of the attributes whose combinations the K classes are
     smoothing: tuple[float, ...]  # of each of these attributes; empty: none
-    photo_weights: torch.Tensor | None  # (B,) float32; None: 1 for all
+    photo_weights: Tensor | None  # (B,) float32; None: 1 for all
 
 
-def class_weights(train_labels: np.ndarray, balance: str) -> torch.Tensor:
+def class_weights(train_labels: np.ndarray, balance: str) -> Tensor:
     """(C,) float32 weights of the classes: 1 / count^power, scaled so that their mean over photos is 1.
 
     A class without photos weighs 0. balance: none, sqrt or full, whose power is 0, 1/2 or 1.
@@ -35,24 +37,16 @@ def class_weights(train_labels: np.ndarray, balance: str) -> torch.Tensor:
     return torch.from_numpy(weights * counts.sum() / (weights * counts).sum()).float()
 
 
-def loss_of(
-    logits: torch.Tensor,
-    target: torch.Tensor,
-    run: Run,
-    weights: torch.Tensor,
-    photo_weights: torch.Tensor | None = None,
-) -> torch.Tensor:
+def loss_of(logits: Tensor, target: Tensor, run: Run, weights: Tensor, photo_weights: Tensor | None = None) -> Tensor:
     """Scalar loss of (B, C) float32 logits for (B,) int64 labels or, of mixed photos, (B, C) probabilities.
 
-    The run's `loss` over the C classes, plus `attribute_loss` times the sum of the same over the attributes
-    that the class probabilities imply. The second part lets a rare class learn its age from all photos of that
-    age. Heads apart (head: three) have the sum of their own losses, each times its weight, and nothing else: for
-    cross-entropy with weights of 1 that is the one over classes. Of an ordinal run the targets have further
-    columns, `targets.past_borders`.
+    The run's `loss` over the C classes, plus `attribute_loss` times the sum of the same over the attributes that
+    the class probabilities imply: so a rare class learns its age from all photos of that age. Of head three only
+    the attributes' losses, each times its weight; of cross-entropy with weights of 1 they are in sum the one over
+    classes. For an ordinal run the targets have further columns, `targets.past_borders`.
 
-    weights: (C,) of `class_weights`. photo_weights: (B,) float32, None for 1 each. What photos lose is multiplied
-    by both, summed and divided by B, never by the weights' sum, which would give a photo another weight in
-    another batch.
+    weights: (C,) of `class_weights`. photo_weights: (B,) float32, None for 1 each. Losses of photos are multiplied
+    by both and averaged over B; over the sum of weights, a photo's weight would depend on its batch.
     """
     past_borders = None
     if target.is_floating_point():
@@ -70,23 +64,19 @@ def loss_of(
 def attribute_targets(joint: AttributeTarget) -> list[AttributeTarget]:
     """One for each attribute, from the marginals of class probabilities."""
     shape, mixed = joint.shape, joint.target.is_floating_point()
-    cube = functional.log_softmax(joint.logits, dim=1).view(-1, *shape)
-    wanted = joint.target.view(-1, *shape) if mixed else torch.unravel_index(joint.target, shape)
-    found = []
+    wanted = joint.target if mixed else torch.unravel_index(joint.target, shape)
+    log_probability, found = functional.log_softmax(joint.logits, dim=1), []
     for place, size in enumerate(shape):
-        others = [axis for axis in range(1, len(shape) + 1) if axis != place + 1]
-        # A log-probability is its own logit: a log_softmax leaves it as it is. Of one attribute alone nothing is
-        # summed, and torch would take no axes for all of them.
-        logits = cube.logsumexp(others) if others else cube
-        target = wanted[place] if not mixed else wanted.sum(others) if others else wanted
+        sides = (-1, math.prod(shape[:place]), size, math.prod(shape[place + 1 :]))  # the attributes before and after
+        # A log-probability is its own logit: a log_softmax leaves it as it is.
+        logits = log_probability.view(sides).logsumexp((1, 3))
+        target = wanted.view(sides).sum((1, 3)) if mixed else wanted[place]
         found.append(AttributeTarget(logits, target, (size,), joint.smoothing[place : place + 1], joint.photo_weights))
     return found
 
 
-def _heads_loss(
-    heads: list[AttributeTarget], past_borders: torch.Tensor | None, run: Run, weight_of_photo: torch.Tensor
-) -> torch.Tensor:
-    """The scalar sum of the heads' losses, each times its weight; `past_borders` as `ordinal_losses` takes it."""
+def _heads_loss(heads: list[AttributeTarget], past_borders: Tensor | None, run: Run, weight_of_photo: Tensor) -> Tensor:
+    """Scalar sum of the heads' losses, each times its weight; `past_borders` as `ordinal_losses` takes it."""
     parts = [_summed_loss([head], run, weight_of_photo) for head in heads]
     if run.age_target == "ordinal":  # `Run` takes no loss but cross-entropy beside it
         place = labels.names().index(labels.number().name)
@@ -94,22 +84,20 @@ def _heads_loss(
     return sum(weight * part for weight, part in zip(run.attribute_weights(), parts, strict=True))
 
 
-def ordinal_losses(head: AttributeTarget, past_borders: torch.Tensor, run: Run) -> torch.Tensor:
+def ordinal_losses(head: AttributeTarget, past_borders: Tensor, run: Run) -> Tensor:
     """(B,) cross-entropies of being past each border, twice their mean over those that are known.
 
     head: that of the number. past_borders: (B, K) float32, 0 to 1, NaN where unknown. As in ordinal regression
-    (CORAL, Cao et al. 2020) one line serves all borders: the logit of being past a border falls evenly as the
-    border rises. The head has one logit a group, as every other head has, and no more: the odds of "past the
-    first edge" are those of all groups but the first against the first, and so at the last edge. These two points
-    tell the whole line, on which the other borders lie; learning them pulls at its slope and place, and so at
-    the groups. Twice, since two binary borders stand for one cross-entropy over three groups.
+    (CORAL, Cao et al. 2020) the logit of being past a border falls on a line as the border rises. The head has
+    but a logit for each group; those of being past the first and the last edge follow from them, and these two
+    points fix the line for all borders. Twice the mean, as three groups are two borders.
     """
     groups = head.logits.log_softmax(dim=1).unbind(1)
     first = functools.reduce(torch.logaddexp, groups[1:]) - groups[0]
     last = groups[-1] - functools.reduce(torch.logaddexp, groups[:-1])
     places = past_borders.new_tensor(targets.border_places(run))
     logits = first[:, None] + (last - first)[:, None] * places
-    # Two smoothings one after the other, as in `smoothed_target`: what they take is spread over yes and no.
+    # What both smoothings take from the label is spread over past and not past.
     kept, known = (1 - run.label_smoothing) * (1 - sum(head.smoothing)), past_borders.isfinite()
     wanted = kept * past_borders.nan_to_num() + (1 - kept) / 2
     losses = functional.binary_cross_entropy_with_logits(logits, wanted, known.float(), reduction="none").sum(dim=1)
@@ -117,11 +105,10 @@ def ordinal_losses(head: AttributeTarget, past_borders: torch.Tensor, run: Run) 
     return losses if head.photo_weights is None else losses * head.photo_weights
 
 
-def _summed_loss(parts: Sequence[AttributeTarget], run: Run, weight_of_photo: torch.Tensor) -> torch.Tensor:
+def _summed_loss(parts: Sequence[AttributeTarget], run: Run, weight_of_photo: Tensor) -> Tensor:
     """The scalar sum of the run's `loss` over targets; `weight_of_photo`, (B,), weighs all but macro F1.
 
-    Macro F1 is neither smoothed nor weighted by class: it gives all classes the same say. Its counts are of
-    what is there, each photo by its own weight.
+    Macro F1 is neither smoothed nor weighted by class: it counts what is there, and gives all classes the same say.
     """
     loss = weight_of_photo.new_zeros(())
     if run.loss != "f1":
@@ -131,7 +118,7 @@ def _summed_loss(parts: Sequence[AttributeTarget], run: Run, weight_of_photo: to
     return loss
 
 
-def photo_losses(part: AttributeTarget, run: Run) -> torch.Tensor:
+def photo_losses(part: AttributeTarget, run: Run) -> Tensor:
     """(B,) cross-entropy or focal loss with the run's label smoothing."""
     logits, target = part.logits, smoothed_target(part)
     if run.loss == "focal":
@@ -141,17 +128,17 @@ def photo_losses(part: AttributeTarget, run: Run) -> torch.Tensor:
     return losses if part.photo_weights is None else losses * part.photo_weights
 
 
-def as_probabilities(target: torch.Tensor, class_count: int) -> torch.Tensor:
+def as_probabilities(target: Tensor, class_count: int) -> Tensor:
     """(B, K) float32 of (B,) int64 labels or of what is already that."""
     return target if target.is_floating_point() else functional.one_hot(target, class_count).float()
 
 
-def smoothed_target(part: AttributeTarget) -> torch.Tensor:
+def smoothed_target(part: AttributeTarget) -> Tensor:
     """The target with each attribute's share of `smoothing` spread evenly over that attribute's values.
 
     A photo's mask may be beyond doubt and its age not: smoothing (0, 0, 0.3) makes a class's target 0.8, and 0.1
-    for each of the same mask and gender at another age. Axis by axis, since what one attribute's smoothing has
-    spread is spread on by the next: the result is the product of the attributes' own smoothed targets.
+    for each of the same mask and gender at another age. One axis after the other gives of a label the product of
+    the attributes' own smoothed targets.
     """
     if not any(part.smoothing):
         return part.target
@@ -161,7 +148,7 @@ def smoothed_target(part: AttributeTarget) -> torch.Tensor:
     return cube.flatten(1)
 
 
-def focal(logits: torch.Tensor, wanted: torch.Tensor, gamma: float, label_smoothing: float) -> torch.Tensor:
+def focal(logits: Tensor, wanted: Tensor, gamma: float, label_smoothing: float) -> Tensor:
     """(B,) focal loss, Lin et al. 2017: each class's cross-entropy times (1 - probability)^gamma.
 
     wanted: (B, K) float32 probabilities.
@@ -173,13 +160,12 @@ def focal(logits: torch.Tensor, wanted: torch.Tensor, gamma: float, label_smooth
     return -(wanted * missing.clamp_min(1e-7) ** gamma * log_probability).sum(dim=1)
 
 
-def macro_f1_loss(part: AttributeTarget) -> torch.Tensor:
+def macro_f1_loss(part: AttributeTarget) -> Tensor:
     """Scalar 1 - soft macro F1 of a batch, over the classes that are in it: 0 when every answer is right and sure.
 
-    Probabilities are counted as shares of photos. A photo's true positives are for each class the smaller of what
-    is wanted and what is given. For whole labels that is the usual product of the two; for mixed ones the product
-    would be largest for an answer that is sure of the larger share alone, while the smaller of the two is still
-    largest where both agree (Wang et al. 2023, Dice semimetric losses).
+    Probabilities are counted as shares of photos, of which the smaller of target and answer is right. For whole
+    labels that is their product; for mixed ones the product is largest for an answer sure of the larger share,
+    the smaller of both where they agree (Wang et al. 2023, Dice semimetric losses).
     """
     wanted = as_probabilities(part.target, part.logits.shape[1])
     given = functional.softmax(part.logits, dim=1)

@@ -17,9 +17,8 @@ from mask_lib.models import networks
 
 def build_optimizer(network: nn.Module, run: Run) -> torch.optim.Optimizer:
     """SGD or AdamW over the network's parameter groups, each with its `peak` learning rate; `lr` starts at 0."""
-    groups = parameter_groups(
-        network, run.learning_rate, run.head_learning_rate_scale, run.weight_decay, run.layer_decay
-    )
+    scale, decay = run.head_learning_rate_scale, run.weight_decay
+    groups = parameter_groups(network, run.learning_rate, scale, decay, run.layer_decay)
     if run.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=0.0, momentum=run.momentum)
     return torch.optim.AdamW(groups, lr=0.0, betas=(run.momentum, 0.999))
@@ -30,17 +29,17 @@ def parameter_groups(
 ) -> list[dict]:
     """Optimizer groups of equal `weight_decay` and equal `peak`, the highest learning rate.
 
-    As timm groups them: biases and normalisation weights, which have one dimension, and what a network's
-    `no_weight_decay()` lists, such as position embeddings, are never decayed; with a `layer_decay` below 1 each
-    layer (a block of a transformer, of a ResNet …) learns that many times as fast as the one after it (Clark et
-    al. 2020, ELECTRA). The last layer, which that leaves as it is, learns `head_scale` times faster.
+    As timm groups them, biases, normalisation weights and what a network's `no_weight_decay()` lists, such as
+    position embeddings, are not decayed, and with a `layer_decay` below 1 each layer (a block of a transformer, of
+    a ResNet …) learns that many times as fast as the one after it (Clark et al. 2020, ELECTRA). The last layer
+    learns `head_scale` times faster.
     """
     head = {id(parameter) for layer in networks.last_layers(network) for parameter in layer.parameters()}
-    undecayed = network.no_weight_decay() if hasattr(network, "no_weight_decay") else ()
+    names = network.no_weight_decay() if hasattr(network, "no_weight_decay") else ()
     if layer_decay < 1:
-        found = param_groups_layer_decay(network, weight_decay, undecayed, layer_decay=layer_decay)
+        found = param_groups_layer_decay(network, weight_decay, names, layer_decay=layer_decay)
     else:
-        found = param_groups_weight_decay(network, weight_decay, undecayed)
+        found = param_groups_weight_decay(network, weight_decay, no_weight_decay_list=names)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}  # few and large, since each costs the GPU a call
     for group in found:
         for parameter in group["params"]:
@@ -55,14 +54,12 @@ def parameter_groups(
 def frozen_backbone(network: nn.Module, frozen: bool = True) -> Iterator[None]:
     """Within it only the last layer learns, if `frozen`: no other parameter and no running statistic moves.
 
-    Enter it after `network.train()`. Parameters that never learn, such as fixed position embeddings, are
-    left as they are.
+    Enter it after `network.train()`. Parameters that never learn are left as they are.
     """
     layers = networks.last_layers(network)
     head = {id(part) for layer in layers for part in [*layer.parameters(), *layer.modules()]}
     parameters = [one for one in network.parameters() if frozen and one.requires_grad and id(one) not in head]
-    # Batch and instance normalisation: whatever else a network does differently in training, such as
-    # dropout, it goes on doing.
+    # Batch and instance normalisation: dropout and the like go on.
     normalisations = [
         one for one in network.modules() if frozen and hasattr(one, "running_mean") and id(one) not in head
     ]
@@ -88,8 +85,8 @@ History = Sequence[Mapping[str, float]]  # a row an epoch, among others with val
 def learning_rate_factor(run: Run, progress: float, history: History = ()) -> float:
     """The share of the peak learning rate at `progress`, in epochs since the start.
 
-    history: the epochs before, which only the schedule plateau asks for. It is part of a checkpoint, so
-    a run that goes on has the same factor as one that was never interrupted.
+    history: the epochs before, which only the schedule plateau reads. It is part of a checkpoint, so that a run
+    resumes with the same factor.
     """
     rising = rising_epochs(run)
     if progress < rising:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from mask_lib.base import files, labels
 from mask_lib.base.config import Run
@@ -22,8 +23,8 @@ BORDER_STEPS_BELOW = 2  # so many more lie below the first edge: at 20 and 25 ye
 class BatchTargets(NamedTuple):
     """Of the B photos of a batch, as `loss.loss_of` takes it."""
 
-    target: torch.Tensor  # (B,) int64 labels, or (B, C) float32 probabilities, or (B, C + K) with `past_borders`
-    weights: torch.Tensor | None = None  # (B,) float32, how much each photo counts; None: 1 each
+    target: Tensor  # (B,) int64 labels, or (B, C) float32 probabilities, or (B, C + K) with `past_borders`
+    weights: Tensor | None = None  # (B,) float32, how much each photo counts; None: 1 each
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,8 +44,8 @@ class FoldTargets:
 def fold_targets(train: pd.DataFrame, run: Run, device: torch.device | str = "cpu") -> FoldTargets:
     """Those of a split's train rows, as `dataset.read_training_splits` gives them.
 
-    The targets are the labels themselves; of an ordinal run (N, C + K) float32, the labels one-hot and then
-    `past_borders`. Raises ValueError where a run needs numbers, such as ages in years, that rows or task lack.
+    The targets are the labels; of an ordinal run (N, C + K) float32, the labels one-hot and then `past_borders`.
+    Raises ValueError as `reads_numbers` and `known_numbers` do.
     """
     found = target = train["label"].to_numpy(np.int64)
     if reads_numbers(run):
@@ -68,15 +69,11 @@ def reads_numbers(run: Run) -> bool:
 def known_numbers(rows: pd.DataFrame) -> np.ndarray:
     """(N,) float64 numbers of a split's rows, NaN where unknown or of another group than the label's.
 
-    Where the two differ a reviewer has changed the label, and the label holds. Raises ValueError for a split
-    without numbers.
+    Where the two differ a reviewer has changed the label, and the label holds. Raises ValueError without the column.
     """
     number = labels.number()
     if number.name not in rows:
-        raise ValueError(
-            f"old_from and age_target: ordinal need the column {number.name}, which these splits lack: read them by "
-            "dataset.read_training_splits"
-        )
+        raise ValueError(f"old_from and age_target: ordinal need a split's column {number.name}, which is not there")
     numbers = rows[number.name].to_numpy("float64", na_value=np.nan)
     groups = labels.decode_all(rows["label"])[number.name]
     return np.where(np.digitize(numbers, number.edges) == groups, numbers, np.nan)
