@@ -16,7 +16,7 @@ from mask_lib.base import config, files
 from mask_lib.data import store
 from mask_lib.data.splits import make_splits, write_splits
 from mask_lib.models import checkpoint
-from mask_lib.training import loop, runs
+from mask_lib.training import loop, run_folder, runs
 
 CLASSES = (0, 4, 8, 9, 13, 17)
 FRAME = store.Frame(width=16, height=24)
@@ -94,7 +94,7 @@ def train(
     when_changed: str = "refuse",
     people: int = PEOPLE,
     **changes,
-) -> runs.RunResult:
+) -> run_folder.FinishedRun:
     """Train the toy run under `output`, with changed settings, on the photos of `data`."""
     photos, frame = table(people), dataclasses.replace(FRAME, channels=changes.get("image_channels", FRAME.channels))
     opened = store.open_store(data / "store", data / "train" / "images", list(photos["path"]), frame)

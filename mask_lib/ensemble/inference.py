@@ -1,6 +1,7 @@
 """Probabilities of photos from trained networks: folds, parts of the data, and the tables they are kept in."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -12,17 +13,18 @@ from mask_lib.data import layout, photos, store
 from mask_lib.data.splits import TEST_VAL
 from mask_lib.models import devices, predict
 from mask_lib.models.checkpoint import read_checkpoint, read_manifest
+from mask_lib.models.predict import ONE_VIEW, Tta
 from mask_lib.training import dataset, run_folder, runs
 
 Part = Literal["test", "test_val", "both"]
 
 
-def stored(
-    checkpoint: Path, source: devices.DevicePhotos, paths: list[str], tta: predict.Tta, start: Path
+def predict_stored(
+    checkpoint: Path, source: devices.DevicePhotos, paths: list[str], tta: Tta, start: Path
 ) -> np.ndarray:
-    """(N, 18) float64 probabilities one network gives of `paths`, from disk if they were computed before.
+    """(N, C) float64 probabilities one network gives of `paths`, from disk if they were computed before.
 
-    They lie in `<start>.<digest>.csv`, columns `path, p00 … p17`. The digest stands for all that they
+    They lie in `<start>.<digest>.csv`, columns `path, p00 …`. The digest stands for all that they
     depend on: weights, photos, views and precision; so a file of that name is always right, and a killed
     inference goes on with the next network. Files of the same start with another digest are removed.
     """
@@ -30,106 +32,108 @@ def stored(
     made_of = [files.file_digest(checkpoint), source.store.content, paths, dataclasses.asdict(tta), str(dtype)]
     path = start.with_name(f"{start.name}.{files.digest(made_of)}.csv")
     if not path.exists():
-        found = predict.load_network(*read_checkpoint(checkpoint), source.device).predict(
-            source, source.store.rows(paths), tta
-        )
+        loaded = predict.load_network(*read_checkpoint(checkpoint), source.device)
+        found = loaded.predict(source, source.store.rows(paths), tta)
         files.write_csv(predict.probability_table(pd.DataFrame({"path": paths}), found), path)
         for stale in set(start.parent.glob(f"{start.name}.*.csv")) - {path}:
             stale.unlink()
-    return pd.read_csv(path, usecols=list(labels.PROBABILITY_COLUMNS)).to_numpy()
+    return pd.read_csv(path, usecols=labels.probability_columns()).to_numpy()
 
 
 def mean_over_folds(
-    found: dict[int, Path], source: devices.DevicePhotos, paths: list[str], tta: predict.Tta, folder: Path, part: str
+    checkpoints: Mapping[int, Path],
+    source: devices.DevicePhotos,
+    paths: list[str],
+    tta: Tta,
+    folder: Path,
+    part: str,
 ) -> np.ndarray:
-    """(N, 18) probabilities of `paths`, averaged over the folds' checkpoints; each fold's own stay in `folder`."""
-    total = np.zeros((len(paths), labels.CLASS_COUNT))
-    for fold, path in files.progress(found.items(), what=f"predict {len(paths)} photos", unit="fold"):
-        total += stored(path, source, paths, tta, folder / f"fold{fold}.{part}")
-    return total / len(found)
+    """(N, C) probabilities of `paths`, averaged over the folds' checkpoints; each fold's own stay in `folder`."""
+    found = files.progress(checkpoints.items(), what=f"predict {len(paths)} photos", unit="fold")
+    each = [predict_stored(path, source, paths, tta, folder / f"fold{fold}.{part}") for fold, path in found]
+    return np.mean(each, axis=0)
 
 
 def predict_run(
-    data_dir: Path, output_dir: Path, run: str, tta: predict.Tta = predict.ONE_VIEW, split: Part = "both"
+    data_dir: Path, output_dir: Path, run: str, tta: Tta = ONE_VIEW, split: Part = "both"
 ) -> dict[str, pd.DataFrame]:
     """Write `inferences/<run>.test.csv` and `<run>.test_val.csv`, or what `split` says, and return them by name.
 
-    test: `ImageID, p00 … p17`, every row of info.csv in its order; a photo that could not be read
-    gets the mean of the others, since a submission must answer it all the same. test_val: `path,
-    label, p00 … p17`. Each fold's own lie in `inferences/models/<run>/` and are computed once, see
-    `stored`. Raises FileNotFoundError for a run that is not trained, ValueError for views that do
-    not suit its photos. Beside each file stands what it was made of, see `run_folder.note_prediction`.
+    test: `ImageID, p00 …`, every row of info.csv in its order; a photo that could not be read gets the mean of
+    the others, since a submission must answer it all the same. test_val: `path, label, p00 …`. Each fold's own
+    lie in `inferences/models/<run>/` and are computed once, see `predict_stored`. Beside each file stands, as
+    .json, what `run_folder.refuse_stale_prediction` reads. Raises FileNotFoundError for a run that is not trained,
+    ValueError for views that do not suit its photos, and as `runs.checkpoints` does.
     """
     parts = ("test", "test_val") if config.checked("split", split, Part) == "both" else (split,)
     settings = run_folder.run_settings(output_dir, run)
     tta.check_fits(store.Frame.of_run(settings))
     splits = dataset.read_training_splits(output_dir, settings)
     labeled = dataset.open_trainable(data_dir, output_dir, settings)
-    found = runs.checkpoints(output_dir, run, labeled, splits)
-    home = run_folder.folder_of(output_dir, run)
-    made_of = run_folder.answers(
-        home, run_folder.trained_folds(home)
-    )  # before: what is trained meanwhile must not count
-    folder = Path(output_dir) / "inferences" / "models" / run
-    tables = {}
+    checkpoints = runs.checkpoints(output_dir, run, labeled, splits)
+    # Taken before: what is trained meanwhile must not count. Written last: after a kill an older note refuses the file.
+    note = {"out_of_fold": run_folder.digests(run_folder.folder_of(output_dir, run))}
+    home, tables = Path(output_dir) / "inferences", {}
+    folder = home / "models" / run
     if "test" in parts:
-        tables["test"] = predict_evaluated(data_dir, output_dir, found, labeled.frame, tta, folder)
+        tables["test"] = predict_evaluated(data_dir, output_dir, checkpoints, labeled.frame, tta, folder)
     if "test_val" in parts:
-        tables["test_val"] = predict_held_out(next(iter(splits.values())), found, labeled, tta, folder)
+        tables["test_val"] = predict_held_out(next(iter(splits.values())), checkpoints, labeled, tta, folder)
     for name, table in tables.items():
-        path = files.write_csv(table, Path(output_dir) / "inferences" / f"{run}.{name}.csv")
-        run_folder.note_prediction(
-            path, made_of
-        )  # last: a kill in between leaves an older note, which refuses the file
+        files.write_csv(table, home / f"{run}.{name}.csv")
+        files.write_json(note, home / f"{run}.{name}.json")
     return tables
 
 
 def predict_evaluated(
-    data_dir: Path, output_dir: Path, found: dict[int, Path], frame: store.Frame, tta: predict.Tta, folder: Path
+    data_dir: Path,
+    output_dir: Path,
+    checkpoints: Mapping[int, Path],
+    frame: store.Frame,
+    tta: Tta,
+    folder: Path,
 ) -> pd.DataFrame:
-    """The table of the evaluation photos, `ImageID, p00 … p17`, from checkpoints by fold."""
+    """The table of the evaluation photos, `ImageID, p00 …`, from checkpoints by fold."""
     evaluated = photos.read_evaluated(output_dir)
     source = devices.DevicePhotos(dataset.open_photos(data_dir, output_dir, evaluated, frame), devices.pick_device())
-    probabilities = mean_over_folds(found, source, list(evaluated["path"]), tta, folder, "test")
+    probabilities = mean_over_folds(checkpoints, source, list(evaluated["path"]), tta, folder, "test")
     keys = evaluated[["path"]].rename(columns={"path": "ImageID"})
     return with_every_id(predict.probability_table(keys, probabilities), layout.eval_ids(data_dir))
 
 
 def predict_held_out(
-    split: pd.DataFrame, found: dict[int, Path], labeled: store.Store, tta: predict.Tta, folder: Path
+    split: pd.DataFrame, checkpoints: Mapping[int, Path], labeled: store.Store, tta: Tta, folder: Path
 ) -> pd.DataFrame:
-    """The table of a split's held-out photos, `path, label, p00 … p17`, from checkpoints by fold."""
+    """The table of a split's held-out photos, `path, label, p00 …`, from checkpoints by fold."""
     held_out = split.loc[split["split"] == TEST_VAL, ["path", "label"]]
     source = devices.DevicePhotos(labeled, devices.pick_device(), resident=False)
-    return predict.probability_table(
-        held_out, mean_over_folds(found, source, list(held_out["path"]), tta, folder, "test_val")
-    )
+    probabilities = mean_over_folds(checkpoints, source, list(held_out["path"]), tta, folder, "test_val")
+    return predict.probability_table(held_out, probabilities)
+
+
+def with_every_id(test: pd.DataFrame, ids: list[str]) -> pd.DataFrame:
+    """`test` in the order of `ids`; an id it lacks gets the mean of all rows."""
+    whole = test.set_index("ImageID").reindex(ids)
+    return whole.fillna(test[labels.probability_columns()].mean()).rename_axis("ImageID").reset_index()
 
 
 def as_photos(predicted: dict[str, pd.DataFrame], output_dir: Path) -> pd.DataFrame:
-    """Columns `path, split, p00 … p17` of predicted photos that can be shown: test if it is there, else test_val."""
+    """Columns `path, split, p00 …` of predicted photos that can be shown: test if it is there, else test_val."""
     if "test" not in predicted:
         return predicted["test_val"].drop(columns="label").assign(split="train")
     table = predicted["test"].rename(columns={"ImageID": "path"}).assign(split="eval")
     return table[table["path"].isin(photos.read_evaluated(output_dir)["path"])]  # the others could not be read
 
 
-def with_every_id(test: pd.DataFrame, ids: list[str]) -> pd.DataFrame:
-    """`test` in the order of `ids`; an id it lacks gets the mean of all rows."""
-    columns = list(labels.PROBABILITY_COLUMNS)
-    whole = test.set_index("ImageID").reindex(ids)
-    return whole.fillna(test[columns].mean()).rename_axis("ImageID").reset_index()
-
-
 def surest(table: pd.DataFrame) -> pd.DataFrame:
     """Of each class that is predicted at all the photo with the highest probability, in the classes' order."""
-    columns = list(labels.PROBABILITY_COLUMNS)
-    ranked = table.assign(predicted=table[columns].to_numpy().argmax(axis=1), sure=table[columns].max(axis=1))
+    probabilities = table[labels.probability_columns()].to_numpy()
+    ranked = table.assign(predicted=probabilities.argmax(axis=1), sure=probabilities.max(axis=1))
     best = ranked.sort_values("sure", ascending=False, kind="stable").drop_duplicates("predicted")
     return best.sort_values("predicted").drop(columns=["predicted", "sure"])
 
 
 def most_doubtful(table: pd.DataFrame, count: int) -> pd.DataFrame:
     """The `count` photos whose likeliest class has the lowest probability."""
-    sure = table[list(labels.PROBABILITY_COLUMNS)].max(axis=1)
+    sure = table[labels.probability_columns()].max(axis=1)
     return table.loc[sure.sort_values(kind="stable").index[:count]]

@@ -1,24 +1,13 @@
-"""Averages of networks' weights: over the steps of training, over its last epochs, over runs.
+"""Averages of networks' weights: over the steps of training (EMA), over its last epochs (SWA), over runs (soups).
 
 An average of weights is a new network, whose activations batch normalisation has never seen: without
-new statistics it may be worthless. SWA: Izmailov et al. 2018; soups: Wortsman et al. 2022.
-
-Which weights of each fold of a run are used: those that training chose, or an average that beats them.
-
-What was tried, its scores and what is picked stand in the run's `averaging.json`; inference goes by it,
-and `oof.csv` and `scores.json` are brought in line, so that whatever reads a run reads of the same weights.
-
-A soup: one network averaged from those of several runs that started from the same weights (Wortsman et al. 2022).
-
-Each member is taken only if the score on held-out people rises, so a soup is never worse there than
-its best member. It is kept as a run of its own, which later notebooks treat as any other.
+new statistics it may be worthless. SWA: Izmailov et al. 2018; soups: Wortsman et al. 2022. Training's files stay
+as they are: what was tried, its scores and what is picked stand in the run's averaging.json, written last.
 """
 
-import contextlib
 import dataclasses
 import math
-import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +21,14 @@ from mask_lib.base import config, files, scores
 from mask_lib.data import store
 from mask_lib.data.splits import TRAIN, VAL
 from mask_lib.models import checkpoint, devices, predict
-from mask_lib.training import dataset, loop, run_folder, runs
-from mask_lib.training.run_folder import MADE_OF, SOUP_OF
+from mask_lib.training import dataset, run_folder, runs
 
+AVERAGES = ("ema", "swa")  # checkpoints of averages within a run
+SOUP = "soup"  # the checkpoint of a soup
 REFRESH_BATCH = 64  # photos; statistics are means over batches, so much smaller ones would be noisy
-
-
-def kept_epochs(checkpoint_folder: Path) -> dict[int, Path]:
-    """The checkpoints of the epochs that training kept, in order."""
-    found = {int(path.stem.removeprefix("epoch")): path for path in checkpoint_folder.glob("epoch[0-9]*.safetensors")}
-    return dict(sorted(found.items()))
+State = dict[str, torch.Tensor]
+# Of the settings, what makes first weights: pretrained ones too get a head of their own for each seed.
+SAME = {"architecture", "weights", "seed"}
 
 
 def chosen_epochs(
@@ -52,7 +39,8 @@ def chosen_epochs(
     Raises ValueError for a range that is empty or reaches beyond what was kept, and where nothing was
     kept for a range.
     """
-    kept = kept_epochs(checkpoint_folder)
+    found = {int(path.stem.removeprefix("epoch")): path for path in checkpoint_folder.glob("epoch[0-9]*.safetensors")}
+    kept = dict(sorted(found.items()))
     if average_epochs < 1:
         raise ValueError(f"average_epochs = {average_epochs}: it must be at least 1")
     if not first_epoch and not last_epoch:
@@ -67,21 +55,21 @@ def chosen_epochs(
     return {epoch: path for epoch, path in kept.items() if first <= epoch <= last}
 
 
-def mean_state(paths: Sequence[Path], same: Collection[str] | None = None) -> dict[str, torch.Tensor]:
+def mean_state(paths: Sequence[Path], same: Collection[str] | None = None) -> State:
     """The equal mean of the weights of checkpoints, summed in float64; whole numbers are the last one's.
 
     Batch normalisation's statistics are stale in it: see `refresh_batch_norm`. Raises ValueError as
     `check_alike` does.
     """
     check_alike(paths, same)
-    first, _ = checkpoint.read_checkpoint(paths[0])
+    states = (checkpoint.read_checkpoint(path)[0] for path in paths)  # one at a time in memory
+    first = next(states)
     total = {name: value.double() if value.is_floating_point() else value for name, value in first.items()}
-    for path in paths[1:]:
-        state, _ = checkpoint.read_checkpoint(path)
-        total = {name: value + state[name] if value.is_floating_point() else state[name]
-                 for name, value in total.items()}  # fmt: skip
-    return {name: (value / len(paths)).to(first[name].dtype) if value.is_floating_point() else value
-            for name, value in total.items()}  # fmt: skip
+    for state in states:
+        for name, value in state.items():
+            total[name] = total[name] + value if value.is_floating_point() else value
+    means = {name: value / len(paths) if value.is_floating_point() else value for name, value in total.items()}
+    return {name: value.to(first[name].dtype) for name, value in means.items()}
 
 
 def check_alike(paths: Sequence[Path], same: Collection[str] | None = None) -> None:
@@ -90,36 +78,23 @@ def check_alike(paths: Sequence[Path], same: Collection[str] | None = None) -> N
     They must be of the same fold, photos, labels, preprocessing and shapes. same: names of the settings
     that must agree too, all of them if None.
     """
-    manifests, shapes = (
-        [checkpoint.read_manifest(path) for path in paths],
-        [checkpoint.read_shapes(path) for path in paths],
-    )
-    for path, manifest, shape in zip(paths, manifests, shapes, strict=True):
-        reasons = unlike(manifests[0], manifest, same) + misfits(shapes[0], shape)
+    first, shapes = checkpoint.read_manifest(paths[0]), checkpoint.read_shapes(paths[0])
+    for path in paths[1:]:
+        other, other_shapes = checkpoint.read_manifest(path), checkpoint.read_shapes(path)
+        compared = [{k: v for k, v in one["run"].items() if same is None or k in same} for one in (first, other)]
+        reasons = config.changed(*compared)
+        if first["fold"] != other["fold"]:
+            reasons.append(f"fold: {first['fold']} → {other['fold']}; an average would know every fold's people")
+        elif first["data"] != other["data"]:
+            reasons.append("they were trained on other photos, labels or another split")
+        if first["preprocessing"] != other["preprocessing"]:
+            reasons.append("the preprocessing differs")
+        if wrong := [name for name in {**shapes, **other_shapes} if shapes.get(name) != other_shapes.get(name)]:
+            seen = f"{wrong[0]}: {shapes.get(wrong[0])} → {other_shapes.get(wrong[0])}"
+            reasons.append(f"{len(wrong)} tensors differ in shape, such as {seen}")
         if reasons:
-            names = " and ".join(files.shown_path(one) for one in (paths[0], path))
+            names = f"{files.shown_path(paths[0])} and {files.shown_path(path)}"
             raise ValueError(f"{names} cannot be averaged: {'; '.join(reasons)}")
-
-
-def unlike(one: Mapping[str, Any], other: Mapping[str, Any], same: Collection[str] | None = None) -> list[str]:
-    """Why two checkpoints' weights must not be averaged, by their manifests; empty if they may."""
-    settings = [
-        {name: value for name, value in manifest["run"].items() if same is None or name in same}
-        for manifest in (one, other)
-    ]
-    reasons = config.changed(*settings)
-    if one["fold"] != other["fold"]:
-        reasons.append(f"fold: {one['fold']} → {other['fold']}; an average would know every fold's people")
-    elif one["data"] != other["data"]:
-        reasons.append("they were trained on other photos, labels or another split")
-    return reasons + ["the preprocessing differs"] * (one["preprocessing"] != other["preprocessing"])
-
-
-def misfits(one: Mapping[str, list[int]], other: Mapping[str, list[int]]) -> list[str]:
-    """The first of the tensors that only one of two networks has, or that differ in shape, from their shapes."""
-    wrong = [name for name in {**one, **other} if one.get(name) != other.get(name)]
-    seen = [f"{name}: {one.get(name)} → {other.get(name)}" for name in wrong[:3]]
-    return [f"{len(wrong)} tensors differ in shape, such as {', '.join(seen)}"] if wrong else []
 
 
 def refresh_batch_norm(loaded: predict.Loaded, source: devices.DevicePhotos, rows: np.ndarray) -> None:
@@ -135,9 +110,6 @@ def refresh_batch_norm(loaded: predict.Loaded, source: devices.DevicePhotos, row
     update_bn((loaded.preprocessing.prepared(source.batch(part).float() / 255) for part in parts), loaded.network)
 
 
-NAMES = ("best", "last", "ema", "swa")  # in the order in which the first wins a tie
-
-
 @dataclasses.dataclass(frozen=True)
 class FoldEvaluator:
     """One fold's photos on a device: what averages are refreshed and scored on."""
@@ -149,17 +121,28 @@ class FoldEvaluator:
         """(N,) rows of the store, of one part of the split."""
         return self.source.store.rows(list(self.split.loc[self.split["split"] == part, "path"]))
 
-    def refreshed(self, state: dict[str, torch.Tensor], manifest: dict[str, Any]) -> dict[str, torch.Tensor]:
+    def refreshed(self, state: State, manifest: dict[str, Any]) -> State:
         """The weights with batch-norm statistics of the fold's training photos."""
         loaded = predict.load_network(state, manifest, self.source.device)
         refresh_batch_norm(loaded, self.source, self.rows(TRAIN))
         return {name: value.cpu() for name, value in loaded.network.state_dict().items()}
 
-    def out_of_fold(self, state: dict[str, torch.Tensor], manifest: dict[str, Any]) -> pd.DataFrame:
-        """Columns `path, label, p00 … p17`: what the weights say of the fold's val photos."""
+    def out_of_fold(self, state: State, manifest: dict[str, Any]) -> pd.DataFrame:
+        """Columns `path, label, p00 …`: what the weights say of the fold's val photos."""
         loaded = predict.load_network(state, manifest, self.source.device)
         validated = self.split.loc[self.split["split"] == VAL, ["path", "label"]]
         return predict.probability_table(validated, loaded.predict(self.source, self.rows(VAL)))
+
+
+def open_evaluators(
+    data_dir: Path, output_dir: Path, settings: config.Run
+) -> tuple[store.Store, dict[int, pd.DataFrame], dict[int, FoldEvaluator]]:
+    """The store of a run's labeled photos, today's splits, and an evaluator for each of the run's folds."""
+    splits = dataset.read_training_splits(output_dir, settings)
+    labeled = dataset.open_trainable(data_dir, output_dir, settings)
+    source = devices.DevicePhotos(labeled, devices.pick_device())
+    chosen = runs.chosen_folds(settings, splits)
+    return labeled, splits, {fold: FoldEvaluator(splits[fold], source) for fold in chosen}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,7 +151,7 @@ class Averaged:
 
     run: str
     saved: dict[str, Any]  # what averaging.json holds
-    tables: dict[str, pd.DataFrame]  # by name of the weights: path, person, label, p00 … p17 of all folds
+    tables: dict[str, pd.DataFrame]  # by name of the weights: path, label, p00 …, fold, person; all folds
 
     def by_fold(self) -> pd.DataFrame:
         """One row a fold: macro F1 of each kind of weights, the best epoch averaged, and what is picked."""
@@ -179,47 +162,18 @@ class Averaged:
             rows[int(fold)] |= {"best member": max(one["members"].values(), default=float("nan"))}
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("fold")
 
-    def in_words(self) -> str:
+    def summary(self) -> str:
         """Two sentences on what the average of epochs gave and what is used."""
         used = "; ".join(f"fold {fold}: {one['picked']}" for fold, one in self.saved["folds"].items())
         if "swa" not in self.tables:
             return f"**{self.run}** kept no epochs (keep_epochs), so none were averaged. Used: {used}."
-        before, after = self.tables[self.saved["trained"]], self.tables["swa"]
-        truth, first = scores.from_probabilities(before)
-        _, second = scores.from_probabilities(after)
-        gain = scores.paired_bootstrap(truth, first, second, before["person"].to_numpy()).loc["macro_f1"]
+        before, after = (scores.from_probabilities(self.tables[name]) for name in (self.saved["trained"], "swa"))
+        person = self.tables["swa"]["person"].to_numpy()
+        gain = scores.paired_bootstrap(before[0], before[1], after[1], person).loc["macro_f1"]
         return (
             f"The average of **{self.run}**’s last epochs changes its macro F1 by {gain['difference']:+.3f} "
             f"(95% interval by person {gain['low']:+.3f} to {gain['high']:+.3f}). Used: {used}."
         )
-
-
-def averageable_runs(output_dir: Path, run: str) -> list[str]:
-    """`run` alone, or if it is empty every finished run that is no soup itself."""
-    return [name for name in run_folder.chosen_runs(output_dir, run) if run or not is_soup(output_dir, name)]
-
-
-def is_soup(output_dir: Path, run: str) -> bool:
-    """Whether a run was not trained but averaged from others."""
-    return bool(run_folder.soup_members(run_folder.folder_of(output_dir, run)))
-
-
-def written(output_dir: Path, run: str) -> list[Path]:
-    """The files that averaging left in a run's folder: the list of what was tried, and averaged weights."""
-    folder = run_folder.folder_of(output_dir, run)
-    averages = [path for name in ("swa", "soup") for path in folder.glob(f"fold[0-9]*/checkpoint/{name}.safetensors")]
-    return [folder / run_folder.AVERAGING, *sorted(averages)]
-
-
-def open_benches(
-    data_dir: Path, output_dir: Path, settings: config.Run
-) -> tuple[store.Store, dict[int, pd.DataFrame], dict[int, FoldEvaluator]]:
-    """The labeled photos of a run, today's splits, and a bench for each of the run's folds."""
-    splits = dataset.read_training_splits(output_dir, settings)
-    labeled = dataset.open_trainable(data_dir, output_dir, settings)
-    source = devices.DevicePhotos(labeled, devices.pick_device())
-    chosen = runs.chosen_folds(settings, splits)
-    return labeled, splits, {fold: FoldEvaluator(splits[fold], source) for fold in chosen}
 
 
 def average_run(
@@ -229,249 +183,163 @@ def average_run(
 
     With `checkpoint_choice: best` the weights with the highest macro F1 on the fold's val photos are
     picked; training's own win ties, so an average that is no better than its best member never is.
-    Another choice is kept to. Writes `checkpoint/swa.safetensors` for each fold and `averaging.json`;
-    where the pick changes, `oof.csv` and `scores.json` too. Raises as `run_folder.run_settings`,
-    `averaging.chosen_epochs` and `averaging.mean_state` do, and ValueError for a run of other photos or
-    labels than today's.
+    Another choice is kept to. Writes for each fold `checkpoint/swa.safetensors`, `oof.swa.csv` and `oof.ema.csv`,
+    as far as there are such weights, and last `averaging.json`. Raises as `run_folder.run_settings`,
+    `chosen_epochs` and `mean_state` do, and ValueError for a soup and for a run of other photos or labels than
+    today's.
     """
     run_folder.refuse_soup(output_dir, run)
-    settings = run_folder.run_settings(output_dir, run)
-    folder = run_folder.folder_of(output_dir, run)
-    put_back_lost(folder, dataset.read_training_splits(output_dir, settings))
-    labeled, splits, benches = open_benches(data_dir, output_dir, settings)
-    picks, tables = {}, {}
-    for fold, bench in files.progress(benches.items(), what=f"average {run}", unit="fold"):
-        checkpoints = folder / f"fold{fold}" / "checkpoint"
-        chosen = chosen_epochs(checkpoints, average_epochs, first_epoch, last_epoch)
-        for path in [*chosen.values(), *candidates(checkpoints).values()]:
+    settings, folder = run_folder.run_settings(output_dir, run), run_folder.folder_of(output_dir, run)
+    labeled, splits, evaluators = open_evaluators(data_dir, output_dir, settings)
+    trained, members, entries = run_folder.trained_weights(settings), {}, {}
+    for fold in evaluators:
+        home = folder / f"fold{fold}" / "checkpoint"
+        members[fold] = chosen_epochs(home, average_epochs, first_epoch, last_epoch)
+        for path in [*members[fold].values(), home / f"{trained}.safetensors"]:
             runs.require_today(path, settings, labeled, splits[fold])
-        if chosen:
-            write_average(chosen, bench, checkpoints / "swa.safetensors")
-        picks[fold], tables[fold] = judged(candidates(checkpoints), bench, settings)
-    saved = {"trained": loop.trained_choice(settings), "folds": {str(fold): one for fold, one in picks.items()}}
-    put_to_use(folder, saved, {fold: tables[fold][one["picked"]] for fold, one in picks.items()}, splits)
-    return Averaged(run, saved, joined(tables, splits))
+    (folder / run_folder.AVERAGING).unlink(missing_ok=True)  # until it is written, training's own weights are in use
+    for fold, evaluator in files.progress(evaluators.items(), what=f"average {run}", unit="fold"):
+        home = folder / f"fold{fold}"
+        if members[fold]:
+            write_average(members[fold], evaluator, home / "checkpoint" / "swa.safetensors")
+        entries[fold] = evaluate(home, evaluator, settings)
+    person_of = next(iter(splits.values())).set_index("path")["person"]
+
+    def joined(names: Mapping[int, str]) -> pd.DataFrame:
+        tables = {fold: run_folder.table_path(folder / f"fold{fold}", name, trained) for fold, name in names.items()}
+        return run_folder.joined_tables(tables, person_of)
+
+    common = [name for name in (trained, *AVERAGES) if all(name in one["scores"] for one in entries.values())]
+    tables = {name: joined(dict.fromkeys(entries, name)) for name in dict.fromkeys(common)}
+    found = runs.table_scores(joined({fold: one["picked"] for fold, one in entries.items()}))
+    saved = {"trained": trained, "folds": {str(fold): one for fold, one in entries.items()}, "scores": found}
+    files.write_json(saved, folder / run_folder.AVERAGING)
+    return Averaged(run, saved, tables)
 
 
-def candidates(checkpoint_folder: Path) -> dict[str, Path]:
-    """The checkpoints of a fold that can be used, by name."""
-    paths = {name: checkpoint_folder / f"{name}.safetensors" for name in NAMES}
-    return {name: path for name, path in paths.items() if path.exists()}
+def write_average(members: dict[int, Path], evaluator: FoldEvaluator, path: Path) -> None:
+    """Write the equal mean of epochs, its batch-norm statistics refreshed, with a manifest that names them.
 
-
-def write_average(members: dict[int, Path], bench: FoldEvaluator, path: Path) -> None:
-    """Write the equal mean of epochs, its batch-norm statistics refreshed, with a manifest that names them."""
+    Its `members` are the macro F1 on the fold's val photos that training noted, by epoch.
+    """
     manifest = checkpoint.read_manifest(list(members.values())[-1])
-    state = bench.refreshed(mean_state(list(members.values())), manifest)
-    scored = {str(epoch): own_score(checkpoint.read_manifest(member), epoch) for epoch, member in members.items()}
-    checkpoint.write_checkpoint(path, state, {**without_place(manifest), "members": scored})
+    state = evaluator.refreshed(mean_state(list(members.values())), manifest)
+    noted = {row["epoch"]: row["val_macro_f1"] for row in manifest["place"]["history"]}
+    scored = {str(epoch): noted[epoch] for epoch in members}
+    checkpoint.write_checkpoint(path, state, {**_of_weights_alone(manifest), "members": scored})
 
 
-def without_place(manifest: dict[str, Any]) -> dict[str, Any]:
+def _of_weights_alone(manifest: dict[str, Any]) -> dict[str, Any]:
     """A manifest of weights that training does not go on from."""
     return {name: value for name, value in manifest.items() if name not in ("place", "optimizer_scalars", "format")}
 
 
-def own_score(manifest: dict[str, Any], epoch: int) -> float:
-    """Macro F1 on the fold's val photos that training noted for an epoch."""
-    (row,) = (row for row in manifest["place"]["history"] if row["epoch"] == epoch)
-    return row["val_macro_f1"]
-
-
-def judged(
-    paths: dict[str, Path], bench: FoldEvaluator, settings: config.Run
-) -> tuple[dict[str, Any], dict[str, pd.DataFrame]]:
-    """A fold's entry in averaging.json, and what each kind of weights says of the fold's val photos."""
-    read = {name: checkpoint.read_checkpoint(path) for name, path in paths.items()}
-    tables = {name: bench.out_of_fold(*one) for name, one in read.items()}
+def evaluate(home: Path, evaluator: FoldEvaluator, settings: config.Run) -> dict[str, Any]:
+    """A fold's entry in averaging.json; writes what the averages say of the fold's val photos."""
+    trained, members = run_folder.trained_weights(settings), {}
+    tables = {trained: pd.read_csv(home / "oof.csv")}
+    for name in AVERAGES:
+        path = home / "checkpoint" / f"{name}.safetensors"
+        if name != trained and path.exists():
+            state, manifest = checkpoint.read_checkpoint(path)
+            members = manifest["members"] if name == "swa" else members
+            tables[name] = evaluator.out_of_fold(state, manifest)
+            files.write_csv(tables[name], run_folder.table_path(home, name, trained))
     found = {name: scores.summarise(*scores.from_probabilities(table)) for name, table in tables.items()}
-    members = read["swa"][1]["members"] if "swa" in read else {}
-    return {"members": members, "scores": found, "picked": pick(settings.checkpoint_choice, found)}, tables
+    return {"members": members, "scores": found, "picked": pick(settings.checkpoint_choice, found)}
 
 
-def pick(choice: str, found: dict[str, dict[str, float]]) -> str:
-    """The name of the weights to use: by score if the choice is best, else the choice; found as in averaging.json."""
+def pick(choice: str, found: Mapping[str, Mapping[str, float]]) -> str:
+    """The name of the weights to use: by score, the first wins a tie, if the choice is best, else the choice."""
     return max(found, key=lambda name: found[name]["macro_f1"]) if choice == "best" else choice
-
-
-def put_to_use(
-    folder: Path, saved: dict[str, Any], tables: dict[int, pd.DataFrame], splits: dict[int, pd.DataFrame]
-) -> None:
-    """Write averaging.json and bring `oof.csv` and `scores.json` in line with it.
-
-    tables: out-of-fold probabilities of what is picked, by fold. A kill in between leaves a run
-    without scores, which counts as unfinished; averaging it again mends that.
-    """
-    new = {int(fold): one["picked"] for fold, one in saved["folds"].items()}
-    replaced = any((folder / f"fold{fold}" / run_folder.TRAINED).exists() for fold in new)
-    if not replaced and set(new.values()) == {saved["trained"]}:
-        files.write_json(saved, folder / run_folder.AVERAGING)
-        return
-    used = {fold: None if new[fold] == saved["trained"] else table for fold, table in tables.items()}
-    with rescored(folder, splits, list(tables)):
-        files.write_json(saved, folder / run_folder.AVERAGING)
-        for fold, table in used.items():
-            replace_out_of_fold(folder / f"fold{fold}", table)
-    # Once more: in the chain the scores are what averaging starts from, so its own file must not be older.
-    files.write_json(saved, folder / run_folder.AVERAGING)
-
-
-def put_back_lost(folder: Path, splits: dict[int, pd.DataFrame]) -> None:
-    """Make oof.csv and scores.json of a run training's own again where averaging.json was lost.
-
-    Snakemake deletes that file before it runs the step again. Whatever stops the step then, what is used,
-    training's own weights, and what the scores are of agree.
-    """
-    if lost := run_folder.lost_picks(folder):
-        with rescored(folder, splits, run_folder.trained_folds(folder)):
-            for fold in lost:
-                replace_out_of_fold(folder / f"fold{fold}", None)
-
-
-@contextlib.contextmanager
-def rescored(folder: Path, splits: dict[int, pd.DataFrame], chosen: list[int]) -> Iterator[None]:
-    """A run without scores, so unfinished, while its out-of-fold tables are replaced; then with theirs."""
-    before = files.read_json(folder / "scores.json")
-    (folder / "scores.json").unlink()
-    yield
-    result = runs.read_result(folder, splits, chosen)
-    files.write_json({**before, **runs.scores_of(result)}, folder / "scores.json")
-
-
-def replace_out_of_fold(folder: Path, table: pd.DataFrame | None) -> None:
-    """Make `table` a fold's oof.csv, with training's own kept beside it; None: make it training's own again."""
-    path, trained = folder / "oof.csv", folder / run_folder.TRAINED
-    if table is None:
-        if trained.exists():
-            trained.replace(path)
-        return
-    if not trained.exists():
-        with files.replacing(trained) as temporary:
-            shutil.copyfile(path, temporary)
-    files.write_csv(table, path)
-
-
-def joined(tables: dict[int, dict[str, pd.DataFrame]], splits: dict[int, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    """By name of the weights, where every fold has them, the out-of-fold tables of all folds, with `person`."""
-    person_of = next(iter(splits.values())).set_index("path")["person"]
-    whole = {}
-    for name in NAMES:
-        if all(name in one for one in tables.values()):
-            whole[name] = pd.concat([one[name] for one in tables.values()], ignore_index=True)
-            whole[name].insert(1, "person", whole[name]["path"].map(person_of))
-    return whole
-
-
-NAME = "soup"  # of its checkpoints
-# Of the settings, what makes first weights: pretrained ones too get a head of their own for each seed.
-SAME = {"architecture", "weights", "seed"}
-State = dict[str, torch.Tensor]
 
 
 def make_soup(data_dir: Path, output_dir: Path, soup: str, members: Sequence[str]) -> dict[str, Any]:
     """Average finished runs greedily, fold by fold, into the run `soup`; returns what its averaging.json holds.
 
-    Its settings are those of the first member, its folds those that all members have. A fold's entry
+    A member is taken only if the score on held-out people rises, so a soup is never worse there than its best
+    member. Its settings are those of the first member, its folds those that all members have. A fold's entry
     lists the members in the order they were tried, best first: `run, macro_f1, accepted, why`. Raises
     ValueError for members that did not start from the same weights, and names their files.
     """
     settings = [run_folder.run_settings(output_dir, run) for run in members]
-    _check_names(output_dir, soup, members)
-    _check_photos(settings)
-    labeled, splits, benches = open_benches(data_dir, output_dir, settings[0])
+    _check_members(output_dir, soup, members, settings)
+    labeled, splits, evaluators = open_evaluators(data_dir, output_dir, settings[0])
     found = {run: runs.checkpoints(output_dir, run, labeled, splits) for run in members}
-    common = [fold for fold in benches if all(fold in paths for paths in found.values())]
+    common = [fold for fold in evaluators if all(fold in paths for paths in found.values())]
     if not common:
         raise ValueError(f"{', '.join(members)} were trained on different folds and have none in common")
     for fold in common:
         check_alike([found[run][fold] for run in members], SAME)
-    made_of = {run: run_folder.answers(run_folder.folder_of(output_dir, run), common) for run in members}
-    whole = settings[0].replace(run=soup, folds=tuple(common))
-    folder = run_folder.folder_of(output_dir, soup)
-    (folder / "scores.json").unlink(missing_ok=True)  # not finished until it is written again
-    files.write_json({SOUP_OF: list(members), "folds": {}}, folder / run_folder.AVERAGING)
-    entries = {}
-    for fold in files.progress(common, what=f"soup {soup}", unit="fold"):
-        entries[str(fold)] = write_fold({run: found[run][fold] for run in members}, benches[fold], whole, folder)
-    saved = {SOUP_OF: list(members), MADE_OF: made_of, "folds": entries}
-    files.write_json({**whole.settings(), "device": str(benches[common[0]].source.device)}, folder / "config.json")
-    run_folder.note_data(folder, labeled.root)
+    whole, folder = settings[0].replace(run=soup, folds=tuple(common)), run_folder.folder_of(output_dir, soup)
+    (folder / run_folder.SCORES).unlink(missing_ok=True)  # not finished until it is written again
+    made_of = {run: run_folder.digests(run_folder.folder_of(output_dir, run), common) for run in members}
+    saved = {"trained": SOUP, "soup_of": list(members), "made_of": made_of, "folds": {}}
     files.write_json(saved, folder / run_folder.AVERAGING)
-    runs.write_scores(runs.read_result(folder, splits, common))
+    for fold in files.progress(common, what=f"soup {soup}", unit="fold"):
+        paths = {run: found[run][fold] for run in members}
+        saved["folds"][str(fold)] = write_fold(paths, evaluators[fold], whole, folder)
+    files.write_json(saved, folder / run_folder.AVERAGING)
+    runs.write_scores(runs.close_run(whole, folder, splits, labeled, evaluators[common[0]].source.device))
     return saved
 
 
-def _check_names(output_dir: Path, soup: str, members: Sequence[str]) -> None:
-    if len(set(members)) < 2 or len(set(members)) < len(members):
-        raise ValueError(f"soup_of = {list(members)}: name at least two runs, each once")
-    if soup in members or (run_folder.folder_of(output_dir, soup).exists() and not is_soup(output_dir, soup)):
+def _check_members(output_dir: Path, soup: str, names: Sequence[str], settings: Sequence[config.Run]) -> None:
+    """Raise ValueError for names that are no soup's, and for two members that learned from other photos or labels."""
+    if len(set(names)) < max(len(names), 2):
+        raise ValueError(f"soup_of = {list(names)}: name at least two runs, each once")
+    folder = run_folder.folder_of(output_dir, soup)
+    if soup in names or (folder.exists() and not run_folder.soup_members(folder)):
         raise ValueError(f"soup = {soup!r}: that is a run that was trained; give the soup a name of its own")
     config.Run(run=soup)  # raises for a name that is no folder's
+    rows = [{name: one.settings()[name] for name in dataset.SETTINGS} for one in settings]
+    for name, own in zip(names, rows, strict=True):
+        if reasons := config.changed(rows[0], own):
+            why = f"were trained on other photos or labels ({'; '.join(reasons)})"
+            raise ValueError(f"{names[0]} and {name} {why}: no soup of both")
 
 
-def _check_photos(settings: Sequence[config.Run]) -> None:
-    """Raise ValueError that names two members that learned from other photos or labels."""
-    asked = [{name: one.settings()[name] for name in dataset.SETTINGS} for one in settings]
-    for one, other in zip(settings, asked, strict=True):
-        if reasons := config.changed(asked[0], other):
-            names = f"{settings[0].run} and {one.run}"
-            raise ValueError(f"{names} were trained on other photos or labels ({'; '.join(reasons)}): no soup of both")
-
-
-def write_fold(paths: dict[str, Path], bench: FoldEvaluator, settings: config.Run, folder: Path) -> dict[str, Any]:
+def write_fold(paths: dict[str, Path], evaluator: FoldEvaluator, settings: config.Run, folder: Path) -> dict[str, Any]:
     """Make one fold's soup and write its checkpoint, oof.csv and history.csv; returns its entry in averaging.json."""
     manifest = checkpoint.read_manifest(next(iter(paths.values())))
-    state, table, tried = greedy(paths, bench)
+    state, table, tried = greedy(paths, evaluator)
     home = folder / f"fold{manifest['fold']}"
-    about = {**without_place(manifest), "run": settings.settings(), "members": tried}
-    checkpoint.write_checkpoint(home / "checkpoint" / f"{NAME}.safetensors", state, about)
+    about = {**_of_weights_alone(manifest), "run": settings.settings(), "members": tried}
+    checkpoint.write_checkpoint(home / "checkpoint" / f"{SOUP}.safetensors", state, about)
     files.write_csv(table, home / "oof.csv")
     files.write_csv(history(paths, tried, manifest["fold"]), home / "history.csv")
-    found = scores.summarise(*scores.from_probabilities(table))
-    return {"members": tried, "scores": {NAME: found}, "picked": NAME}
+    return {"members": tried, "scores": {SOUP: {"macro_f1": macro_f1(table)}}, "picked": SOUP}
 
 
-def greedy(paths: dict[str, Path], bench: FoldEvaluator) -> tuple[State, pd.DataFrame, list[dict[str, Any]]]:
+def greedy(paths: dict[str, Path], evaluator: FoldEvaluator) -> tuple[State, pd.DataFrame, list[dict[str, Any]]]:
     """(weights, out-of-fold table, what was tried) of the greedy soup of checkpoints, by run.
 
     Starting from the best, each is averaged in, batch-norm statistics refreshed on training photos,
     and kept if the macro F1 on the fold's val photos is higher than before.
     """
-    alone = {run: bench.out_of_fold(*checkpoint.read_checkpoint(path)) for run, path in paths.items()}
+    alone = {run: evaluator.out_of_fold(*checkpoint.read_checkpoint(path)) for run, path in paths.items()}
     score = {run: macro_f1(table) for run, table in alone.items()}
     first, *others = sorted(paths, key=lambda run: -score[run])
-    (state, manifest), table = checkpoint.read_checkpoint(paths[first]), alone[first]
-    taken, tried = [first], [_verdict(first, score[first], True, "the best alone")]
+    (state, manifest), table, taken = checkpoint.read_checkpoint(paths[first]), alone[first], [first]
+    tried = [{"run": first, "macro_f1": score[first], "accepted": True, "why": "the best alone"}]
     for run in others:
-        members = [paths[one] for one in [*taken, run]]
-        mixed = bench.refreshed(mean_state(members, same=()), manifest)
-        answers, before = bench.out_of_fold(mixed, manifest), macro_f1(table)
+        mixed = evaluator.refreshed(mean_state([paths[one] for one in [*taken, run]], same=()), manifest)
+        answers, before = evaluator.out_of_fold(mixed, manifest), macro_f1(table)
         rises = macro_f1(answers) > before
         why = f"macro F1 of the soup with it {macro_f1(answers):.4f}, without {before:.4f}"
-        tried.append(_verdict(run, score[run], rises, why))
+        tried.append({"run": run, "macro_f1": score[run], "accepted": rises, "why": why})
         if rises:
             state, table, taken = mixed, answers, [*taken, run]
     return state, table, tried
 
 
-def _verdict(run: str, score: float, accepted: bool, why: str) -> dict[str, Any]:
-    return {"run": run, "macro_f1": score, "accepted": accepted, "why": why}
-
-
 def macro_f1(table: pd.DataFrame) -> float:
-    """Of a table with `label, p00 … p17`."""
+    """Of a table with `label, p00 …`."""
     return scores.summarise(*scores.from_probabilities(table))["macro_f1"]
 
 
 def history(paths: dict[str, Path], tried: list[dict[str, Any]], fold: int) -> pd.DataFrame:
     """A fold's history as training writes it: the epochs of all members that were accepted, one after the other."""
     accepted = [one["run"] for one in tried if one["accepted"]]
-    tables = [pd.read_csv(paths[run].parent.parent / "history.csv") for run in accepted]
-    joined = pd.concat(tables, ignore_index=True)
+    joined = pd.concat([pd.read_csv(paths[run].parents[1] / "history.csv") for run in accepted], ignore_index=True)
     return joined.assign(fold=fold, epoch=range(1, len(joined) + 1))
-
-
-def tried_table(saved: dict[str, Any]) -> pd.DataFrame:
-    """Columns `fold, run, macro_f1, accepted, why` of a soup's averaging.json."""
-    rows = [{"fold": int(fold), **one} for fold, entry in saved["folds"].items() for one in entry["members"]]
-    return pd.DataFrame(rows, columns=["fold", "run", "macro_f1", "accepted", "why"])

@@ -1,6 +1,7 @@
 """Finished runs side by side: what was run, what it gave, which differences are real, where two disagree.
 
-Everything is read from what the runs left on disk; nothing is predicted anew.
+Everything is read from what the runs left on disk. Runs are compared on photos that both predicted with the same
+label, so one with `label_source: clean` and one with `given` tell whether cleaning helped.
 """
 
 import itertools
@@ -11,30 +12,27 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mask_lib.base import files, scores
-from mask_lib.base.labels import PROBABILITY_COLUMNS
+from mask_lib.base import files, labels, scores
 from mask_lib.training import tracking
-from mask_lib.training.run_folder import COSTS, FinishedRun
+from mask_lib.training.run_folder import FinishedRun
 
 LEVEL = 0.95  # of all the intervals of a table of differences together
 DRAWS = 4000  # enough for the tails, which get narrower the more pairs there are
-COMPARED = ("macro_f1", "accuracy")
+COMPARED = ("accuracy", "macro_f1")
+COSTS = ("training_seconds", "photos_per_second", "peak_memory_bytes")
 DIFFERENCE_COLUMNS = ["a", "b", "metric", "photos", "people", "difference", "low", "high", "p", "real"]
 DISAGREEMENT_COLUMNS = ["path", "person", "label", "right_run", "right_sure", "wrong_run", "wrong", "wrong_sure"]
 
 
-# The two tables.
-
-
 def settings_table(finished: Sequence[FinishedRun]) -> pd.DataFrame:
     """One row a run: `run`, then model, device, image_size (`224 x 224`), epochs, k_fold, batch_size, learning_rate
-    and momentum, then `folds`, how many of them were trained, and `head`: linear, attention or three."""
+    and momentum, then `folds` (how many were trained), `head` (linear, attention or three) and `label_source`."""
     rows = []
     for run in finished:
         fields = tracking.seed_fields(run.settings.settings(), run.device, run.k_fold)
-        size = " x ".join(map(str, fields["image_size"]))
-        ours = {"folds": len(run.found["folds"]), "head": run.settings.head}
-        rows.append({"run": run.name, **fields, "image_size": size, **ours})
+        fields["image_size"] = " x ".join(map(str, fields["image_size"]))
+        ours = {"folds": run.out_of_fold["fold"].nunique(), "head": run.settings.head}
+        rows.append({"run": run.name, **fields, **ours, "label_source": run.settings.label_source})
     return pd.DataFrame(rows)
 
 
@@ -44,22 +42,18 @@ def score_table(finished: Sequence[FinishedRun]) -> pd.DataFrame:
     rows = []
     for run in finished:
         row: dict[str, Any] = {"run": run.name, "model": run.settings.architecture}
-        for metric in reversed(COMPARED):
+        for metric in COMPARED:
             value, low, high = run.intervals.loc[metric]
             row |= {metric: value, f"{metric}_low": low, f"{metric}_high": high}
-        cost = {name: run.found.get(name) for name in COSTS}
-        rows.append({**row, "photos": len(run.out_of_fold), **cost})
+        rows.append({**row, "photos": len(run.out_of_fold), **{name: run.scores.get(name) for name in COSTS}})
     return pd.DataFrame(rows)
 
 
 def for_people(table: pd.DataFrame) -> pd.DataFrame:
     """The score table as a person reads it: intervals in words, minutes, gigabytes."""
-    told = {
-        metric: [
-            str(scores.Score(*row))
-            for row in table[[metric, f"{metric}_low", f"{metric}_high"]].itertuples(index=False)
-        ]
-        for metric in reversed(COMPARED)
+    intervals = {
+        metric: [str(scores.Score(*row)) for row in table[[metric, f"{metric}_low", f"{metric}_high"]].to_numpy()]
+        for metric in COMPARED
     }
     cost = {
         "photos scored": table["photos"],
@@ -67,64 +61,56 @@ def for_people(table: pd.DataFrame) -> pd.DataFrame:
         "photos/s": table["photos_per_second"].astype("float64").round(0),
         "peak memory, GB": (table["peak_memory_bytes"].astype("float64") / 1e9).round(2),
     }
-    return table[["run", "model"]].assign(**told, **cost).rename(columns={"macro_f1": "macro F1"})
-
-
-# Which differences are real.
+    return table[["run", "model"]].assign(**intervals, **cost).rename(columns={"macro_f1": "macro F1"})
 
 
 def common(first: FinishedRun, second: FinishedRun) -> pd.DataFrame:
     """The photos that both runs predicted, with the same label and of the same person.
 
-    Columns `path, person, label`, and of each run, with the endings `_a` and `_b`, `predicted` (0-17) and `sure`,
+    Columns `path, person, label`, and of each run, with the endings `_a` and `_b`, `predicted` (a class) and `sure`,
     the probability of that.
     """
-    left, right = (_predicted(run.out_of_fold) for run in (first, second))
-    return left.merge(right, on=["path", "person", "label"], suffixes=("_a", "_b"))
-
-
-def _predicted(table: pd.DataFrame) -> pd.DataFrame:
-    probabilities = table[list(PROBABILITY_COLUMNS)].to_numpy()  # (N, 18)
-    found = {"predicted": probabilities.argmax(axis=1), "sure": probabilities.max(axis=1)}
-    return table[["path", "person", "label"]].assign(**found)
+    tables = []
+    for run in (first, second):
+        probabilities = run.out_of_fold[labels.probability_columns()].to_numpy()  # (N, C)
+        found = {"predicted": probabilities.argmax(axis=1), "sure": probabilities.max(axis=1)}
+        tables.append(run.out_of_fold[["path", "person", "label"]].assign(**found))
+    return tables[0].merge(tables[1], on=["path", "person", "label"], suffixes=("_a", "_b"))
 
 
 def differences(finished: Sequence[FinishedRun], draws: int = DRAWS) -> pd.DataFrame:
     """For each pair and metric how much better b is than a on `common` photos, by a paired bootstrap of people.
 
-    `DIFFERENCE_COLUMNS`; `low` and `high` are so wide that, of all pairs' intervals of a metric together, the
-    share `LEVEL` of such tables holds no false one (Bonferroni): the more runs, the more would seem better by
-    chance. `real`: the interval lies on one side of 0. A pair without common photos has empty numbers.
+    `DIFFERENCE_COLUMNS`; b is the run that stands first. `low` and `high` are so wide that, of all pairs' intervals
+    of a metric together, the share `LEVEL` of such tables holds no false one (Bonferroni): the more runs, the more
+    would seem better by chance. `real`: the interval lies on one side of 0. Without common photos numbers are empty.
     """
     pairs = list(itertools.combinations(finished, 2))
     level = 1 - (1 - LEVEL) / max(len(pairs), 1)
     rows = []
     for better, worse in files.progress(pairs, what="compare", unit="pair"):
-        rows += _difference(better, worse, level, draws)
+        both = common(worse, better)
+        pair = {"a": worse.name, "b": better.name, "photos": len(both), "people": both["person"].nunique()}
+        found = {}
+        if len(both):
+            columns = (both[name].to_numpy() for name in ("label", "predicted_a", "predicted_b", "person"))
+            found = scores.paired_bootstrap(*columns, draws=draws, level=level).to_dict("index")
+        for metric in reversed(COMPARED):
+            row = found.get(metric, {"low": 0, "high": 0})
+            rows.append({**pair, "metric": metric, **found.get(metric, {}), "real": row["low"] > 0 or row["high"] < 0})
     return pd.DataFrame(rows, columns=DIFFERENCE_COLUMNS)
 
 
-def _difference(better: FinishedRun, worse: FinishedRun, level: float, draws: int) -> list[dict[str, Any]]:
-    """A row for each metric of a pair; `b` is the run that stands first, which is the better one as a rule."""
-    both = common(worse, better)
-    pair = {"a": worse.name, "b": better.name, "photos": len(both), "people": both["person"].nunique()}
-    if both.empty:
-        return [{**pair, "metric": metric, "real": False} for metric in COMPARED]
-    table = scores.paired_bootstrap(
-        both["label"].to_numpy(),
-        both["predicted_a"].to_numpy(),
-        both["predicted_b"].to_numpy(),
-        both["person"].to_numpy(),
-        draws=draws,
-        level=level,
-    )
-    return [
-        {**pair, "metric": metric, **row, "real": bool(row["low"] > 0 or row["high"] < 0)}
-        for metric, row in table.loc[list(COMPARED)].to_dict("index").items()
-    ]
-
-
-# Where two disagree.
+def difference_summary(found: pd.DataFrame) -> str:
+    """A sentence for each pair in a table of differences, on macro F1; empty for none."""
+    sentences = []
+    for row in found[found["metric"] == "macro_f1"].itertuples():
+        told = "chance may explain it" if not row.real else "more than chance explains"
+        change = f"{row.difference:+.3f} ({row.low:+.3f} to {row.high:+.3f}) on {row.photos:,} photos, {told}"
+        sentences.append(
+            f"Macro F1 of {row.b} less that of {row.a}: {change if row.photos else 'they share no photo'}."
+        )
+    return " ".join(sentences)
 
 
 def chosen_pair(finished: Sequence[FinishedRun], run_a: str = "", run_b: str = "") -> tuple[FinishedRun, ...]:
@@ -139,10 +125,10 @@ def chosen_pair(finished: Sequence[FinishedRun], run_a: str = "", run_b: str = "
             raise ValueError(f"no finished run is called {name!r}; there are {', '.join(by_name)}")
     if run_a and run_a == run_b:
         raise ValueError(f"run_a and run_b are both {run_a!r}: name two runs, or none")
-    first = by_name[run_a or run_b] if run_a or run_b else finished[0]
-    left = [run for run in finished if run.name != first.name]
     if run_a and run_b:
-        return first, by_name[run_b]
+        return by_name[run_a], by_name[run_b]
+    first = by_name[run_a or run_b] if run_a or run_b else finished[0]
+    left = [run for run in finished if run is not first]
     if not left:
         return (first,)
     other = next((run for run in left if len(common(first, run))), left[0])
@@ -166,9 +152,6 @@ def disagreements(pair: Sequence[FinishedRun]) -> pd.DataFrame:
     table = pd.concat(tables, ignore_index=True)
     order = np.argsort(-(table["right_sure"] * table["wrong_sure"]).to_numpy(), kind="stable")
     return table.iloc[order].reset_index(drop=True)
-
-
-# What is handed on.
 
 
 def write(output_dir: Path, tables: dict[str, pd.DataFrame]) -> list[Path]:

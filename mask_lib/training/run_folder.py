@@ -1,30 +1,67 @@
-"""What the files of a run were made from, so that what is stale is refused and not mixed with what is newer.
+"""THE reader of runs/<run>/: settings, scores, histories, out-of-fold tables, and which weights are in use.
 
-A run's out-of-fold tables stand for its weights: they are those weights' answers, are small, and are replaced
-whenever other weights are used. Whoever predicts by a run, or averages it into a soup, notes their digests.
-
-Runs that are finished, as they lie on disk: settings, scores, histories and out-of-fold tables, checked.
-
-Nothing here needs torch. What is unfinished or damaged is listed, and stops nothing.
+Training writes config.json, data.json, the folds' folders and, last, scores.json: with it a run is finished.
+05_average_weights writes fold<k>/oof.{swa,ema}.csv and, last, averaging.json, which names the weights that are in
+use from then on; without that file they are training's own. Nothing here needs torch.
 """
 
 import dataclasses
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import pydantic
 
-from mask_lib.base import config, files, scores
-from mask_lib.base.labels import PROBABILITY_COLUMNS
+from mask_lib.base import config, files, labels, scores
 from mask_lib.data import photos
 
-AVERAGING = "averaging.json"  # in a run's folder: which weights of each fold are used, and why
-TRAINED = "oof.trained.csv"  # in a fold's folder: out-of-fold probabilities as training left them, once oof.csv differs
-SOUP_OF = "soup_of"  # in averaging.json: the runs that a soup was made of
-MADE_OF = "made_of"  # beside it: by run and fold the digests of what they answered then
-DATA = "data.json"  # in a run's folder: where its photos lay
+AVERAGING = "averaging.json"  # in a run's folder: what averaging tried, scored and picked
+SCORES = "scores.json"
+
+
+class _Interval(pydantic.BaseModel):
+    value: float
+    low: float
+    high: float
+
+
+class _Fold(pydantic.BaseModel, extra="allow"):
+    fold: int
+
+
+class _Scores(pydantic.BaseModel, extra="allow"):
+    folds: list[_Fold] = pydantic.Field(min_length=1)  # those that were trained
+    out_of_fold: dict[str, _Interval] = {}  # by metric
+    training_seconds: float | None = None
+    photos_per_second: float | None = None
+    peak_memory_bytes: float | None = None
+
+
+class _Picked(pydantic.BaseModel, extra="allow"):
+    picked: Literal["best", "last", "ema", "swa", "soup"]  # name of the checkpoint
+
+
+class _Averaging(pydantic.BaseModel):
+    trained: str  # the weights that oof.csv is of
+    folds: dict[int, _Picked]
+    scores: _Scores | None = None  # of the picked tables; a soup's are in scores.json
+    soup_of: list[str] = []  # the runs that a soup was averaged from
+    made_of: dict[str, dict[str, str]] = {}  # by run `digests` of their out-of-fold tables then
+
+
+_Mapping = pydantic.RootModel[dict[str, Any]]
+
+
+def _read(path: Path, model: type[pydantic.BaseModel]) -> dict[str, Any]:
+    """A JSON file that `model` accepts, as plain data. Raises ValueError that names the file and what is wrong."""
+    try:
+        return model.model_validate(files.read_json(path)).model_dump(exclude_unset=True)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{files.shown_path(path)}: {where}{': ' if where else ''}{first['msg']}") from error
 
 
 def folder_of(output_dir: Path, run: str) -> Path:
@@ -32,167 +69,193 @@ def folder_of(output_dir: Path, run: str) -> Path:
     return Path(output_dir) / "runs" / run
 
 
-def trained_folds(folder: Path) -> list[int]:
-    """The folds that a finished run's scores are of: its folder may hold more, from when there were more folds."""
-    return sorted(int(row["fold"]) for row in files.read_json(folder / "scores.json")["folds"])
+def is_finished(folder: Path) -> bool:
+    """Whether a run has come to its end."""
+    return (folder / SCORES).exists()
 
 
-def answers(folder: Path, folds: Collection[int]) -> dict[str, str]:
-    """By fold, as JSON names it, SHA-256 of a run's oof.csv; folds without one are missing."""
-    tables = {fold: folder / f"fold{fold}" / "oof.csv" for fold in folds}
-    return {str(fold): files.file_digest(path) for fold, path in tables.items() if path.exists()}
+def trained_runs(output_dir: Path) -> list[str]:
+    """Names of the finished runs, sorted."""
+    return sorted(path.parent.name for path in (Path(output_dir) / "runs").glob(f"[!.]*/{SCORES}"))
 
 
-# Predictions.
+def chosen_runs(output_dir: Path, run: str, soups: bool = True) -> list[str]:
+    """`run` alone, or if it is empty every finished run, soups or not. Raises FileNotFoundError if there is none."""
+    every = [name for name in trained_runs(output_dir) if soups or not soup_members(folder_of(output_dir, name))]
+    found = [run] if run else every
+    if not found:
+        raise FileNotFoundError(f"{files.shown_path(output_dir)}/runs holds no finished run: run 03_one_model first")
+    return found
 
 
-def note_prediction(path: Path, made_of: dict[str, str]) -> None:
-    """Write beside a file of `inferences/`, as .json, which `answers` the run gave that it was predicted by."""
-    files.write_json({"out_of_fold": made_of}, path.with_suffix(".json"))
+def require_finished(folder: Path) -> None:
+    """Raise FileNotFoundError that says what to run first unless a run is finished."""
+    if not is_finished(folder):
+        raise FileNotFoundError(f"{files.shown_path(folder)} holds no finished run: {how_to_finish(folder)} first")
 
 
-def refuse_stale_prediction(path: Path) -> None:
-    """Raise ValueError that names the run of a file in `inferences/` if its weights in use are others by now.
-
-    Files of which nothing was noted, or whose run is not here, come from elsewhere and pass.
-    """
-    run = path.name.removesuffix(".csv").rpartition(".")[0]
-    folder, note = folder_of(path.parent.parent, run), path.with_suffix(".json")
-    if not (note.exists() and folder.is_dir()):
-        return
-    again = f"run 06_inference with run: {run} again"
-    if not (folder / "scores.json").exists():
-        begun = f"{files.shown_path(path)} is stale: run {run} was begun anew since and is not finished"
-        raise ValueError(f"{begun}; {finish(folder)}, then {again}")
-    refuse_stale_soup(folder)
-    if files.read_json(note)["out_of_fold"] != answers(folder, trained_folds(folder)):
-        raise ValueError(f"{files.shown_path(path)} is stale: run {run} was trained or averaged anew since; {again}")
-
-
-# Averages that were picked.
-
-
-def picked_names(folder: Path) -> dict[int, str]:
-    """By fold the name of the weights that 05_average_weights picked in a run's folder; others are missing."""
-    if not (folder / AVERAGING).exists():
-        return {}
-    return {int(fold): one["picked"] for fold, one in files.read_json(folder / AVERAGING)["folds"].items()}
-
-
-def lost_picks(folder: Path) -> list[int]:
-    """The folds of a finished run whose oof.csv and scores are those of an average that nothing says was picked."""
-    known = picked_names(folder)
-    return [fold for fold in trained_folds(folder) if fold not in known and (folder / f"fold{fold}" / TRAINED).exists()]
-
-
-def refuse_lost_picks(folder: Path) -> None:
-    """Raise ValueError for `lost_picks`: the scores are of other weights than would be used."""
-    if lost := lost_picks(folder):
-        raise ValueError(
-            f"{files.shown_path(folder / AVERAGING)} is gone or cut short, though the scores of folds {lost} are those "
-            f"of averaged weights: run 05_average_weights with run: {folder.name} again"
-        )
-
-
-# Soups.
-
-
-def soup_members(folder: Path) -> list[str]:
-    """The runs that a soup in this folder was made of; none for a run that was trained."""
-    path = folder / AVERAGING
-    return list(files.read_json(path).get(SOUP_OF, [])) if path.exists() else []
-
-
-def refuse_soup(output_dir: Path, run: str) -> None:
-    """Raise ValueError for a run that is a soup, where one that was trained is needed."""
-    if members := soup_members(folder_of(output_dir, run)):
-        raise ValueError(
-            f"{run} is a soup of other runs and was not trained itself: name a run that was trained, such as one of "
-            f"its members {', '.join(members)}"
-        )
-
-
-def refuse_stale_soup(folder: Path) -> None:
-    """Raise ValueError that names the members of a soup whose weights in use are others since it was made.
-
-    Members that are not here any more pass, and a folder that holds no soup does.
-    """
-    if not soup_members(folder):
-        return
-    made_of = files.read_json(folder / AVERAGING).get(MADE_OF, {})
-    beside = {run: folder.parent / run for run in made_of if (folder.parent / run).is_dir()}
-    changed = [run for run, home in beside.items() if answers(home, list(map(int, made_of[run]))) != made_of[run]]
-    if changed:
-        raise ValueError(
-            f"the soup {folder.name} is stale: {', '.join(changed)} was trained or averaged anew since it was made; "
-            f"{finish(folder)}"
-        )
-
-
-def finish(folder: Path) -> str:
+def how_to_finish(folder: Path) -> str:
     """What to run to finish what a run's folder holds, or to make it anew."""
-    members = soup_members(folder)
-    if members:
+    if members := soup_members(folder):
         return f"run 05_average_weights with soup: {folder.name} and soup_of: [{', '.join(members)}]"
     return f"run 03_one_model with run: {folder.name} to its end"
 
 
-# Photos.
+def read_settings(folder: Path) -> tuple[config.Run, str]:
+    """(settings, device) of config.json. Raises FileNotFoundError, or ValueError that names the file."""
+    path = folder / "config.json"
+    saved = _read(path, _Mapping)
+    device = str(saved.pop("device", ""))
+    try:
+        return config.Run.from_settings(saved), device
+    except ValueError as error:
+        raise ValueError(f"{files.shown_path(path)}: {error}") from error
 
 
-def note_data(folder: Path, images: Path | None) -> None:
-    """Write into a run's folder where the data set lies whose train images are in the folder `images`, if known."""
-    if images is not None:
-        files.write_json({"data_dir": files.shown_path(images.parents[1])}, folder / DATA)
+def run_settings(output_dir: Path, run: str) -> config.Run:
+    """The settings of a finished run. Raises as `require_finished` and `read_settings` do."""
+    require_finished(folder_of(output_dir, run))
+    return read_settings(folder_of(output_dir, run))[0]
 
 
-def data_of(folder: Path) -> Path | None:
-    """The data folder that `note_data` noted of a run, which may be gone; None if it noted nothing."""
-    path = folder / DATA
-    return files.project_path(files.read_json(path)["data_dir"]) if path.exists() else None
+def trained_folds(folder: Path) -> list[int]:
+    """The folds that a finished run's scores are of: its folder may hold more, from when there were more folds."""
+    return sorted(row["fold"] for row in _read(folder / SCORES, _Scores)["folds"])
 
 
-COSTS = ("training_seconds", "photos_per_second", "peak_memory_bytes")  # which older runs may lack
-UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)  # what damaged files lead to
+def trained_weights(settings: config.Run) -> str:
+    """The name of the weights that training itself chooses: an average of epochs is only made later."""
+    return "best" if settings.checkpoint_choice == "swa" else settings.checkpoint_choice
+
+
+def read_averaging(folder: Path) -> dict[str, Any] | None:
+    """What averaging.json holds; None while there is none, or none of the folds that are trained by now."""
+    if not (folder / AVERAGING).exists():
+        return None
+    saved = _read(folder / AVERAGING, _Averaging)
+    return saved if sorted(saved["folds"]) == trained_folds(folder) else None
+
+
+def in_use(folder: Path) -> dict[int, tuple[Path, Path]]:
+    """By fold the checkpoint and the out-of-fold table in use: of what averaging picked, else of training's choice."""
+    averaging = read_averaging(folder)
+    trained = averaging["trained"] if averaging else trained_weights(read_settings(folder)[0])
+    found = {}
+    for fold in trained_folds(folder):
+        name, home = averaging["folds"][fold]["picked"] if averaging else trained, folder / f"fold{fold}"
+        found[fold] = home / "checkpoint" / f"{name}.safetensors", table_path(home, name, trained)
+    return found
+
+
+def table_path(home: Path, name: str, trained: str) -> Path:
+    """The out-of-fold table in a fold's folder of weights, by their name; training's own are called `trained`."""
+    return home / ("oof.csv" if name == trained else f"oof.{name}.csv")
+
+
+def out_of_fold(folder: Path, person_of: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """What a finished run's weights in use say of the photos that they were not trained on.
+
+    Columns `path, label, p00 …, fold, person`, checked. person_of: by path; None: from tables/photos.csv.
+    Raises FileNotFoundError that says what to run for a run that is unfinished or lacks a table, ValueError that
+    names a damaged table, photos of two folds and photos of nobody.
+    """
+    require_finished(folder)
+    if person_of is None:
+        person_of = photos.read_labeled(folder.parents[1]).set_index("path")["person"]
+    return joined_tables({fold: table for fold, (_, table) in in_use(folder).items()}, person_of)
+
+
+def joined_tables(paths: Mapping[int, Path], person_of: Mapping[str, str]) -> pd.DataFrame:
+    """The same of tables given by fold."""
+    table = pd.concat([_read_table(path).assign(fold=fold) for fold, path in paths.items()], ignore_index=True)
+    twice = table["path"][table["path"].duplicated()]
+    if len(twice):
+        raise ValueError(f"photos validated in two folds, such as {list(twice[:3])}")
+    table["person"] = table["path"].map(person_of)
+    if table["person"].isna().any():
+        raise ValueError(f"{table['person'].isna().sum()} of its photos are not in tables/photos.csv")
+    return table
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(path, dtype={"path": "str", **dict.fromkeys(labels.probability_columns(), "float64")})
+        scores.check_probabilities(table, "path")
+    except FileNotFoundError:
+        again = f"run {'03_one_model' if path.name == 'oof.csv' else '05_average_weights'} for {path.parents[1].name}"
+        raise FileNotFoundError(f"no {files.shown_path(path)}: {again} again") from None
+    except ValueError as error:
+        raise ValueError(f"{files.shown_path(path)}: {error}") from error
+    return table
+
+
+def read_histories(folder: Path, folds: Iterable[int]) -> pd.DataFrame:
+    """The folds' history.csv one after the other. Raises ValueError that names a file without what is drawn."""
+    tables = {path: pd.read_csv(path) for path in (folder / f"fold{fold}" / "history.csv" for fold in folds)}
+    for path, table in tables.items():
+        drawn = table.reindex(columns=["epoch", "train_loss", "val_loss", "val_macro_f1"])
+        if drawn.empty or drawn.isna().any(axis=None):
+            lacking = ", ".join(drawn.columns[drawn.isna().any()]) or "rows"
+            raise ValueError(f"{files.shown_path(path)} lacks {lacking}")
+    return pd.concat(tables.values(), ignore_index=True)
 
 
 @dataclasses.dataclass(frozen=True)
 class FinishedRun:
-    """What a finished run left on disk."""
+    """What a run that was trained to its end left on disk."""
 
     name: str  # its own among those compared
     folder: Path
     settings: config.Run
     device: str
     k_fold: int  # folds prepared, not all of which need be trained
-    found: dict[str, Any]  # scores.json
+    scores: dict[str, Any]  # as scores.json has them, of the weights in use; empty before they are written
     history: pd.DataFrame  # fold, epoch, train_loss, val_loss, val_macro_f1, …
-    out_of_fold: pd.DataFrame  # path, label, p00 … p17, fold, person
+    out_of_fold: pd.DataFrame  # path, label, p00 …, fold, person
     data_dir: Path | None = None  # where its photos lie, or lay; None: nothing tells
 
     @property
     def intervals(self) -> pd.DataFrame:
         """Indexed by metric, `value`, `low` and `high` by person, as `scores.bootstrap` gave them."""
-        return pd.DataFrame.from_dict(self.found["out_of_fold"], orient="index")[["value", "low", "high"]]
+        return pd.DataFrame.from_dict(self.scores["out_of_fold"], orient="index")[["value", "low", "high"]]
 
-    @property
-    def macro_f1(self) -> float:
-        """Of the out-of-fold photos."""
-        return self.found["out_of_fold"]["macro_f1"]["value"]
+    def truth_and_prediction(self) -> tuple[np.ndarray, np.ndarray]:
+        """(N,) int64 labels and the likeliest class of each out-of-fold photo."""
+        return scores.from_probabilities(self.out_of_fold)
 
     def photo_folder(self) -> Path:
         """The data folder of its photos. Raises FileNotFoundError that says so where it is gone or nothing tells."""
-        if self.data_dir is None:
-            raise FileNotFoundError(
-                f"nothing tells where the photos of {self.name} lie; run its notebook again, which trains nothing anew"
-            )
-        if not self.data_dir.is_dir():
-            raise FileNotFoundError(f"the data set of {self.name}, {files.shown_path(self.data_dir)}, is gone")
-        return self.data_dir
+        if self.data_dir is not None and self.data_dir.is_dir():
+            return self.data_dir
+        why = f"nothing tells where the photos of {self.name} lie; run its notebook again, which trains nothing anew"
+        if self.data_dir is not None:
+            why = f"the data set of {self.name}, {files.shown_path(self.data_dir)}, is gone"
+        raise FileNotFoundError(why)
 
 
-def find(output_dirs: Iterable[Path], data_dir: Path | None = None) -> tuple[list[FinishedRun], pd.DataFrame]:
-    """Every finished run below some output folders, the best first, and what stands of the others.
+def read_run(folder: Path, name: str = "", data_dir: Path | None = None) -> FinishedRun:
+    """One finished run; data_dir: where its photos lie, if not where it noted.
+
+    Raises OSError or ValueError that says what is unfinished, damaged or mixed up.
+    """
+    if not is_finished(folder):
+        raise FileNotFoundError("not finished: it has no scores.json; run its notebook again to go on")
+    settings, device = read_settings(folder)
+    found, averaging = _read(folder / SCORES, _Scores), read_averaging(folder) or {}
+    table, history = out_of_fold(folder), read_histories(folder, trained_folds(folder))
+    found |= averaging.get("scores", {})
+    expected = scores.summarise(*scores.from_probabilities(table))
+    told = [found.get("out_of_fold", {}).get(metric, {}).get("value", np.nan) for metric in expected]
+    if not np.allclose(told, list(expected.values()), atol=1e-6):
+        source = AVERAGING if "scores" in averaging else SCORES
+        raise ValueError(f"{source} does not fit the out-of-fold tables: run its notebook again")
+    k_fold = len(list((folder.parents[1] / "tables").glob("split.stratified.[0-9]*.csv"))) or len(found["folds"])
+    data = data_dir or data_of(folder)
+    return FinishedRun(name or folder.name, folder, settings, device, k_fold, found, history, table, data)
+
+
+def find_runs(output_dirs: Iterable[Path], data_dir: Path | None = None) -> tuple[list[FinishedRun], pd.DataFrame]:
+    """Every finished run below some output folders, the best first, and what is wrong with the others.
 
     data_dir: the data set of the first folder's runs; that of the others is the one that they noted. The
     second table has the columns `run` (its folder) and `problem`. With several output folders a run is called
@@ -204,94 +267,78 @@ def find(output_dirs: Iterable[Path], data_dir: Path | None = None) -> tuple[lis
         for folder in sorted(path for path in (home / "runs").glob("[!.]*") if path.is_dir()):
             experiment = "" if len(homes) == 1 else f"{files.shown_path(home).removeprefix('outputs/')}/"
             try:
-                run = read_run(folder, experiment + folder.name)
-                own = data_dir is not None and home == homes[0]
-                finished.append(dataclasses.replace(run, data_dir=data_dir) if own else run)
-            except UNREADABLE as error:
-                words = str(error) if isinstance(error, OSError | ValueError) else f"damaged: {error!r}"
-                problems.append((files.shown_path(folder), words))
+                finished.append(read_run(folder, experiment + folder.name, data_dir if home == homes[0] else None))
+            except (OSError, ValueError) as error:
+                problems.append((files.shown_path(folder), str(error)))
     if not finished:
         others = "".join(f"; {run}: {problem}" for run, problem in problems)
         shown = ", ".join(map(files.shown_path, homes))
         raise FileNotFoundError(f"no finished run below {shown}: run 03_one_model to its end first{others}")
-    finished.sort(key=lambda run: (-run.macro_f1, run.name))
+    finished.sort(key=lambda run: (-run.intervals.loc["macro_f1", "value"], run.name))
     return finished, pd.DataFrame(problems, columns=["run", "problem"], dtype="str")
 
 
-def read_run(folder: Path, name: str) -> FinishedRun:
-    """One run from its folder. Raises one of `UNREADABLE` for a run that is unfinished, damaged or mixed up."""
-    if not (folder / "scores.json").exists():
-        raise FileNotFoundError("not finished: it has no scores.json; run its notebook again to go on")
-    saved, found = (files.read_json(folder / name) for name in ("config.json", "scores.json"))
-    device = str(saved.pop("device", ""))
-    settings = config.Run.from_settings(saved)
-    trained = [int(row["fold"]) for row in found["folds"]]
-    if not trained:
-        raise ValueError("scores.json names no fold that was trained")
-    refuse_lost_picks(folder)
-    out_of_fold = pd.concat([_read_fold(folder, fold) for fold in trained], ignore_index=True)
-    out_of_fold = _with_people(out_of_fold, folder.parents[1])
-    history = pd.concat([pd.read_csv(folder / f"fold{fold}" / "history.csv") for fold in trained], ignore_index=True)
-    prepared = len(list((folder.parents[1] / "tables").glob("split.stratified.[0-9]*.csv")))
-    data_dir = data_of(folder)
-    k_fold = max(prepared, len(trained))
-    run = FinishedRun(name, folder, settings, device, k_fold, found, history, out_of_fold, data_dir)
-    _check(run)
-    return run
+def data_of(folder: Path) -> Path | None:
+    """The data folder that training noted of a run, which may be gone; None if it noted nothing."""
+    path = folder / "data.json"
+    return files.project_path(str(_read(path, _Mapping).get("data_dir"))) if path.exists() else None
 
 
-def _read_fold(folder: Path, fold: int) -> pd.DataFrame:
-    """A fold's out-of-fold table, with `fold`. Raises ValueError that names the file if it is not whole."""
-    path = folder / f"fold{fold}" / "oof.csv"
-    try:
-        table = pd.read_csv(path, dtype={"path": "str", **dict.fromkeys(PROBABILITY_COLUMNS, "float64")})
-        scores.check_probabilities(table, "path")
-    except ValueError as error:
-        raise ValueError(f"{path.parent.name}/{path.name}: {error}") from error
-    return table.assign(fold=fold)
+def digests(folder: Path, folds: Collection[int] | None = None) -> dict[str, str]:
+    """By fold, as JSON names it, SHA-256 of a run's out-of-fold table, which stands for its weights in use.
+
+    Such tables are those weights' answers, are small, and change whenever other weights are used. Folds without
+    one are left out, and so is all of an unfinished run.
+    """
+    tables = {fold: table for fold, (_, table) in (in_use(folder) if is_finished(folder) else {}).items()}
+    chosen = {fold: table for fold, table in tables.items() if (folds is None or fold in folds) and table.exists()}
+    return {str(fold): files.file_digest(table) for fold, table in chosen.items()}
 
 
-def _with_people(table: pd.DataFrame, home: Path) -> pd.DataFrame:
-    """The table with `person`, from the experiment's photo table. Raises ValueError for photos that it lacks."""
-    if table["path"].duplicated().any():
-        raise ValueError("a photo stands in the oof.csv of two folds")
-    found = table.assign(person=table["path"].map(photos.read_labeled(home).set_index("path")["person"]))
-    if found["person"].isna().any():
-        raise ValueError(f"{found['person'].isna().sum()} of its photos are not in tables/photos.csv")
-    return found
+def refuse_stale_prediction(path: Path) -> None:
+    """Raise ValueError that names the run of a file in `inferences/` if its weights in use are others by now.
+
+    06_inference notes beside the file, as .json, the `digests` of the run as `out_of_fold`. Files of which nothing
+    was noted, or whose run is not here, come from elsewhere and pass.
+    """
+    run = path.name.removesuffix(".csv").rpartition(".")[0]  # <run>.test.csv
+    folder, note = folder_of(path.parent.parent, run), path.with_suffix(".json")
+    if not (note.exists() and folder.is_dir()):
+        return
+    if is_finished(folder):
+        refuse_stale_soup(folder)
+        if files.read_json(note)["out_of_fold"] == digests(folder):
+            return
+        why, first = "trained or averaged anew since", ""
+    else:
+        why, first = "begun anew since and is not finished", f"{how_to_finish(folder)}, then "
+    stale = f"{files.shown_path(path)} is stale: run {run} was {why}"
+    raise ValueError(f"{stale}; {first}run 06_inference with run: {run} again")
 
 
-def _check(run: FinishedRun) -> None:
-    """Raise ValueError unless the tables are those that the scores were made of, and the history can be drawn."""
-    told = run.intervals.loc[list(scores.METRICS), "value"].astype("float64")
-    counted = pd.Series(scores.summarise(*scores.from_probabilities(run.out_of_fold)))[told.index]
-    if not np.allclose(told, counted, atol=1e-6):
-        raise ValueError("scores.json does not fit the oof.csv files: run its notebook again")
-    odd = [name for name in COSTS if not isinstance(run.found.get(name), int | float | None)]
-    if odd:
-        raise ValueError(f"scores.json holds no number as {', '.join(odd)}")
-    drawn = run.history.reindex(columns=["epoch", "train_loss", "val_loss", "val_macro_f1"])
-    if drawn.empty or drawn.isna().any(axis=None):
-        raise ValueError(f"history.csv lacks {', '.join(drawn.columns[drawn.isna().any()]) or 'rows'}")
+def soup_members(folder: Path) -> list[str]:
+    """The runs that a soup in this folder was made of; none for a run that was trained."""
+    path = folder / AVERAGING
+    return _read(path, _Averaging).get("soup_of", []) if path.exists() else []
 
 
-def run_settings(output_dir: Path, run: str) -> config.Run:
-    """The settings of a finished run. Raises FileNotFoundError that says what to run first."""
-    folder = folder_of(output_dir, run)
-    if not (folder / "scores.json").exists():
-        raise FileNotFoundError(f"{files.shown_path(folder)} holds no finished run: {finish(folder)} first")
-    saved = files.read_json(folder / "config.json")
-    return config.Run.from_settings({name: value for name, value in saved.items() if name != "device"})
+def refuse_soup(output_dir: Path, run: str) -> None:
+    """Raise ValueError for a run that is a soup, where one that was trained is needed."""
+    if members := soup_members(folder_of(output_dir, run)):
+        advice = f"name a run that was trained, such as one of its members {', '.join(members)}"
+        raise ValueError(f"{run} is a soup of other runs and was not trained itself: {advice}")
 
 
-def trained_runs(output_dir: Path) -> list[str]:
-    """Names of the runs that are finished, which is to say have their `scores.json`."""
-    return sorted(path.parent.name for path in (Path(output_dir) / "runs").glob("*/scores.json"))
+def refuse_stale_soup(folder: Path) -> None:
+    """Raise ValueError that names the members of a soup whose weights in use are others since it was made.
 
-
-def chosen_runs(output_dir: Path, run: str) -> list[str]:
-    """`run` alone, or every finished run if it is empty. Raises FileNotFoundError if there is none."""
-    found = [run] if run else trained_runs(output_dir)
-    if not found:
-        raise FileNotFoundError(f"{files.shown_path(output_dir)}/runs holds no finished run: run 03_one_model first")
-    return found
+    Members that are not here any more pass, and a folder that holds no soup does.
+    """
+    if not soup_members(folder):
+        return
+    made_of = _read(folder / AVERAGING, _Averaging).get("made_of", {})
+    beside = [run for run in made_of if (folder.parent / run).is_dir()]
+    changed = [run for run in beside if digests(folder.parent / run, [*map(int, made_of[run])]) != made_of[run]]
+    if changed:
+        stale = f"the soup {folder.name} is stale: {', '.join(changed)} was trained or averaged anew since it was made"
+        raise ValueError(f"{stale}; {how_to_finish(folder)}")

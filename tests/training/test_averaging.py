@@ -1,13 +1,20 @@
 """Averages of weights are plain means of what belongs together, and batch normalisation is estimated anew."""
 
+import shutil
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+import toys
 from torch import nn
 
-from mask_lib.data import store
+from mask_lib.base import files, labels, scores
+from mask_lib.data import photos, store
+from mask_lib.data.splits import make_splits, read_splits, write_splits
+from mask_lib.ensemble import inference
 from mask_lib.models import build, checkpoint, devices, predict
-from mask_lib.training import averaging, loop
+from mask_lib.training import averaging, loop, run_folder, runs
 
 MANIFEST = {
     "run": {"run": "toy", "architecture": "test_resnet", "weights": "imagenet", "learning_rate": 0.1, "seed": 0},
@@ -43,7 +50,7 @@ def test_the_mean_is_the_plain_mean_of_every_weight(tmp_path):
         ({"run": {**MANIFEST["run"], "learning_rate": 0.2}}, r"learning_rate: 0\.1 → 0\.2"),
         ({"preprocessing": {"width": 9, "height": 8}}, "the preprocessing differs"),
         ({"state": {"weight": torch.ones(2, 4), "count": torch.tensor(4)}}, r"weight: \[2, 3\] → \[2, 4\]"),
-        ({"state": {"other": torch.ones(2, 3), "count": torch.tensor(4)}}, r"2 tensors.*weight: \[2, 3\] → None"),
+        ({"state": {"other": torch.ones(2, 3), "count": torch.tensor(4)}}, r"2 tensors.*: \[2, 3\] → None"),
     ],
     ids=["folds", "photos", "settings", "preprocessing", "shapes", "names"],
 )
@@ -185,3 +192,201 @@ def test_the_moving_average_follows_its_formula_and_forgets_the_first_weights():
         decay = min(max(step - 1, 0) / (max(step - 1, 0) + 10), 0.5)
         expected = value if expected is None else decay * expected + (1 - decay) * value
         assert moving.module.weight.item() == pytest.approx(expected)
+
+
+# A run's own averages, and which are picked.
+
+SETTINGS = {"epochs": 4, "keep_epochs": 3, "ema_decay": 0.8, "weights": "none", "dropout": 0.0}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A data folder and an output folder with a finished toy run that kept its last three epochs."""
+    data, output = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("output")
+    toys.prepare(data, output)
+    runs.write_scores(toys.train(data, output, **SETTINGS))
+    return data, output
+
+
+@pytest.fixture
+def copied(trained, tmp_path):
+    return tuple(shutil.copytree(folder, tmp_path / folder.name) for folder in trained)
+
+
+@pytest.fixture(scope="module")
+def averaged(trained, tmp_path_factory):
+    """The same run averaged, in folders of its own, and what averaging said of it."""
+    home = tmp_path_factory.mktemp("averaged")
+    data, output = (shutil.copytree(folder, home / folder.name) for folder in trained)
+    return data, output, averaging.average_run(data, output, "toy")
+
+
+def prefer(monkeypatch, name):
+    """From now on the weights of that name are the best, whatever they score."""
+    monkeypatch.setattr(averaging, "pick", lambda choice, found: name)
+
+
+def of_toy(output, *parts):
+    return output.joinpath("runs", "toy", *parts)
+
+
+def files_of_training(output):
+    """What training left in the run's folder, by name."""
+    paths = [path for path in of_toy(output).rglob("*") if path.is_file()]
+    others = ("averaging.json", "oof.swa.csv", "oof.ema.csv", "swa.safetensors")
+    return {str(path.relative_to(output)): path.read_bytes() for path in paths if path.name not in others}
+
+
+def test_the_average_is_the_mean_of_the_kept_epochs_with_new_statistics(averaged):
+    _, output, _ = averaged
+    folder = of_toy(output, "fold0", "checkpoint")
+    state, manifest = checkpoint.read_checkpoint(folder / "swa.safetensors")
+    members = [checkpoint.read_checkpoint(loop.epoch_path(folder, epoch))[0] for epoch in (2, 3, 4)]
+    changed = set()
+    for name, value in state.items():
+        mean = np.mean([member[name].double().numpy() for member in members], axis=0)
+        if not np.allclose(value.numpy(), mean, atol=1e-6):
+            changed.add(name.rpartition(".")[2])
+    assert changed == {"running_mean", "running_var", "num_batches_tracked"}
+    history = pd.read_csv(of_toy(output, "fold0", "history.csv")).set_index("epoch")["val_macro_f1"]
+    assert manifest["members"] == {str(epoch): pytest.approx(history[epoch]) for epoch in (2, 3, 4)}
+    assert manifest["fold"] == 0 and manifest["data"] == checkpoint.read_manifest(folder / "best.safetensors")["data"]
+
+
+def test_statistics_come_from_the_folds_own_training_photos_alone(copied, monkeypatch):
+    data, output = copied
+    seen = []
+    refresh = averaging.refresh_batch_norm
+    monkeypatch.setattr(averaging, "refresh_batch_norm", lambda *given: seen.append(given[2]) or refresh(*given))
+    averaging.average_run(data, output, "toy")
+    paths = list(photos.read_labeled(output)["path"])
+    for rows, split in zip(seen, read_splits(output).values(), strict=True):
+        assert sorted(paths[row] for row in rows) == sorted(split["path"][split["split"] == "train"])
+
+
+def test_training_s_files_stay_and_the_others_say_what_was_tried_scored_and_picked(trained, averaged):
+    _, output, found = averaged
+    assert files_of_training(output) == files_of_training(trained[1])
+    saved = files.read_json(of_toy(output, "averaging.json"))
+    assert saved == found.saved and saved["trained"] == "best"
+    for fold, one in saved["folds"].items():
+        assert list(one["scores"]) == ["best", "ema", "swa"]
+        assert one["scores"][one["picked"]]["macro_f1"] == max(each["macro_f1"] for each in one["scores"].values())
+        for name, told in one["scores"].items():
+            table = pd.read_csv(of_toy(output, f"fold{fold}", "oof.csv" if name == "best" else f"oof.{name}.csv"))
+            assert list(table) == ["path", "label", *labels.probability_columns()]
+            assert scores.summarise(*scores.from_probabilities(table)) == pytest.approx(told)
+    table = found.by_fold()
+    assert list(table.index) == [0, 1] and (table["epochs averaged"] == 3).all()
+    assert (table["best"] >= table["best member"]).all()
+    assert "changes its macro F1 by" in found.summary()
+    assert run_folder.find_runs([output])[1].empty
+
+
+@pytest.mark.parametrize(
+    ("choice", "scored", "expected"),
+    [
+        ("best", {"best": 0.5, "swa": 0.6}, "swa"),
+        ("best", {"best": 0.5, "swa": 0.4}, "best"),
+        ("best", {"best": 0.5, "ema": 0.5, "swa": 0.5}, "best"),
+        ("best", {"best": 0.5, "ema": 0.7, "swa": 0.6}, "ema"),
+        ("last", {"last": 0.4, "swa": 0.6}, "last"),
+        ("swa", {"best": 0.5, "swa": 0.1}, "swa"),
+    ],
+)
+def test_an_average_no_better_than_its_best_member_is_picked_only_if_asked_for(choice, scored, expected):
+    assert averaging.pick(choice, {name: {"macro_f1": value} for name, value in scored.items()}) == expected
+
+
+@pytest.mark.parametrize("name", ["swa", "ema"])
+def test_inference_and_every_table_go_by_the_pick(copied, monkeypatch, name):
+    data, output = copied
+    before = run_folder.read_run(of_toy(output))
+    prefer(monkeypatch, name)
+    found = averaging.average_run(data, output, "toy")
+    labeled, splits, evaluators = averaging.open_evaluators(data, output, before.settings)
+    used, run = runs.checkpoints(output, "toy", labeled, splits), run_folder.read_run(of_toy(output))
+    assert {path.stem for path in used.values()} == {name}
+    for fold, path in used.items():
+        expected = evaluators[fold].out_of_fold(*checkpoint.read_checkpoint(path))
+        oof = run.out_of_fold[run.out_of_fold["fold"] == fold][labels.probability_columns()]
+        np.testing.assert_allclose(oof, expected[labels.probability_columns()], atol=1e-6)
+    assert not np.allclose(run.out_of_fold["p00"], before.out_of_fold["p00"])
+    told = scores.summarise(*scores.from_probabilities(found.tables[name]))
+    assert run.intervals.loc["macro_f1", "value"] == pytest.approx(told["macro_f1"])
+    assert run.scores["training_seconds"] == before.scores["training_seconds"]
+    result = toys.train(data, output, **SETTINGS)  # what running 03_one_model again does: it only reads
+    pd.testing.assert_frame_equal(result.out_of_fold, before.out_of_fold, check_exact=True)
+
+
+def test_averaging_twice_gives_the_same_files(averaged, tmp_path):
+    data, output, _ = averaged
+    again = shutil.copytree(output, tmp_path / "output")
+    (again / "store").rename(tmp_path / "store")
+    averaging.average_run(data, again, "toy")
+    for path in sorted(of_toy(output).rglob("*")):
+        if path.is_file():
+            assert path.read_bytes() == (again / path.relative_to(output)).read_bytes(), path.name
+
+
+def test_averaging_that_is_interrupted_leaves_trainings_own_weights_in_use_until_it_is_done_again(copied, monkeypatch):
+    data, output = copied
+    before = run_folder.digests(of_toy(output))
+    prefer(monkeypatch, "swa")
+    averaging.average_run(data, output, "toy")
+    picked = run_folder.digests(of_toy(output))
+    assert picked != before
+    with monkeypatch.context() as patch, pytest.raises(TypeError):
+        patch.setattr(runs, "table_scores", None)  # the other files are written by then
+        averaging.average_run(data, output, "toy")
+    assert run_folder.digests(of_toy(output)) == before
+    assert run_folder.find_runs([output])[1].empty
+    inference.predict_run(data, output, "toy")
+    averaging.average_run(data, output, "toy")
+    assert run_folder.digests(of_toy(output)) == picked
+
+
+def test_training_on_forgets_what_was_picked(copied, monkeypatch):
+    data, output = copied
+    prefer(monkeypatch, "swa")
+    averaging.average_run(data, output, "toy")
+    runs.write_scores(toys.train(data, output, when_changed="restart", **SETTINGS, seed=1))
+    assert run_folder.read_averaging(of_toy(output)) is None
+    assert run_folder.find_runs([output])[1].empty
+
+
+def test_a_run_that_kept_no_epochs_is_left_as_it_is(copied):
+    data, output = copied
+    runs.write_scores(toys.train(data, output, when_changed="restart", folds=(0,), epochs=1))
+    found = averaging.average_run(data, output, "toy")
+    assert found.saved["folds"]["0"]["picked"] == "best"
+    assert "kept no epochs" in found.summary()
+    assert not list(of_toy(output, "fold0").rglob("*swa*"))
+
+
+def test_an_average_that_was_chosen_but_not_made_yet_is_not_replaced_by_another(copied):
+    data, output = copied
+    changes = {**SETTINGS, "folds": (0,), "checkpoint_choice": "swa"}
+    runs.write_scores(toys.train(data, output, when_changed="restart", **changes))
+    with pytest.raises(FileNotFoundError, match=r"run 05_average_weights with run: toy first"):
+        inference.predict_run(data, output, "toy")
+    averaging.average_run(data, output, "toy")
+    assert files.read_json(of_toy(output, "averaging.json"))["folds"]["0"]["picked"] == "swa"
+    inference.predict_run(data, output, "toy")
+
+
+def test_weights_of_other_labels_than_todays_are_refused_and_nothing_is_lost(copied):
+    data, output = copied
+    averaging.average_run(data, output, "toy")
+    write_splits(make_splits(photos.read_labeled(output), 2, 0.2, seed=7), output)
+    with pytest.raises(ValueError, match=r"epoch002\.safetensors was trained on other photos, labels or folds"):
+        averaging.average_run(data, output, "toy")
+    assert of_toy(output, "averaging.json").exists()
+
+
+def test_an_epoch_of_another_fold_among_the_members_is_refused(copied):
+    data, output = copied
+    stray = of_toy(output, "fold1", "checkpoint", "epoch003.safetensors")
+    shutil.copyfile(stray, of_toy(output, "fold0", "checkpoint", "epoch003.safetensors"))
+    with pytest.raises(ValueError, match=r"fold0/checkpoint/epoch003\.safetensors was trained on other"):
+        averaging.average_run(data, output, "toy")

@@ -17,25 +17,18 @@ def runs(tmp_path_factory):
     past_runs.write_run(output, "weak", right=0.2)
     past_runs.write_run(output, "strong", right=0.95, architecture="resnet50", learning_rate=0.01, batch_size=32)
     past_runs.write_run(output, "middling", right=0.6, seed=1, trained=(0, 2))
-    return run_folder.find([output])[0]
+    return run_folder.find_runs([output])[0]
 
 
 def test_the_settings_are_the_seeds_eight_columns_filled(runs):
     table = comparison.settings_table(runs)
     assert list(table) == [
         "run", "model", "device", "image_size", "epochs", "k_fold", "batch_size", "learning_rate", "momentum", "folds",
-        "head",
+        "head", "label_source",
     ]  # fmt: skip
-    assert list(table.iloc[0]) == ["strong", "resnet50", "CPU, 2 threads", "96 x 128", 2, 3, 32, 0.01, 0.9, 3, "linear"]
+    ours = [2, 3, 32, 0.01, 0.9, 3, "linear", "clean"]
+    assert list(table.iloc[0]) == ["strong", "resnet50", "CPU, 2 threads", "96 x 128", *ours]
     assert dict(zip(table["run"], table["folds"], strict=True)) == {"strong": 3, "middling": 2, "weak": 3}
-
-
-def test_three_heads_and_one_are_told_apart_by_the_settings(tmp_path):
-    past_runs.prepare(tmp_path)
-    for head in ("linear", "three"):
-        past_runs.write_run(tmp_path, head, head=head)
-    table = comparison.settings_table(run_folder.find([tmp_path])[0])
-    assert dict(zip(table["run"], table["head"], strict=True)) == {"linear": "linear", "three": "three"}
 
 
 def test_the_scores_are_those_of_the_runs_with_interval_time_pace_and_memory(runs):
@@ -58,9 +51,8 @@ def test_people_read_intervals_minutes_and_gigabytes(runs):
 
 
 def test_a_cost_that_an_older_run_did_not_note_stays_empty(runs):
-    older = run_folder.dataclasses.replace(
-        runs[0], found={key: value for key, value in runs[0].found.items() if key != "peak_memory_bytes"}
-    )
+    known = {key: value for key, value in runs[0].scores.items() if key != "peak_memory_bytes"}
+    older = run_folder.dataclasses.replace(runs[0], scores=known)
     table = comparison.score_table([older])
     assert table["peak_memory_bytes"].isna().all()
     assert comparison.for_people(table)["peak memory, GB"].isna().all()
@@ -128,12 +120,27 @@ def test_photos_whose_labels_differ_are_left_out():
     assert set(table["photos"]) == {2}
 
 
+def test_runs_on_clean_and_on_given_labels_tell_whether_cleaning_helped_on_photos_that_it_left_alone():
+    """Of the two photos with a wrong label one was cleaned; the other and its person still teach wrongly."""
+    paths = [f"{person}{photo}" for person in "abcdefgh" for photo in (1, 2)]
+    truth = [3] * 16
+    given = [(path, 9 if path == "a1" else 3, 9 if path[0] in "ab" else 3, 0.9) for path in paths]
+    clean = [(path, label, 3, 0.9) for path, label in zip(paths, truth, strict=True)]
+    before = past_runs.invented("before", given, label_source="given")
+    table = comparison.differences([past_runs.invented("after", clean), before], draws=200).set_index("metric")
+    assert (table["photos"] == 15).all() and (table["a"] == "before").all()
+    assert table.loc["accuracy", "difference"] == pytest.approx(3 / 15)
+    said = comparison.difference_summary(table.reset_index())
+    assert said.startswith("Macro F1 of after less that of before: +0.0")
+
+
 def test_a_pair_without_common_photos_has_no_difference():
     one, other = (past_runs.invented(name, [(f"{name}1", 3, 3, 0.9)]) for name in "xy")
     table = comparison.differences([one, other])
     assert table["difference"].isna().all() and not table["real"].any()
     assert list(table["photos"]) == [0, 0]
     assert comparison.verdict([one, other], table).endswith("With y it shares no photo, so nothing can be said.")
+    assert comparison.difference_summary(table) == "Macro F1 of x less that of y: they share no photo."
 
 
 def test_one_run_alone_is_compared_with_nothing():
@@ -142,6 +149,7 @@ def test_one_run_alone_is_compared_with_nothing():
     assert table.empty and list(table) == comparison.DIFFERENCE_COLUMNS
     assert comparison.chosen_pair([only]) == (only,)
     assert comparison.disagreements((only,)).empty
+    assert comparison.difference_summary(table) == ""
     assert comparison.verdict([only], table) == "Only one run is finished: **x**, macro F1 0.500 (0.400 to 0.600)."
 
 

@@ -1,14 +1,16 @@
 """A run's folder tells its settings and its scores, and the scores are those of people it never saw."""
 
+import dataclasses
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 import toys
 
-from mask_lib.base import config, files, scores
+from mask_lib.base import config, files, labels, scores
 from mask_lib.models import devices
-from mask_lib.training import loop, runs
+from mask_lib.training import runs
 
 
 @pytest.fixture(scope="module")
@@ -55,28 +57,48 @@ def test_a_fold_that_was_not_prepared_is_named(trained):
         toys.train(data, output, folds=(7,))
 
 
-@pytest.mark.parametrize(("ours", "theirs", "words"), [(0.5, 0.4, "It beats"), (0.4, 0.5, "It does not beat")])
-def test_the_verdict_says_who_won(ours, theirs, words):
-    found = {
-        name: {"macro_f1": {"value": value, "low": 0.1, "high": 0.9}}
-        for name, value in (("out_of_fold", ours), ("baseline", theirs))
-    }
+def guessing(table, share):
+    """An out-of-fold table that is sure of the truth for a share of its people, else of a wrong class."""
+    rank = table["person"].rank(method="dense")
+    answers = (table["label"] + (rank > share * rank.max())) % 18
+    return table.assign(**pd.DataFrame(np.eye(18)[answers], columns=labels.probability_columns(), index=table.index))
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "words"),
+    [(1.0, 0.0, "It beats the log"), (0.0, 1.0, "It does worse than"), (0.5, 0.45, "It cannot be told apart from")],
+)
+def test_the_verdict_goes_by_a_paired_bootstrap_on_the_same_photos(trained, tmp_path, ours, theirs, words):
+    _, _, result = trained
+    table = result.out_of_fold
+    simpler = guessing(table, theirs).sample(frac=1, random_state=0)  # its rows may stand in any order
+    result = dataclasses.replace(result, folder=tmp_path, out_of_fold=guessing(table, ours))
+    found = runs.write_scores(result, simpler)
+    told, over = found["baseline"]["accuracy"]["value"], found["over_baseline"]["accuracy"]
+    assert over["difference"] == pytest.approx(found["out_of_fold"]["accuracy"]["value"] - told)
     assert runs.verdict(found).startswith(words)
     assert "nothing simpler" in runs.verdict({"out_of_fold": found["out_of_fold"]})
 
 
-def test_the_baseline_is_scored_on_the_same_photos_and_folds(trained, monkeypatch):
+def test_the_baseline_is_asked_about_the_same_photos_and_folds(trained):
     data, output, result = trained
     photos = runs.store.open_store(data / "store", data / "train" / "images", list(toys.table()["path"]), toys.FRAME)
-    seen = {}
+    table = runs.baseline(photos, result, toys.splits(toys.table()), output / "features")
+    assert sorted(table["path"]) == sorted(result.out_of_fold["path"])
+    assert table["person"].notna().all()
+    assert list(runs.named_intervals([result], table)) == ["toy", "logistic regression on frozen features"]
 
-    def scored(table):
-        seen["paths"], seen["person"] = sorted(table["path"]), table["person"].notna().all()
-        return "scores"
 
-    monkeypatch.setattr(runs, "intervals", scored)
-    assert runs.baseline(photos, result, toys.splits(toys.table()), output / "features") == "scores"
-    assert seen == {"paths": sorted(result.out_of_fold["path"]), "person": True}
+def test_a_result_of_three_heads_decodes_alike_in_both_ways_and_another_may_not(trained):
+    _, _, result = trained
+    columns = labels.probability_columns()
+    product = labels.joint(labels.marginals(result.out_of_fold[columns].to_numpy()))
+    apart = pd.DataFrame(product, columns=columns)
+    heads = dataclasses.replace(result, name="heads", out_of_fold=result.out_of_fold.assign(**apart))
+    table = runs.decodings(heads, result)
+    assert list(table.index) == [(run, way) for run in ("heads", "toy") for way in ("joint", "apart")]
+    assert table.loc[("heads", "joint")].equals(table.loc[("heads", "apart")])
+    assert table.loc[("toy", "apart")].equals(table.loc[("heads", "apart")].replace(0, table["differ"].iloc[-1]))
 
 
 def on_a_machine(patch: pytest.MonkeyPatch, name: str, peak: int) -> None:
@@ -114,24 +136,3 @@ def test_a_run_of_two_machines_names_both_and_the_higher_peak(trained, tmp_path,
     on_a_machine(monkeypatch, "second", 2000)
     runs.write_scores(toys.train(data, tmp_path, epochs=1, warmup_epochs=0.0))
     assert told(tmp_path) == ("first and second", 3000)
-
-
-def test_a_run_of_before_keeps_what_was_written_then(trained, tmp_path, monkeypatch):
-    """Its checkpoints say nothing of a device."""
-    data, _, _ = trained
-    place = loop.dataclasses.asdict
-    with monkeypatch.context() as before:
-        silent = {"device": "", "peak_memory_bytes": 0}
-        before.setattr(
-            loop.dataclasses,
-            "asdict",
-            lambda one: place(one) | (silent if isinstance(one, loop.Progress) else {}),
-        )
-        on_a_machine(before, "long ago", 1)
-        result = toys.train(data, tmp_path, epochs=1, warmup_epochs=0.0)
-    assert runs.write_scores(result)["peak_memory_bytes"] is None
-    scored = result.folder / "scores.json"
-    files.write_json({**files.read_json(scored), "peak_memory_bytes": 77}, scored)
-    on_a_machine(monkeypatch, "a reader", 999_999)
-    runs.write_scores(toys.train(data, tmp_path, epochs=1, warmup_epochs=0.0))
-    assert told(tmp_path) == ("long ago", 77)

@@ -12,7 +12,7 @@ from mask_lib.data.splits import make_splits, write_splits
 from mask_lib.ensemble import inference, self_training
 from mask_lib.ensemble.members import read_members
 from mask_lib.models import checkpoint, weights
-from mask_lib.training import averaging, gain, run_folder, runs
+from mask_lib.training import averaging, run_folder, runs
 
 MEMBERS = {
     "short": {"epochs": 3},
@@ -50,7 +50,6 @@ def test_a_soup_is_never_worse_than_its_best_member_on_held_out_people(copied):
         tried = saved["folds"][str(fold)]["members"]
         assert [one["macro_f1"] for one in tried] == sorted((one["macro_f1"] for one in tried), reverse=True)
         assert tried[0]["accepted"] and len(tried) == 3
-    assert averaging.tried_table(saved).groupby("fold").size().to_dict() == {0: 3, 1: 3}
 
 
 def test_a_soup_is_a_run_for_whatever_comes_later(copied):
@@ -59,22 +58,19 @@ def test_a_soup_is_a_run_for_whatever_comes_later(copied):
     assert "soup" in run_folder.trained_runs(output)
     tables = inference.predict_run(data, output, "soup")
     assert len(tables["test"]) == 12
-    settings = run_folder.run_settings(output, "soup")
-    labeled, splits, _ = averaging.open_benches(data, output, settings)
+    run = run_folder.read_run(output / "runs" / "soup")
+    labeled, splits, _ = averaging.open_evaluators(data, output, run.settings)
     assert runs.checkpoints(output, "soup", labeled, splits)[1].stem == "soup"
     oof = pd.read_csv(output / "runs" / "soup" / "fold1" / "oof.csv")
     assert set(oof["path"]) == set(splits[1]["path"][splits[1]["split"] == "val"])
-    result = runs.read_result(output / "runs" / "soup", splits, [0, 1])
-    assert files.read_json(output / "runs" / "soup" / "scores.json")["training_seconds"] == pytest.approx(
-        result.history["seconds"].sum()
-    )
-    assert averaging.averageable_runs(output, "") == sorted(MEMBERS)
+    assert run.scores["training_seconds"] == pytest.approx(run.history["seconds"].sum())
+    assert run_folder.chosen_runs(output, "", soups=False) == sorted(MEMBERS)
     with pytest.raises(ValueError, match="soup is a soup of other runs"):
         averaging.average_run(data, output, "soup")
     averaging.make_soup(data, output, "soup", ["slow", "wide"])  # made anew, of others
 
 
-class Bench(averaging.FoldEvaluator):
+class Evaluator(averaging.FoldEvaluator):
     """Scores that are given instead of measured: a checkpoint is a number, and a soup is worth what `worth` says."""
 
     def __init__(self, worth):
@@ -95,7 +91,7 @@ def greedy(tmp_path, monkeypatch, members, worth):
         state = {"weight": averaging.torch.tensor([float(number)])}
         checkpoint.write_checkpoint(paths[run], state, {"run": {}, "fold": 0, "data": "", "preprocessing": {}})
     monkeypatch.setattr(averaging, "macro_f1", lambda table: table)
-    state, _, tried = averaging.greedy(paths, Bench(worth))
+    state, _, tried = averaging.greedy(paths, Evaluator(worth))
     return state["weight"].item(), [one["run"] for one in tried if one["accepted"]]
 
 
@@ -110,7 +106,7 @@ def test_a_member_that_changes_nothing_is_not_taken(tmp_path, monkeypatch):
 
 def test_where_none_helps_the_soup_is_its_best_member_bit_for_bit(copied, monkeypatch):
     data, output = copied
-    monkeypatch.setattr(averaging.averaging, "refresh_batch_norm", lambda loaded, *rest: spoil(loaded.network))
+    monkeypatch.setattr(averaging, "refresh_batch_norm", lambda loaded, *rest: spoil(loaded.network))
     saved = averaging.make_soup(data, output, "soup", ["short", "slow"])
     for fold, one in saved["folds"].items():
         best = one["members"][0]["run"]
@@ -204,10 +200,10 @@ def test_a_soup_of_which_a_member_was_trained_anew_is_refused_by_name(copied):
     with pytest.raises(ValueError, match=words):
         inference.predict_run(data, output, "soup")
     with pytest.raises(ValueError, match=words):
-        read_members(output, [], [], [])
+        read_members(output)
     averaging.make_soup(data, output, "soup", ["short", "slow"])
     inference.predict_run(data, output, "soup")
-    assert read_members(output, [], [], []).names == ["soup"]
+    assert read_members(output).names == ["soup"]
     shutil.rmtree(output / "runs" / "short")  # nothing can be said of it any more
     inference.predict_run(data, output, "soup")
 
@@ -216,10 +212,9 @@ def test_where_a_run_that_was_trained_is_needed_a_soup_is_refused(copied):
     data, output = copied
     averaging.make_soup(data, output, "soup", ["short", "slow"])
     words = "soup is a soup of other runs and was not trained itself: name a run .* members short, slow"
-    for asked in (gain.train_on_given_labels, self_training.predictions, averaging.average_run):
+    for asked in (self_training.predictions, averaging.average_run):
         with pytest.raises(ValueError, match=words):
             asked(data, output, "soup")
-    assert not (output / "gain").exists()
     before = (output / "runs" / "soup" / "scores.json").read_bytes()
     with pytest.raises(ValueError, match=r"run = 'soup': .*runs/soup holds a soup; give the run another name"):
         toys.train(data, output, run="soup", when_changed="restart")
@@ -230,7 +225,7 @@ def test_a_soup_that_is_outdated_or_unfinished_says_what_to_run(copied):
     data, output = copied
     averaging.make_soup(data, output, "soup", ["short", "slow"])
     write_splits(make_splits(photos.read_labeled(output), 2, 0.2, seed=7), output)
-    with pytest.raises(ValueError, match=r"train short, slow again.*then run 05_average_weights with soup: soup and"):
+    with pytest.raises(ValueError, match="train short, slow again, of which it is a soup, then make the soup again"):
         inference.predict_run(data, output, "soup")
     (output / "runs" / "soup" / "scores.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"holds no finished run: run 05_average_weights with soup: soup and"):
