@@ -16,7 +16,7 @@ from mask_lib.data import store
 from mask_lib.ensemble import inference
 from mask_lib.models import build, devices, networks, predict
 from mask_lib.models.weights import first_weights
-from mask_lib.training import loop, runs
+from mask_lib.training import loop
 from mask_lib.training.loss import class_weights, loss_of
 from mask_lib.training.targets import borders, fold_targets
 
@@ -253,60 +253,6 @@ def test_other_ages_refuse_to_resume_where_they_matter(data, tmp_path, monkeypat
         toys.train(data, tmp_path, folds=(0,), run="shifted", old_from=58)
     toys.train(data, tmp_path, folds=(0,))
     toys.train(data, tmp_path, folds=(0,))  # nobody asked for ages
-
-
-@pytest.fixture(scope="module")
-def three_and_one(tmp_path_factory):
-    """An output folder with finished runs: three heads, and twice 18 outputs, one of them trained otherwise."""
-    data, output = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("output")
-    toys.prepare(data, output)
-    for changes in ({"run": "a_other", "epochs": 1, "learning_rate": 0.01}, {"run": "one"}):
-        runs.write_scores(toys.train(data, output, **changes))
-    return data, output, toys.train(data, output, run="three", head="three", attribute_loss=0.0)
-
-
-def test_three_heads_are_compared_with_the_run_most_alike(three_and_one):
-    _, output, result = three_and_one
-    splits = toys.splits(toys.table())
-    other = runs.counterpart(result, splits, output)
-    assert other.folder.name == "one"
-    assert runs.counterpart(result, splits, output, "a_other").folder.name == "a_other"
-    table = runs.compared(result, other)
-    truth, ours = result.truth_and_prediction()
-    _, theirs = other.truth_and_prediction()
-    assert table.loc["accuracy", "difference"] == pytest.approx((ours == truth).mean() - (theirs == truth).mean())
-    assert "less that of one, which has 18 outputs, is" in runs.comparison(result, other)
-    assert list(runs.named_intervals(result, None, other)) == ["three", "one"]
-
-
-def test_without_a_run_to_compare_with_there_is_nothing_to_say(three_and_one, tmp_path):
-    _, output, result = three_and_one
-    splits = toys.splits(toys.table())
-    assert runs.counterpart(result, splits, tmp_path) is None
-    assert runs.compared(result, None).empty and "no finished run" in runs.comparison(result, None)
-    with pytest.raises(FileNotFoundError, match="holds no finished run"):
-        runs.counterpart(result, splits, output, "nobody")
-
-
-def test_a_run_of_other_folds_or_labels_is_not_compared_with(three_and_one):
-    _, output, result = three_and_one
-    splits = toys.splits(toys.table())
-    changed = result.out_of_fold.assign(label=0)
-    assert runs.counterpart(runs.RunResult(result.folder, result.history, changed), splits, output) is None
-    longer = pd.concat([result.history, result.history.head(1).assign(fold=7)])
-    with pytest.raises(ValueError, match=r"compare_with = 'one': it must be a run with 18 outputs on the same photos"):
-        runs.counterpart(runs.RunResult(result.folder, longer, result.out_of_fold), splits, output, "one")
-
-
-def test_three_heads_decode_alike_in_both_ways(three_and_one):
-    _, output, result = three_and_one
-    other = runs.counterpart(result, toys.splits(toys.table()), output)
-    table = runs.decodings(result, other)
-    assert list(table.index) == [(run, way) for run in ("three", "one") for way in ("joint", "apart")]
-    assert table.loc[("three", "joint")].equals(table.loc[("three", "apart")])
-    assert table.loc[("three", "joint"), "differ"] == 0
-    truth, predicted = other.truth_and_prediction()
-    assert table.loc[("one", "joint"), "accuracy"] == pytest.approx((truth == predicted).mean())
 
 
 def test_a_network_of_three_heads_is_built_from_its_settings_alone():

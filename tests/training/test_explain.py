@@ -217,7 +217,7 @@ def trained(tmp_path_factory) -> tuple[Path, run_folder.FinishedRun]:
     data, output = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("output")
     toys.prepare(data, output)
     runs.write_scores(toys.train(data, output, epochs=1, warmup_epochs=0.0))
-    return data, run_folder.find([output])[0][0]
+    return data, run_folder.find_runs([output])[0][0]
 
 
 @pytest.fixture
