@@ -26,7 +26,7 @@ def compose(
     """Replace affine operations that follow one another by one `WARP` in the place of the last, the others by identity.
 
     operation: (B, K) int64 numbers in `NAMES`. parameters: (B, K, P) float32, value and uniform numbers, P at least
-    `MATRIX`; a warp's are its matrix, from output to input coordinates. What does nothing is left out; a flip alone stays.
+    `MATRIX`; a warp's are its matrix, from output to input coordinates. What does nothing goes; a flip alone stays.
     """
     flip, warp = NAMES.index("flip"), NAMES.index(WARP)
     is_affine = torch.isin(operation, torch.tensor([0, *map(NAMES.index, AFFINE)]))  # identity interrupts nothing

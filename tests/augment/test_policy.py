@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from mask_lib.augment import policy as policies
 from mask_lib.augment.policy import (
     MOST_BYTES,
     OPERATIONS,
@@ -14,15 +15,19 @@ from mask_lib.augment.policy import (
     Policy,
     Space,
     Step,
-    json,
     merge_policies,
     named_policy,
+    operation_shares,
+    policy_summary,
+    policy_table,
     random_policy,
     read_policy,
     write_policy,
 )
+from mask_lib.base.config import AUGMENTATIONS
 
 MILD = Policy("mild", ((Step("rotate", 0.5, 0.1), Step("invert", 0.25)), (Step("blur", 1.0, 0.0),)))
+RANGED = Policy("ranged", ((Step("rotate", 0.5, (0.0, 0.1)), Step("scale", 1.0)),))
 
 
 def plain(**changes) -> dict:
@@ -44,7 +49,7 @@ def refused(tmp_path, content: str | bytes) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("policy", [*PRESET_POLICIES.values(), MILD], ids=lambda policy: policy.name)
+@pytest.mark.parametrize("policy", [*PRESET_POLICIES.values(), MILD, RANGED], ids=lambda policy: policy.name)
 def test_a_policy_comes_back_from_its_file(policy, tmp_path):
     path = write_policy(policy, tmp_path / "deep" / "policy.json")
     assert read_policy(path) == policy
@@ -75,7 +80,7 @@ def test_a_bare_list_without_a_file_is_refused():
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     path = write_policy(MILD, tmp_path / "policy.json")
-    monkeypatch.setattr(json, "dumps", lambda *_: 1 / 0)
+    monkeypatch.setattr(policies.json, "dumps", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_policy(PRESET_POLICIES["seed"], path)
     monkeypatch.undo()
@@ -139,6 +144,8 @@ def test_a_hostile_file_is_refused_by_its_name(tmp_path, content, said):
         (one_step("rotate", None, 0.5), "probability = None"),
         (one_step("rotate", 1, 7), "sub_policies[1][1], magnitude = 7"),
         (one_step("rotate", 1, [[[0.5]]]), "magnitude = [[[0.5]]]"),
+        (one_step("rotate", 1, [0.5, 0.2]), "magnitude = [0.5, 0.2]: a range must be [low, high]"),
+        (one_step("rotate", 1, [0.5, 2]), "sub_policies[1][1], magnitude = 2"),
         (one_step("invert", 1, 0.5), "magnitude = 0.5: invert has none, write null"),
         (one_step("rotate", 10**400, 0.5), "probability = 1000"),
     ],
@@ -162,7 +169,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_the_presets_are_the_published_ones():
-    assert set(PRESET_POLICIES) == {"none", "flip", "faces", "randaugment", "trivialaugment", "seed"}
+    assert tuple(PRESET_POLICIES) == AUGMENTATIONS
     trivial = PRESET_POLICIES["trivialaugment"].sub_policies
     assert len(trivial) == 14
     assert all(len(sub) == 1 and sub[0].probability == 1 and sub[0].magnitude is None for sub in trivial)
@@ -225,7 +232,29 @@ def test_a_run_names_a_preset_or_a_file(tmp_path):
         named_policy("trivialagment")
 
 
-def test_every_operation_has_words_and_a_range_that_is_not_empty():
+def test_every_operation_has_a_description_and_a_range_that_is_not_empty():
     for name, operation in OPERATIONS.items():
-        assert operation.words, name
+        assert operation.description, name
         assert (operation.low != operation.high) == bool(operation.unit), name
+
+
+def test_a_policy_says_what_it_does():
+    said = policy_summary(MILD)
+    assert said.splitlines()[0] == "mild: each photo draws one of 2 sub-policies"
+    assert "rotate ± 13.5 degrees, in 50%, then invert, in 25%" in said
+    assert "rotate ± from 0 to 13.5 degrees, in 50%, then zoom ± from 0 to 0.693" in policy_summary(RANGED)
+    assert policy_summary(PRESET_POLICIES["none"]) == "none: photos stay as they are"
+    assert policy_summary(PRESET_POLICIES["randaugment"]).endswith("… and 184 more")
+    assert "posterize from 8 to 2 bits" in policy_summary(PRESET_POLICIES["trivialaugment"])
+
+
+def test_a_policy_as_a_table_and_what_photos_meet():
+    found = policy_table(MILD)
+    assert found["operation"].tolist() == ["rotate", "invert", "blur"]
+    assert found["sub_policy"].tolist() == [0, 0, 1]
+    np.testing.assert_array_equal(found[["low", "high"]], [[0.1, 0.1], [math.nan] * 2, [0, 0]])
+    np.testing.assert_array_equal(policy_table(RANGED)[["low", "high"]], [[0, 0.1], [0, 1]])
+    shares = operation_shares(MILD).set_index("operation")["share"]
+    assert shares.to_dict() == {"rotate": 0.25, "invert": 0.125, "blur": 0.5}
+    assert operation_shares(PRESET_POLICIES["randaugment"])["share"].sum() == pytest.approx(2)
+    assert policy_table(PRESET_POLICIES["none"]).empty
