@@ -13,6 +13,72 @@ from mask_lib.base import files
 
 CHECKOUT = Path(files.__file__).parents[2]
 PARAMETERS = 'name = "a"\nepochs = 2\nlearning_rate = 0.1\nresume = False\nfolds = [0]\nanything = None'
+# Notebooks that only write the files of the contract: parameters, and work.
+COMMON = 'output_dir = "outputs/toy"\ndata_dir = "data/sample"\n'
+TOY_NOTEBOOKS = {
+    "00_prepare_data": (
+        COMMON + "fold_count = 5\nseed = 0",
+        "tables = Path(output_dir, 'tables')\n"
+        "tables.mkdir(parents=True, exist_ok=True)\n"
+        "names = ['photos', 'problems', 'external', 'groups']\n"
+        "names += [f'{kind}.{of}hash' for kind in ('duplicates', 'data_leak') for of in 'ap']\n"
+        "names += [f'split.stratified.{kind}{fold}' for kind in ('', 'small.') for fold in range(fold_count)]\n"
+        "[(tables / f'{name}.csv').write_text(f'seed {seed}') for name in names]",
+    ),
+    "01_label_cleaning": (
+        COMMON + 'annotator = "me"',
+        "tables, review = Path(output_dir, 'tables'), Path(output_dir, 'review')\n"
+        "review.mkdir(exist_ok=True)\n"
+        "decided = [path.read_text() for path in sorted(review.glob('decisions.*.jsonl'))]\n"
+        "(tables / 'clean.csv').write_text(' '.join(decided))\n"
+        "(tables / 'dropped.csv').touch()\n"
+        "(review / 'suspects.csv').touch()",
+    ),
+    "02_search_augmentation": (
+        COMMON + "policy_count = 12\nverdict_seeds = 3",
+        "folder = Path(output_dir, 'search')\n"
+        "folder.mkdir(exist_ok=True)\n"
+        "names = ['best_policy.json', 'trials.csv'] + ['verdict.json'] * (verdict_seeds > 0)\n"
+        "[(folder / name).touch() for name in names]",
+    ),
+    "03_one_model": (
+        COMMON
+        + 'run = "one_model"\nepochs = 2\nlearning_rate = 0.1\nkeep_epochs = 0\n'
+        + 'ema_decay = 0.0\npseudo_labels = ""\ncompare_with = ""\naugmentation = "flip"\nweights = "none"\n'
+        + 'when_changed = "refuse"',
+        "folder = Path(output_dir, 'runs', run)\n"
+        "(folder / 'fold0').mkdir(parents=True, exist_ok=True)\n"
+        "with open(folder / 'fold0' / 'checkpoint', 'a') as log: log.write('trained ')\n"
+        "scores = {'run': run, 'epochs': epochs, 'rate': learning_rate, 'when_changed': when_changed}\n"
+        "(folder / 'scores.json').write_text(json.dumps(scores))",
+    ),
+    "05_average_weights": (
+        COMMON + 'run = ""\nsoup_of = []',
+        "(Path(output_dir, 'runs', run, 'averaging.json')).write_text('averaged')",
+    ),
+    "06_inference": (
+        COMMON + 'run = "one_model"\nnum_tta = 1\nsplit = "test"',
+        "folder = Path(output_dir, 'inferences')\n"
+        "folder.mkdir(exist_ok=True)\n"
+        "scores = Path(output_dir, 'runs', run, 'scores.json').read_text()\n"
+        "[(folder / f'{run}.{part}.csv').write_text(f'{scores} {num_tta}') for part in ('test', 'test_val')]",
+    ),
+    "07_ensemble": (
+        COMMON + "test_filenames = []\ntest_val_filenames = []\nweights = []",
+        "assert -1 not in weights, 'a weight is negative'\n"
+        "folder = Path(output_dir, 'submissions')\n"
+        "folder.mkdir(exist_ok=True)\n"
+        "parts = [Path(path).read_text() for path in test_filenames + test_val_filenames]\n"
+        "(folder / 'submission.csv').write_text(f'{weights} ' + ' '.join(parts))\n"
+        "(folder / 'submission.csv.leak.csv').touch()",
+    ),
+    "08_compare_runs": (
+        COMMON + 'run_a = ""',
+        "folder = Path(output_dir, 'comparison')\n"
+        "folder.mkdir(exist_ok=True)\n"
+        "[(folder / f'{name}.csv').touch() for name in ('settings', 'scores')]",
+    ),
+}
 
 
 def write_notebook(path: Path, *sources: str, parameters: str | None = PARAMETERS, kernel: str = "python3") -> Path:

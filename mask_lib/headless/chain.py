@@ -74,12 +74,16 @@ class Chain:
         self.predictions = [relative(path) for name in predictions for path in self.ensemble.get(name, [])]
 
     def source(self, notebook: str) -> str:
-        """The notebook of a step."""
-        return relative(self.folder / "notebooks" / f"{notebook}.ipynb")
+        """The notebook of a step, as the chain names it."""
+        return relative(self.path_of(notebook))
+
+    def path_of(self, notebook: str) -> Path:
+        """The notebook of a step, wherever this is asked."""
+        return self.folder / "notebooks" / f"{notebook}.ipynb"
 
     def declared(self, notebook: str) -> dict[str, Any]:
         """The parameters of a step's notebook, with their defaults."""
-        return cells.declared_parameters(self.source(notebook))
+        return cells.declared_parameters(self.path_of(notebook))
 
     def settings(self, notebook: str, run: str | None = None, **known: Any) -> dict[str, Any]:
         """What a step is run with where its notebook's defaults are not meant.
@@ -89,7 +93,7 @@ class Chain:
         declared = self.declared(notebook)
         values = {name: value for name, value in known.items() if name in declared} | self.values
         given = {name: value for name, value in self.given.items() if name in declared}
-        return parameters.choose(self.source(notebook), values, given | ({"run": run} if run else {}), WHERE)
+        return parameters.choose(self.path_of(notebook), values, given | ({"run": run} if run else {}), WHERE)
 
     def held(self, notebook: str, run: str, **values: Any) -> dict[str, Any]:
         """What a step of one run is run with, where the chain allows but these values, whatever the experiment says."""

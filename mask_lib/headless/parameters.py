@@ -160,7 +160,7 @@ def choose(
 
     Raises ValueError for a name in `values` that no notebook in the same folder declares, a name in a
     notebook's section or in `given` that this notebook does not, a value of another type than the declared
-    default's, and for none or an unknown one of the runs that `values` describe.
+    default's, and for none of the runs that `values` describe, unless it is the default or was run before.
     """
     chosen = _chosen(notebook, values, given, where)
     declared, runs = cells.declared_parameters(notebook), run_overrides(values)
@@ -169,8 +169,8 @@ def choose(
         return chosen
     if "run" not in chosen:  # the file's settings of runs would be passed over in silence
         raise ValueError(f"{where} describes the runs {', '.join(runs)}: choose one with -p run {next(iter(runs))}")
-    is_there = files.project_path((declared | chosen).get("output_dir", "")) / "runs" / run
-    if not is_there.is_dir():  # such as a soup, which no file describes
+    is_there = files.project_path((declared | chosen).get("output_dir", "")) / "runs" / run  # such as a soup's folder
+    if run != declared["run"] and not is_there.is_dir():
         advice = config.did_you_mean(run, runs) or f"; there are {', '.join(runs)}"
         raise ValueError(f"{where}: no run is called {run!r}{advice}")
     return chosen

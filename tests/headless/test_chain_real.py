@@ -19,7 +19,7 @@ from mask_lib.ensemble import expected_score, inference, leaks
 from mask_lib.models import checkpoint
 from mask_lib.relabel import decision_log
 
-CLASSES = list(labels.PROBABILITY_COLUMNS)
+CLASSES = labels.probability_columns()
 FOLDS = (0, 1)
 HASHES = ("ahash", "phash")
 RUN = {
@@ -155,8 +155,8 @@ def test_every_planted_fault_is_listed_and_nothing_else(project: Path, output: P
     same |= {"contradiction": "folder_contradicts_row", "junk": "junk_file", "unknown_name": "unknown_name"}
     expected |= {(path, problem) for fault, problem in same.items() for path in planted[fault]}
     problems = pd.read_csv(output / "tables" / "problems.csv")
-    assert {kind for _, kind in expected_score} == set(names.values()) | set(same.values()) | {"incomplete_person"}
-    assert set(zip(problems["path"], problems["problem"], strict=True)) == expected_score
+    assert {kind for _, kind in expected} == set(names.values()) | set(same.values()) | {"incomplete_person"}
+    assert set(zip(problems["path"], problems["problem"], strict=True)) == expected
     assert problems["detail"].notna().all()
 
 
@@ -210,8 +210,8 @@ def test_label_cleaning_without_a_screen_applies_the_decisions_that_exist(projec
     clean = pd.read_csv(tmp_path / "tables" / "clean.csv")
     images = f"{project}/data/sample/train/images/"
     expected = train.assign(label=train["label"].mask(train["path"] == wrong, 17))[train["path"] != dropped]
-    assert list(clean["path"]) == [images + path for path in expected_score["path"]]
-    assert list(clean["class"]) == list(expected_score["label"])
+    assert list(clean["path"]) == [images + path for path in expected["path"]]
+    assert list(clean["class"]) == list(expected["label"])
     assert "Changed labels: 1; dropped photos: 1" in report and "Not applied: 1" in report
     assert "Nobody is watching" in report and not (tmp_path / "review" / "decisions.me.jsonl").exists()
 

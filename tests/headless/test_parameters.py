@@ -63,18 +63,28 @@ def test_a_run_overrides_the_shared_values_and_given_values_override_the_run(tmp
         ("epochs: true", "epochs = True is true or false, not a whole number"),
         ("epochs:", "epochs = None is empty, not a whole number"),
         ("resume: 1", "resume = 1 is a whole number, not true or false"),
-        ("name: 007", "name = 7 is a whole number, not text: put it in quotes, '7'"),
-        ("name: no", "name = False is true or false, not text: put it in quotes"),
+        ("name: 7", "name = 7 is a whole number, not text: put it in quotes, '7'"),
+        ("name: 007", r"YAML reads 007 as 7: write 7, or '007' where it is text\n.*line 1"),
+        ("epochs: 0224", "YAML reads 0224 as 148: write 224, or '0224' where it is text"),
+        ("epochs: 1:30", "YAML reads 1:30 as 90: write '1:30' where it is text"),
+        ("name: no", "name = False is true or false, not text: put it in quotes .*YAML reads yes, no"),
+        ("no: 1", "a name must be text: put it in quotes, 'no'"),
+        ("? [epochs]\n: 1", "a name must be text\n.*line 1"),
+        ("runs: {7: {epochs: 3}}", "a name must be text: put it in quotes, '7'"),
         ("name: 2024-01-31", "put it in quotes"),
         ("folds: 1", "folds = 1 is a whole number, not a list"),
         ("folds: [0, one]", r"folds\[1\] = 'one' is text, not a whole number$"),
-        ("anything: {1: a}", "mappings of text"),
     ],
 )
 def test_a_wrong_parameter_file_is_refused_with_what_to_write(tmp_path: Path, notebook: Path, text: str, message: str):
     with pytest.raises(ValueError, match=message) as refused:
         parameters.resolve(notebook, [write_text(tmp_path / "a.yml", text)])
-    assert "a.yml" in str(refused.value) or "runs" in text
+    assert "a.yml" in str(refused.value) or "maps a run" in message
+
+
+def test_keys_may_be_merged_from_elsewhere_in_the_file(tmp_path: Path, notebook: Path):
+    values = write_text(tmp_path / "a.yml", "anything: &all {a: 1}\nnotebooks: {03_toy: {anything: {<<: *all, b: 2}}}")
+    assert parameters.resolve(notebook, [values]) == {"anything": {"a": 1, "b": 2}}
 
 
 @pytest.mark.parametrize(
@@ -121,6 +131,8 @@ def test_runs_are_planned_with_their_notebooks():
     assert parameters.planned_runs({"runs": runs}) == {"a": "03_one_model", "b-2": "04_three_model"}
     with pytest.raises(ValueError, match=r"cannot be called '\.\./a'"):
         parameters.planned_runs({"runs": {"../a": {}}})
+    with pytest.raises(ValueError, match="run = False is true or false, not text"):
+        parameters.planned_runs({"run": False})
 
 
 ORDER = "epochs: 3\nnotebooks: {03_toy: {epochs: 4}}\nruns: {deep: {epochs: 5}}"
@@ -144,6 +156,20 @@ def test_a_file_that_describes_runs_wants_one_chosen(tmp_path: Path):
     with pytest.raises(ValueError, match=r"a\.yml describes the runs deep: choose one with -p run deep"):
         parameters.resolve(notebook, [values])
     assert parameters.resolve(every, [values]) == {}
+
+
+def test_a_run_that_the_file_does_not_describe_is_refused_with_the_nearest(tmp_path: Path):
+    declared = f'run = "one"\nepochs = 1\noutput_dir = "{tmp_path}"'
+    notebook = write_notebook(tmp_path / "03_toy.ipynb", parameters=declared)
+    values = write_text(tmp_path / "a.yml", "runs: {quick: {epochs: 5}, deep: }")
+    more = write_text(tmp_path / "b.yml", "runs: {wide: {epochs: 6}}")
+    with pytest.raises(ValueError, match=r"a\.yml: no run is called 'quik'; did you mean quick\?"):
+        parameters.resolve(notebook, [values], {"run": "quik"})
+    with pytest.raises(ValueError, match=r"no run is called 'soup'; there are quick, deep, wide"):
+        parameters.resolve(notebook, [values, more], {"run": "soup"})
+    assert parameters.resolve(notebook, [values, more], {"run": "wide"}) == {"run": "wide", "epochs": 6}
+    (tmp_path / "runs" / "soup").mkdir(parents=True)  # made of other runs, by hand
+    assert parameters.resolve(notebook, [values], {"run": "soup"}) == {"run": "soup"}
 
 
 def test_the_run_that_a_section_names_brings_its_changes(tmp_path: Path):
@@ -226,23 +252,23 @@ def test_the_advice_on_numbers_is_what_yaml_reads_as_a_number(notebook: Path):
     ],
 )
 def test_how_pseudo_labels_are_chosen_is_said_by_all_by_their_run_or_once(values, given, expected):
-    assert tuple(parameters.teaching(values, "deep", given).values()) == expected
+    assert tuple(parameters.pseudo_label_options(values, "deep", given).values()) == expected
 
 
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        ({"pseudo_threshold": 1.2}, r"parameters: pseudo_threshold = 1\.2: it is a probability"),
+        ({"pseudo_threshold": 1.2}, r"parameters: pseudo_threshold = 1\.2: it must be a probability"),
         ({"pseudo_class_share": 0}, r"parameters: pseudo_class_share = 0\.0: it must be above 0"),
         ({"pseudo_threshold": "high"}, "pseudo_threshold = 'high' is text, not a number"),
     ],
 )
 def test_how_pseudo_labels_are_chosen_is_checked_before_anything_runs(value, words):
     with pytest.raises(ValueError, match=words):
-        parameters.teaching(value, "deep")
+        parameters.pseudo_label_options(value, "deep")
 
 
 def test_notebooks_pass_over_how_pseudo_labels_are_chosen(tmp_path):
     notebook = write_notebook(tmp_path / "03_one_model.ipynb")
-    values = {"pseudo_threshold": 0.5, "runs": {"a": {"pseudo_class_share": 0.5}}}
+    values = {"pseudo_threshold": 0.5, "plugins": ["mine"], "runs": {"a": {"pseudo_class_share": 0.5}}}
     assert parameters.choose(notebook, values) == {}

@@ -1,0 +1,148 @@
+"""The settings and files of each step, of toy notebooks that declare what the real ones do."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tiny_project import TOY_NOTEBOOKS, write_notebook
+
+from mask_lib.base import files
+from mask_lib.data import archives
+from mask_lib.headless.chain import Chain
+
+RUNS = "results/runs"
+TEACHER = [f"{RUNS}/teacher/scores.json", f"{RUNS}/teacher/averaging.json"]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a data set's lists and notebooks of parameters alone, for which paths count from it."""
+    monkeypatch.setattr(files, "PROJECT", tmp_path)
+    (tmp_path / "notebooks").mkdir()
+    for name, (declared, _) in TOY_NOTEBOOKS.items():
+        write_notebook(tmp_path / "notebooks" / f"{name}.ipynb", parameters=declared)
+    for path in ("data/train/train.csv", "data/eval/info.csv"):
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).write_text("id\n")
+    return tmp_path
+
+
+def chain_of(project: Path, given: dict[str, Any] | None = None, **values: Any) -> Chain:
+    """The chain of an experiment with these values."""
+    path = project / "toy.yml"
+    path.write_text(yaml.safe_dump({"output_dir": "results", "data_dir": "data", "fold_count": 2, **values}))
+    return Chain([path], given or {}, project, archives.folders_with_data)
+
+
+def test_steps_of_one_run(project: Path):
+    chain = chain_of(project, epochs=3)
+    assert chain.runs == {"one_model": "03_one_model"}
+    assert chain.train == {
+        "one_model": {
+            **{"data_dir": "data", "output_dir": "results", "epochs": 3},
+            **{"run": "one_model", "when_changed": "restart"},
+        }
+    }
+    assert chain.average == {} and chain.infer["one_model"]["run"] == "one_model"
+    assert chain.lists == ["data/train/train.csv", "data/eval/info.csv"]
+    assert {"results/tables/photos.csv", "results/tables/split.stratified.small.1.csv"} < set(chain.tables)
+    assert not any("stratified.2" in path for path in chain.tables)
+    assert chain.predictions == ["results/inferences/one_model.test.csv", "results/inferences/one_model.test_val.csv"]
+    assert chain.found == ["results/search/best_policy.json", "results/search/verdict.json"]
+    assert chain.named_by("one_model") == chain.decisions == []
+
+
+def test_a_value_given_for_once_goes_before_a_runs_own_settings(project: Path):
+    chain = chain_of(project, {"epochs": 3}, epochs=5, runs={"a": {"epochs": 4}, "b": {}})
+    assert [chain.train[run]["epochs"] for run in "ab"] == [3, 3]
+    assert chain_of(project, epochs=5, runs={"a": {"epochs": 4}, "b": {}}).train["a"]["epochs"] == 4
+
+
+def test_what_the_chain_must_hold_is_held(project: Path):
+    runs = {"kept": {"keep_epochs": 2}, "smooth": {"ema_decay": 0.9}, "plain": {}}
+    chain = chain_of(project, soup_of=["kept"], split="test", runs=runs)
+    assert {run: values["soup_of"] for run, values in chain.average.items()} == {"kept": [], "smooth": []}
+    assert {values["split"] for values in chain.infer.values()} == {"both"}
+    assert chain.weights_of("plain") == [f"{RUNS}/plain/scores.json"]
+    assert chain.weights_of("kept") == [f"{RUNS}/kept/scores.json", f"{RUNS}/kept/averaging.json"]
+
+
+@pytest.mark.parametrize(
+    ("student", "waits_for"),
+    [
+        ({"pseudo_labels": "teacher"}, ["results/tables/pseudo.teacher.csv"]),
+        ({"compare_with": "teacher"}, TEACHER),
+        ({"weights": "results/runs/teacher/fold0/checkpoint/best.safetensors"}, TEACHER),
+        ({"weights": "there.safetensors"}, ["there.safetensors"]),
+        ({"weights": "imagenet"}, []),
+        ({"augmentation": "there.json"}, ["there.json"]),
+        ({"augmentation": "results/search/best_policy.json"}, ["results/search/best_policy.json"]),
+        ({"augmentation": "searched"}, ["results/search/best_policy.json", "results/search/verdict.json"]),
+        # Nobody makes these: the notebook says so, where Snakemake would find nothing to do.
+        ({"pseudo_labels": "nobody", "compare_with": "nobody", "augmentation": "no.json", "weights": "no.bin"}, []),
+    ],
+)
+def test_a_run_waits_for_what_its_settings_name(project: Path, student: dict, waits_for: list[str]):
+    for name in ("there.safetensors", "there.json"):
+        (project / name).touch()
+    chain = chain_of(project, runs={"student": student, "teacher": {"keep_epochs": 1}})
+    assert chain.named_by("student") == waits_for
+
+
+def test_a_search_without_a_verdict_leaves_none(project: Path):
+    chain = chain_of(project, verdict_seeds=0, augmentation="searched")
+    assert chain.named_by("one_model") == chain.found == ["results/search/best_policy.json"]
+
+
+def test_how_sure_a_teacher_must_be_is_said_by_the_experiment_its_run_or_once(project: Path):
+    runs = {"teacher": {"pseudo_class_share": 0.2}, "other": {}}
+    chain = chain_of(project, {"pseudo_threshold": 0.7}, pseudo_threshold=0.6, plugins=["mine"], runs=runs)
+    assert chain.pseudo_label_options == {
+        "teacher": ["--threshold=0.7", "--class-share=0.2", "--plugin=mine"],
+        "other": ["--threshold=0.7", "--plugin=mine"],
+    }
+    assert chain_of(project).pseudo_label_options == {"one_model": []}
+
+
+def test_an_archive_of_the_photos_stands_for_them(project: Path):
+    (project / "photos.zip").touch()
+    assert chain_of(project, {"data_dir": "photos.zip"}).lists == ["photos.zip"]
+
+
+def test_decisions_of_all_annotators_are_read(project: Path):
+    (project / "results" / "review").mkdir(parents=True)
+    for name in ("zoe", "ann"):
+        (project / "results" / "review" / f"decisions.{name}.jsonl").touch()
+    assert chain_of(project).decisions == [f"results/review/decisions.{name}.jsonl" for name in ("ann", "zoe")]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"epoch": 3}, "configuration: no parameter is called 'epoch'; did you mean epochs"),
+        ({"pseudo_threshold": 1.5}, r"configuration: pseudo_threshold = 1\.5: it must be a probability, from 0 to 1"),
+        ({"plugins": "mine"}, "configuration: plugins = 'mine' is text, not a list"),
+        ({"runs": {"a/b": {}}}, "a run cannot be called 'a/b'"),
+        ({"runs": {"a": {"notebook": "09_none"}}}, "there is no notebook notebooks/09_none.ipynb"),
+        ({"notebooks": {"08_compare_runs": {"run": 3}}}, "08_compare_runs: no parameter is called 'run'"),
+    ],
+)
+def test_what_is_wrong_is_said_before_any_step(project: Path, values: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        chain_of(project, **values)
+
+
+def test_files_are_joined_and_read_by_our_own_reader(project: Path):
+    first, second = project / "a.yml", project / "b.yml"
+    first.write_text("epochs: 3\nruns: {a: {learning_rate: 1.0e-3}}\n")
+    second.write_text("epochs: 4\nruns: {a: {keep_epochs: 1}}\n")
+    chain = Chain([first, second], {}, project, archives.folders_with_data)
+    assert {name: chain.train["a"][name] for name in ("epochs", "learning_rate", "keep_epochs")} == {
+        **{"epochs": 4, "learning_rate": 0.001, "keep_epochs": 1}
+    }
+    second.write_text("epochs: 4\nepochs: 5\n")
+    with pytest.raises(ValueError, match=r"epochs is set twice\n.*b\.yml"):
+        Chain([first, second], {}, project, archives.folders_with_data)
+    with pytest.raises(ValueError, match=r"name a file: --configfile notebooks/params/demo\.yml"):
+        Chain([], {}, project, archives.folders_with_data)
