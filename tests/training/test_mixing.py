@@ -1,45 +1,45 @@
 """Mixed photos are what their targets say they are, and the partners those that were asked for."""
 
-
 import numpy as np
 import pytest
 import torch
 
-from mask_lib.base import config, labels
+from mask_lib.base import labels
+from mask_lib.base.config import Run
 from mask_lib.training import mixing
 from mask_lib.training.targets import BatchTargets
 
 KINDS = ["mixup", "cutmix", "cutmix_half", "cutmix_old"]
 COUNT, HEIGHT, WIDTH = 64, 24, 17
-ALWAYS = config.Run(mixing="cutmix", mixing_probability=1.0)
+ALWAYS = Run(mixing="cutmix", mixing_probability=1.0)
 
 
-def run_of(kind: str, **changes) -> config.Run:
+def run_of(kind: str, **changes) -> Run:
     return ALWAYS.replace(mixing=kind, **changes)
 
 
 def plain_photos(count: int = COUNT) -> tuple[torch.Tensor, torch.Tensor]:
     """(count, 3, H, W) photos, each of one value of its own, and labels that tell it: value = label / 20."""
-    target = torch.arange(count) % labels.CLASS_COUNT
+    target = torch.arange(count) % 18
     return (target / 20).view(-1, 1, 1, 1).expand(count, 3, HEIGHT, WIDTH).contiguous(), target
 
 
-def mix(run: config.Run, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
+def mix(run: Run, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
     """Mixed photos and targets of `plain_photos`, and the partners' places among them."""
     photos, target = plain_photos()
     random = np.random.default_rng(seed)
     _, partner = mixing.with_partners(np.arange(COUNT), None, random)
     photos, wanted = mixing.mixed(photos, BatchTargets(target), partner, run, random)
-    assert wanted.weights is wanted.known is None
+    assert wanted.weights is None
     return photos, wanted.target, partner
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_targets_tell_the_shares_of_both_photos(kind):
     photos, target, partner = mix(run_of(kind))
-    assert (photos.shape, target.shape) == ((COUNT, 3, HEIGHT, WIDTH), (COUNT, labels.CLASS_COUNT))
+    assert (photos.shape, target.shape) == ((COUNT, 3, HEIGHT, WIDTH), (COUNT, 18))
     torch.testing.assert_close(target.sum(dim=1), torch.ones(COUNT))
-    values = torch.arange(labels.CLASS_COUNT) / 20  # a photo's mean is that of the classes in it, weighted by shares
+    values = torch.arange(18) / 20  # a photo's mean is that of the classes in it, weighted by shares
     torch.testing.assert_close(photos.mean(dim=(1, 2, 3)), target @ values, atol=1e-5, rtol=1e-5)
     for row, other in enumerate(partner):
         assert set(target[row].nonzero().flatten().tolist()) <= {row % 18, other % 18}
@@ -103,30 +103,34 @@ def test_each_photo_has_parameters_of_its_own_and_the_seed_gives_them_again(kind
 
 
 def test_the_old_are_found_by_their_age_alone():
-    train_labels = np.arange(labels.CLASS_COUNT)
-    assert mixing.oldest(train_labels).tolist() == [2, 5, 8, 11, 14, 17]
-    assert mixing.oldest(train_labels[::-1]).tolist() == [0, 3, 6, 9, 12, 15]
+    train_labels = np.arange(18)
+    assert mixing.photos_of_last_group(train_labels).tolist() == [2, 5, 8, 11, 14, 17]
+    assert mixing.photos_of_last_group(train_labels[::-1]).tolist() == [0, 3, 6, 9, 12, 15]
+
+
+def test_the_last_group_is_that_of_any_number():
+    number = labels.Attribute("length", ("<10", "10+"), "ab", edges=(10,), limits=(0, 99))
+    with labels.using((number, labels.Attribute("kind", ("x", "y", "z"), "cde"))):
+        assert mixing.photos_of_last_group(np.arange(6)).tolist() == [3, 4, 5]
 
 
 def test_cutmix_old_mixes_every_photo_with_an_old_one_even_if_the_batch_holds_none():
     train_labels = np.array([0, 1, 3, 4, 17] * 20)
     batch = np.flatnonzero(train_labels < 5)[:30]  # nobody old among them
     random = np.random.default_rng(0)
-    positions, partner = mixing.with_partners(batch, mixing.oldest(train_labels), random)
+    positions, partner = mixing.with_partners(batch, mixing.photos_of_last_group(train_labels), random)
     assert positions[: len(batch)].tolist() == batch.tolist()
     assert (train_labels[positions[partner]] == 17).all()
-    photos = torch.zeros(len(positions), 3, HEIGHT, WIDTH)
+    targets = BatchTargets(torch.from_numpy(train_labels[positions]))
     run = run_of("cutmix_old", mixing_alpha=50.0)  # boxes of about half the photo
-    _, (target, _, _) = mixing.mixed(
-        photos, BatchTargets(torch.from_numpy(train_labels[positions])), partner, run, random
-    )
-    assert len(target) == len(batch)
-    assert (target[:, 17] > 0).all()
+    _, found = mixing.mixed(torch.zeros(len(positions), 3, HEIGHT, WIDTH), targets, partner, run, random)
+    assert len(found.target) == len(batch)
+    assert (found.target[:, 17] > 0).all()
 
 
 def test_without_anybody_old_cutmix_old_says_so():
-    with pytest.raises(ValueError, match=r"cutmix_old.*60 or over"):
-        mixing.oldest(np.array([0, 1, 3, 4]))
+    with pytest.raises(ValueError, match=r"cutmix_old.*no training photo of age 60\+"):
+        mixing.photos_of_last_group(np.array([0, 1, 3, 4]))
 
 
 def test_partners_within_a_batch_are_each_others():
@@ -142,21 +146,7 @@ def test_weights_are_mixed_by_the_shares_that_targets_are_mixed_by():
     _, partner = mixing.with_partners(np.arange(COUNT), None, random)
     _, wanted = mixing.mixed(photos, BatchTargets(torch.eye(COUNT), weights), partner, run_of("mixup"), random)
     torch.testing.assert_close(wanted.weights, wanted.target @ weights)  # each photo a class of its own
-    assert len(wanted.weights.unique()) > 3 and wanted.known is None
-
-
-def test_an_attribute_is_known_of_a_mixed_photo_if_it_is_of_all_that_is_in_it():
-    photos, target = plain_photos(2)
-    known = torch.tensor([[True, False, True], [False, False, True]])
-    one_known = BatchTargets(target, None, known)
-    for probability, expected in ((0.0, known), (1.0, known.all(dim=0).expand(2, 3))):
-        run = run_of("mixup", mixing_probability=probability)
-        _, wanted = mixing.mixed(photos, one_known, np.array([1, 0]), run, np.random.default_rng(0))
-        assert torch.equal(wanted.known, expected)
-
-
-def test_nobody_whose_class_is_unknown_is_a_partner_from_the_old():
-    assert mixing.oldest(np.array([-1, 2, -1, 17])).tolist() == [1, 3]
+    assert len(wanted.weights.unique()) > 3
 
 
 def test_what_is_unknown_of_a_partner_stays_out_of_a_photo_that_is_not_mixed():

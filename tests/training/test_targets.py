@@ -1,79 +1,118 @@
-"""What training makes of whole, weighted and partly known rows is what each of them says, and no more."""
+"""Training may count numbers such as ages otherwise than scores do; what it makes of them is provable on a few rows."""
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from mask_lib.base import config, labels
-from mask_lib.data import splits
-from mask_lib.training import ages, targets
+from mask_lib.base import labels
+from mask_lib.base.config import Run
+from mask_lib.training import targets
 
-UNKNOWN = np.nan
-
-
-def rows(*given: tuple[int, int, int, float]) -> pd.DataFrame:
-    """Train rows of (mask, gender, age group, years), -1 where unknown."""
-    numbers = np.array(given)
-    table = pd.DataFrame(numbers[:, :3].astype(np.int64), columns=list(splits.KNOWN.values()))
-    whole = (table >= 0).all(axis=1)
-    label = [labels.encode(*row) if is_whole else -1 for row, is_whole in zip(table.to_numpy(), whole, strict=True)]
-    return table.assign(label=label, age=numbers[:, 3])
+OTHER = (
+    labels.Attribute("kind", ("a", "b"), "ab"),
+    labels.Attribute("length", ("<10", "10-19", "20-39", "40+"), "cdef", edges=(10, 20, 40), limits=(0, 500)),
+)
+ORDINAL = {"head": "three", "age_target": "ordinal"}
 
 
-def test_whole_rows_without_weights_are_plain_labels():
-    table = rows((0, 1, 2, 60), (2, 0, 0, 20))
-    found = targets.of_rows(table[["label"]], config.Run())
-    assert found.wanted.target.dtype == torch.int64 and found.wanted.target.tolist() == list(table["label"])
-    assert found.wanted.weights is found.wanted.known is None
-    assert found.is_real.all()
+def rows(*years: float | None, label: int | None = None) -> pd.DataFrame:
+    """Train rows of women with a mask worn incorrectly, of these ages; without one, of the group of 40."""
+    groups = [labels.attribute("age").value_of(40 if one is None else one) for one in years]
+    found = [labels.encode(mask=1, gender=1, age=group) for group in groups]
+    return pd.DataFrame({"label": found if label is None else label, "age": np.array(years, dtype="float64")})
 
 
-def test_only_whole_labels_of_full_weight_are_counted():
-    table = rows((0, 1, 2, 60), (2, 0, 0, 20), (-1, -1, 1, 40)).assign(weight=[1.0, 0.5, 1.0])
-    found = targets.of_rows(table, config.Run(attribute_loss=1.0))
-    assert found.real_labels.tolist() == [table["label"][0]]
-    assert found.labels.tolist() == [*table["label"][:2], -1]
+def past(table: pd.DataFrame, run: Run) -> pd.DataFrame:
+    """The borders in targets, by their years."""
+    target = targets.fold_targets(table, run).rows.target
+    return pd.DataFrame(target[:, labels.class_count() :].numpy(), columns=targets.borders(run))
 
 
-def test_a_batch_holds_the_rows_at_its_positions():
-    table = rows((0, 1, 2, 60), (2, 0, 0, 20), (-1, -1, 1, 40)).assign(weight=[1.0, 0.5, 1.0])
-    found = targets.of_rows(table, config.Run(attribute_loss=1.0)).of(np.array([2, 1]), torch.device("cpu"))
-    assert found.weights.tolist() == [1.0, 0.5]
-    assert found.known.tolist() == [[False, False, True], [True, True, True]]
-    age = labels.marginals(found.target.numpy())["age"]
-    np.testing.assert_allclose(age, [[0, 1, 0], [1, 0, 0]], atol=1e-6)
+def test_by_default_training_reads_labels_alone():
+    table = rows(20, 40, 70).drop(columns="age")
+    found = targets.fold_targets(table, Run())
+    assert found.rows.target.dtype == torch.int64
+    assert found.rows.target.tolist() == found.labels.tolist() == list(table["label"])
+    assert found.rows.weights is None and found.is_real.all()
+    assert targets.numbers_digest(table, Run()) is None
 
 
-def test_an_age_in_years_moves_the_border_for_partial_rows_too():
-    table = rows((-1, -1, 1, 58), (-1, 0, 1, UNKNOWN), (0, 0, 1, 58))
-    found = targets.of_rows(table, config.Run(attribute_loss=1.0, old_from=57))
-    age = labels.marginals(found.wanted.target.numpy())["age"]
-    np.testing.assert_allclose(age, [[0, 0, 1], [0, 1, 0], [0, 0, 1]], atol=1e-6)
-    assert found.labels.tolist() == [-1, -1, labels.encode(0, 0, 2)]
+def test_rows_of_less_than_full_weight_are_not_counted_and_batches_hold_the_rows_at_their_positions():
+    found = targets.fold_targets(rows(20, 40, 70).assign(weight=[1.0, 0.5, 0.25]), Run())
+    assert found.is_real.tolist() == [True, False, False]
+    batch = found.batch(np.array([2, 1]))
+    assert batch.weights.tolist() == [0.25, 0.5] and batch.target.tolist() == found.labels[[2, 1]].tolist()
 
 
-def test_whole_rows_beside_partial_ones_are_blurred_as_ever():
-    run = config.Run(attribute_loss=1.0, age_softness=2.0)
-    table = rows((0, 1, 1, 58), (-1, -1, 1, 58), (1, -1, -1, UNKNOWN))
-    found = targets.of_rows(table, run).wanted
-    _, alone = ages.age_targets(table[:1], run)
-    np.testing.assert_allclose(found.target[0], alone[0], atol=1e-6)
-    parts = labels.marginals(found.target.numpy())
-    np.testing.assert_allclose(parts["age"][1], parts["age"][0], atol=1e-6)
-    np.testing.assert_allclose(parts["mask"][1:], [[1 / 3] * 3, [0, 1, 0]], atol=1e-6)
+@pytest.mark.parametrize("changes", [{"old_from": 58}, ORDINAL])
+def test_ages_that_are_asked_for_and_missing_are_missed(changes):
+    with pytest.raises(ValueError, match="need a split's column age, which is not there"):
+        targets.fold_targets(rows(20, 40).drop(columns="age"), Run(**changes))
 
 
-def test_an_ordinal_head_learns_no_border_from_an_unknown_age():
-    run = config.Run(head="three", age_target="ordinal")
-    found = targets.of_rows(rows((0, 1, -1, UNKNOWN), (-1, -1, 1, 44), (-1, -1, 1, UNKNOWN)), run).wanted
-    past = pd.DataFrame(found.target[:, 18:].numpy(), columns=ages.borders())
-    assert past.loc[0].isna().all()
-    assert past.loc[1].tolist() == [float(edge <= 44) for edge in ages.borders()]
-    assert past.loc[2, [30, 60]].tolist() == [1, 0] and np.isnan(past.loc[2, 45])
+@pytest.mark.parametrize(("old_from", "old"), [(57, [57, 58, 59, 60]), (58, [58, 59, 60]), (59, [59, 60]), (60, [60])])
+def test_training_counts_people_as_old_from_the_age_asked_for(old_from, old):
+    years = [29, 30, 56, 57, 58, 59, 60]
+    found = targets.fold_targets(rows(*years), Run(old_from=old_from))
+    parts = labels.decode_all(found.labels)
+    assert [year for year, group in zip(years, parts["age"], strict=True) if group == 2] == old
+    assert list(parts["age"][:3]) == [0, 1, 1]
+    assert set(parts["mask"]) == set(parts["gender"]) == {1}
+    assert found.rows.target.tolist() == found.labels.tolist()
 
 
-def test_partial_labels_that_nothing_explains_are_refused():
-    table = rows((0, 1, 2, 60), (-1, -1, 1, 40))[["label"]]
-    with pytest.raises(ValueError, match=r"1 photos have the label -1.*read the splits by trainable\.read_splits"):
-        targets.of_rows(table, config.Run(attribute_loss=1.0))
+def test_a_label_that_a_reviewer_changed_goes_before_the_age_in_years():
+    table, run = rows(58, 58), Run(old_from=57)
+    table.loc[1, "label"] = labels.encode(mask=1, gender=1, age=0)
+    np.testing.assert_array_equal(targets.known_numbers(table), [58, np.nan])
+    assert labels.decode_all(targets.fold_targets(table, run).labels)["age"].tolist() == [2, 0]
+
+
+def test_the_digest_tells_other_ages_of_a_run_that_reads_them():
+    tables, run = [rows(58, 40), rows(57, 40)], Run(old_from=58)
+    first, other = (targets.numbers_digest(table, run) for table in tables)
+    assert first != other and first == targets.numbers_digest(rows(58, 40), run)
+
+
+@pytest.mark.parametrize("old_from", [57, 60])
+def test_an_ordinal_head_learns_each_border_in_years(old_from):
+    run, years = Run(**ORDINAL, old_from=old_from), [18, 20, 30, 44, 45, old_from, 65]
+    assert targets.borders(run) == (20, 25, 30, 35, 40, 45, 50, 55, old_from)
+    found = targets.fold_targets(rows(*years), run)
+    np.testing.assert_array_equal(found.rows.target[:, :18], np.eye(18)[found.labels])
+    assert found.rows.target.dtype == torch.float32
+    for year, row in zip(years, past(rows(*years), run).to_numpy(), strict=True):
+        assert list(row) == [float(year >= edge) for edge in targets.borders(run)]
+
+
+def test_of_unknown_years_the_label_tells_some_borders():
+    table = rows(None, None, None)
+    table["label"] += [-1, 0, 1]
+    found = past(table, Run(**ORDINAL, old_from=57))
+    assert found[20].isna().tolist() == [True, False, False]
+    assert list(found[30]) == [0, 1, 1]
+    assert found[45].isna().tolist() == [False, True, False]
+    assert found[57].isna().tolist() == [False, True, False]  # a middle-aged person may be 58
+
+
+def test_the_line_of_borders_has_the_first_edge_at_0_and_the_last_at_1():
+    run = Run(**ORDINAL, old_from=58)
+    places = dict(zip(targets.borders(run), targets.border_places(run), strict=True))
+    assert (places[30], places[58]) == (0, 1)
+    assert places[45] == pytest.approx(15 / 28)
+
+
+def test_any_number_cut_at_edges_has_borders():
+    with labels.using(OTHER):
+        run = Run(**ORDINAL, old_from=32)
+        table = pd.DataFrame({"label": [0, 3, 6, 7], "length": [9.0, 60, 35, np.nan]})  # 35: of the last group but one
+        assert targets.borders(run) == (0, 5, 10, 15, 20, 25, 30, 32, 35)
+        assert past(table, run)[[10, 20, 32]].to_numpy().tolist() == [[0, 0, 0], [1, 1, 1], [1, 1, 1], [1, 1, 1]]
+        assert targets.fold_targets(table, run).labels.tolist() == [0, 3, 7, 7]
+
+
+def test_an_ordinal_head_needs_two_edges():
+    one = labels.Attribute("age", ("<18", "18+"), "ab", edges=(18,), limits=(0, 120))
+    with labels.using((one,)), pytest.raises(ValueError, match="'ordinal': age must be cut at two edges or more"):
+        targets.fold_targets(pd.DataFrame({"label": [0], "age": [5.0]}), Run(**ORDINAL))

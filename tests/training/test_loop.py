@@ -1,5 +1,8 @@
 """The loop learns, resumes to the same bits from a kill at any step, and refuses what would mix runs."""
 
+import contextlib
+import itertools
+import json
 import math
 import signal
 
@@ -12,8 +15,9 @@ from safetensors.torch import load_file
 
 from mask_lib.augment import apply, policy
 from mask_lib.base import config, files, labels, scores
-from mask_lib.data import splits
-from mask_lib.models import checkpoint, devices, weights
+from mask_lib.data import splits, store
+from mask_lib.ensemble import inference
+from mask_lib.models import checkpoint, devices, networks, predict, weights
 from mask_lib.training import dataset, loop, runs
 
 STEPS = 2 * 2 * 2  # epochs x folds x steps an epoch
@@ -37,6 +41,15 @@ def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
     toys.write_photos(folder, toys.table())
     return folder
+
+
+@contextlib.contextmanager
+def stopped_after(steps: int):
+    """Within it training breaks with StopIteration, which is expected, once so many steps are done."""
+    left, train_step = iter(range(steps)), loop.FoldTraining.train_step
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(StopIteration):
+        patch.setattr(loop.FoldTraining, "train_step", lambda self, *rest: (next(left), train_step(self, *rest))[1])
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -167,21 +180,6 @@ FEATURES = {
 }
 
 
-def train_broken(data, output, stop_at, **changes):
-    """Train fold 0 with a checkpoint each step, raise in place of step `stop_at`, and train on."""
-    train_step, steps = loop.FoldTraining.train_step, iter(range(stop_at))
-
-    def step_or_stop(self, *rest):
-        next(steps)
-        return train_step(self, *rest)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop.FoldTraining, "train_step", step_or_stop)
-        with pytest.raises(StopIteration):
-            toys.train(data, output, 0, folds=(0,), **changes)
-    return toys.train(data, output, 0, folds=(0,), **changes)
-
-
 @pytest.mark.parametrize("feature", FEATURES)
 def test_every_feature_resumes_to_the_same_bits(data, tmp_path, feature):
     changes = FEATURES[feature]
@@ -189,7 +187,9 @@ def test_every_feature_resumes_to_the_same_bits(data, tmp_path, feature):
     toys.train(data, tmp_path / "plain", folds=(0,), epochs=len(whole.history))
     assert results(tmp_path / "whole") != results(tmp_path / "plain")  # it does something at all
     for stop_at in (1, 2 * len(whole.history) - 1):  # an epoch has two steps
-        train_broken(data, tmp_path / str(stop_at), stop_at, **changes)
+        with stopped_after(stop_at):
+            toys.train(data, tmp_path / str(stop_at), 0, folds=(0,), **changes)
+        toys.train(data, tmp_path / str(stop_at), 0, folds=(0,), **changes)
         assert results(tmp_path / str(stop_at)) == results(tmp_path / "whole")
 
 
@@ -221,7 +221,7 @@ def no_progress(monkeypatch):
     """Every epoch's validation gives the same probabilities."""
 
     def even(self, part):
-        return np.full((len(self.rows[part]), labels.CLASS_COUNT), 1 / labels.CLASS_COUNT, np.float32)
+        return np.full((len(self.rows[part]), labels.class_count()), 1 / labels.class_count(), np.float32)
 
     monkeypatch.setattr(loop.FoldTraining, "predict", even)
 
@@ -253,7 +253,7 @@ def test_frozen_epochs_leave_the_backbone_bit_for_bit(data, tmp_path, optimizer)
     changes = {"optimizer": optimizer, "weight_decay": 0.1, "folds": (0,), "epochs": 2}
     toys.train(data, tmp_path / "frozen", frozen_epochs=2, **changes)
     toys.train(data, tmp_path / "thawed", frozen_epochs=1, **changes)
-    first = weights.initial_state("test_resnet", "none", dataset.step_seed(0, 0, 0, 0))
+    first = weights.first_weights(config.Run(**toys.SETTINGS), dataset.step_seed(0, 0, 0, 0))
     frozen, thawed = checkpoint_of(tmp_path / "frozen"), checkpoint_of(tmp_path / "thawed")
     assert {name for name in first if not torch.equal(first[name], frozen[name])} == {"fc.weight", "fc.bias"}
     assert not any(torch.equal(first[name], thawed[name]) for name in first if name.endswith("running_mean"))
@@ -286,18 +286,18 @@ def test_cutmix_old_loads_partners_from_all_training_photos_and_none_from_valida
     loaded = split.loc[[paths[row] for row in rows]]
     assert (loaded["split"] == "train").all()
     half = len(loaded) // 2
-    assert set(labels.decode_all(loaded["label"].to_numpy()[half:])["age"]) == {labels.AgeGroup.OLD}
+    assert set(labels.decode_all(loaded["label"].to_numpy()[half:])["age"]) == {2}
 
 
 def test_cutmix_old_without_anybody_old_is_refused(data, tmp_path, monkeypatch):
     monkeypatch.setattr(toys, "splits", lambda photos: splits.make_splits(photos.assign(label=0), 2, 0.2))
-    with pytest.raises(ValueError, match=r"cutmix_old.*60 or over"):
+    with pytest.raises(ValueError, match=r"cutmix_old.*of age 60\+"):
         toys.train(data, tmp_path, folds=(0,), mixing="cutmix_old")
 
 
 def test_a_finished_fold_needs_no_first_weights(data, tmp_path, monkeypatch):
     first = toys.train(data, tmp_path, folds=(0,))
-    monkeypatch.setattr(weights, "initial_state", None)  # the hub may be out of reach by now
+    monkeypatch.setattr(weights, "first_weights", None)  # the hub may be out of reach by now
     pd.testing.assert_frame_equal(toys.train(data, tmp_path, folds=(0,)).out_of_fold, first.out_of_fold)
 
 
@@ -336,12 +336,6 @@ def weights_in(output):
     return found
 
 
-def stop_after(monkeypatch, steps):
-    """Let training break with StopIteration once so many steps are done."""
-    left, train_step = iter(range(steps)), loop.FoldTraining.train_step
-    monkeypatch.setattr(loop.FoldTraining, "train_step", lambda self, *rest: (next(left), train_step(self, *rest))[1])
-
-
 @pytest.fixture(scope="module")
 def averaged(data, tmp_path_factory):
     output = tmp_path_factory.mktemp("averaged")
@@ -350,10 +344,9 @@ def averaged(data, tmp_path_factory):
 
 @pytest.mark.parametrize("steps", range(6))
 @pytest.mark.parametrize("seconds", [0, 1e9], ids=["checkpoint each step", "checkpoint each epoch"])
-def test_moving_averages_and_kept_epochs_resume_to_the_same_bits(data, averaged, tmp_path, monkeypatch, steps, seconds):
+def test_moving_averages_and_kept_epochs_resume_to_the_same_bits(data, averaged, tmp_path, steps, seconds):
     output, whole = averaged
-    with monkeypatch.context() as patch, pytest.raises(StopIteration):
-        stop_after(patch, steps)
+    with stopped_after(steps):
         toys.train(data, tmp_path, seconds, **AVERAGES)
     resumed = toys.train(data, tmp_path, seconds, **AVERAGES)
     assert weights_in(tmp_path) == weights_in(output)
@@ -368,10 +361,8 @@ def test_only_the_last_epochs_stay_on_disk_each_as_training_left_it(averaged):
     assert sorted(path.stem for path in folder.iterdir()) == ["best", "ema", "epoch002", "epoch003", "last"]
     last, kept = (checkpoint.read_checkpoint(folder / f"{name}.safetensors")[0] for name in ("last", "epoch003"))
     assert all(torch.equal(kept[name], value) for name, value in last.items())
-    assert [checkpoint.read_manifest(folder / f"epoch00{epoch}.safetensors")["place"]["epoch"] for epoch in (2, 3)] == [
-        2,
-        3,
-    ]
+    kept = [checkpoint.read_manifest(folder / f"epoch00{epoch}.safetensors")["place"]["epoch"] for epoch in (2, 3)]
+    assert kept == [2, 3]
     assert not any(name.startswith("optimizer/") for name in load_file(folder / "epoch003.safetensors"))
 
 
@@ -393,12 +384,133 @@ def test_the_moving_average_can_be_chosen_and_is_that_of_its_best_epoch(data, av
     assert not chosen.out_of_fold.equals(averaged[1].out_of_fold)
 
 
-def test_training_anew_forgets_which_average_was_picked(data, tmp_path):
+def test_training_anew_removes_scores_and_averages_that_became_untrue(data, tmp_path):
     toys.train(data, tmp_path, folds=(0, 1), epochs=1)
     folder = tmp_path / "runs" / "toy"
-    files.write_json({"folds": {"0": {"picked": "swa"}, "1": {"picked": "swa"}}}, folder / "averaging.json")
+    stale = [folder / "scores.json", folder / "averaging.json", folder / "fold0" / "oof.swa.csv"]
+    others = [folder / "fold1" / "oof.swa.csv", folder / "fold1" / "oof.csv", folder / "fold0" / "history.csv"]
+    for path in (*stale, others[0]):
+        path.write_text("of before")
+    toys.train(data, tmp_path, folds=(0, 1), epochs=1)  # all is finished: nothing is trained
+    assert all(path.exists() for path in stale)
     (folder / "fold0" / "oof.csv").unlink()
-    (folder / "fold0" / "oof.trained.csv").write_text("of weights that are gone")
     toys.train(data, tmp_path, folds=(0, 1), epochs=1)
-    assert files.read_json(folder / "averaging.json") == {"folds": {"1": {"picked": "swa"}}}
-    assert not (folder / "fold0" / "oof.trained.csv").exists()
+    assert not any(path.exists() for path in stale) and all(path.exists() for path in others)
+
+
+# Heads and ages.
+
+
+def with_ages(parts: dict[int, pd.DataFrame], years: dict[int, float]) -> dict[int, pd.DataFrame]:
+    """Everybody of a group has the same age."""
+    groups = {fold: labels.decode_all(split["label"])["age"] for fold, split in parts.items()}
+    return {fold: split.assign(age=[float(years[group]) for group in groups[fold]]) for fold, split in parts.items()}
+
+
+@pytest.fixture
+def aged_toys(monkeypatch):
+    """The toy's splits carry ages: everybody in the middle group is 58."""
+    plain = toys.splits
+    monkeypatch.setattr(toys, "splits", lambda photos: with_ages(plain(photos), {0: 24, 1: 58, 2: 60}))
+
+
+def opened_toys(data) -> devices.DevicePhotos:
+    opened = store.open_store(data / "store", data / "train" / "images", list(toys.table()["path"]), toys.FRAME)
+    return devices.DevicePhotos(opened, torch.device("cpu"))
+
+
+HEADS = {
+    "attention": {"head": "attention", "per_image_norm": True},
+    "three": {"head": "three", "head_loss_weights": (0.5, 1.0, 2.0)},
+    "ordinal": {"head": "three", "age_target": "ordinal", "old_from": 58},
+    "ordinal, mixed": {"head": "three", "age_target": "ordinal", "mixing": "mixup", "mixing_probability": 1.0},
+    "old from 58, mixed": {"old_from": 58, "mixing": "cutmix_old", "mixing_probability": 1.0},
+    "custom": {"architecture": networks.CUSTOM},
+}
+
+
+@pytest.mark.usefixtures("aged_toys")
+@pytest.mark.parametrize("name", HEADS)
+def test_any_head_resumes_to_the_same_bits_and_its_checkpoint_alone_predicts(data, tmp_path, name):
+    settings = {"folds": (0,), "attribute_loss": 0.0, **HEADS[name]}
+    whole = toys.train(data, tmp_path / "whole", **settings)
+    assert whole.history["train_loss"].map(math.isfinite).all()
+    with stopped_after(3):
+        toys.train(data, tmp_path / "broken", 0, **settings)
+    resumed = toys.train(data, tmp_path / "broken", 0, **settings)
+    pd.testing.assert_frame_equal(whole.out_of_fold, resumed.out_of_fold, check_exact=True)
+    path = tmp_path / "whole" / "runs" / "toy" / "fold0" / "checkpoint" / "best.safetensors"
+    paths, columns = list(whole.out_of_fold["path"]), labels.probability_columns()
+    found = inference.mean_over_folds({0: path}, opened_toys(data), paths, predict.ONE_VIEW, tmp_path, "val")
+    np.testing.assert_allclose(found, whole.out_of_fold[columns].to_numpy(), atol=1e-6)
+    if settings.get("head") == "three":
+        np.testing.assert_allclose(labels.joint(labels.marginals(found)), found, atol=1e-6)
+
+
+def test_a_toy_is_learned_by_three_heads_of_which_one_is_ordinal(tmp_path, monkeypatch):
+    plain = toys.splits
+    monkeypatch.setattr(toys, "splits", lambda photos: with_ages(plain(photos), {0: 24, 1: 45, 2: 64}))
+    toys.write_photos(tmp_path, toys.table(people=48))
+    changes = {"head": "three", "age_target": "ordinal", "attribute_loss": 0.0}
+    result = toys.train(tmp_path, tmp_path, people=48, epochs=15, augmentation="none", dropout=0.0, **changes)
+    truth, predicted = result.truth_and_prediction()
+    assert (truth == predicted).mean() > 0.9
+
+
+@pytest.mark.usefixtures("aged_toys")
+def test_only_training_counts_people_of_58_as_old(data, tmp_path):
+    """In the toy everybody of the middle group is 58: a network told so finds them old, and is scored wrong."""
+    run, split = config.Run(**{**toys.SETTINGS, "old_from": 58}), toys.splits(toys.table())[0]
+    fold = loop.FoldTraining(run, 0, split, opened_toys(data))
+    groups = {part: set(labels.decode_all(found)["age"]) for part, found in fold.labels.items()}
+    assert groups["train"] == {0, 2} and 1 in groups["val"]
+    result = toys.train(data, tmp_path, old_from=58)
+    assert sorted(result.out_of_fold["label"].unique()) == sorted(toys.CLASSES)
+
+
+def test_other_ages_refuse_to_resume_where_they_matter(data, tmp_path, monkeypatch):
+    plain, years = toys.splits, itertools.cycle([{0: 24, 1: 58, 2: 60}, {0: 24, 1: 40, 2: 60}])
+    monkeypatch.setattr(toys, "splits", lambda photos: with_ages(plain(photos), next(years)))
+    toys.train(data, tmp_path, folds=(0,), run="moved", old_from=58)
+    with pytest.raises(config.ChangedSettingsError, match="the ages in years"):
+        toys.train(data, tmp_path, folds=(0,), run="moved", old_from=58)
+    toys.train(data, tmp_path, folds=(0,))
+    toys.train(data, tmp_path, folds=(0,))  # nobody asked for ages
+
+
+# What a checkpoint says it was trained on.
+
+NOW = {
+    "run": config.Run(augmentation="faces").settings(),
+    "data": "of these photos",
+    "policy": {"name": "faces"},
+    "years": None,
+    "dtype": "torch.float32",
+}
+
+
+def written(**changed) -> dict:
+    """A manifest as a checkpoint gives it back."""
+    return json.loads(json.dumps({**NOW, **changed}))
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"run": config.Run(augmentation="faces", epochs=77).settings()}, r"epochs: 77 → \d+"),
+        ({"data": "of others"}, "the photos, their labels or the split"),
+        ({"policy": {"name": "other"}}, "the policy in faces"),
+        ({"years": "of some ages"}, "the ages in years"),
+        ({"dtype": "torch.bfloat16"}, "arithmetic in torch.bfloat16, here torch.float32"),
+        ({"data": "of others", "years": "of some"}, "the photos, their labels or the split; the ages in years"),
+    ],
+)
+def test_what_changed_is_named_with_the_folder_and_the_ways_out(tmp_path, changed, words):
+    loop.require_same(written(), NOW, tmp_path)
+    with pytest.raises(config.ChangedSettingsError, match=rf"fold3 was .*settings \({words}\)\. .*restart"):
+        loop.require_same(written(**changed), NOW, tmp_path / "fold3")
+
+
+def test_what_is_not_asked_about_is_no_change():
+    asked = {name: NOW[name] for name in ("run", "data", "policy")}
+    assert loop.changes(written(dtype="torch.float16"), asked) == []

@@ -1,4 +1,4 @@
-"""Whoever reads what a run trains on reads the same: from a teacher to its student and the student's prediction."""
+"""Whoever reads what a run trains on reads the same, and which photos a step meets hangs on the step alone."""
 
 import os
 from pathlib import Path
@@ -12,15 +12,14 @@ from safetensors.torch import load_file
 
 from mask_lib.base import config, files, labels
 from mask_lib.data import external, store
-from mask_lib.data.splits import KNOWN, fingerprint, join_training, read_splits, write_splits
+from mask_lib.data.splits import fingerprint, join_training, read_splits, write_splits
 from mask_lib.ensemble import inference, self_training
 from mask_lib.models import devices
-from mask_lib.training import averaging, dataset, gain, loop, pseudo_labels, runs
+from mask_lib.training import averaging, dataset, loop, pseudo_labels, runs
 
 STUDENT = {
     "run": "student",
     "pseudo_labels": "toy",
-    "partial_labels": True,
     "epochs": 1,
     "warmup_epochs": 0.0,
     "mixing": "mixup",
@@ -32,8 +31,8 @@ def run_of(**changes) -> config.Run:
     return config.Run(**{**toys.SETTINGS, **changes})
 
 
-def train(data: Path, output: Path, run: config.Run, **rest) -> runs.RunResult:
-    """A run on what `trainable` says, finished."""
+def train(data: Path, output: Path, run: config.Run, **rest):
+    """A run on what `dataset` says, finished."""
     decoded = dataset.open_trainable(data, output, run)
     result = runs.train_run(run, dataset.read_training_splits(output, run), decoded, output, **rest)
     runs.write_scores(result)
@@ -41,12 +40,14 @@ def train(data: Path, output: Path, run: config.Run, **rest) -> runs.RunResult:
 
 
 def outside(folder: Path) -> pd.DataFrame:
-    """Three photos from elsewhere: one of which all is known, an age alone, and a mask and a gender."""
-    table = toys.table(3)[::2].assign(path=[f"{name}.png" for name in "abc"])
+    """Two photos from elsewhere."""
+    table = toys.table(2)[::2].assign(path=["a.png", "b.png"])
     toys.write_photos(folder, table)
-    rows = [("worn", "male", 20, 0), ("", "", 58, -1), ("incorrect", "female", pd.NA, -1)]
+    rows = [("worn", "male", 20, 0), ("incorrect", "female", 58, 10)]
     paths = [str(folder / "train" / "images" / path) for path in table["path"]]
-    return external.table_of([(path, f"external:far/{path}", *row) for path, row in zip(paths, rows, strict=True)])
+    return external.external_table(
+        [(path, f"external:far/{path}", *row) for path, row in zip(paths, rows, strict=True)]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -75,61 +76,41 @@ def test_a_run_that_asks_for_nothing_reads_the_splits_and_years_alone(taught):
         pd.testing.assert_frame_equal(split[list(plain)], plain)
         assert list(split) == [*plain, "age"]
         assert fingerprint("", split, "none") == fingerprint("", plain, "none")
-    assert len(dataset.photo_table(output, run_of())) == 2 * toys.PEOPLE + 3
+        years = split.set_index("path")["age"]
+        assert years.dtype == "float64" and years[years.index.map(os.path.isabs)].tolist() == [20, 58]
+        assert years[~years.index.map(os.path.isabs)].isna().all()  # a toy's people have no age
+    assert len(dataset.photo_table(output, run_of())) == 2 * toys.PEOPLE + 2
+
+
+def test_without_a_number_among_the_attributes_splits_are_as_they_are(tmp_path):
+    splits = {0: pd.DataFrame({"path": ["a"]})}
+    with labels.using((labels.Attribute("kind", ("rose", "tulip"), "ab"),)):
+        assert dataset.with_numbers(splits, tmp_path) is splits
 
 
 def test_pseudo_labels_join_the_train_rows_with_the_weight_of_the_run(taught):
     _, output = taught
     table = pd.read_csv(pseudo_labels.table_path(output, "toy"))
-    splits = dataset.read_training_splits(output, run_of(run="student", pseudo_labels="toy", pseudo_weight=0.25))
-    for fold, split in splits.items():
+    run = run_of(run="student", pseudo_labels="toy", pseudo_weight=0.25)
+    for fold, split in dataset.read_training_splits(output, run).items():
         joined = split[split["weight"] != 1]
         assert set(joined["path"]) == set(table.loc[table["fold"] == fold, "path"]) and len(joined)
-        assert set(joined["weight"]) == {0.25} and set(joined["split"]) == {"train"}
+        assert set(joined["weight"]) == {0.25} and set(joined["split"]) == {"train"} and joined["age"].isna().all()
         assert not dataset.is_real(joined).any()
         assert dataset.is_real(split).sum() == len(read_splits(output)[fold])
-    photo_table = dataset.photo_table(output, run_of(run="student", pseudo_labels="toy"))
+    photo_table = dataset.photo_table(output, run)
     assert set(photo_table["path"]) >= set(table["path"])
     assert set(photo_table["split"]) == {"train"} and photo_table["path"].is_unique
 
 
-def test_partial_rows_say_what_is_known_of_them_and_whole_ones_what_their_label_says(taught):
-    _, output = taught
-    columns = list(KNOWN.values())
-    for split in dataset.read_training_splits(output, run_of(partial_labels=True)).values():
-        partial = split[split["label"] == -1]
-        assert partial[columns].to_numpy().tolist() == [[-1, -1, 1], [1, 1, -1]]
-        assert partial["age"].iloc[0] == 58 and np.isnan(partial["age"].iloc[1])
-        assert set(partial["split"]) == {"train"} and not dataset.is_real(partial).any()
-        whole = split[split["label"] != -1]
-        for column, numbers in zip(columns, labels.decode_all(whole["label"]).values(), strict=True):
-            np.testing.assert_array_equal(whole[column], numbers)
-
-
-def test_pseudo_labeled_rows_beside_partial_ones_have_attributes_and_no_years(taught):
-    _, output = taught
-    for split in dataset.read_training_splits(output, run_of(**STUDENT)).values():
-        pseudo = split[split["weight"] != 1]
-        assert (pseudo[list(KNOWN.values())] >= 0).all(axis=None) and pseudo["age"].isna().all()
-
-
-@pytest.mark.parametrize(
-    ("column", "value"), [("weight", 0.75), ("known_age", 0), ("label", 3), ("person", "somebody else")]
-)
-def test_the_fingerprint_covers_weights_and_what_is_known(taught, column, value):
+@pytest.mark.parametrize(("column", "value"), [("weight", 0.75), ("label", 3), ("person", "somebody else")])
+def test_the_fingerprint_covers_labels_people_and_weights(taught, column, value):
     _, output = taught
     split = dataset.read_training_splits(output, run_of(**STUDENT))[0]
     changed = split.copy()
     changed.loc[len(split) - 1, column] = value
     assert changed.loc[len(split) - 1, column] != split.loc[len(split) - 1, column]
     assert fingerprint("", changed, "none") != fingerprint("", split, "none")
-
-
-def test_photos_that_the_list_of_external_ones_lacks_are_named(taught):
-    _, output = taught
-    split = dataset.read_training_splits(output, run_of(partial_labels=True))[0]
-    with pytest.raises(ValueError, match=r"external\.csv lacks photos.*00_prepare_data again.*2, such as \['.*b\.png'"):
-        dataset.with_attributes(split, external.read(output)[:1])
 
 
 def test_a_student_is_predicted_averaged_and_asked_for_pseudo_labels_itself(taught, student):
@@ -144,7 +125,7 @@ def test_a_student_is_predicted_averaged_and_asked_for_pseudo_labels_itself(taug
     assert set(found["fold"]) == {0, 1}
 
 
-def test_the_bar_is_the_same_with_and_without_pseudo_and_partial_rows(taught, student, monkeypatch):
+def test_the_baseline_is_the_same_with_and_without_pseudo_labels(taught, student, monkeypatch):
     data, output = taught
     seen = []
     monkeypatch.setattr(runs.features, "backbone_features", lambda *rest: None)
@@ -178,18 +159,17 @@ def test_other_pseudo_labels_than_those_of_training_are_refused(taught, student)
         dataset.read_training_splits(output, run_of(pseudo_labels="absent"))
 
 
-def test_what_cleaning_gave_is_not_measured_on_pseudo_labels_nor_a_soup_made_of_unlike_photos(taught, student):
+def test_no_soup_is_made_of_runs_on_unlike_photos(taught, student):
     data, output = taught
-    with pytest.raises(ValueError, match="student learned from pseudo_labels"):
-        gain.train_on_given_labels(data, output, "student")
     with pytest.raises(ValueError, match=r"toy and student were trained on other photos.*pseudo_labels:  → toy"):
         averaging.make_soup(data, output, "soup", ["toy", "student"])
 
 
 def weights_of(output: Path) -> dict[str, bytes]:
-    paths = sorted((output / "runs" / "student").glob("fold*/checkpoint/*.safetensors"))
-    found = {(path.parts[-3], path.stem): load_file(path) for path in paths}
-    return {f"{key}/{name}": one.numpy().tobytes() for key, all_ in found.items() for name, one in all_.items()}
+    found = {}
+    for path in sorted((output / "runs" / "student").glob("fold*/checkpoint/last.safetensors")):
+        found |= {f"{path.parts[-3]}/{name}": one.numpy().tobytes() for name, one in load_file(path).items()}
+    return found
 
 
 @pytest.mark.parametrize("steps", [1, 4])
@@ -206,7 +186,7 @@ def test_a_student_that_was_interrupted_ends_with_the_same_bits(taught, student,
     assert weights_of(tmp_path) == weights_of(output)
 
 
-def test_a_run_of_other_weights_does_not_go_on_from_a_checkpoint(taught, student, tmp_path):
+def test_a_run_of_other_weights_does_not_go_on_from_a_checkpoint(taught, student):
     data, output = taught
     run = run_of(**STUDENT)
     splits = dataset.read_training_splits(output, run)
@@ -215,60 +195,69 @@ def test_a_run_of_other_weights_does_not_go_on_from_a_checkpoint(taught, student
         runs.train_run(run, lighter, dataset.open_trainable(data, output, run), output)
 
 
-def answers_of(data: Path, output: Path, run: config.Run, change) -> np.ndarray:
-    """What a run of fold 0 says of its val photos once `change` was made to the split, in place."""
-    split = dataset.read_training_splits(output, run)[0]
-    change(split)
-    decoded = dataset.open_trainable(data, output, run)
-    result = runs.train_run(run, {0: split}, decoded, output / change.__name__, when_changed="restart")
-    return result.out_of_fold[list(labels.PROBABILITY_COLUMNS)].to_numpy()
-
-
-def as_it_is(split):
-    pass
-
-
-def pseudo_labels_lighter(split):
-    split["weight"] = split["weight"].replace(0.5, 0.1)
-
-
-def partial_rows_lighter(split):
-    split.loc[split["label"] == -1, "weight"] = 0.1
-
-
-def partial_rows_of_nobody(split):
-    split.loc[split["label"] == -1, list(KNOWN.values())] = -1
-
-
-def partial_rows_of_nobody_lighter(split):
-    partial_rows_of_nobody(split)
-    partial_rows_lighter(split)
-
-
-def test_training_hears_weights_and_what_is_known(taught):
-    """All with the same steps and random numbers; a photo of which nothing is known teaches nothing at any weight."""
+def test_lighter_pseudo_labels_teach_something_else(taught, student, tmp_path):
     data, output = taught
-    run = run_of(**STUDENT | {"mixing": "none", "folds": (0,), "attribute_loss": 1.0, "loss": "f1_cross_entropy"})
-    changes = [as_it_is, pseudo_labels_lighter, partial_rows_lighter, partial_rows_of_nobody]
-    found = [answers_of(data, output, run, change) for change in changes]
-    for number, one in enumerate(found):
-        assert not any(np.allclose(one, other, atol=1e-5) for other in found[:number])
-    np.testing.assert_array_equal(answers_of(data, output, run, partial_rows_of_nobody_lighter), found[-1])
+    run = run_of(**STUDENT, folds=(0,), pseudo_weight=0.1)
+    split = dataset.read_training_splits(output, run)[0]
+    result = runs.train_run(run, {0: split}, dataset.open_trainable(data, output, run), tmp_path)
+    columns = labels.probability_columns()
+    plain = student.out_of_fold.set_index("path").loc[result.out_of_fold["path"], columns]
+    assert not np.allclose(result.out_of_fold[columns], plain, atol=1e-5)
 
 
-def test_pseudo_and_partial_rows_do_not_count_for_the_balance_of_classes(taught):
+def test_pseudo_labels_do_not_count_for_the_balance_of_classes(taught):
     data, output = taught
     changes = STUDENT | {"sampling": "shuffle", "class_balance": "full"}
     weights = []
     for run in (run_of(class_balance="full"), run_of(**changes)):
         source = devices.DevicePhotos(dataset.open_trainable(data, output, run), torch.device("cpu"))
-        weights.append(loop.FoldTraining(run, 0, dataset.read_training_splits(output, run)[0], source).weights)
+        fold = loop.FoldTraining(run, 0, dataset.read_training_splits(output, run)[0], source)
+        weights.append(fold.class_weights)
     assert torch.equal(*weights) and len(weights[0].unique()) > 2
 
 
-def test_three_heads_learn_from_partial_rows_too(taught, tmp_path):
-    data, output = taught
-    run = run_of(**STUDENT | {"head": "three", "attribute_loss": 0.0, "pseudo_labels": "", "age_target": "ordinal"})
-    splits = dataset.read_training_splits(output, run)
-    result = runs.train_run(run, splits, dataset.open_trainable(data, output, run), tmp_path)
-    assert result.history["train_loss"].notna().all()
+# Batches.
+
+SKEWED = np.repeat([0, 4, 17], [80, 19, 1])  # 80 photos of class 0, one of class 17
+
+
+@pytest.mark.parametrize("kind", ["shuffle", "weighted"])
+def test_an_epoch_is_as_many_photos_in_batches_of_nearly_one_size(kind):
+    batches = dataset.batches(np.zeros(103, dtype=int), 16, seed=0, fold=1, epoch=2, sampling=kind)
+    assert {len(batch) for batch in batches} == {14, 15}
+    assert len(batches) == dataset.step_count(103, 16)
+    if kind == "shuffle":
+        assert sorted(np.concatenate(batches)) == list(range(103))
+
+
+def test_weighted_each_class_present_is_as_likely_and_so_is_each_photo_within_it():
+    shares = dataset.sampling_probabilities(SKEWED)
+    for label in (0, 4, 17):
+        assert shares[label == SKEWED].sum() == pytest.approx(1 / 3)
+        assert np.ptp(shares[label == SKEWED]) == 0
+
+
+def test_weighted_epochs_hold_the_classes_equally_often():
+    drawn = [np.concatenate(dataset.batches(SKEWED, 16, 0, 0, epoch, "weighted")) for epoch in range(90)]
+    counts = np.bincount(SKEWED[np.concatenate(drawn)], minlength=18)[[0, 4, 17]]
+    assert counts.sum() == 90 * len(SKEWED)
+    assert counts / counts.sum() == pytest.approx([1 / 3] * 3, abs=4 * (2 / 9 / 9000) ** 0.5)  # 4 deviations
+
+
+def test_only_real_photos_are_counted_and_the_others_drawn_as_often_as_their_like():
+    train_labels, is_real = np.append(SKEWED, [0, 17, 5]), np.append(np.ones(100, dtype=bool), [False] * 3)
+    shares = dataset.sampling_probabilities(train_labels, is_real)
+    plain = dataset.sampling_probabilities(SKEWED)
+    np.testing.assert_allclose(shares[is_real] / shares[is_real].sum(), plain)
+    assert shares[100] == shares[0]
+    assert shares[101] == shares[102] == shares[99]  # a class of pseudo-labels alone is drawn too
+
+
+@pytest.mark.parametrize("kind", ["shuffle", "weighted"])
+def test_order_and_seeds_differ_between_epochs_folds_and_steps_and_come_again(kind):
+    train_labels = np.arange(50) % 18
+    places = [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0)]
+    orders = [tuple(np.concatenate(dataset.batches(train_labels, 8, *place, kind))) for place in places * 2]
+    assert len(set(orders)) == 4
+    assert orders[:4] == orders[4:]
+    assert len({dataset.step_seed(*place, step) for place in places for step in (0, 1)}) == 8
