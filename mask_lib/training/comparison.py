@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from mask_lib.base import files, labels, scores
+from mask_lib.data.photos import thumbnails
 from mask_lib.training import tracking
 from mask_lib.training.run_folder import FinishedRun
 
@@ -152,6 +153,20 @@ def disagreements(pair: Sequence[FinishedRun]) -> pd.DataFrame:
     table = pd.concat(tables, ignore_index=True)
     order = np.argsort(-(table["right_sure"] * table["wrong_sure"]).to_numpy(), kind="stable")
     return table.iloc[order].reset_index(drop=True)
+
+
+def right_alone(run: FinishedRun, table: pd.DataFrame, count: int) -> tuple[list[np.ndarray], pd.DataFrame, int, str]:
+    """Photos, rows, number of all rows, and why nothing can be shown: of `disagreements` that `run` gets right.
+
+    At most `count` rows. The photos are those of the run's own data set: that of the other run may hold others
+    under the same names.
+    """
+    own = table[table["right_run"] == run.name]
+    shown = own.head(count)
+    try:
+        return thumbnails(run.photo_folder(), shown.assign(split="train")) if len(shown) else [], shown, len(own), ""
+    except OSError as error:
+        return [], shown.head(0), len(own), f"What {run.name} alone gets right cannot be shown: {error}."
 
 
 def write(output_dir: Path, tables: dict[str, pd.DataFrame]) -> list[Path]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 from mask_lib.base import labels
 from mask_lib.base.config import Run
@@ -44,6 +45,12 @@ def with_numbers(splits: dict[int, pd.DataFrame], output_dir: str | os.PathLike[
         fold: split.assign(**{number.name: split["path"].map(found).to_numpy("float64", na_value=np.nan)})
         for fold, split in splits.items()
     }
+
+
+def sample_photos(photos: store.Store, count: int) -> torch.Tensor:
+    """(count, C, H, W) uint8: photos spread evenly over the store, to look at."""
+    rows = np.linspace(0, len(photos.images) - 1, count).astype(int)
+    return torch.from_numpy(photos.images[rows].transpose(0, 3, 1, 2).copy())
 
 
 def is_real(rows: pd.DataFrame) -> pd.Series:

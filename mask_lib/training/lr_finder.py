@@ -1,20 +1,26 @@
-"""How fast a run can learn: a trial in which the learning rate grows until the loss does too (Smith 2015)."""
+"""Learning-rate range test: the rate grows step by step until the loss does too (Smith 2015)."""
 
 import itertools
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
 import torch
 
 from mask_lib.base import config
+from mask_lib.data import store
 from mask_lib.models import build, devices, weights
-from mask_lib.training import dataset, loop
+from mask_lib.training import dataset, loop, runs
 
 WINDOW = 9  # steps that a smoothed loss is the mean of
 DIVERGED = 3.0  # times the lowest smoothed loss: beyond it nothing more can be learned
 SAFETY = 0.1  # of the rate at which the loss is lowest, which is nearly too high
+
+
+def find_rate(run: config.Run, splits: dict[int, pd.DataFrame], photos: store.Store) -> pd.DataFrame:
+    """`find` on the first of the folds that a run is to train."""
+    fold = runs.chosen_folds(run, splits)[0]
+    return find(run, splits[fold], devices.DevicePhotos(photos, devices.pick_device()), fold)
 
 
 def find(
@@ -28,9 +34,8 @@ def find(
 ) -> pd.DataFrame:
     """Columns `learning_rate, loss, smoothed`, a row a step, up to `step_count` or until the loss explodes.
 
-    Trains the run's first weights, as that fold would, on its photos as they are sampled, augmented and
-    mixed, with a rate that grows from `low` to `high`; no layer is frozen. All of it is thrown away:
-    nothing is written, and the run trains as if it had never been.
+    Trains the run's first weights on that fold's photos as they are sampled, augmented and mixed; no layer is
+    frozen. Nothing is written, and the run trains as if this had never been.
     """
     network = build.of_run(run).to(source.device, memory_format=torch.channels_last)
     network.load_state_dict(weights.first_weights(run, dataset.step_seed(run.seed, fold, 0, 0)))
@@ -38,20 +43,15 @@ def find(
     trial.start(network, network)
     network.train()
     rates, losses = np.geomspace(low, high, step_count), []
-    for rate, (batch, seed) in zip(rates, _steps(trial), strict=False):
+    steps = ((epoch, *one) for epoch in itertools.count() for one in enumerate(trial.batches(epoch)))
+    for rate, (epoch, step, batch) in zip(rates, steps, strict=False):
+        seed = dataset.step_seed(run.seed, fold, epoch, step)
         losses.append(trial.update(batch, seed, rate / run.learning_rate).item() / len(batch))
         if exploded(losses):
             break
     found = pd.DataFrame({"learning_rate": rates[: len(losses)], "loss": losses})
     found = found[np.isfinite(found["loss"])]
     return found.assign(smoothed=found["loss"].rolling(WINDOW, center=True, min_periods=1).mean())
-
-
-def _steps(trial: loop.FoldTraining) -> Iterator[tuple[np.ndarray, int]]:
-    """Batches and seeds of a fold's steps, epoch after epoch without end."""
-    for epoch in itertools.count():
-        for step, batch in enumerate(trial.batches(epoch)):
-            yield batch, dataset.step_seed(trial.run.seed, trial.fold, epoch, step)
 
 
 def exploded(losses: list[float]) -> bool:
@@ -65,10 +65,7 @@ def exploded(losses: list[float]) -> bool:
 
 
 def suggestion(found: pd.DataFrame) -> float:
-    """A learning rate to begin with: a tenth of that at which the smoothed loss is lowest.
-
-    Raises ValueError if there is none, since the very first step lost all.
-    """
+    """A learning rate to begin with: a tenth of that with the lowest smoothed loss. ValueError for an empty table."""
     if found.empty:
         raise ValueError("the loss was no number at the lowest learning rate: try precision: float32")
     return SAFETY * float(found["learning_rate"][found["smoothed"].idxmin()])

@@ -12,7 +12,7 @@ from mask_lib.base import config, files, labels, scores
 from mask_lib.data import store
 from mask_lib.data.splits import TRAIN, fingerprint
 from mask_lib.models import build, checkpoint, devices, features
-from mask_lib.training import dataset, loop, run_folder, targets
+from mask_lib.training import dataset, loop, run_folder, targets, tracking
 from mask_lib.training.run_folder import SCORES, FinishedRun
 
 
@@ -42,34 +42,41 @@ def train_run(
     network = build.of_run(run)
     network.to(source.device, memory_format=torch.channels_last)
     forward = torch.compile(network) if run.compile_network else network
-    steps = {fold: step_count(run, splits[fold]) for fold in chosen}
+    counts = {fold: int((splits[fold]["split"] == TRAIN).sum()) for fold in chosen}
+    steps = {fold: run.epochs * dataset.step_count(count, run.batch_size) for fold, count in counts.items()}
+    how = {"when_changed": when_changed, "checkpoint_seconds": checkpoint_seconds, "on_epoch": on_epoch}
     with files.progress(total=sum(steps.values()), what=f"train {run.run}", unit="step") as bar:
         for fold in chosen:
             before = bar.n  # steps of the folds before
-            loop.train_fold(
-                run,
-                fold,
-                splits[fold],
-                source,
-                folder / f"fold{fold}",
-                network,
-                forward,
-                when_changed=when_changed,
-                checkpoint_seconds=checkpoint_seconds,
-                on_step=lambda done, before=before: bar.update(before + done - bar.n),
-                on_epoch=on_epoch,
-            )
+            how["on_step"] = lambda done, before=before: bar.update(before + done - bar.n)
+            home = folder / f"fold{fold}"
+            loop.train_fold(run, fold, splits[fold], source, home, network, forward, **how)
             bar.update(before + steps[fold] - bar.n)
     return close_run(run, folder, splits, photos, source.device)
+
+
+def train_recorded(
+    run: config.Run,
+    splits: dict[int, pd.DataFrame],
+    photos: store.Store,
+    output_dir: Path,
+    mode: tracking.Mode = "offline",
+    **options: Any,
+) -> FinishedRun:
+    """`train_run`, whose other options it takes, with its epochs and scores recorded as `tracking.start` says."""
+    device = devices.device_name(devices.pick_device())
+    recorded = tracking.recorded(run.settings(), device, k_fold=len(splits))
+    with tracking.start(recorded, name=run.run, group=run.run, mode=mode, folder=output_dir) as tracker:
+        result = train_run(run, splits, photos, output_dir, on_epoch=tracker.log_epoch, **options)
+        tracker.finish({"out_of_fold": scores.summarise(*result.truth_and_prediction())})
+    return result
 
 
 def close_run(
     run: config.Run, folder: Path, splits: Mapping[int, pd.DataFrame], photos: store.Store, device: torch.device
 ) -> FinishedRun:
-    """Write config.json and data.json of a run whose folds are trained; returns its tables as training left them.
-
-    device: the name of this one is noted where no checkpoint tells on which it was trained.
-    """
+    """Write config.json and data.json of a run whose folds are trained on `device`, unless their checkpoints tell
+    of another one, and return its tables as training left them."""
     chosen = chosen_folds(run, splits)
     name = " and ".join(_noted(folder, chosen, "device")) or devices.device_name(device)
     files.write_json({**run.settings(), "device": name}, folder / "config.json")
@@ -93,12 +100,6 @@ def chosen_folds(run: config.Run, splits: Mapping[int, pd.DataFrame]) -> tuple[i
     if set(run.folds) - set(splits):
         raise ValueError(f"folds = {list(run.folds)}: 00_prepare_data made only {sorted(splits)}")
     return run.folds or tuple(splits)
-
-
-def step_count(run: config.Run, split: pd.DataFrame) -> int:
-    """How many updates a fold's training takes in all, if it does not stop early."""
-    train_count = int((split["split"] == TRAIN).sum())
-    return run.epochs * dataset.step_count(train_count, run.batch_size)
 
 
 def intervals(out_of_fold: pd.DataFrame) -> pd.DataFrame:
@@ -174,11 +175,21 @@ def verdict(found: Mapping[str, Any]) -> str:
     return f"{said} the logistic regression on frozen features, {theirs}: the difference is {difference}."
 
 
+def summary(result: FinishedRun, found: Mapping[str, Any]) -> str:
+    """How well a run does, in a few sentences, from what `write_scores` returned."""
+    metrics, spread = found["out_of_fold"], f"{found['mean']['macro_f1']:.3f} ± {found['deviation']['macro_f1']:.3f}"
+    right = ", ".join(f"{name} {metrics[name]['value']:.1%}" for name in labels.names())
+    return (
+        f"On people it has never seen **{result.name}** reaches a macro F1 of "
+        f"**{scores.Score(**metrics['macro_f1'])}** (95% interval by person), {spread} over its folds. Right are: "
+        f"{right}, all of it {metrics['accuracy']['value']:.1%}. {verdict(found)}"
+    )
+
+
 def decodings(*results: FinishedRun) -> pd.DataFrame:
     """Scores of two ways from class probabilities to a class: index run, decoding; `scores.summarise`'s columns.
 
-    joint: the likeliest class. apart: each attribute's likeliest value (`labels.combine`). `differ` counts
-    the photos on which the two disagree.
+    joint: the likeliest class. apart: each attribute's likeliest value. `differ`: photos on which the two disagree.
     """
     rows = {}
     for result in results:
