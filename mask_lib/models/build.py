@@ -51,35 +51,33 @@ class Preprocessing:
 def build_network(
     architecture: str,
     class_count: int | None = None,
-    dropout: float = 0.0,
     channels: int = 3,
-    head: str = "linear",
     size: networks.Size | None = None,
+    head: str = "linear",
+    dropout: float = 0.0,
     **settings: Any,
 ) -> nn.Module:
-    """A network for photos of `channels` and `size`, with `class_count` outputs; random weights without `settings`.
+    """A network for photos of `channels` and `size`; random weights unless `settings`, timm's, say more.
 
-    class_count: None for as many as `labels` has classes, which three heads always give; 0 for pooled features.
-    head: linear (the network's own), attention or three. settings: more of `timm.create_model`. Raises ValueError
-    with near names if there is no such network or where the head does not fit, OSError for a name on a hub that
-    cannot be reached.
+    class_count: outputs; None for as many as `labels` has classes, which three heads always give; 0 for pooled
+    features. head: linear (the network's own), attention or three. Raises ValueError with near names if there is no
+    such network or where the head does not fit, OSError for a name on a hub that cannot be reached.
     """
     class_count = labels.class_count() if class_count is None else class_count
     network = networks.create(architecture, channels, size, num_classes=class_count, drop_rate=dropout, **settings)
     if head != "linear":
-        networks.put_head(network, head, class_count, architecture)
+        networks.put_head(network, head, class_count)
     return network
 
 
 def of_run(run: Run, **settings: Any) -> nn.Module:
-    """The network that a run's settings describe, with random weights unless `settings` of timm's say more."""
-    shape = {"channels": run.image_channels, "head": run.head, "size": size_of(run)}
-    return build_network(run.architecture, dropout=run.dropout, **shape, **settings)
+    """`build_network` of a run's settings."""
+    return build_network(run.architecture, dropout=run.dropout, **shape_of(run), **settings)
 
 
-def size_of(run: Run) -> networks.Size:
-    """Height and width of a run's photos."""
-    return run.image_height, run.image_width
+def shape_of(run: Run) -> dict[str, Any]:
+    """Channels, size and head of a run's network, as `build_network` takes them."""
+    return {"channels": run.image_channels, "size": (run.image_height, run.image_width), "head": run.head}
 
 
 def preprocessing_of(

@@ -1,16 +1,13 @@
 """Networks by any timm name at the size of the photos, heads on them, and the `custom_model`.
 
-A head takes the place of a network's last layer. So all other tensors keep timm's names, and `forward_features`,
-`group_matcher` and `no_weight_decay` are the network's own. Networks that user code registers by timm's
-`register_model` are used like any other; `custom_model` is registered so too.
+A head takes the place of a network's last layer: all other tensors keep timm's names, and `group_matcher`,
+`forward_features` and the like stay the network's own. What user code registers by timm's `register_model`, as
+`custom_model` is here, is a network like any other.
 """
 
 import contextlib
 import difflib
 import itertools
-import socket
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +17,7 @@ import torch
 from timm.models import build_model_with_cfg, generate_default_cfgs, parse_model_name, register_model
 from torch import nn
 from torch.nn import functional
+from torchvision.ops import Conv2dNormActivation as Conv  # 3 x 3, batch normalisation, ReLU
 
 from mask_lib.base import labels
 
@@ -27,7 +25,6 @@ SEED_NAMES = {"se_resnext50": "seresnext50_32x4d"}  # what the seeds call a netw
 CUSTOM = "custom_model"
 STEM = (32, 32, 48)  # channels of its three convolutions, of which the first halves the maps
 STAGES = (48, 96, 192, 320)  # channels; each stage but the first halves the maps
-BLOCKS = 2  # a stage
 HUB_SECONDS = 3  # to wait for an answer
 Size = tuple[int, int]  # height, width
 
@@ -35,12 +32,6 @@ default_cfgs = generate_default_cfgs(  # timm finds it by this name
     {CUSTOM: {"mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bilinear", "first_conv": "stem.0.0"}
      | {"classifier": "classifier"}}
 )  # fmt: skip
-
-
-def conv_norm_relu(inside: int, outside: int, stride: int = 1) -> nn.Sequential:
-    """A 3 x 3 convolution without bias that divides the size of its maps by `stride`, batch normalisation and ReLU."""
-    conv = nn.Conv2d(inside, outside, 3, stride, padding=1, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(outside), nn.ReLU(inplace=True))
 
 
 class Block(nn.Module):
@@ -52,10 +43,9 @@ class Block(nn.Module):
 
     def __init__(self, inside: int, outside: int, stride: int):
         super().__init__()
-        second = nn.Conv2d(outside, outside, 3, padding=1, bias=False)
-        self.branch = nn.Sequential(*conv_norm_relu(inside, outside, stride), second, nn.BatchNorm2d(outside))
+        second, project = Conv(outside, outside, activation_layer=None), Conv(inside, outside, 1, activation_layer=None)
+        self.branch = nn.Sequential(*Conv(inside, outside, stride=stride), *second)
         pool = nn.AvgPool2d(stride, ceil_mode=True, count_include_pad=False) if stride > 1 else nn.Identity()
-        project = nn.Sequential(nn.Conv2d(inside, outside, 1, bias=False), nn.BatchNorm2d(outside))
         self.shortcut = nn.Identity() if inside == outside else nn.Sequential(pool, project)
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
@@ -75,12 +65,11 @@ class CustomNetwork(nn.Module):
         self.drop_rate, self.global_pool = drop_rate, global_pool
         self.num_features = self.head_hidden_size = STAGES[-1]
         steps = itertools.pairwise((in_chans, *STEM))
-        stem = [conv_norm_relu(*channels, stride=1 if number else 2) for number, channels in enumerate(steps)]
+        stem = [Conv(*channels, stride=1 if number else 2) for number, channels in enumerate(steps)]
         self.stem = nn.Sequential(*stem, nn.MaxPool2d(3, stride=2, padding=1))
-        blocks = []
+        blocks = []  # two a stage
         for stage, (inside, outside) in enumerate(itertools.pairwise((STEM[-1], *STAGES))):
-            blocks += [Block(inside, outside, stride=2 if stage else 1)]
-            blocks += [Block(outside, outside, stride=1) for _ in range(BLOCKS - 1)]
+            blocks += [Block(inside, outside, stride=2 if stage else 1), Block(outside, outside, stride=1)]
         self.blocks = nn.Sequential(*blocks)
         self.reset_classifier(num_classes)
         for part in self.modules():
@@ -130,29 +119,23 @@ def timm_name(architecture: str) -> str:
 def require_known(architecture: str) -> None:
     """Raise ValueError with near names for a network that is not registered with timm.
 
-    Of a name with timm's prefix `hf-hub:` the settings come from the hub: OSError if that cannot be reached.
+    A name with timm's prefix `hf-hub:` has its settings on the hub: OSError if that cannot be reached.
     """
     source, name = parse_model_name(timm_name(architecture))
     if source is None and not timm.is_model(name):
         near = difflib.get_close_matches(architecture, timm.list_models(), n=5)
         raise ValueError(f"timm has no network {architecture!r}; near it: {', '.join(near) or 'nothing'}")
     if source == "hf-hub" and not isinstance(huggingface_hub.try_to_load_from_cache(name, "config.json"), str):
-        try:
-            require_hub()
-        except OSError as error:
-            raise OSError(
-                f"{architecture} is described on the Hugging Face hub, which cannot be reached ({error}): copy that "
-                "repository here and write architecture: local-dir:ITS_PATH, or use a network of timm's own"
-            ) from error
+        advice = "copy that repository here and write architecture: local-dir:ITS_PATH, or use a network of timm's own"
+        require_hub(f"settings of {architecture}", advice)
 
 
-def require_hub() -> None:
-    """Raise OSError within seconds if the hub cannot be reached; its own client tries for most of a minute."""
-    address = urllib.parse.urlsplit(huggingface_hub.constants.ENDPOINT)
-    if urllib.request.getproxies().get(address.scheme):
-        return  # only the proxy could tell
-    port = address.port or (443 if address.scheme == "https" else 80)
-    socket.create_connection((address.hostname, port), timeout=HUB_SECONDS).close()
+def require_hub(wanted: str, advice: str) -> None:
+    """Raise OSError with advice within seconds if the hub cannot be reached; its own client tries for a minute."""
+    try:
+        huggingface_hub.utils.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=HUB_SECONDS)
+    except Exception as error:
+        raise OSError(f"{wanted} could not be fetched from the Hugging Face hub ({error}): {advice}") from error
 
 
 def create(architecture: str, channels: int = 3, size: Size | None = None, **settings: Any) -> nn.Module:
@@ -221,40 +204,38 @@ class UnsupportedHeadError(ValueError):
     """A head that does not fit a network."""
 
 
-def put_head(network: nn.Module, head: str, class_count: int, architecture: str) -> None:
+def put_head(network: nn.Module, head: str, class_count: int) -> None:
     """Replace a network's last layer by a new `head`, attention or three. Raises UnsupportedHeadError if it cannot be.
 
     Whether an attention head is given maps shows when the network is called; see `weights.require_fits`.
     """
     names = last_names(network)
-    if len(names) != 1:
-        raise UnsupportedHeadError(
-            f"head: {head} replaces one last layer; {architecture} has {names}: use head: linear"
-        )
     try:
+        (name,) = names
         if head == "three":
-            last = network.get_submodule(names[0])
+            last = network.get_submodule(name)
             new = AttributeHeads(last.in_features if isinstance(last, nn.Linear) else last.in_channels)
-            network.set_submodule(names[0], new)
         else:
-            name, channels = leave_out_pooling(network)
-            network.set_submodule(name, AttentionHead(channels, class_count))
+            name, channels = leave_out_pooling(network, name)
+            new = AttentionHead(channels, class_count)
+        network.set_submodule(name, new)
     except Exception as error:  # timm says in many ways what a network cannot do
-        raise UnsupportedHeadError(f"head: {head} does not fit {architecture} ({error}): use head: linear") from error
+        name = type(network).__name__
+        words = f"head: {head} cannot replace the last layer {', '.join(names)} of {name} ({error}): use head: linear"
+        raise UnsupportedHeadError(words) from error
 
 
-def leave_out_pooling(network: nn.Module) -> tuple[str, int]:
-    """Take a network's last layer and its pooling away: (name of the module that is given maps now, their channels)."""
-    (name,) = last_names(network)
+def leave_out_pooling(network: nn.Module, last: str) -> tuple[str, int]:
+    """Remove the layer named `last` and pooling; returns the module that is given maps then, and their channels."""
     try:
         network.reset_classifier(0, "")
         channels = network.head_hidden_size
-    except AssertionError:  # pooling is a fixed part of some heads: then all of the head goes
-        name, channels = name.partition(".")[0], network.num_features
+    except AssertionError:  # some heads cannot do without pooling: all of the head is replaced
+        last, channels = last.partition(".")[0], network.num_features
     modules = dict(network.named_modules())
-    while name not in modules:  # the last layer went together with the module that held it
-        name = name.rpartition(".")[0]
-    return name, channels
+    while last not in modules:  # it went together with the module that held it
+        last = last.rpartition(".")[0]
+    return last, channels
 
 
 def last_layers(network: nn.Module) -> tuple[nn.Module, ...]:

@@ -11,6 +11,7 @@ from typing import Any
 import huggingface_hub
 import timm
 import torch
+from timm.models import parse_model_name
 from torch import nn
 
 from mask_lib.base import files, labels
@@ -23,34 +24,22 @@ State = dict[str, torch.Tensor]
 
 def first_weights(run: Run, seed: int) -> State:
     """`initial_state` of the network that a run's settings describe."""
-    channels, size = run.image_channels, build.size_of(run)
-    return initial_state(run.architecture, run.weights, seed, channels=channels, head=run.head, size=size)
+    return initial_state(run.architecture, run.weights, seed, **build.shape_of(run))
 
 
-def initial_state(
-    architecture: str,
-    weights: str,
-    seed: int,
-    class_count: int | None = None,
-    channels: int = 3,
-    head: str = "linear",
-    size: networks.Size | None = None,
-) -> State:
+def initial_state(architecture: str, weights: str, seed: int, head: str = "linear", **shape: Any) -> State:
     """The weights a run starts from: `weights` (imagenet, none or a path) under a new last layer.
 
-    timm adapts the first convolution to other than three channels, and position embeddings to another `size`. The
-    new layer's random numbers depend on `seed` alone. Raises ValueError or OSError that says where weights can
-    come from.
+    shape: class_count, channels and size, as `build.build_network` takes them. timm adapts the first convolution to
+    other than three channels, and position embeddings to another size. The new layer's random numbers depend on
+    `seed` alone. Raises ValueError or OSError that says where weights can come from.
     """
-    shape = {"class_count": class_count, "channels": channels, "size": size}
     with torch.random.fork_rng(devices=[]):
-        if weights == "none":
-            source = {}
-        elif weights == "imagenet":
+        torch.manual_seed(seed)
+        if weights == "imagenet":
             source = imagenet_source(architecture)
         else:
-            torch.manual_seed(seed)
-            source = file_source(build.build_network(architecture, **shape), weights)
+            source = {} if weights == "none" else file_source(build.build_network(architecture, **shape), weights)
         torch.manual_seed(seed)
         try:
             return build.build_network(architecture, head=head, **shape, **source).state_dict()
@@ -71,28 +60,25 @@ def imagenet_source(architecture: str) -> dict[str, Any]:
     if architecture in PACKAGED:
         return _pretrained(state_dict=packaged_state(architecture))
     require_pretrained(architecture)
-    if timm.models.parse_model_name(architecture)[0]:
+    if parse_model_name(architecture)[0]:  # a network of the hub's own, which has been asked already
         return _pretrained()
-    hub_name = timm.get_pretrained_cfg(architecture).hf_hub_id or f"timm/{architecture}"
-    cached = huggingface_hub.try_to_load_from_cache(hub_name, "model.safetensors")
+    name = timm.get_pretrained_cfg(architecture).hf_hub_id or f"timm/{architecture}"
+    cached = huggingface_hub.try_to_load_from_cache(name, "model.safetensors")
     if isinstance(cached, str):
         return _pretrained(file=cached)
-    try:
-        networks.require_hub()
-    except OSError as error:
-        raise OSError(
-            f"ImageNet weights of {architecture} could not be fetched ({error}). Without a network either use "
-            f"architecture: {' or '.join(PACKAGED)}, whose weights are installed; or copy a .safetensors file of "
-            f"{architecture} here and give its path as weights; or train from scratch with weights: none."
-        ) from error
+    advice = (
+        f"without a network either use architecture: {' or '.join(PACKAGED)}, whose weights are installed; or copy a "
+        f".safetensors file of {architecture} here and give its path as weights; or train from scratch, weights: none"
+    )
+    networks.require_hub(f"ImageNet weights of {architecture}", advice)
     return _pretrained()
 
 
 def require_pretrained(architecture: str) -> None:
     """Raise ValueError for a network of which timm knows no pretrained weights."""
-    source, name = timm.models.parse_model_name(networks.timm_name(architecture))
-    known = source or timm.get_pretrained_cfg(name)
-    if not known or not (source or known.has_weights):
+    source, name = parse_model_name(networks.timm_name(architecture))
+    known = None if source else timm.get_pretrained_cfg(name)
+    if not source and not (known and known.has_weights):
         raise ValueError(f"{architecture} has no ImageNet weights: set weights to none, or to a file's path")
 
 

@@ -1,16 +1,15 @@
 """Heat maps lie where they must on networks built so that the answer is known, and on timm's they keep to the rules."""
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import timm
 import torch
 import toys
-from matplotlib.figure import Figure
 from torch import nn
 
 from mask_lib.base import files, scores
@@ -21,33 +20,12 @@ from mask_lib.training import explain, run_folder, runs
 
 SIDE = 32  # pixels
 PLAIN = build.Preprocessing(SIDE, SIDE, "stretch", (0.0,) * 3, (1.0,) * 3)
-HALVES = {"top": np.s_[: SIDE // 2], "bottom": np.s_[SIDE // 2 :]}
-SIDES = {"left": np.s_[: SIDE // 2], "right": np.s_[SIDE // 2 :]}
-
-
-@pytest.fixture(autouse=True)
-def closed_figures():
-    yield
-    plt.close("all")
-
-
-class Blind(nn.Module):
-    """Sees one corner of a photo alone: everywhere else its last maps are 0."""
-
-    def __init__(self, rows: slice, columns: slice):
-        super().__init__()
-        self.conv = nn.Conv2d(3, 6, 3, padding=1)
-        self.corner = Corner(rows, columns)
-        self.last = nn.Linear(6, 18)
-
-    def forward(self, photos: torch.Tensor) -> torch.Tensor:
-        return self.last(self.corner(self.conv(photos).relu()).mean((2, 3)))
-
-    def get_classifier(self) -> nn.Module:
-        return self.last
+TOP, LEFT, END = np.s_[: SIDE // 2], np.s_[: SIDE // 2], np.s_[SIDE // 2 :]
 
 
 class Corner(nn.Module):
+    """Keeps one corner of maps: everywhere else they become 0."""
+
     def __init__(self, rows: slice, columns: slice):
         super().__init__()
         self.rows, self.columns = rows, columns
@@ -58,6 +36,13 @@ class Corner(nn.Module):
         return maps * seen
 
 
+def blind(rows: slice, columns: slice) -> nn.Module:
+    """A network that sees one corner of a photo alone."""
+    torch.manual_seed(0)
+    body = nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), Corner(rows, columns)
+    return nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 18))
+
+
 def colours() -> nn.Sequential:
     """A network whose classes 0, 1 and 2 are how much red, green and blue there is."""
     network = nn.Sequential(nn.Conv2d(3, 3, 1, bias=False), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
@@ -65,24 +50,16 @@ def colours() -> nn.Sequential:
     return network
 
 
-def mass(maps: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
-    """The share of each map that lies in a part of the photo."""
-    return maps[:, rows, columns].sum(axis=(1, 2)) / maps.sum(axis=(1, 2))
-
-
 def noise(count: int, shape: tuple[int, ...] = (SIDE, SIDE, 3)) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, *shape), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("rows", HALVES)
-@pytest.mark.parametrize("columns", SIDES)
-def test_of_a_network_that_sees_one_corner_the_mass_lies_there(rows, columns):
-    torch.manual_seed(0)
-    corner = HALVES[rows], SIDES[columns]
-    maps = explain.heatmaps(Blind(*corner), PLAIN, noise(6), np.arange(6))
-    told = maps.sum(axis=(1, 2)) > 0
-    assert told.sum() >= 3  # the others have nothing that speaks for their class
-    assert (mass(maps[told], *corner) > 0.97).all()  # the rest is the blur at the border
+@pytest.mark.parametrize("corner", [(TOP, LEFT), (TOP, END), (END, LEFT), (END, END)])
+def test_of_a_network_that_sees_one_corner_the_mass_lies_there(corner):
+    maps = explain.heatmaps(blind(*corner), PLAIN, noise(6), np.arange(6))
+    told = maps[maps.any(axis=(1, 2))]
+    assert len(told) >= 3  # the others have nothing that speaks for their class
+    assert (told[:, *corner].sum(axis=(1, 2)) > 0.97 * told.sum(axis=(1, 2))).all()  # the rest is the border's blur
 
 
 def test_where_the_class_speaks_the_map_is_warm_and_it_is_another_class_elsewhere():
@@ -101,12 +78,12 @@ def test_a_photo_in_which_nothing_speaks_for_the_class_stays_cold():
     assert not explain.heatmaps(colours(), PLAIN, photos, np.array([1])).any()
 
 
-def test_each_photo_is_explained_alone_whatever_its_batch(monkeypatch):
-    torch.manual_seed(0)
-    network, photos, classes = Blind(*[np.s_[:]] * 2), noise(7), np.array([0, 3, 3, 17, 5, 1, 2])
+def test_each_photo_is_explained_alone_whatever_its_batch_and_no_photo_has_no_map(monkeypatch):
+    network, photos, classes = blind(*[np.s_[:]] * 2), noise(7), np.array([0, 3, 3, 17, 5, 1, 2])
     together = explain.heatmaps(network, PLAIN, photos, classes)
     monkeypatch.setattr(explain, "EXPLAIN_BATCH", 2)
     np.testing.assert_allclose(explain.heatmaps(network, PLAIN, photos, classes), together, atol=1e-5)
+    assert explain.heatmaps(network, PLAIN, noise(0), classes[:0]).shape == (0, SIDE, SIDE)
 
 
 def test_photos_go_through_the_preprocessing_of_their_checkpoint():
@@ -115,10 +92,6 @@ def test_photos_go_through_the_preprocessing_of_their_checkpoint():
     shifted = build.Preprocessing(SIDE, SIDE, "stretch", (0.5,) * 3, (0.5,) * 3)  # what is below half becomes negative
     assert explain.heatmaps(colours(), PLAIN, photos, np.array([0]))[0, 20:].min() > 0.5
     assert explain.heatmaps(colours(), shifted, photos, np.array([0]))[0, 20:].max() == 0
-
-
-def test_no_photos_have_no_maps():
-    assert explain.heatmaps(colours(), PLAIN, noise(0), np.array([], dtype=int)).shape == (0, SIDE, SIDE)
 
 
 @pytest.mark.parametrize(
@@ -153,26 +126,19 @@ def test_networks_of_timm_are_explained_and_left_as_they_were(architecture, side
 )
 def test_the_last_convolution_stage_is_what_is_looked_at(architecture, name):
     network = timm.create_model(architecture).eval()
-    with explain.places_layer(network, torch.zeros(1, 3, 64, 64)) as layer:
+    with explain.maps_layer(network, torch.zeros(1, 3, 64, 64)) as layer:
         assert layer is network.get_submodule(name)
 
 
-def test_maps_of_the_classifier_itself_are_not_taken_for_the_stage_before_it():
-    """An attention head's class maps are answers already, one a class."""
-
-    class Mapped(nn.Sequential):
-        def get_classifier(self) -> nn.Module:
-            return self[1]
-
-    head = nn.Sequential(nn.Conv2d(8, 18, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    network = Mapped(nn.Conv2d(3, 8, 3), head)
-    with explain.places_layer(network, torch.zeros(1, 3, SIDE, SIDE)) as layer:
-        assert layer is network[0]
+def test_class_maps_of_an_attention_head_are_answers_already_and_not_taken():
+    network = build.build_network("test_resnet", head="attention").eval()
+    with explain.maps_layer(network, torch.zeros(1, 3, 64, 64)) as layer:
+        assert layer is network.global_pool  # which passes the maps of the last stage through
 
 
 def test_a_photo_too_small_for_the_last_stage_is_explained_by_an_earlier_one():
     network = timm.create_model("test_resnet").eval()
-    with explain.places_layer(network, torch.zeros(1, 3, 24, 16)) as layer:
+    with explain.maps_layer(network, torch.zeros(1, 3, 24, 16)) as layer:
         assert layer is not network.layer4
 
 
@@ -231,7 +197,8 @@ def lost(trained, tmp_path) -> Iterator[Path]:
 
 def test_each_mistake_is_explained_by_the_network_that_had_not_seen_its_person(trained):
     data, run = trained
-    table, images, maps = explain.mistakes(data, run, 8)
+    table, images, maps, reason = explain.explained_mistakes(run, 8)
+    assert not reason
     assert set(table["fold"]) == {0, 1}
     pd.testing.assert_frame_equal(
         table, scores.worst_mistakes(run.out_of_fold, 8).reset_index(drop=True), check_dtype=False
@@ -250,25 +217,17 @@ def test_each_mistake_is_explained_by_the_network_that_had_not_seen_its_person(t
     assert max(apart) > 0.05  # the other fold's network sees otherwise
 
 
-def test_the_gallery_shows_them_under_their_maps(trained):
-    figure = explain.gallery(trained[1], 5)
-    assert isinstance(figure, Figure)
-    drawn = [ax for ax in figure.axes if ax.images]
-    assert len(drawn) == 5
-    assert all("→" in ax.get_title() for ax in drawn)
-
-
-def test_explanations_can_be_switched_off(trained):
-    assert explain.gallery(trained[1], 0) == "explained_mistakes is 0: nothing is explained."
-
-
 def test_what_cannot_be_explained_is_told_and_stops_nothing(trained, lost, monkeypatch):
-    told = explain.gallery(trained[1], 30)
-    assert told.startswith("The mistakes of toy cannot be explained:")
-    assert files.shown_path(lost) in told
+    _, run = trained
+    empty, images, maps, reason = explain.explained_mistakes(run, 30)
+    assert reason.startswith("The mistakes of toy cannot be explained:") and files.shown_path(lost) in reason
+    assert len(empty) == len(images) == len(maps) == 0 and "path" in empty
 
     def refuse(*_):
         raise explain.UnsupportedNetworkError("no maps")
 
-    monkeypatch.setattr(explain, "mistakes", refuse)
-    assert explain.gallery(trained[1], 30) == "The mistakes of toy cannot be explained: no maps."
+    monkeypatch.setattr(explain, "read_checkpoint", refuse)
+    assert explain.explained_mistakes(run, 30)[3] == "The mistakes of toy cannot be explained: no maps"
+    gone = dataclasses.replace(run, data_dir=Path("/nowhere"))
+    assert "the data set of toy, /nowhere, is gone" in explain.explained_mistakes(gone, 30)[3]
+    assert explain.explained_mistakes(run, 0)[3] == "explained_mistakes is 0: nothing is explained"

@@ -55,18 +55,12 @@ def checkpoint_of(output: Path, fold: int = 0, name: str = "last") -> Path:
     return output / "runs" / "toy" / f"fold{fold}" / "checkpoint" / f"{name}.safetensors"
 
 
-def test_a_run_of_four_channels_resumes_to_the_same_bits(trained, tmp_path, monkeypatch):
+def test_a_run_of_four_channels_resumes_to_the_same_bits_and_its_checkpoint_knows_its_channels(trained, tmp_path):
     data, output = trained
-    train_step, steps = loop.FoldTraining.train_step, iter(range(100))
-
-    def stopped(self, *arguments):
-        if next(steps) == 3:
-            raise KeyboardInterrupt
-        return train_step(self, *arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop.FoldTraining, "train_step", stopped)
-        with pytest.raises(KeyboardInterrupt):
+    with pytest.MonkeyPatch.context() as stopping:
+        steps, train_step = iter(range(3)), loop.FoldTraining.train_step
+        stopping.setattr(loop.FoldTraining, "train_step", lambda self, *rest: (next(steps), train_step(self, *rest))[1])
+        with pytest.raises(StopIteration):
             toys.train(data, tmp_path, checkpoint_seconds=0, image_channels=4)
     assert checkpoint_of(tmp_path).exists()
     toys.train(data, tmp_path, checkpoint_seconds=0, image_channels=4)
@@ -74,6 +68,8 @@ def test_a_run_of_four_channels_resumes_to_the_same_bits(trained, tmp_path, monk
         whole, resumed = load_file(checkpoint_of(output, fold)), load_file(checkpoint_of(tmp_path, fold))
         assert whole.keys() == resumed.keys()
         assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    manifest = checkpoint.read_manifest(checkpoint_of(output))
+    assert manifest["run"]["image_channels"] == build.Preprocessing.from_manifest(manifest).channels == 4
 
 
 def test_a_run_of_four_channels_is_predicted_as_it_was_validated(trained):
@@ -86,13 +82,7 @@ def test_a_run_of_four_channels_is_predicted_as_it_was_validated(trained):
     source = devices.DevicePhotos(opened, torch.device("cpu"))
     loaded = predict.load_network(*checkpoint.read_checkpoint(path), source.device)
     found = loaded.predict(source, opened.rows(list(saved["path"])))
-    columns = list(labels.PROBABILITY_COLUMNS)
-    np.testing.assert_allclose(found, saved[columns].to_numpy(), atol=1e-6)
-
-
-def test_a_checkpoint_knows_its_channels(trained):
-    manifest = checkpoint.read_manifest(checkpoint_of(trained[1]))
-    assert manifest["run"]["image_channels"] == build.Preprocessing.from_manifest(manifest).channels == 4
+    np.testing.assert_allclose(found, saved[labels.probability_columns()].to_numpy(), atol=1e-6)
 
 
 def test_four_channels_are_learned_and_yellow_counts(tmp_path):
@@ -113,26 +103,21 @@ def test_four_channels_are_learned_and_yellow_counts(tmp_path):
         assert network(prepared(red_instead)).argmax().item() != told_by_yellow
 
 
-def test_a_run_of_other_channels_does_not_go_on(trained, tmp_path):
+def test_a_run_or_a_store_of_other_channels_is_refused(trained, tmp_path):
     data, output = trained
     shutil.copytree(output / "runs", tmp_path / "runs")
     with pytest.raises(config.ChangedSettingsError, match="image_channels: 4 → 3"):
         toys.train(data, tmp_path, image_channels=3)
-
-
-def test_a_store_of_other_channels_than_the_runs_is_refused(trained):
-    data, output = trained
     opened = dataset.open_photos(data, output, photos.read_labeled(output), FOUR)
-    run = config.Run(**toys.SETTINGS)
     with pytest.raises(ValueError, match="image_channels = 3: the store's photos have 4"):
-        runs.train_run(run, splits.read_splits(output), opened, output)
+        runs.train_run(config.Run(**toys.SETTINGS), splits.read_splits(output), opened, output)
 
 
 def test_ordinary_photos_can_be_learned_in_grey(tmp_path):
     toys.prepare(tmp_path, tmp_path)
     runs.write_scores(toys.train(tmp_path, tmp_path, image_channels=1, folds=(0,)))
     test = inference.predict_run(tmp_path, tmp_path, "toy")["test"]
-    assert test[list(labels.PROBABILITY_COLUMNS)].notna().all(axis=None)
+    assert test[labels.probability_columns()].notna().all(axis=None)
     assert load_file(checkpoint_of(tmp_path))["conv1.0.weight"].shape[1] == 1
 
 

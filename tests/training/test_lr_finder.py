@@ -76,12 +76,9 @@ def test_a_trial_ends_when_the_last_losses_are_far_above_the_lowest(losses, expl
     assert lr_finder.exploded(losses) == exploded
 
 
-def test_the_suggestion_is_a_tenth_of_the_rate_of_the_lowest_loss():
+def test_the_suggestion_is_a_tenth_of_the_rate_of_the_lowest_loss_or_advice():
     rates = np.geomspace(1e-6, 1, 61)
     table = pd.DataFrame({"learning_rate": rates, "smoothed": np.abs(np.log10(rates) + 2)})
     assert lr_finder.suggestion(table) == pytest.approx(1e-3)
-
-
-def test_where_all_is_lost_at_once_there_is_advice():
     with pytest.raises(ValueError, match="precision: float32"):
-        lr_finder.suggestion(pd.DataFrame({"learning_rate": [], "loss": [], "smoothed": []}))
+        lr_finder.suggestion(table.head(0))
