@@ -1,8 +1,8 @@
-"""How long twenty models of the official set's 18,900 photos take to be weighted, averaged and chosen from.
+"""How long twenty models of the official set's 18,900 photos take to be averaged, weighted and chosen from.
 
-Run it with `python benchmarks/ensemble.py [models] [photos]`, with OMP_NUM_THREADS=1 for one core. At most
-5 s are asked for the weighted mean and greedy selection together; the other ways are printed beside, and what
-07_ensemble does in whole, in multiples of these two.
+Run it with `python benchmarks/ensemble.py [models] [photos]`, with OMP_NUM_THREADS=1 for one core. At most 5 s
+are asked for the weighted mean and greedy selection together; what 07_ensemble does in whole is printed in multiples
+of these two.
 """
 
 import sys
@@ -12,21 +12,22 @@ import numpy as np
 import pandas as pd
 import timing
 
-from mask_lib.base.labels import CLASS_COUNT
+from mask_lib.base import labels
 from mask_lib.ensemble import blending, calibration
-from mask_lib.ensemble.members import COLUMNS, OutOfFold, weighted_mean
+from mask_lib.ensemble.members import OutOfFold, with_probabilities
 
 PHOTOS_A_PERSON = 7
 
 
-def invented(models: int, photos: int) -> tuple[np.ndarray, np.ndarray]:
-    """(M, N, 18) probabilities of models that fail together in part, and (N,) labels."""
-    generator = np.random.default_rng(0)
-    truth = generator.integers(0, CLASS_COUNT, photos)
-    shared = generator.normal(size=(photos, CLASS_COUNT)) + 2 * np.eye(CLASS_COUNT)[truth]
-    logits = np.stack([shared + generator.normal(size=shared.shape) for _ in range(models)])
-    powers = np.exp(logits)
-    return powers / powers.sum(axis=2, keepdims=True), truth
+def simulated(models: int, photos: int) -> OutOfFold:
+    """Models that fail together in part."""
+    generator, classes = np.random.default_rng(0), labels.class_count()
+    truth = generator.integers(0, classes, photos)
+    shared = generator.normal(size=(photos, classes)) + 2 * np.eye(classes)[truth]
+    powers = np.stack([np.exp(shared + generator.normal(size=shared.shape)) for _ in range(models)])
+    person = (np.arange(photos) // PHOTOS_A_PERSON).astype(str)
+    keys = pd.DataFrame({"path": np.arange(photos).astype(str), "person": person, "label": truth})
+    return OutOfFold([f"run{number}" for number in range(models)], keys, powers / powers.sum(axis=2, keepdims=True))
 
 
 def timed(name: str, function: Callable[[], object]) -> float:
@@ -37,25 +38,17 @@ def timed(name: str, function: Callable[[], object]) -> float:
 
 
 def main(models: int, photos: int) -> None:
-    members, truth = invented(models, photos)
-    tables = [pd.DataFrame(one, columns=COLUMNS) for one in members]
-    for table in tables:
-        table.insert(0, "ImageID", [f"{number:040x}.jpg" for number in range(photos)])
-    print(f"{models} models x {photos:,} photos x {CLASS_COUNT} classes")
-    asked = timed("weighted mean", lambda: weighted_mean(tables, [1.0] * models, "ImageID"))
+    found = simulated(models, photos)
+    members, truth, recipe = found.probabilities, found.truth, blending.given_recipe([], models)
+    print(f"{models} models x {photos:,} photos x {labels.class_count()} classes")
+    asked = timed("weighted mean", lambda: recipe.blend(members))
     asked += timed("greedy selection", lambda: blending.greedy_weights(members, truth))
-    for method in ("simplex, log loss", "simplex, macro F1"):
-        timed(method, lambda method=method: blending.METHODS[method](members, truth))
-    timed("a temperature a model", lambda: [calibration.fit_temperature(one, truth) for one in members])
-    timed("an offset a class", lambda: calibration.fit_offsets(members.mean(axis=0), truth))
     print(f"weighted mean and greedy selection: {asked:.2f} s (at most 5 s are asked)")
-    person = np.arange(photos) // PHOTOS_A_PERSON
-    keys = pd.DataFrame({"path": np.arange(photos).astype(str), "person": person, "label": truth})
-    found = OutOfFold([f"run{number}" for number in range(models)], keys, members)
-    whole = timed("the recipe of 07_ensemble", lambda: blending.choose(found))
-    recipe = blending.fit(members, truth)
+    blended = with_probabilities(found.photos, recipe.blend(members))
+    timed("the mean's temperature", lambda: calibration.fit_temperature(recipe.blend(members), truth))
+    whole = timed("the recipe of 07_ensemble", lambda: blending.choose_recipe(found))
     whole += timed("each member's part in it", lambda: blending.contributions(found, recipe))
-    whole += timed("its scores out of fold", lambda: blending.intervals(found, blending.given(found, [1.0] * models)))
+    whole += timed("its scores out of fold", lambda: blending.intervals(found.names, members, blended))
     print(f"07_ensemble in whole: {whole:.2f} s, {whole / asked:.1f} x weighted mean and greedy selection")
 
 

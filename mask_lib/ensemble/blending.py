@@ -22,7 +22,7 @@ from mask_lib.ensemble.members import (
     read_out_of_fold,
     with_probabilities,
 )
-from mask_lib.training import run_folder
+from mask_lib.training.run_folder import folder_of, is_finished
 
 ROUNDS = 25  # of greedy selection; with replacement, so that weights come in steps of 1/25 at finest
 PARTS = 5  # of people, for nesting
@@ -49,9 +49,8 @@ class Recipe:
 
     def without(self, member: int) -> "Recipe":
         """The recipe for the members but one, the others' weights raised to fill its place."""
-        rest = np.delete(self.weights, member)
-        weights = rest / rest.sum() if rest.sum() > 0 else np.full(len(rest), 1 / len(rest))
-        return dataclasses.replace(self, weights=tuple(weights.tolist()))
+        rest = [*self.weights[:member], *self.weights[member + 1 :]]
+        return dataclasses.replace(given_recipe(rest if any(rest) else [], len(rest)), temperature=self.temperature)
 
     def summary(self, names: Sequence[str]) -> str:
         """`deep (60%), wide (40%), at a temperature of 1.20`."""
@@ -149,13 +148,14 @@ def decide(
     then there is no table, and weights that are not given are equal. Raises ValueError as `given_recipe` does.
     """
     recipe = given_recipe(weights, len(members.names))
-    # A file from elsewhere may bear the name of a run here.
-    folders = [run_folder.folder_of(output_dir, name) for name in members.names]
-    judged = [own and run_folder.is_finished(folder) for own, folder in zip(members.own, folders, strict=True)]
-    if not all(judged):
-        unknown = ", ".join(name for name, known in zip(members.names, judged, strict=True) if not known)
+    unknown = [
+        name
+        for name, own in zip(members.names, members.own, strict=True)
+        if not (own and is_finished(folder_of(output_dir, name)))  # a file from elsewhere may bear a run's name
+    ]
+    if unknown:
         kept = "the weights are as given" if weights else "equal weights are taken"
-        reason = f"{unknown} cannot be judged, having no out-of-fold tables here: {kept}."
+        reason = f"{', '.join(unknown)} cannot be judged, having no out-of-fold tables here: {kept}."
         return None, Choice(recipe, pd.DataFrame(), reason, None)
     found = read_out_of_fold(output_dir, members.names)
     if not weights:
@@ -165,7 +165,7 @@ def decide(
     return found, Choice(recipe, pd.DataFrame(), "The weights are as given.", blended)
 
 
-def choose_recipe(found: OutOfFold, part_count: int = PARTS, seed: int = 0) -> Choice:
+def choose_recipe(found: OutOfFold, seed: int = 0) -> Choice:
     """Equal weights, unless greedy weights, or a temperature, prove really better on people they have not seen.
 
     Really better means that the paired interval by person lies above 0: of the difference in macro F1 for
@@ -177,7 +177,7 @@ def choose_recipe(found: OutOfFold, part_count: int = PARTS, seed: int = 0) -> C
     Raises ValueError when there are fewer people than parts.
     """
     members, truth = found.probabilities, found.truth
-    parts, ways = person_parts(found.photos, part_count, seed), [False, True][: len(found.names)]  # greedy or not
+    parts, ways = person_parts(found.photos, seed=seed), [False, True][: len(found.names)]  # greedy or not
     nested = {greedy: nested_probabilities(members, truth, parts, greedy=greedy) for greedy in ways}
     level = 1 - (1 - LEVEL) / len(ways)  # the rivals are greedy weights, where there are any, and the temperature
     rows = [_row(found, nested, greedy, level, seed) for greedy in ways]
@@ -188,44 +188,36 @@ def choose_recipe(found: OutOfFold, part_count: int = PARTS, seed: int = 0) -> C
     return Choice(
         fit(members, truth, greedy, is_tempered),
         pd.DataFrame(rows).assign(chosen=[way == greedy for way in ways]),
-        f"{_weights_summary(rows, greedy)} {_temperature_summary(gain)}",
+        _choice_summary(rows, greedy, gain),
         with_probabilities(found.photos, tempered if is_tempered else nested[greedy]),
     )
 
 
 def _row(found: OutOfFold, nested: dict[bool, np.ndarray], greedy: bool, level: float, seed: int) -> dict:
     """A row of the table of `choose_recipe`, from (N, C) nested probabilities by whether weights are greedy."""
-    predicted = nested[greedy].argmax(axis=1)
-    own = scores.bootstrap(found.truth, predicted, found.person, DRAWS, seed, LEVEL).loc["macro_f1"]
-    gain = {"difference": 0.0, "low": 0.0, "high": 0.0, "p": np.nan}
-    if greedy:
-        answers = nested[False].argmax(axis=1), predicted
-        gain = scores.paired_bootstrap(found.truth, *answers, found.person, DRAWS, seed, level).loc["macro_f1"]
+    equal, predicted = nested[False].argmax(axis=1), nested[greedy].argmax(axis=1)
+    own = scores.bootstrap(found.truth, predicted, found.person, DRAWS, seed, LEVEL)
+    gain = scores.paired_bootstrap(found.truth, equal, predicted, found.person, DRAWS, seed, level)
     return {
         "method": "greedy" if greedy else "equal",
-        **own.rename({"value": "macro_f1"}).to_dict(),
+        **own.loc["macro_f1"].rename({"value": "macro_f1"}),
         "log_loss": float(calibration.log_losses(nested[greedy], found.truth).mean()),
-        "difference": gain["difference"],
-        "difference_low": gain["low"],
-        "difference_high": gain["high"],
-        "p": gain["p"],
+        **gain.loc["macro_f1"].rename({"low": "difference_low", "high": "difference_high"}),
         "weights": [round(weight, 3) for weight in fit(found.probabilities, found.truth, greedy).weights],
     }
 
 
-def _weights_summary(rows: list[dict], greedy: bool) -> str:
-    """Which weights are taken and why, in a sentence."""
+def _choice_summary(rows: list[dict], greedy: bool, gain: Score) -> str:
+    """Which weights are taken, whether a temperature is, and why, in two sentences."""
+    moved = "macro F1 moves by {difference:+.4f} ({difference_low:+.4f} to {difference_high:+.4f})".format(**rows[-1])
     if len(rows) == 1:
-        return "There is one member, so there are no weights to find."
-    moved = "macro F1 moves by {difference:+.4f} ({difference_low:+.4f} to {difference_high:+.4f})".format(**rows[1])
-    if greedy:
-        return f"Greedy weights are taken: on people they were not found on, {moved}."
-    return f"Equal weights are kept: greedy weights are not really better on people they have not seen, {moved}."
-
-
-def _temperature_summary(gain: Score) -> str:
-    word = "taken" if gain.low > 0 else "left out"
-    return f"A temperature is {word}: log loss falls by {gain.value:.4f} ({gain.low:+.4f} to {gain.high:+.4f})."
+        weights = "There is one member, so there are no weights to find."
+    elif greedy:
+        weights = f"Greedy weights are taken: on people they were not found on, {moved}."
+    else:
+        weights = f"Equal weights are kept: greedy weights are not really better on people they have not seen, {moved}."
+    taken, fall = "taken" if gain.low > 0 else "left out", f"{gain.value:.4f} ({gain.low:+.4f} to {gain.high:+.4f})"
+    return f"{weights} A temperature is {taken}: log loss falls by {fall}."
 
 
 def log_loss_gain(

@@ -44,10 +44,7 @@ def reliability(probabilities: np.ndarray, truth: np.ndarray, bins: int = 10) ->
     """How often the likeliest class is right, by its probability, of (N, C) probabilities and (N,) labels.
 
     One row a bin: low, high, photos, and the means confidence and accuracy, which are NaN without photos.
-    Raises ValueError for fewer than one bin.
     """
-    if bins < 1:
-        raise ValueError(f"bins = {bins}: at least one is needed")
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
     bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)  # a bin holds its upper edge
     photos = pd.DataFrame({"confidence": confidence, "accuracy": right.astype(np.float64)}).groupby(bin_of)

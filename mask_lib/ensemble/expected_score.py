@@ -14,7 +14,6 @@ Three things make out-of-fold scores wrong for an evaluation set, and each is co
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -68,22 +67,18 @@ class Expected:
             f"estimated from {self.people:,} people{doubt}.{thin}"
         )
 
-    def as_json(self) -> dict[str, Any]:
-        """As plain data: `metrics` by name with value, low and high, and what they come from."""
-        about = {name: getattr(self, name) for name in ("people", "evaluation_people", "doubtful", "thin")}
-        return {"metrics": self.table.to_dict("index"), **about}
-
 
 def write_expected(found: Expected | None, folder: Path) -> list[Path]:
     """Write `FILE` into a submission's folder; None, where no score can be promised, removes an older one.
 
-    Returns the path in a list, or an empty list.
+    It holds `metrics` by name with value, low and high, and what they come from. Returns its path in a list, or [].
     """
     path = Path(folder) / FILE
     if found is None:
         path.unlink(missing_ok=True)
         return []
-    return [files.write_json(found.as_json(), path)]
+    about = {name: getattr(found, name) for name in ("people", "evaluation_people", "doubtful", "thin")}
+    return [files.write_json({"metrics": found.table.to_dict("index"), **about}, path)]
 
 
 def estimate(
@@ -117,13 +112,12 @@ def estimate(
         beside = _centred((tallies[0], np.zeros_like(tallies[0])), len(held_out), draws, generator)
         less = _corrected(less, _metrics(held_out), beside)
     drawn = np.clip(drawn + generator.normal(*less, size=drawn.shape) * (1 - drawn), 0, 1)
-    table = pd.DataFrame(drawn, columns=list(scores.metric_names()))
-    ends = {"low": (1 - LEVEL) / 2, "high": (1 + LEVEL) / 2}
-    known = {"out of fold": tallies[0]} | ({} if held_out is None else {"test_val": held_out})
+    table, ends = pd.DataFrame(drawn, columns=list(scores.metric_names())), [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+    known = {"out of fold": tallies[0], "test_val": held_out}
     return Expected(
-        table=pd.DataFrame({"value": table.mean()} | {name: table.quantile(end) for name, end in ends.items()}),
+        table=pd.concat([table.mean(), *map(table.quantile, ends)], axis=1, keys=["value", "low", "high"]),
         drawn=table,
-        known={name: float(_metrics(of_people)[0]) for name, of_people in known.items()},
+        known={name: float(_metrics(some)[0]) for name, some in known.items() if some is not None},
         people=len(tallies[0]),
         evaluation_people=people,
         doubtful=int(out_of_fold["path"].isin(doubtful or set()).sum()),
@@ -189,8 +183,8 @@ def _drawn(tallies: Tallies, people: int, draws: int, generator: np.random.Gener
     return np.concatenate(blocks)
 
 
-def doubtful_photos(out_of_fold: pd.DataFrame, sure: float = SURE, reviewed: set[str] | None = None) -> set[str]:
-    """Paths of photos whose label is more likely than `sure` to be wrong, but for those a person has `reviewed`.
+def doubtful_photos(out_of_fold: pd.DataFrame, reviewed: set[str] | None = None) -> set[str]:
+    """Paths of photos whose label is more likely than `SURE` to be wrong, but for those a person has `reviewed`.
 
     out_of_fold: `path, person, label, p00 …`. The ranking is that of label cleaning (`suspects.rank`, which
     judges a person's attributes by all photos), here with calibrated probabilities: a network that is wrong while
@@ -204,4 +198,4 @@ def doubtful_photos(out_of_fold: pd.DataFrame, sure: float = SURE, reviewed: set
     # Only the first of a person's photos has the full score of a doubt that all of them share.
     strongest = ranked.groupby(["person", "field"])["score"].transform("max")
     is_shared = ranked["field"].isin(labels.names(of_person=True))
-    return set(ranked["path"][ranked["score"].where(~is_shared, strongest) > sure]) - (reviewed or set())
+    return set(ranked["path"][ranked["score"].where(~is_shared, strongest) > SURE]) - (reviewed or set())

@@ -13,7 +13,6 @@ from mask_lib.data.clean_labels import read_clean_splits
 from mask_lib.data.splits import group_of, read_groups, read_splits
 from mask_lib.training import run_folder
 
-KEYS = {"test": "ImageID", "test_val": "path"}  # by set, the column that names a photo
 Pair = tuple[Path, Path]  # a member's files of the test and the test_val set
 
 
@@ -84,11 +83,11 @@ def read_members(
 ) -> Members:
     """The members of an ensemble, their files checked.
 
-    No file names stand for every file under `inferences/`. Files that are not called `<run>.test.csv` and
-    `<run>.test_val.csv` are paired by their places, see `member_names`. ids: those of info.csv, which a test file
-    must hold in their order, as 06_inference writes it; a file in another order was edited since. split: today's
-    `path, person, label`. Runs may have been trained before or after labels were cleaned, so test_val photos
-    take today's label and person, and those that are not in the split any more are left out.
+    Empty lists stand for every file under `inferences/`. The two lists are paired by their places; file names
+    other than `<run>.test.csv` and `<run>.test_val.csv` will do. ids: those of info.csv, which a test file must
+    hold in their order, as 06_inference writes it; a file in another order was edited since. split: today's
+    `path, person, label`, which test_val photos take, since runs may have been trained before labels were
+    cleaned or after; photos that are not in it any more are left out.
     Raises FileNotFoundError if there is nothing, ValueError that names a faulty file, one whose run has other weights
     by now (see `run_folder.refuse_stale_prediction`), or lists that differ in length or in the order of their runs.
     """
@@ -96,63 +95,58 @@ def read_members(
     names = member_names(pairs)
     if len(set(names)) < len(names) or "ensemble" in names:
         raise ValueError(f"each member needs a name of its own, other than ensemble; these are {names}")
-    paths = dict(zip(KEYS, zip(*pairs, strict=True), strict=True))  # by set
-    tables = {which: [read_probabilities(path, KEYS[which]) for path in some] for which, some in paths.items()}
     for path in itertools.chain(*pairs):
         run_folder.refuse_stale_prediction(path)
+    tests, test_vals = zip(*pairs, strict=True)
+    tables = {"test": [read_probabilities(path, "ImageID") for path in tests]}
+    tables["test_val"] = [read_probabilities(path, "path") for path in test_vals]
     if split is not None:
         tables["test_val"] = [with_labels(table, split) for table in tables["test_val"]]
-    wanted, source = (tables["test"][0]["ImageID"], paths["test"][0].name) if ids is None else (ids, "info.csv")
-    _check_orders(paths["test"], tables["test"], "ImageID", wanted, source)
-    _check_orders(
-        paths["test_val"], tables["test_val"], "path", tables["test_val"][0]["path"], paths["test_val"][0].name
-    )
+    wanted, source = (tables["test"][0]["ImageID"], tests[0].name) if ids is None else (ids, "info.csv")
+    _check_orders(tests, [table["ImageID"] for table in tables["test"]], wanted, source)
+    held_out = [table["path"] for table in tables["test_val"]]
+    _check_orders(test_vals, held_out, held_out[0], test_vals[0].name)
     home = files.project_path(Path(output_dir) / "inferences").resolve()
-    own = [all(_runs_of(pair)) and all(path.resolve().parent == home for path in pair) for pair in pairs]
+    own = [all(_runs_of(pair)) and {path.resolve().parent for path in pair} == {home} for pair in pairs]
     return Members(names, tables, own)
 
 
 def _file_pairs(output_dir: Path, test_filenames: Sequence[str], test_val_filenames: Sequence[str]) -> list[Pair]:
     """Each member's files; with two empty lists those of every run under `inferences/`."""
-    if len(test_filenames) != len(test_val_filenames):
-        raise ValueError(_unlike(test_filenames, test_val_filenames))
-    if not test_filenames:
+    if not test_filenames and not test_val_filenames:
         folder = Path(output_dir) / "inferences"
-        runs = sorted(path.name.removesuffix(".test.csv") for path in folder.glob("*.test.csv"))
-        if not runs:
+        test_filenames = sorted(folder.glob("*.test.csv"))
+        test_val_filenames = [
+            path.with_name(path.name.removesuffix("test.csv") + "test_val.csv") for path in test_filenames
+        ]
+        if not test_filenames:
             raise FileNotFoundError(f"no {files.shown_path(folder)}/*.test.csv: run 06_inference first")
-        test_filenames, test_val_filenames = ([folder / f"{run}.{which}.csv" for run in runs] for which in KEYS)
-    both = zip(test_filenames, test_val_filenames, strict=True)
-    return [(files.project_path(test), files.project_path(test_val)) for test, test_val in both]
-
-
-def _unlike(*names: Sequence[str]) -> str:
-    return f"test_filenames and test_val_filenames must name the same runs in the same order, not {names}"
+    pairs = list(
+        zip(map(files.project_path, test_filenames), map(files.project_path, test_val_filenames), strict=False)
+    )
+    differs = any(all(runs) and len(set(runs)) > 1 for runs in map(_runs_of, pairs))
+    if len(test_filenames) != len(test_val_filenames) or differs:
+        given = [[Path(name).name for name in names] for names in (test_filenames, test_val_filenames)]
+        raise ValueError(
+            f"test_filenames and test_val_filenames must name the same runs in the same order, not {given}"
+        )
+    return pairs
 
 
 def member_names(pairs: Sequence[Pair]) -> list[str]:
     """A name a member: its run's, or that of a test file that bears none.
 
-    `x/resnet.csv` is called resnet; where several are called so, `x/resnet`, `y/resnet`. Raises ValueError
-    for two files of a pair that bear the names of different runs.
+    `x/resnet.csv` is called resnet; where several are called so, `x/resnet`, `y/resnet`.
     """
-    for test_run, test_val_run in map(_runs_of, pairs):
-        if test_run and test_val_run and test_run != test_val_run:
-            raise ValueError(_unlike(*([path.name for path in paths] for paths in zip(*pairs, strict=True))))
     short = [_runs_of(pair)[0] or pair[0].stem for pair in pairs]
-    return [
-        f"{test.parent.name}/{name}" if short.count(name) > 1 else name
-        for name, (test, _) in zip(short, pairs, strict=True)
-    ]
+    long = [f"{test.parent.name}/{name}" for name, (test, _) in zip(short, pairs, strict=True)]
+    return [whole if short.count(name) > 1 else name for name, whole in zip(short, long, strict=True)]
 
 
-def _runs_of(pair: Pair) -> tuple[str, str]:
+def _runs_of(pair: Pair) -> list[str]:
     """The runs in the names of a pair of files as 06_inference writes them; "" for a file of another name."""
-    ends = (f".{which}.csv" for which in KEYS)
-    test, test_val = (
-        path.name.removesuffix(end) if path.name.endswith(end) else "" for path, end in zip(pair, ends, strict=True)
-    )
-    return test, test_val
+    named = zip(pair, (".test.csv", ".test_val.csv"), strict=True)
+    return [path.name.removesuffix(end) if path.name.endswith(end) else "" for path, end in named]
 
 
 def with_labels(table: pd.DataFrame, split: pd.DataFrame) -> pd.DataFrame:
@@ -163,20 +157,18 @@ def with_labels(table: pd.DataFrame, split: pd.DataFrame) -> pd.DataFrame:
     return kept.assign(label=found["label"].to_numpy("int64"), person=found["person"].to_numpy())
 
 
-def _check_orders(
-    paths: Sequence[Path], tables: Sequence[pd.DataFrame], key: str, wanted: Sequence[str], source: str
-) -> None:
+def _check_orders(paths: Sequence[Path], keys: Sequence[pd.Series], wanted: Sequence[str], source: str) -> None:
     """Raise ValueError that names the first file that does not hold the `wanted` keys of `source` in their order."""
-    for path, table in zip(paths, tables, strict=True):
+    for path, found in zip(paths, keys, strict=True):
         try:
-            same_order(table[key], wanted, source)
+            same_order(found, wanted, source)
         except ValueError as error:
             raise ValueError(f"{files.shown_path(path)}: {error}; run 06_inference for that run again") from error
 
 
 def same_order(found: Sequence[str], wanted: Sequence[str], source: str) -> None:
     """Raise ValueError that names the first culprit unless `found` are the `wanted` keys of `source`, in order."""
-    found, wanted = pd.Series(found, dtype=object), pd.Series(wanted, dtype=object)
+    found, wanted = pd.Series([*found], dtype=object), pd.Series([*wanted], dtype=object)
     faults = {
         "holds several times": found[found.duplicated()],
         "lacks": wanted[~wanted.isin(found)],
@@ -185,9 +177,10 @@ def same_order(found: Sequence[str], wanted: Sequence[str], source: str) -> None
     for fault, some in faults.items():
         if len(some):
             raise ValueError(f"compared with {source} it {fault} {len(some)} photos, such as {sorted(some)[:3]}")
-    for row, (ours, theirs) in enumerate(zip(found, wanted, strict=True)):
-        if ours != theirs:
-            raise ValueError(f"row {row} is {ours}, but {source} has {theirs} there")
+    is_other = found.to_numpy() != wanted.to_numpy()
+    if is_other.any():
+        row = int(is_other.argmax())
+        raise ValueError(f"row {row} is {found[row]}, but {source} has {wanted[row]} there")
 
 
 def read_out_of_fold(output_dir: Path, names: Sequence[str]) -> OutOfFold:

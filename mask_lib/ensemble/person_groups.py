@@ -12,7 +12,6 @@
 
 import dataclasses
 import heapq
-import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,11 +25,12 @@ from sklearn.neighbors import NearestNeighbors
 from mask_lib.base import labels
 from mask_lib.ensemble.members import probabilities_of
 
-CONFIDENT = 0.9  # probability from which a predicted value counts towards its limit
+SURE = 0.9  # probability from which a predicted value counts towards its limit
 USUAL_SHARE = 0.9  # of people, who have no more photos of a kind than its limit
 DIRECTIONS = 50  # in which people differ most; more hardly matter, and describe chance
 NEIGHBOURS = 30  # most similar photos of each that are looked at; a person must have fewer
 MEMORY = 128  # MiB, of distances at once
+PRECISION = 0.98  # share of the pairs joined that must show one person
 LEAST_PEOPLE = 4  # two to learn from and two to be scored on
 MOST_PARTS = 10  # into which the training people are split
 Join = tuple[float, int, int]  # mean cosine of two clusters that become one, and a row of each
@@ -41,29 +41,23 @@ def photos_a_person(person: Sequence[str]) -> int:
     return int(pd.Series(person).value_counts().median())
 
 
-def photo_kinds(is_value: dict[str, np.ndarray], count: int) -> np.ndarray:
-    """(N, L) int64: for each value of the photos' own attributes 1 where it is a photo's, then a column of 1.
+def photo_kinds(probabilities: np.ndarray) -> np.ndarray:
+    """(N, L) int64 of (N, C) class probabilities: 1 for each sure value of the photos' own attributes, then a 1.
 
-    Summed over a group they are what `person_limits` limits. is_value: (N, K) bool by attribute.
+    Summed over a group they are held against `person_limits`. A value that is not sure keeps nobody apart.
     """
-    own = [is_value[name] for name in labels.names(of_person=False)]
-    return np.column_stack([*own, np.ones(count, bool)]).astype(np.int64)
-
-
-def predicted_kinds(table: pd.DataFrame) -> np.ndarray:
-    """`photo_kinds` of a table of probabilities; a value that is not predicted with confidence keeps nobody apart."""
-    parts = labels.marginals(probabilities_of(table))
-    return photo_kinds({name: part >= CONFIDENT for name, part in parts.items()}, len(table))
+    parts = labels.marginals(probabilities)
+    sure = [parts[name] >= SURE for name in labels.names(of_person=False)]
+    return np.column_stack([*sure, np.ones(len(probabilities), bool)]).astype(np.int64)
 
 
 def person_limits(photos: pd.DataFrame) -> np.ndarray:
-    """(L,) most photos that a person has of each kind, see `photo_kinds`; at least 1. photos: `person, label`.
+    """(L,) most photos of each kind that a person has, then of all; at least 1. photos: `person, label`.
 
     What nine people in ten keep to: some labels are wrong, and people who share copies count as one.
     """
-    parts = labels.decode_all(photos["label"].to_numpy())
-    is_value = {name: part[:, None] == np.arange(labels.attribute(name).size) for name, part in parts.items()}
-    counts = pd.DataFrame(photo_kinds(is_value, len(photos))).groupby(photos["person"].to_numpy()).sum()
+    kinds = photo_kinds(np.eye(labels.class_count())[photos["label"]])
+    counts = pd.DataFrame(kinds).groupby(photos["person"].to_numpy()).sum()
     return np.maximum(np.quantile(counts, USUAL_SHARE, axis=0, method="lower"), 1).astype(np.int64)
 
 
@@ -116,13 +110,10 @@ def similar_pairs(vectors: np.ndarray) -> dict[tuple[int, int], float]:
     if len(vectors) < 2:
         return {}
     with sklearn.config_context(working_memory=MEMORY):
-        count = min(NEIGHBOURS, len(vectors) - 1)
-        distances, others = NearestNeighbors(n_neighbors=count, metric="cosine").fit(vectors).kneighbors()
-    return {
-        (min(row, other), max(row, other)): 1 - distance
-        for row, pair in enumerate(zip(others.tolist(), distances.tolist(), strict=True))
-        for other, distance in zip(*pair, strict=True)
-    }
+        nearest = NearestNeighbors(n_neighbors=min(NEIGHBOURS, len(vectors) - 1), metric="cosine").fit(vectors)
+        graph = nearest.kneighbors_graph(mode="distance").tocoo()
+    found = zip(graph.row.tolist(), graph.col.tolist(), graph.data.tolist(), strict=True)
+    return {(min(row, other), max(row, other)): 1 - distance for row, other, distance in found}
 
 
 def average_linkage(vectors: np.ndarray, kinds: np.ndarray, limits: np.ndarray, least: float = 0.0) -> list[Join]:
@@ -133,30 +124,32 @@ def average_linkage(vectors: np.ndarray, kinds: np.ndarray, limits: np.ndarray, 
     of their sums over that of their sizes, so no table of pairs is kept. It never rises from join to join:
     the clusters at any threshold are those of the joins down to it, and one pass serves all thresholds.
     """
-    rows, sums, counts = (dict(enumerate(some)) for some in (range(len(vectors)), vectors, kinds))  # by cluster
-    near: dict[int, set[int]] = {cluster: set() for cluster in rows}  # clusters that have been compared with it
-    heap, joins, names = [], [], itertools.count(len(vectors))
+    # Photos are rows 0, 1 … of `sums` and `counts`; clusters, which are fewer, rows -1, -2 … from the end.
+    sums, counts = (np.concatenate([some, np.zeros_like(some)]) for some in (vectors, kinds))
+    near: dict[int, set[int]] = {row: set() for row in range(len(vectors))}  # what each has been compared with
+    row_of, heap, joins = {row: row for row in near}, [], []
     for (one, other), cosine in similar_pairs(vectors).items():
-        near[one].add(other)
-        near[other].add(one)
-        heap.append((-cosine, one, other))
+        if cosine >= least:
+            near[one].add(other)
+            near[other].add(one)
+            heap.append((-cosine, one, other))
     heapq.heapify(heap)
-    while heap and -heap[0][0] >= least:
+    while heap:
         cosine, one, other = heapq.heappop(heap)
-        if one not in rows or other not in rows:
-            continue  # one of them has become part of a greater cluster since
-        if (counts[one] + counts[other] > limits).any():
-            continue  # and never will fit, since clusters only grow
+        if one not in near or other not in near or (counts[one] + counts[other] > limits).any():
+            continue  # one is part of a greater cluster by now, or they never will fit, since clusters only grow
         # Among identical photos the mean of a join may rise by a rounding error; the order must not.
-        joins.append((min(-cosine, joins[-1][0]) if joins else -cosine, rows[one], rows[other]))
-        new = next(names)
-        rows[new], _ = rows.pop(one), rows.pop(other)
-        sums[new], counts[new] = sums.pop(one) + sums.pop(other), counts.pop(one) + counts.pop(other)
-        near[new] = (near.pop(one) | near.pop(other)) - {one, other}
-        for third in near[new]:
-            near[third] = near[third] - {one, other} | {new}
-            mean = float(sums[new] @ sums[third]) / float(counts[new][-1] * counts[third][-1])
-            heapq.heappush(heap, (-mean, third, new))
+        joins.append((min(-cosine, joins[-1][0]) if joins else -cosine, row_of[one], row_of[other]))
+        new = -len(joins)
+        row_of[new], sums[new], counts[new] = row_of[one], sums[one] + sums[other], counts[one] + counts[other]
+        others = np.array([third for third in near.pop(one) | near.pop(other) if third in near], dtype=np.int64)
+        others = others[(counts[others] + counts[new] <= limits).all(axis=1)]
+        near[new] = set(others.tolist())
+        means = sums[others] @ sums[new] / (counts[others, -1] * counts[new, -1])
+        for third, mean in zip(others.tolist(), means.tolist(), strict=True):
+            near[third].add(new)
+            if mean >= least:  # else they are compared again once one of them has grown
+                heapq.heappush(heap, (-mean, new, third))
     return joins
 
 
@@ -198,7 +191,6 @@ class PersonFinder:
     group: np.ndarray  # (N,) of the training photos, found as evaluation photos are
     precision: float  # of the pairs joined, the share that shows one person; NaN where none is joined
     recall: float  # of the pairs that show one person, the share joined
-    wanted: float  # the precision that was asked for
 
     def find_people(self, arrays: Sequence[np.ndarray], table: pd.DataFrame) -> np.ndarray:
         """(N,) group of each photo, from 0 in order of first appearance; photos that cannot be placed are alone.
@@ -207,31 +199,24 @@ class PersonFinder:
         of rows, and for features that are not finite.
         """
         vectors = self.projection.unit_vectors(stack_features(arrays, len(table)))
-        joins = average_linkage(vectors, predicted_kinds(table), self.limits, self.threshold)
+        joins = average_linkage(vectors, photo_kinds(probabilities_of(table)), self.limits, self.threshold)
         return groups_after(joins, len(table))
 
 
 def learn_people(
-    arrays: Sequence[np.ndarray],
-    out_of_fold: pd.DataFrame,
-    evaluation_photos: int,
-    precision: float = 0.98,
-    seed: int = 0,
+    arrays: Sequence[np.ndarray], out_of_fold: pd.DataFrame, evaluation_photos: int, seed: int = 0
 ) -> PersonFinder:
-    """What tells people apart, and from which cosine on photos are joined with the pair precision asked for.
+    """What tells people apart, and from which cosine on photos are joined with the `PRECISION` asked for.
 
-    arrays: features, (N, …) each, rows as in out_of_fold (`path, person, label, p00 …`). `person` should be one for
+    arrays: features, (N, …) each, rows as in out_of_fold (`person, label, p00 …`). `person` should be one for
     copies of a person under two names (`splits.read_groups`), or true pairs look wrong. The people are split into
     parts of about as many as the evaluation photos show, at least two: each part is searched with what the
     others teach. Where a part holds fewer people, wrong pairs are counted up (crowding). The precision
     must be had from whole people, and again with photos missing at random: a full group takes in no stranger,
-    which flatters wherever all of a person's photos are there. Of an evaluation set that holds one or two photos
-    a person it promises nothing.
-    Raises ValueError as `stack_features` does, for fewer than four people, or a precision outside 0-1.
+    which flatters. Of an evaluation set that holds one or two photos a person it promises nothing.
+    Raises ValueError as `stack_features` does, and for fewer than four people.
     """
     features, (person, names) = stack_features(arrays, len(out_of_fold)), pd.factorize(out_of_fold["person"])
-    if not 0 < precision <= 1:
-        raise ValueError(f"precision = {precision}: it is a share above 0, up to 1")
     if len(names) < LEAST_PEOPLE:
         raise ValueError(f"{len(names)} people are too few to learn who resembles whom: {LEAST_PEOPLE} are needed")
     evaluated_people = max(1, evaluation_photos / photos_a_person(person))
@@ -240,9 +225,9 @@ def learn_people(
     generator, limits = np.random.default_rng(seed), person_limits(out_of_fold)
     part_of = (generator.permutation(len(names)) % parts)[person]
     is_kept = some_photos(person, int(limits[-1]), generator)
-    whole, gappy = held_out_joins(features, person, part_of, predicted_kinds(out_of_fold), limits, is_kept)
+    whole, gappy = held_out_joins(features, out_of_fold, part_of, is_kept)
     curves = [precision_curve(joins, person, crowding) for joins in (whole, gappy)]
-    threshold = max(min(curve["cosine"][curve["precision"] >= precision], default=np.inf) for curve in curves)
+    threshold = max(min(curve["cosine"][curve["precision"] >= PRECISION], default=np.inf) for curve in curves)
     taken = curves[0][curves[0]["cosine"] >= threshold]
     return PersonFinder(
         projection=fit_projection(features, person),
@@ -251,7 +236,6 @@ def learn_people(
         group=groups_after([join for join in whole if join[0] >= threshold], len(person)),
         precision=float(taken["precision"].iloc[-1]) if len(taken) else float("nan"),
         recall=float(taken["recall"].iloc[-1]) if len(taken) else 0.0,
-        wanted=precision,
     )
 
 
@@ -263,17 +247,13 @@ def some_photos(person: np.ndarray, most: int, generator: np.random.Generator) -
 
 
 def held_out_joins(
-    features: np.ndarray,
-    person: np.ndarray,
-    part_of: np.ndarray,
-    kinds: np.ndarray,
-    limits: np.ndarray,
-    is_kept: np.ndarray,
+    features: np.ndarray, table: pd.DataFrame, part_of: np.ndarray, is_kept: np.ndarray
 ) -> tuple[list[Join], list[Join]]:
     """The joins within each part by what the people of the others teach: of all photos, and of the kept ones alone.
 
-    features: (N, D); person, part_of: (N,) int64; kinds and limits as for `average_linkage`; is_kept: (N,) bool.
+    features: (N, D); table: `person, label, p00 …`; part_of: (N,) int64, the same for a person; is_kept: (N,) bool.
     """
+    person, kinds, limits = table["person"].to_numpy(), photo_kinds(probabilities_of(table)), person_limits(table)
     whole, gappy = [], []
     for part in np.unique(part_of):
         is_asked = part_of == part

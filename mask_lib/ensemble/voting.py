@@ -10,7 +10,7 @@ from mask_lib.base import labels, scores
 from mask_lib.data import hashes, photos, store
 from mask_lib.ensemble.calibration import LEAST
 from mask_lib.ensemble.members import probabilities_of, with_probabilities
-from mask_lib.ensemble.person_groups import PersonFinder, learn_people, photos_a_person
+from mask_lib.ensemble.person_groups import PRECISION, PersonFinder, learn_people, photos_a_person
 from mask_lib.models import features
 from mask_lib.training import dataset
 
@@ -69,24 +69,21 @@ def hold_vote(
     evaluated, labeled = photos.read_evaluated(output_dir), photos.read_labeled(output_dir)
     arrays = photo_features(data_dir, output_dir, labeled, [*out_of_fold["path"], *test_val["path"]], frame)
     known = len(out_of_fold)
-    report = vote_report(
-        out_of_fold, learn_people([one[:known] for one in arrays], out_of_fold, len(evaluated), seed=seed), seed=seed
-    )
-    reason = voting_summary(report)
+    finder = learn_people([one[:known] for one in arrays], out_of_fold, len(evaluated), seed=seed)
+    report = vote_report(out_of_fold, finder, seed=seed)
     if not (report.is_advised or person_voting == ALWAYS):
-        return VoteResult(test, test_val, out_of_fold, False, f"{reason} Nobody voted.")
+        return VoteResult(test, test_val, out_of_fold, False, f"{voting_summary(report)} Nobody voted.")
     is_read = test["ImageID"].isin(evaluated["path"]).to_numpy()
     seen = photo_features(data_dir, output_dir, evaluated, list(test["ImageID"][is_read]), frame)
     voted = probabilities_of(test)
-    voted[is_read] = probabilities_of(vote(test[is_read], report.finder.find_people(seen, test[is_read])))
-    held_out = report.finder.find_people([one[known:] for one in arrays], test_val)
+    voted[is_read] = probabilities_of(vote(test[is_read], finder.find_people(seen, test[is_read])))
     forced = "" if report.is_advised else f": person_voting is {ALWAYS!r}"
     return VoteResult(
         test=with_probabilities(test, voted),
-        test_val=vote(test_val, held_out),
-        out_of_fold=vote(out_of_fold, report.finder.group),
+        test_val=vote(test_val, finder.find_people([one[known:] for one in arrays], test_val)),
+        out_of_fold=vote(out_of_fold, finder.group),
         has_voted=True,
-        reason=f"{reason} Photos of a person voted{forced}.",
+        reason=f"{voting_summary(report)} Photos of a person voted{forced}.",
     )
 
 
@@ -159,7 +156,7 @@ def voting_summary(report: VoteReport) -> str:
     """What a report says, in a few sentences, with the advice to vote or not."""
     finder, gain = report.finder, report.gain.loc["macro_f1"]
     if not report.grouped:
-        return f"No similarity joins photos with a pair precision of {finder.wanted:.0%}: nobody votes, leave it off."
+        return f"No similarity joins photos with a pair precision of {PRECISION:.0%}: nobody votes, leave it off."
     advice = "Voting is worth switching on" if report.is_advised else "That may be chance: leave voting off"
     return (
         f"On training people not learned from, {finder.precision:.1%} of the pairs of photos that were joined show one "

@@ -125,7 +125,7 @@ def test_greedy_selection_equals_one_written_out_by_hand():
 
 
 def test_greedy_weights_leave_little_to_a_member_that_guesses(unlike):
-    guesses = np.random.default_rng(0).dirichlet(np.ones(18), len(unlike.truth))
+    guesses = np.random.default_rng(0).dirichlet(np.full(18, 0.1), len(unlike.truth))
     weights = blending.greedy_weights(np.stack([guesses, unlike.probabilities[0]]), unlike.truth)
     assert weights[1] > 0.7 and weights.sum() == pytest.approx(1)
     assert blending.greedy_weights(unlike.probabilities[:1], unlike.truth).tolist() == [1]

@@ -148,12 +148,12 @@ def test_classes_of_too_few_people_are_said_to_make_it_err(predicted):
 
 
 def test_doubted_labels_move_the_estimate_up_and_widen_it(predicted):
-    truth, predicted = scores.from_probabilities(predicted)
-    doubtful = set(predicted["path"][truth != predicted][::2])
+    truth, answers = scores.from_probabilities(predicted)
+    doubtful = set(predicted["path"][truth != answers][::2])
     plain, doubting = (expected_score.estimate(predicted, 7000, doubtful=some).score for some in (None, doubtful))
     assert plain.value < doubting.value < doubting.high
     assert doubting.high - doubting.low > plain.high - plain.low
-    right = expected_score.estimate(predicted, 7000, doubtful=set(predicted["path"][truth == predicted])).score
+    right = expected_score.estimate(predicted, 7000, doubtful=set(predicted["path"][truth == answers])).score
     assert right.value == pytest.approx(plain.value)
 
 
@@ -190,3 +190,15 @@ def test_an_evaluation_set_of_nothing_and_unknown_people_are_refused(predicted):
         expected_score.estimate(predicted.assign(person=predicted["person"].where(predicted.index != 3)), 70)
     with pytest.raises(ValueError, match="no labels to score"):
         expected_score.estimate(predicted.iloc[:0], 70)
+
+
+def test_another_task_with_one_photo_of_each_object():
+    with labels.using((labels.Attribute("kind", ("rose", "tulip", "daisy"), "abc"),)):
+        generator = np.random.default_rng(0)
+        truth = generator.integers(0, 3, 60)
+        paths = [f"{number}.jpg" for number in range(60)]
+        photos = pd.DataFrame({"path": paths, "person": paths, "label": truth})
+        table = with_probabilities(photos, simulated.softmax(3 * np.eye(3)[truth] + generator.normal(size=(60, 3))))
+        found = expected_score.estimate(table, 30, doubtful=expected_score.doubtful_photos(table), draws=50)
+        assert found.evaluation_people == 30 and list(found.table.index) == ["macro_f1", "accuracy", "kind"]
+        assert 0.7 < found.score.value < 1

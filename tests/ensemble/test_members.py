@@ -333,3 +333,12 @@ def test_photos_that_are_no_longer_in_the_split_are_told_with_the_run(experiment
     write_splits(make_splits(photos[photos["person"] != "001"], past_runs.FOLDS, 0.1), experiment)
     with pytest.raises(ValueError, match="run deep: 4 of its photos are not in"):
         read_out_of_fold(experiment, RUNS)
+
+
+def test_another_task_has_its_own_columns_and_classes(tmp_path):
+    with labels.using((labels.Attribute("kind", ("rose", "tulip", "daisy"), "abc"),)):
+        table = with_probabilities(pd.DataFrame({"ImageID": IDS}), np.eye(3)[[2, 0, 1]])
+        path = files.write_csv(table, tmp_path / "flowers.csv")
+        assert make_submission(read_probabilities(path, "ImageID"), IDS)["ans"].tolist() == [2, 0, 1]
+        with pytest.raises(ValueError, match="whole number from 0 to 2"):
+            check_submission(answers(ans=[0, 3, 1]), IDS)
