@@ -39,8 +39,8 @@ def chosen_epochs(
     Raises ValueError for a range that is empty or reaches beyond what was kept, and where nothing was
     kept for a range.
     """
-    found = {int(path.stem.removeprefix("epoch")): path for path in checkpoint_folder.glob("epoch[0-9]*.safetensors")}
-    kept = dict(sorted(found.items()))
+    paths = checkpoint_folder.glob("epoch[0-9]*.safetensors")
+    kept = dict(sorted((int(path.stem.removeprefix("epoch")), path) for path in paths))
     if average_epochs < 1:
         raise ValueError(f"average_epochs = {average_epochs}: it must be at least 1")
     if not first_epoch and not last_epoch:
@@ -48,10 +48,9 @@ def chosen_epochs(
     first, last = first_epoch or min(kept, default=0), last_epoch or max(kept, default=0)
     if not kept or first > last or not {first, last} <= set(kept):
         there = f"{min(kept)} to {max(kept)}" if kept else "none"
-        raise ValueError(
-            f"first_epoch = {first_epoch}, last_epoch = {last_epoch}: {files.shown_path(checkpoint_folder)} keeps the "
-            f"epochs {there}; train with keep_epochs set to how many of the last you want"
-        )
+        asked = f"first_epoch = {first_epoch}, last_epoch = {last_epoch}"
+        kept_here = f"{files.shown_path(checkpoint_folder)} keeps the epochs {there}"
+        raise ValueError(f"{asked}: {kept_here}; train with keep_epochs set to how many of the last you want")
     return {epoch: path for epoch, path in kept.items() if first <= epoch <= last}
 
 
@@ -66,10 +65,11 @@ def mean_state(paths: Sequence[Path], same: Collection[str] | None = None) -> St
     first = next(states)
     total = {name: value.double() if value.is_floating_point() else value for name, value in first.items()}
     for state in states:
-        for name, value in state.items():
-            total[name] = total[name] + value if value.is_floating_point() else value
-    means = {name: value / len(paths) if value.is_floating_point() else value for name, value in total.items()}
-    return {name: value.to(first[name].dtype) for name, value in means.items()}
+        total = {name: total[name] + value if value.is_floating_point() else value for name, value in state.items()}
+    for name, value in first.items():
+        if value.is_floating_point():
+            total[name] = (total[name] / len(paths)).to(value.dtype)
+    return total
 
 
 def check_alike(paths: Sequence[Path], same: Collection[str] | None = None) -> None:
@@ -90,8 +90,7 @@ def check_alike(paths: Sequence[Path], same: Collection[str] | None = None) -> N
         if first["preprocessing"] != other["preprocessing"]:
             reasons.append("the preprocessing differs")
         if wrong := [name for name in {**shapes, **other_shapes} if shapes.get(name) != other_shapes.get(name)]:
-            seen = f"{wrong[0]}: {shapes.get(wrong[0])} → {other_shapes.get(wrong[0])}"
-            reasons.append(f"{len(wrong)} tensors differ in shape, such as {seen}")
+            reasons.append(f"tensors differ in shape, such as {wrong[0]}")
         if reasons:
             names = f"{files.shown_path(paths[0])} and {files.shown_path(path)}"
             raise ValueError(f"{names} cannot be averaged: {'; '.join(reasons)}")
@@ -110,28 +109,23 @@ def refresh_batch_norm(loaded: predict.Loaded, source: devices.DevicePhotos, row
     update_bn((loaded.preprocessing.prepared(source.batch(part).float() / 255) for part in parts), loaded.network)
 
 
-@dataclasses.dataclass(frozen=True)
 class FoldEvaluator:
     """One fold's photos on a device: what averages are refreshed and scored on."""
 
-    split: pd.DataFrame
-    source: devices.DevicePhotos
-
-    def rows(self, part: str) -> np.ndarray:
-        """(N,) rows of the store, of one part of the split."""
-        return self.source.store.rows(list(self.split.loc[self.split["split"] == part, "path"]))
+    def __init__(self, split: pd.DataFrame, source: devices.DevicePhotos) -> None:
+        self.source, self.validated = source, split.loc[split["split"] == VAL, ["path", "label"]]
+        self.rows = {part: source.store.rows(list(split["path"][split["split"] == part])) for part in (TRAIN, VAL)}
 
     def refreshed(self, state: State, manifest: dict[str, Any]) -> State:
         """The weights with batch-norm statistics of the fold's training photos."""
         loaded = predict.load_network(state, manifest, self.source.device)
-        refresh_batch_norm(loaded, self.source, self.rows(TRAIN))
+        refresh_batch_norm(loaded, self.source, self.rows[TRAIN])
         return {name: value.cpu() for name, value in loaded.network.state_dict().items()}
 
     def out_of_fold(self, state: State, manifest: dict[str, Any]) -> pd.DataFrame:
         """Columns `path, label, p00 …`: what the weights say of the fold's val photos."""
         loaded = predict.load_network(state, manifest, self.source.device)
-        validated = self.split.loc[self.split["split"] == VAL, ["path", "label"]]
-        return predict.probability_table(validated, loaded.predict(self.source, self.rows(VAL)))
+        return predict.probability_table(self.validated, loaded.predict(self.source, self.rows[VAL]))
 
 
 def open_evaluators(
@@ -141,8 +135,7 @@ def open_evaluators(
     splits = dataset.read_training_splits(output_dir, settings)
     labeled = dataset.open_trainable(data_dir, output_dir, settings)
     source = devices.DevicePhotos(labeled, devices.pick_device())
-    chosen = runs.chosen_folds(settings, splits)
-    return labeled, splits, {fold: FoldEvaluator(splits[fold], source) for fold in chosen}
+    return labeled, splits, {fold: FoldEvaluator(splits[fold], source) for fold in runs.chosen_folds(settings, splits)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,25 +148,23 @@ class Averaged:
 
     def by_fold(self) -> pd.DataFrame:
         """One row a fold: macro F1 of each kind of weights, the best epoch averaged, and what is picked."""
-        rows = {}
+        rows = []
         for fold, one in self.saved["folds"].items():
-            rows[int(fold)] = {name: found["macro_f1"] for name, found in one["scores"].items()}
-            rows[int(fold)] |= {"epochs averaged": len(one["members"]), "picked": one["picked"]}
-            rows[int(fold)] |= {"best member": max(one["members"].values(), default=float("nan"))}
-        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("fold")
+            row = {"fold": int(fold), **{name: found["macro_f1"] for name, found in one["scores"].items()}}
+            best = max(one["members"].values(), default=float("nan"))
+            rows.append({**row, "epochs averaged": len(one["members"]), "picked": one["picked"], "best member": best})
+        return pd.DataFrame(rows).set_index("fold")
 
     def summary(self) -> str:
         """Two sentences on what the average of epochs gave and what is used."""
         used = "; ".join(f"fold {fold}: {one['picked']}" for fold, one in self.saved["folds"].items())
         if "swa" not in self.tables:
             return f"**{self.run}** kept no epochs (keep_epochs), so none were averaged. Used: {used}."
-        before, after = (scores.from_probabilities(self.tables[name]) for name in (self.saved["trained"], "swa"))
-        person = self.tables["swa"]["person"].to_numpy()
-        gain = scores.paired_bootstrap(before[0], before[1], after[1], person).loc["macro_f1"]
-        return (
-            f"The average of **{self.run}**’s last epochs changes its macro F1 by {gain['difference']:+.3f} "
-            f"(95% interval by person {gain['low']:+.3f} to {gain['high']:+.3f}). Used: {used}."
-        )
+        names = (self.saved["trained"], "swa")
+        (truth, before), (_, after) = (scores.from_probabilities(self.tables[name]) for name in names)
+        gain = scores.paired_bootstrap(truth, before, after, self.tables["swa"]["person"].to_numpy()).loc["macro_f1"]
+        change = f"{gain['difference']:+.3f} (95% interval by person {gain['low']:+.3f} to {gain['high']:+.3f})"
+        return f"The average of **{self.run}**’s last epochs changes its macro F1 by {change}. Used: {used}."
 
 
 def average_run(
@@ -294,9 +285,9 @@ def _check_members(output_dir: Path, soup: str, names: Sequence[str], settings: 
     config.Run(run=soup)  # raises for a name that is no folder's
     rows = [{name: one.settings()[name] for name in dataset.SETTINGS} for one in settings]
     for name, own in zip(names, rows, strict=True):
-        if reasons := config.changed(rows[0], own):
-            why = f"were trained on other photos or labels ({'; '.join(reasons)})"
-            raise ValueError(f"{names[0]} and {name} {why}: no soup of both")
+        if reasons := "; ".join(config.changed(rows[0], own)):
+            both = f"{names[0]} and {name}"
+            raise ValueError(f"{both} were trained on other photos or labels ({reasons}): no soup of both")
 
 
 def write_fold(paths: dict[str, Path], evaluator: FoldEvaluator, settings: config.Run, folder: Path) -> dict[str, Any]:
@@ -307,7 +298,10 @@ def write_fold(paths: dict[str, Path], evaluator: FoldEvaluator, settings: confi
     about = {**_of_weights_alone(manifest), "run": settings.settings(), "members": tried}
     checkpoint.write_checkpoint(home / "checkpoint" / f"{SOUP}.safetensors", state, about)
     files.write_csv(table, home / "oof.csv")
-    files.write_csv(history(paths, tried, manifest["fold"]), home / "history.csv")
+    epochs = [pd.read_csv(paths[one["run"]].parents[1] / "history.csv") for one in tried if one["accepted"]]
+    history = pd.concat(epochs, ignore_index=True)  # of the members, one after the other
+    history = history.assign(fold=manifest["fold"], epoch=range(1, len(history) + 1))
+    files.write_csv(history, home / "history.csv")
     return {"members": tried, "scores": {SOUP: {"macro_f1": macro_f1(table)}}, "picked": SOUP}
 
 
@@ -336,10 +330,3 @@ def greedy(paths: dict[str, Path], evaluator: FoldEvaluator) -> tuple[State, pd.
 def macro_f1(table: pd.DataFrame) -> float:
     """Of a table with `label, p00 …`."""
     return scores.summarise(*scores.from_probabilities(table))["macro_f1"]
-
-
-def history(paths: dict[str, Path], tried: list[dict[str, Any]], fold: int) -> pd.DataFrame:
-    """A fold's history as training writes it: the epochs of all members that were accepted, one after the other."""
-    accepted = [one["run"] for one in tried if one["accepted"]]
-    joined = pd.concat([pd.read_csv(paths[run].parents[1] / "history.csv") for run in accepted], ignore_index=True)
-    return joined.assign(fold=fold, epoch=range(1, len(joined) + 1))

@@ -110,8 +110,7 @@ def _init(mode: Mode, **about: Any) -> Any:
 def seed_fields(settings: Mapping[str, Any], device: str, k_fold: int) -> dict[str, Any]:
     """The eight fields, by name and in order, that the recipe this project grew from records of a run.
 
-    model, device, image_size ([width, height] in pixels), epochs, k_fold, batch_size, learning_rate and
-    momentum; from a run's `settings()`.
+    From a run's `settings()`; image_size is [width, height] in pixels.
     """
     size = [settings["image_width"], settings["image_height"]]
     found = {"model": settings["architecture"], "device": device, "image_size": size, "k_fold": k_fold, **settings}

@@ -49,8 +49,8 @@ def test_the_mean_is_the_plain_mean_of_every_weight(tmp_path):
         ({"data": "def"}, "other photos, labels or another split"),
         ({"run": {**MANIFEST["run"], "learning_rate": 0.2}}, r"learning_rate: 0\.1 → 0\.2"),
         ({"preprocessing": {"width": 9, "height": 8}}, "the preprocessing differs"),
-        ({"state": {"weight": torch.ones(2, 4), "count": torch.tensor(4)}}, r"weight: \[2, 3\] → \[2, 4\]"),
-        ({"state": {"other": torch.ones(2, 3), "count": torch.tensor(4)}}, r"2 tensors.*: \[2, 3\] → None"),
+        ({"state": {"weight": torch.ones(2, 4), "count": torch.tensor(4)}}, "tensors differ in shape, such as weight"),
+        ({"state": {"other": torch.ones(2, 3), "count": torch.tensor(4)}}, "tensors differ in shape, such as weight"),
     ],
     ids=["folds", "photos", "settings", "preprocessing", "shapes", "names"],
 )

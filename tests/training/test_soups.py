@@ -74,7 +74,7 @@ class Evaluator(averaging.FoldEvaluator):
     """Scores that are given instead of measured: a checkpoint is a number, and a soup is worth what `worth` says."""
 
     def __init__(self, worth):
-        object.__setattr__(self, "worth", worth)
+        self.worth = worth
 
     def refreshed(self, state, manifest):
         return state
@@ -181,7 +181,7 @@ def test_a_soup_needs_a_name_of_its_own_and_two_members(copied, soup, members, w
 def test_a_killed_soup_is_not_finished_and_can_be_made_again(copied, monkeypatch):
     data, output = copied
     with monkeypatch.context() as patch:
-        patch.setattr(averaging, "history", None)
+        patch.setattr(runs, "close_run", None)  # all folds are written by then
         with pytest.raises(TypeError):
             averaging.make_soup(data, output, "soup", ["short", "slow"])
     assert "soup" not in run_folder.trained_runs(output)
