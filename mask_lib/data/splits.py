@@ -84,11 +84,12 @@ def _parts(splitter: StratifiedKFold | StratifiedGroupKFold, photos: pd.DataFram
     """(N,) int64: the part of a splitter of scikit-learn in which each photo is tested."""
     # Of a toy set, where no class has a photo for every part, scikit-learn would stratify nothing and raise.
     strata = photos["label"] if photos["label"].value_counts().max() >= splitter.n_splits else photos["label"] * 0
+    groups = photos["person"] if isinstance(splitter, StratifiedGroupKFold) else None
     parts = np.empty(len(photos), dtype=np.int64)
     with warnings.catch_warnings():
         # A class with fewer photos than parts is still spread as far as it goes; the notebook's plot shows it.
         warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
-        for part, (_, rows) in enumerate(splitter.split(photos, strata, photos["person"])):
+        for part, (_, rows) in enumerate(splitter.split(photos, strata, groups)):
             parts[rows] = part
     return parts
 
@@ -211,11 +212,9 @@ def audit_splits(
     """
     duplicates = list(duplicates)
     for fold, split in splits.items():
-        refuse(
-            set(split["split"]) - {TRAIN, VAL, TEST_VAL}, f"fold {fold}: split names other than train, val and test_val"
-        )
-        if not {TRAIN, VAL} <= set(split["split"]):
-            raise ValueError(f"fold {fold}: no photo is in {TRAIN if VAL in set(split['split']) else VAL}")
+        parts = set(split["split"])
+        refuse(parts - {TRAIN, VAL, TEST_VAL}, f"fold {fold}: split names other than train, val and test_val")
+        refuse({TRAIN, VAL} - parts, f"fold {fold}: parts without a photo")
         normal = split["path"].map(os.path.normpath)  # ./a.jpg is a.jpg
         refuse(split["path"][normal.duplicated()], f"fold {fold}: photos that stand twice")
         _in_one_part(fold, split, split["person"], "people who stand", "person")
@@ -239,7 +238,7 @@ def _audit_over_folds(rows: pd.DataFrame, fold_count: int) -> None:
     """Refuse what is wrong with the rows of all folds together."""
     is_outside, photo = is_external(rows["path"]), ["path", "person", "label"]
     outside, own = rows[is_outside], rows[~is_outside]
-    refuse(outside["path"][outside["split"] != TRAIN], "external photos outside train")
+    refuse(set(outside["path"][outside["split"] != TRAIN]), "external photos outside train")
     versions = outside[photo].drop_duplicates()["path"]  # one may be absent from a fold where it may not train
     refuse(versions[versions.duplicated()], "external photos that two folds list differently")
     listed = own.groupby(photo)["path"].size()

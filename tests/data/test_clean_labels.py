@@ -6,7 +6,7 @@ import toys
 
 from mask_lib.base import files
 from mask_lib.data import clean_labels
-from mask_lib.data.splits import SPLIT_COLUMNS, read_splits, write_splits
+from mask_lib.data.splits import SPLIT_COLUMNS, join_training, read_splits, write_splits
 
 DROPPED, RELABELED = "003/mask1.png", "004/normal.png"
 
@@ -38,13 +38,13 @@ def test_a_run_on_the_given_labels_sees_nothing_of_cleaning(output):
 
 
 def test_without_a_clean_table_the_given_labels_stand(output):
-    clean_labels.clean_path(output).unlink()
+    (output / "tables" / "clean.csv").unlink()
     for fold, split in clean_labels.read_clean_splits(output).items():
         pd.testing.assert_frame_equal(split, read_splits(output)[fold])
 
 
 def test_decisions_that_no_table_holds_yet_are_not_passed_over(output):
-    clean_labels.clean_path(output).unlink()
+    (output / "tables" / "clean.csv").unlink()
     (output / "review").mkdir()
     (output / "review" / "decisions.ann.jsonl").touch()
     with pytest.raises(FileNotFoundError, match=r"no .*clean\.csv, though labels were decided on: run 01"):
@@ -60,10 +60,9 @@ def test_the_contract_holds_absolute_paths_and_classes(output):
 
 
 def test_photos_from_outside_the_set_keep_their_labels(output):
-    outside = pd.DataFrame([["/elsewhere/x/photo.png", "x", 5, "train"]], columns=SPLIT_COLUMNS)
-    splits = {fold: pd.concat([split, outside], ignore_index=True) for fold, split in read_splits(output).items()}
-    class_of, dropped = (clean_labels._read(output / "tables" / f"{name}.csv") for name in ("clean", "dropped"))
-    found = clean_labels._with_classes(splits[0], class_of, dropped)
+    outside = pd.DataFrame([["/elsewhere/x/photo.png", "x", 5]], columns=SPLIT_COLUMNS[:3])
+    write_splits(join_training(read_splits(output), outside), output)
+    found = clean_labels.read_clean_splits(output)[0]
     assert found["label"][found["path"] == "/elsewhere/x/photo.png"].tolist() == [5]
 
 
@@ -104,26 +103,33 @@ def test_labels_that_the_data_set_changed_since_the_cleaning_are_not_passed_over
     assert clean_labels.read_clean_splits(output)
 
 
-def test_cleaning_again_takes_the_changed_labels(output):
-    relabel(output, "007/mask1.png", 12)
+def clean_again(output):
     given = read_splits(output)[0]
     table = given.assign(path="/somewhere/train/images/" + given["path"], **{"class": given["label"]})
     clean_labels.write(table, table.head(0), output)
+
+
+def test_cleaning_again_takes_the_changed_labels(output):
+    relabel(output, "007/mask1.png", 12)
+    clean_again(output)
     assert clean_labels.read_clean_splits(output)[0].set_index("path")["label"]["007/mask1.png"] == 12
 
 
 def test_a_kill_before_the_given_labels_are_noted_is_noticed(output, monkeypatch):
     relabel(output, "007/mask1.png", 12)
-    given = read_splits(output)[0]
-    table = given.assign(path="/somewhere/train/images/" + given["path"], **{"class": given["label"]})
-    with monkeypatch.context() as patch, pytest.raises(TypeError):
-        patch.setattr(clean_labels, "given_path", None)
-        clean_labels.write(table, table.head(0), output)
+    write_csv = files.write_csv
+
+    def killed(table, path):
+        return write_csv(table, path) if path.stem != "given" else 1 / 0
+
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(files, "write_csv", killed)
+        clean_again(output)
     with pytest.raises(ValueError, match="run 01_label_cleaning again"):
         clean_labels.read_clean_splits(output)
 
 
 def test_a_clean_table_of_which_nothing_was_noted_stands(output):
-    clean_labels.given_path(output).unlink()
+    (output / "tables" / "given.csv").unlink()
     relabel(output, "007/mask1.png", 12)
     assert clean_labels.read_clean_splits(output)[0].set_index("path")["label"]["007/mask1.png"] != 12
