@@ -10,7 +10,6 @@ their smoothed scores with their density score. It takes a while; given a FOLDER
 from there.
 """
 
-import dataclasses
 import statistics
 import sys
 import tempfile
@@ -24,10 +23,10 @@ import torch
 from scipy.stats import spearmanr
 
 from mask_lib.augment import apply
-from mask_lib.augment.policy import PRESET_POLICIES, SEED_SPACE, random_policy, write_policy
-from mask_lib.base import config, files
+from mask_lib.augment.policy import PRESET_POLICIES, Space, random_policy, write_policy
+from mask_lib.base import config, files, labels
 from mask_lib.data import clean_labels, photos, store
-from mask_lib.models import build, devices
+from mask_lib.models import build, devices, predict
 from mask_lib.training import dataset, loop, policy_search, runs
 
 REPEATS, WARM_UP = 6, 2
@@ -51,12 +50,12 @@ def seconds(functions: dict[str, Callable[[], object]], device: torch.device) ->
 
 
 def toy_fold(architecture: str, side: int, batch: int) -> tuple[loop.FoldTraining, policy_search.DensityScorer]:
-    """A training on noise, and a judge of as many photos as a batch has."""
+    """A training on noise, and a density scorer of as many photos as a batch has."""
     device = devices.pick_device()
     images = np.random.default_rng(0).integers(0, 255, (2 * batch, side, side, 3), dtype=np.uint8)
     names = [f"{row:04d}/mask1.jpg" for row in range(2 * batch)]
     opened = store.Store(images, {name: row for row, name in enumerate(names)}, "", store.Frame(side, side))
-    split = pd.DataFrame({"path": names, "person": names, "label": np.arange(2 * batch) % 18})
+    split = pd.DataFrame({"path": names, "person": names, "label": np.arange(2 * batch) % labels.class_count()})
     run = config.Run(
         architecture=architecture, weights="none", image_width=side, image_height=side, batch_size=batch,
         augmentation="seed",
@@ -66,15 +65,13 @@ def toy_fold(architecture: str, side: int, batch: int) -> tuple[loop.FoldTrainin
     fold = loop.FoldTraining(run, 0, parts, source)
     network = build.build_network(architecture).to(device, memory_format=torch.channels_last)
     fold.start(network, network)
-    judge = policy_search.DensityScorer(
-        0, network, source, fold.rows["val"], fold.labels["val"], fold.preprocessing, fold.dtype
-    )
-    return fold, judge
+    loaded = predict.Loaded(network, fold.preprocessing, fold.dtype)
+    return fold, policy_search.DensityScorer(0, loaded, source, fold.rows["val"], fold.labels["val"])
 
 
 def cost(architecture: str, side: int, batch: int) -> None:
     """Print what the two searches cost, as ratios."""
-    fold, judge = toy_fold(architecture, side, batch)
+    fold, scorer = toy_fold(architecture, side, batch)
     plain, _ = toy_fold(architecture, side, batch)
     plain.run = plain.run.replace(augmentation="none")
     policy, rows = random_policy(np.random.default_rng(0)), np.arange(batch)
@@ -87,7 +84,7 @@ def cost(architecture: str, side: int, batch: int) -> None:
         {
             "train": lambda: train(fold),
             "train plainly": lambda: train(plain),
-            "score": lambda: judge.score(policy),
+            "score": lambda: scorer.score(policy),
             "augment": lambda: apply.augment(fold.photos.batch(rows), policy, torch.Generator()),
         },
         fold.device,
@@ -118,13 +115,13 @@ def correlation(data: Path, output: Path, folder: Path) -> None:
     network = config.Run(augmentation="none", **NETWORK)
     splits = clean_labels.read_clean_splits(output, small=True)
     opened = dataset.open_photos(data, output, photos.read_labeled(output), store.Frame.of_run(network))
-    judges = policy_search.judges(network.replace(run="plain"), splits, opened, folder)
-    space = dataclasses.replace(SEED_SPACE, probabilities=(0.25, 0.5, 0.75))
+    scorers = policy_search.density_scorers(network.replace(run="plain"), splits, opened, folder)
+    space = Space(probabilities=(0.25, 0.5, 0.75))
     contenders = [random_policy(np.random.default_rng(seed), space, f"random {seed}") for seed in range(RANDOM)]
     rows = []
     for number, policy in enumerate([*contenders, *PRESET_POLICIES.values()]):
         path = files.shown_path(write_policy(policy, folder / "policies" / f"{number}.json"))
-        density_scores = pd.DataFrame([judge.score(policy, VIEWS) for judge in judges]).mean()
+        density_scores = pd.DataFrame([scorer.score(policy, VIEWS) for scorer in scorers]).mean()
         rows.append({"policy": policy.name, **density_scores})
         for seed in range(SEEDS):
             macro_f1, loss = trained(network, f"{number}-{seed}", path, seed, splits, opened, folder)

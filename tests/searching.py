@@ -32,7 +32,7 @@ def settings(**changes) -> Search:
     return Search(**({"search_network": network} | SMALL | changes))
 
 
-def material(data: Path, output: Path) -> policy_search.SearchData:
+def search_data(data: Path, output: Path) -> policy_search.SearchData:
     """What `toys.prepare` left, ready to search on."""
     photos = toys.table()
     opened = store.open_store(data / "store", data / "train" / "images", list(photos["path"]), toys.FRAME)
@@ -40,8 +40,9 @@ def material(data: Path, output: Path) -> policy_search.SearchData:
 
 
 def run(data: Path, output: Path, **changes) -> pd.DataFrame:
-    """Search on the toy set; the trials."""
-    return policy_search.run_search(settings(**changes), material(data, output))
+    """Search on the toy set; the trials. Who stops sending heartbeats counts as dead soon."""
+    search.HEARTBEAT_SECONDS, search.GRACE_SECONDS, search.POLL_SECONDS = 1, 3, 0.1
+    return policy_search.run_search(settings(**changes), search_data(data, output))
 
 
 def run_and_die(data: Path, output: Path, kill_at: int, of: str, together: Any, changes: dict) -> None:
@@ -51,24 +52,24 @@ def run_and_die(data: Path, output: Path, kill_at: int, of: str, together: Any, 
     """
     torch.set_num_threads(1)
     if kill_at:
-        install_death(of, kill_at)
+        kill_in_call(of, kill_at)
     if together:
-        install_meeting(together)
+        meet_in_first_trial(together)
     run(data, output, **changes)
 
 
-def install_meeting(together: Any) -> None:
+def meet_in_first_trial(together: Any) -> None:
     """Let the first trial of a worker wait until the others have theirs."""
-    finish, waits = policy_search.Scorer.finish, iter([together.wait])
+    score, waits = policy_search.TrialScorer.__call__, iter([together.wait])
 
-    def finish_together(*arguments):
+    def score_together(*arguments):
         next(waits, lambda: None)()
-        return finish(*arguments)
+        return score(*arguments)
 
-    policy_search.Scorer.finish = finish_together
+    policy_search.TrialScorer.__call__ = score_together
 
 
-def install_death(of: str, kill_at: int) -> None:
+def kill_in_call(of: str, kill_at: int) -> None:
     """Make one call of something in mask_lib or Optuna fatal, before it does anything."""
     module, *path, name = of.split(":")[0], *of.split(":")[1].split(".")
     owner = importlib.import_module(module)
@@ -104,5 +105,5 @@ def started(
 
 def exit_code(process: multiprocessing.Process) -> int:
     """How it ended."""
-    process.join(120)
+    process.join(180)
     return process.exitcode

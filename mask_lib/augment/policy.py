@@ -124,7 +124,7 @@ class Policy:
         if isinstance(value, list) and value and name is not None:
             return cls(name, value)
         if not isinstance(value, Mapping):
-            raise ValueError(f"it holds {words_for(value)}; write {{'format': 1, 'name': …, 'sub_policies': […]}}")
+            raise ValueError(f"it is {words_for(value)}; write {{'format': 1, 'name': …, 'sub_policies': […]}}")
         if set(value) != keys:
             raise ValueError(f"its keys must be {', '.join(sorted(keys))}, not {', '.join(sorted(map(str, value)))}")
         if isinstance(value["format"], bool) or value["format"] != POLICY_FORMAT:

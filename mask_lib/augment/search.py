@@ -148,8 +148,8 @@ def _study(search: Search, folder: Path) -> optuna.Study:
             load_if_exists=True,
         )
     except (SQLAlchemyError, optuna.exceptions.OptunaError) as error:
-        where = server or files.shown_path(path)
-        raise ValueError(f"{where} is not the study of a search ({error}): move it away to search anew") from error
+        where, why = server or files.shown_path(path), str(error).splitlines()[0]
+        raise ValueError(f"{where} is not the study of a search ({why}): move it away to search anew") from error
 
 
 def _given_policy(search: Search, place: int) -> dict[str, Any]:

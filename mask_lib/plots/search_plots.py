@@ -63,7 +63,7 @@ def operation_importance(importance: pd.DataFrame, ax: Axes | None = None) -> Ax
 def verdict(found: Mapping[str, Any], ax: Axes | None = None) -> Axes:
     """Differences in macro F1 with their intervals, candidates against references, and a line at none.
 
-    `found` is what `policy_search.reach` returns.
+    `found` is what `policy_search.reach_verdict` returns.
     """
     differences = pd.DataFrame(found["differences"]).T
     ax = style.styled_axes(ax, 9, 0.9 + 0.45 * len(differences))
@@ -76,22 +76,22 @@ def verdict(found: Mapping[str, Any], ax: Axes | None = None) -> Axes:
 def policy(policy: Policy, ax: Axes | None = None) -> Axes:
     """A dot for each operation and magnitude of an augmentation policy, as large as the share of photos that meet it.
 
-    A magnitude that each photo draws is a line over all of them; an operation without one has its dot left of 0. On
+    A magnitude that each photo draws is a line over its range; an operation without one has its dot left of 0. On
     the right, how often a photo meets the operation at all.
     """
     shares = operation_shares(policy)
     names = list(dict.fromkeys(shares["operation"]))
     ax = style.styled_axes(ax, 9, 1.4 + 0.3 * max(len(names), 2))
     for row in shares.itertuples():
-        place, drawn = names.index(row.operation), np.isnan(row.magnitude) and OPERATIONS[row.operation].unit
-        if drawn:
-            ax.plot([0, 1], [place, place], color=BLUE, linewidth=1 + 12 * row.share, solid_capstyle="round", alpha=0.6)
+        place, ends, width = names.index(row.operation), [row.low, row.high], 1 + 12 * row.share
+        if row.low < row.high:
+            ax.plot(ends, [place, place], color=BLUE, linewidth=width, solid_capstyle="round", alpha=0.6)
         else:
-            at = NO_MAGNITUDE if np.isnan(row.magnitude) else row.magnitude
+            at = NO_MAGNITUDE if np.isnan(row.low) else row.low
             ax.scatter([at], [place], s=20 + 600 * row.share, color=BLUE, alpha=0.6, linewidth=0)
     for place, share in enumerate(shares.groupby("operation", sort=False)["share"].sum()):
         ax.annotate(f"{share:.0%}", (1.08, place), ha="left", va="center", fontsize=8, color=INK)
-    ax.set_yticks(range(len(names)), [OPERATIONS[name].words for name in names])
+    ax.set_yticks(range(len(names)), [OPERATIONS[name].description for name in names])
     ax.set(xlim=(-0.2, 1.2), xlabel="magnitude", xticks=[NO_MAGNITUDE, 0, 0.5, 1], xticklabels=["none", "0", "½", "1"])
     ax.invert_yaxis()
     ax.grid(axis="x", color=FAINT, linewidth=0.6)

@@ -74,7 +74,7 @@ def test_a_file_called_as_no_policy_may_be_still_holds_one(tmp_path, stem, name)
 
 
 def test_a_bare_list_without_a_file_is_refused():
-    with pytest.raises(ValueError, match="it holds a list"):
+    with pytest.raises(ValueError, match="it is a list"):
         Policy.from_plain([[["flip", 0.5, None]]])
 
 
@@ -99,14 +99,14 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
         (json.dumps(plain()).replace("0.5", "NaN"), "NaN is no number"),
         (json.dumps(plain()).replace("0.5", "-Infinity"), "-Infinity is no number"),
         (json.dumps(plain()).replace("0.5", "1e999"), "sub_policies[0][0], probability = inf"),
-        ("[]", "it holds a list"),
+        ("[]", "it is a list"),
         ('["rotate"]', "sub_policies[0] is text: write a list of steps"),
         ('[["rotate", 0.5, 0.1]]', "sub_policies[0][0] = 'rotate': write [operation"),
         ("[[[\"__import__('os')\", 1, null]]]", "is unknown; there are identity, flip"),
         ('[[["rotate", NaN, 0.1]]]', "NaN is no number"),
         (json.dumps([[]] * 1001), "1,001 sub-policies, more than 1,000"),
-        ("3", "it holds a number"),
-        ("null", "it holds nothing"),
+        ("3", "it is a whole number"),
+        ("null", "it is empty"),
         ("__import__('os').system('true')", "not valid JSON"),
         (" " * MOST_BYTES + "{}", "more than 1,000,000 bytes"),
     ],
@@ -127,7 +127,7 @@ def test_a_hostile_file_is_refused_by_its_name(tmp_path, content, said):
         (plain(name="a\nb"), "name = 'a\\nb'"),
         (plain(name="x" * 101), "name = "),
         (plain(sub_policies="rotate"), "sub_policies is text: write a list"),
-        (plain(sub_policies={"rotate": 1}), "sub_policies is an object"),
+        (plain(sub_policies={"rotate": 1}), "sub_policies is a mapping"),
         (plain(sub_policies=["rotate"]), "sub_policies[0] is text: write a list of steps"),
         (plain(sub_policies=[[]] * 1001), "1,001 sub-policies, more than 1,000"),
         (plain(sub_policies=[[["invert", 1, None]] * 11]), "sub_policies[0] has 11 steps, more than 10"),
