@@ -29,9 +29,10 @@ from tiny_project import write_notebook
 SIZE = (384, 512)  # width and height of the official set's photos, in pixels
 PACES = {"ten": 0.1, "at_once": 0.0}  # seconds between a photo that is painted and the next key
 SOURCE = """
-from mask_lib import decisions, photos, review, review_widget
-log = decisions.DecisionLog("decisions.{annotator}.jsonl", "{annotator}")
-review_widget.ReviewWidget(review.Review(photos.read_photos("photos.csv"), log, {data!r}))
+from mask_lib.data import photos
+from mask_lib.relabel import decision_log, session, widget
+log = decision_log.DecisionLog("decisions.{annotator}.jsonl", "{annotator}")
+widget.ReviewWidget(session.Session(photos.read_photos("photos.csv"), log, {data!r}))
 """
 IS_SHOWN = "() => document.querySelector('.label-review-stage')?.dataset.path"
 WATCH = """() => {

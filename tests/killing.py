@@ -1,7 +1,7 @@
 """Presses keys in processes that are killed, one after another; a script, so that it forks before threads exist.
 
 `python tests/killing.py FOLDER KILLS` prints, as JSON, per log what its annotators were told before each was
-shot. Who judges it is `test_decisions.py`.
+shot. Who judges it is `test_decision_log.py`.
 """
 
 import gc
@@ -18,9 +18,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
-from sitting import open_log, photo_table, shown, suspects_of, type_keys
+from relabeling import open_log, photo_table, shown, suspects_of, type_keys
 
-from mask_lib.relabel.session import Review
+from mask_lib.relabel.session import Session
 
 KEYS = ("Enter", "f", "u", "Enter", "u", "f")  # among the suspects: a whole person's four lines, one line, undo
 KILLS_A_LOG = 25  # each opening reads its log from the start
@@ -39,13 +39,13 @@ def press_until_killed(folder: Path, tables: tuple[pd.DataFrame, ...], number: i
     if number % 2:
         os.write = write_in_parts
     photos, suspects = tables
-    review = Review(photos, log, folder, suspects)
-    review.start("suspects")
+    session = Session(photos, log, folder, suspects)
+    session.start("suspects")
     print(json.dumps(log.problems), file=tell)
     for key in itertools.islice(itertools.cycle(KEYS), number % len(KEYS), None):
-        (answer,) = type_keys(review, key if shown(review) else "u")
+        (answer,) = type_keys(session, key if shown(session) else "u")
         if answer["decisions"]:
-            told = review.log.decisions[-len(answer["decisions"]) :]
+            told = session.log.decisions[-len(answer["decisions"]) :]
             assert [made["id"] for made in told] == answer["decisions"]
             # In one piece, whatever the system does to other writes: an id alone might be given anew.
             tell.write(json.dumps([[made["id"], made["time"]] for made in told]) + "\n")
@@ -74,7 +74,7 @@ def killed_once(folder: Path, tables: tuple[pd.DataFrame, ...], number: int, del
 
 
 def is_torn(content: bytes) -> bool:
-    """Whether a log ends within a line or within a stroke; one that lacks only the line's end does not."""
+    """Whether a log ends within a line or within an action; one that lacks only the line's end does not."""
     try:
         last = json.loads(content.splitlines()[-1])
     except ValueError:
@@ -87,13 +87,13 @@ def killed_often(folder: Path, first: int, kills: int) -> dict:
     """Kill so many annotators of one log: `kills`, `acknowledged` (id, time), `torn` ends, `problems` reported."""
     photos, delays = photo_table(folder), random.Random(first)
     tables, log = (photos, suspects_of(photos)), open_log(folder)
-    Review(photos, log, folder).start("suspects")  # what is done for the first time here, no child need do
+    Session(photos, log, folder).start("suspects")  # what is done for the first time here, no child need do
     found = {"log": str(log.path), "kills": 0, "acknowledged": [], "torn": 0, "problems": []}
     for number in range(first, first + kills):
-        opened, *strokes = killed_once(folder, tables, number, delays.uniform(0, LONGEST_DELAY))
+        opened, *actions = killed_once(folder, tables, number, delays.uniform(0, LONGEST_DELAY))
         found["kills"] += 1
         found["problems"] += json.loads(opened)
-        found["acknowledged"] += [made for stroke in strokes for made in json.loads(stroke)]
+        found["acknowledged"] += [made for action in actions for made in json.loads(action)]
         found["torn"] += is_torn(log.path.read_bytes())
     return found
 

@@ -11,7 +11,7 @@ from PIL import Image
 from mask_lib.base import files, labels
 from mask_lib.data import duplicates, external, hashes, layout
 from mask_lib.data.splits import audit_splits, make_splits, write_splits
-from mask_lib.relabel.keys import keys_in_words
+from mask_lib.relabel.keys import key_meanings
 
 HELMET = (
     labels.Attribute("helmet", ("yes", "no"), "ab"),
@@ -85,7 +85,7 @@ def prepared(folder: Path, each: int) -> tuple[pd.Series, str]:
     photos = pd.concat([train, pd.DataFrame({"path": truth.index, "split": "eval"})], ignore_index=True)
     output = folder / "out"
     files.write_csv(photos.astype({"label": "Int64"}), output / "tables" / "photos.csv")
-    external.write(external.table_of([]), output)
+    external.write(external.scan([], folder / "data", photos)[0], output)
     hashed = hashes.open_hashes(output / "hashes", folder / "data", photos)
     none = duplicates.find(photos, folder / "data", hashed, {"ahash": 0, "phash": 0}).head(0)  # stripes are all alike
     duplicates.write(photos, hashed, none, output)
@@ -122,5 +122,5 @@ def test_another_edge_in_years_is_followed_in_classes_words_and_keys():
     with labels.using(labels.mask_task((30, 58))):
         assert [labels.attribute("age").value_of(years) for years in (29, 30, 57, 58, 60)] == [0, 1, 1, 2, 2]
         assert labels.describe(17) == "not worn female 58+"
-        assert "<30 / 30-57 / 58+" in " ".join(meaning for _, meaning in keys_in_words("relabel"))
+        assert "<30 / 30-57 / 58+" in " ".join(meaning for _, meaning in key_meanings("relabel"))
     assert labels.describe(17) == "not worn female 60+"

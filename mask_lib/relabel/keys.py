@@ -1,11 +1,12 @@
 """What each key means in each mode of relabeling, and how a class is typed."""
 
 import dataclasses
+from typing import NamedTuple
+
+import pandas as pd
 
 from mask_lib.base import labels
-from mask_lib.base.labels import AgeGroup, Gender, Mask
 
-MODES = ("inspect", "grid", "review", "relabel", "suspects")
 TITLES = {
     "inspect": "Inspect: does the label fit?",
     "grid": "Grid: does every photo show class {label} ({words})?",
@@ -13,50 +14,25 @@ TITLES = {
     "relabel": "Relabel: which class is it?",
     "suspects": "Suspects: is the suggestion right?",
 }
-ATTRIBUTE_KEYS = {
-    "q": ("mask", Mask.WORN),
-    "w": ("mask", Mask.INCORRECT),
-    "e": ("mask", Mask.NOT_WORN),
-    "m": ("gender", Gender.MALE),
-    "g": ("gender", Gender.FEMALE),
-    "j": ("age", AgeGroup.YOUNG),
-    "k": ("age", AgeGroup.MIDDLE),
-    "l": ("age", AgeGroup.OLD),
-}
+MODES = tuple(TITLES)
 DIGITS = "0123456789"
-WORDS = {"mask": labels.MASK_WORDS, "gender": labels.GENDER_WORDS, "age": labels.AGE_WORDS}
-# Per mode: keys, what they do (a name that `Review` acts on; "" is left to the screen), the meaning in words.
+PAGE_KEYS = "rz?"  # read again, zoom, help: the page acts on them itself
+# Keys, what they do (a name that `Session` acts on; "" is left to the page), and their meaning for people.
 Binding = tuple[tuple[str, ...], str, str]
-LOOK: list[Binding] = [
-    (("ArrowLeft",), "back", "look back"),
-    (("ArrowRight",), "ahead", "look ahead"),
-]
+LOOK: list[Binding] = [(("ArrowLeft",), "back", "look back"), (("ArrowRight",), "ahead", "look ahead")]
 ALWAYS: list[Binding] = [
     (("Backspace", "u"), "undo", "undo; as often as you like"),
     (("z",), "", "zoom"),
     (("?",), "", "these keys"),
 ]
-ASIDE: list[Binding] = [
-    (("s",), "skip", "skip for now"),
-    (("f",), "flag", "flag; again: take the flag off"),
-]
-TYPING: list[Binding] = [
-    (tuple(DIGITS), "digit", "the class; 2-9 count at once, 0 and 1 wait for a second digit or Enter"),
-    (("q", "w", "e"), "attribute", "mask worn / incorrect / not worn; Enter writes it"),
-    (("m", "g"), "attribute", "male / female; Enter writes it"),
-    (("j", "k", "l"), "attribute", "<30 / 30-59 / 60+; Enter writes it"),
-    (("P",), "person", "the next decision is for the whole person, or for this photo only"),
-    (("S",), "swap", "swap the labels of this person's normal and incorrect photo"),
-    (("x",), "drop", "drop from training"),
-    (("Escape",), "clear", "forget what was typed"),
-]
-BINDINGS: dict[str, list[Binding]] = {
+SKIP: Binding = (("s",), "skip", "skip for now")
+FLAG: Binding = (("f",), "flag", "flag; again: take the flag off")
+DROP: Binding = (("x",), "drop", "drop from training")
+DECIDING: dict[str, list[Binding]] = {  # modes in which a label is right or wrong
     "inspect": [
         (("1",), "wrong", "the label is wrong"),
         (("2", " "), "right", "the label is right"),
-        *ASIDE,
-        *LOOK,
-        *ALWAYS,
+        *(SKIP, FLAG, *LOOK, *ALWAYS),
     ],
     "grid": [
         (("ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"), "cursor", "move the cursor"),
@@ -64,106 +40,157 @@ BINDINGS: dict[str, list[Binding]] = {
         (("Enter",), "page_right", "all others on this page are right; next page"),
         (("n",), "next_page", "next page"),
         (("p",), "previous_page", "page before"),
-        (("f",), "flag", "flag; again: take the flag off"),
-        *ALWAYS,
+        *(FLAG, *ALWAYS),
     ],
     "review": [
         (("Enter", "y"), "confirm", "yes, the label is wrong"),
         (("n",), "right", "no, the label is right"),
-        (("x",), "drop", "drop from training"),
-        *ASIDE,
-        *LOOK,
-        *ALWAYS,
+        *(DROP, SKIP, FLAG, *LOOK, *ALWAYS),
     ],
-    "relabel": [
-        (("Enter",), "enter", "write what was typed"),
-        *TYPING,
-        (("n",), "right", "the label was right after all"),
-        *ASIDE,
-        *LOOK,
-        *ALWAYS,
-    ],
-    "suspects": [
-        (("Enter",), "enter", "accept the suggestion; if something was typed, write that"),
-        (("n", "2"), "right", "the label is right"),
-        *TYPING,
-        *ASIDE,
-        *LOOK,
-        *ALWAYS,
-    ],
-}
-ACTIONS = {
-    # The first binding of a key counts: `2` among the suspects is "right" before it is a digit.
-    mode: {key: action for keys, action, _ in reversed(bindings) for key in keys}
-    for mode, bindings in BINDINGS.items()
 }
 
 
-def keys_in_words(mode: str) -> list[list[str]]:
-    """Pairs of keys and meaning, for the screen's list of them."""
-    shown = {" ": "Space", "ArrowLeft": "←", "ArrowRight": "→", "ArrowUp": "↑", "ArrowDown": "↓"}
-    found = []
-    for keys, _, meaning in BINDINGS[mode]:
-        text = "0-9" if keys == tuple(DIGITS) else " ".join(shown.get(key, key) for key in keys)
-        found.append([text, meaning])
+class Swap(NamedTuple):
+    """Two values of an attribute whose photos may have changed places."""
+
+    attribute: str
+    values: tuple[int, int]
+    words: tuple[str, str]
+
+
+def swap_of(photo_table: pd.DataFrame) -> Swap | None:
+    """The two values of a photo's own attribute of which people usually have one photo each; None if there are none.
+
+    photo_table: columns `person, label`. Of five photos with a mask, one with it worn wrongly and one without it is
+    the last two: such photos are easily filed under each other's name.
+    """
+    given = labels.decode_all(photo_table["label"].to_numpy("int64"))
+    for name in labels.names(of_person=False):
+        counts = pd.crosstab(photo_table["person"].to_numpy(), given[name]).median()
+        single = [int(value) for value in counts.index[counts == 1]]
+        if len(single) == 2:
+            words = labels.attribute(name).words
+            return Swap(name, (single[0], single[1]), (words[single[0]], words[single[1]]))
+    return None
+
+
+def bindings(mode: str, swap: Swap | None = None) -> list[Binding]:
+    """The bindings of a mode; of two for one key the first counts.
+
+    Where classes are typed, the keys of attribute values go before commands: a command keeps its other keys, and is
+    not there if it has none.
+    """
+    if mode in DECIDING:
+        return DECIDING[mode]
+    if mode == "relabel":
+        found = [(("Enter",), "enter", "write what was typed"), *typing(swap)]
+        found.append((("n",), "right", "the label was right after all"))
+    else:
+        found = [(("Enter",), "enter", "accept the suggestion; if something was typed, write that")]
+        found += [(("n", "2"), "right", "the label is right"), *typing(swap)]
+    taken = attribute_keys()
+    found = [
+        (keys if action == "attribute" else tuple(key for key in keys if key not in taken), action, meaning)
+        for keys, action, meaning in [*found, SKIP, FLAG, *LOOK, *ALWAYS]
+    ]
+    return [one for one in found if one[0]]
+
+
+def typing(swap: Swap | None) -> list[Binding]:
+    """The bindings that type a class, or change the labels of a person's photos together."""
+    waiting = " ".join(filter(is_begun, DIGITS))
+    wait = f"; {waiting} wait for another digit or Enter" if waiting else ""
+    found: list[Binding] = [(tuple(DIGITS), "digit", f"the class{wait}")]
+    for one in labels.attributes():
+        found.append((tuple(one.keys), "attribute", f"{one.name} {' / '.join(one.words)}; Enter writes it"))
+    found.append((("P",), "person", "the next decision is for the whole person, or for this photo only"))
+    if swap:
+        found.append((("S",), "swap", "swap the labels of this person's {} and {} photo".format(*swap.words)))
+    return [*found, DROP, (("Escape",), "clear", "forget what was typed")]
+
+
+def actions(mode: str, swap: Swap | None = None) -> dict[str, str]:
+    """What each key of a mode does."""
+    return {key: action for keys, action, _ in reversed(bindings(mode, swap)) for key in keys}
+
+
+def attribute_keys() -> dict[str, tuple[str, int]]:
+    """By key the name of an attribute and its value.
+
+    Raises ValueError for a key that cannot stand for one: those that type a number and those of the page itself.
+    """
+    found = {}
+    for one in labels.attributes():
+        for value, key in enumerate(one.keys):
+            if key in DIGITS + PAGE_KEYS or not "!" <= key <= "~":
+                raise ValueError(f"the key {key!r} of {one.name} is the screen's: take a letter other than r and z")
+            found[key] = (one.name, value)
     return found
 
 
-def attributes_of(label: int) -> dict[str, int]:
-    """`mask`, `gender` and `age` of a label 0-17."""
-    return dict(zip(labels.ATTRIBUTES, labels.decode(label), strict=True))
+def key_meanings(mode: str, swap: Swap | None = None) -> list[list[str]]:
+    """Pairs of keys and meaning, for the screen's list of them."""
+    shown = {" ": "Space", "ArrowLeft": "←", "ArrowRight": "→", "ArrowUp": "↑", "ArrowDown": "↓"}
+    return [
+        ["0-9" if action == "digit" else " ".join(shown.get(key, key) for key in keys), meaning]
+        for keys, action, meaning in bindings(mode, swap)
+    ]
 
 
-def with_attributes(label: int, attributes: dict[str, int]) -> int:
-    """A label 0-17 with some of its attributes (`mask`, `gender`, `age`) replaced."""
-    return labels.encode(**(attributes_of(label) | attributes))
+def is_begun(digits: str) -> bool:
+    """Whether more digits may follow these: class numbers are written plainly or with zeros in front."""
+    return len(digits) < digit_count() and int(digits) * 10 < labels.class_count()
+
+
+def digit_count() -> int:
+    """How many digits the last class has."""
+    return len(str(labels.class_count() - 1))
 
 
 @dataclasses.dataclass
 class Typed:
-    """What has been typed of a class so far: a first digit, or attributes."""
+    """What has been typed of a class so far: its first digits, or values of attributes."""
 
-    digit: str = ""
-    attributes: dict[str, int] = dataclasses.field(default_factory=dict)
+    digits: str = ""
+    values: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return bool(self.digit or self.attributes)
+        return bool(self.digits or self.values)
 
     def take_digit(self, digit: str) -> int | None:
         """The class if it is complete with this digit, None if another may follow.
 
-        Raises ValueError for two digits that are no class.
+        Raises ValueError for digits that are no class.
         """
-        self.attributes = {}
-        if not self.digit and digit in "01":
-            self.digit = digit
+        self.values, digits = {}, self.digits + digit
+        if is_begun(digits):
+            self.digits = digits
             return None
-        number, self.digit = int(self.digit + digit), ""
-        if number >= labels.CLASS_COUNT:
-            raise ValueError(f"{number} is no class: they go from 0 to {labels.CLASS_COUNT - 1}")
-        return number
+        self.digits = ""
+        if int(digits) >= labels.class_count():
+            raise ValueError(f"{int(digits)} is no class: they go from 0 to {labels.class_count() - 1}")
+        return int(digits)
 
     def take_attribute(self, key: str) -> None:
-        """Note an attribute; a second one of the same kind replaces the first."""
-        self.digit = ""
-        name, value = ATTRIBUTE_KEYS[key]
-        self.attributes[name] = value
+        """Note a value of an attribute; a second one of the same attribute replaces the first."""
+        self.digits = ""
+        name, value = attribute_keys()[key]
+        self.values[name] = value
 
     def complete(self) -> dict[str, int]:
-        """The attributes that were typed; a lone digit is a class, so it gives all three."""
-        if self.digit:
-            return attributes_of(int(self.digit))
-        return dict(self.attributes)
+        """The attributes' values that were typed; digits are a class, so they give all of them."""
+        return labels.values_of(int(self.digits)) if self.digits else dict(self.values)
 
     def leads_to(self, label: int) -> list[int]:
         """The classes that a photo of class `label` may get if typing goes on from here."""
-        if self.digit:
-            longer = range(int(self.digit) * 10, int(self.digit) * 10 + 10)
-            return sorted({int(self.digit), *longer} & set(range(labels.CLASS_COUNT)))
-        return [with_attributes(label, self.attributes)] if self.attributes else []
+        if self.digits:
+            number, scales = int(self.digits), [10**more for more in range(digit_count() - len(self.digits) + 1)]
+            longer = {label for scale in scales for label in range(number * scale, (number + 1) * scale)}
+            return sorted(longer & set(range(labels.class_count())))
+        return [labels.with_values(label, self.values)] if self.values else []
 
-    def in_words(self) -> str:
+    def summary(self) -> str:
         """`1_` or `female 60+`."""
-        if self.digit:
-            return f"{self.digit}_"
-        return " ".join(WORDS[name][self.attributes[name]] for name in labels.ATTRIBUTES if name in self.attributes)
+        if self.digits:
+            return f"{self.digits}_"
+        return " ".join(one.words[self.values[one.name]] for one in labels.attributes() if one.name in self.values)

@@ -1,22 +1,30 @@
 """A queue of photos that one works through, looks back in, and comes back to after an undo."""
 
-import bisect
+import itertools
 from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+LONGEST_PAUSE = 30.0  # seconds; a longer one is a break and does not count for the pace
+LEAST_PHOTOS, LEAST_SECONDS = 10, 10.0  # settled, and worked for, before a pace means anything
 
 
 class Queue:
     """Photos in order, a place among them, and which of them still wait for a decision.
 
-    The place may stand behind the last photo: then nothing is shown. `waits` says of a path whether
-    it still waits; `look_again` must be called for paths about which that may have changed.
+    The place may stand behind the last photo: then nothing is shown. `waits` says of a path whether it still waits;
+    `update` must be called for paths about which that may have changed.
     """
 
     def __init__(self, paths: Sequence[str], waits: Callable[[str], bool], page_size: int = 1):
-        self.paths, self.page_size = list(paths), page_size
-        self._waits = waits
-        self._place_of = {path: place for place, path in enumerate(self.paths)}
-        self._waiting = [place for place, path in enumerate(self.paths) if waits(path)]  # sorted
-        self.place = self._waiting[0] if self._waiting else len(self.paths)
+        self.page_size, self._waits = page_size, waits
+        self._fill(list(paths))
+        self.place = int(self._is_waiting.argmax()) if self.waiting else len(self.paths)
+
+    def _fill(self, paths: list[str]) -> None:
+        self.paths = paths
+        self._place_of = {path: place for place, path in enumerate(paths)}
+        self._is_waiting = np.array([self._waits(path) for path in paths], dtype=bool)
 
     def __contains__(self, path: str) -> bool:
         return path in self._place_of
@@ -29,30 +37,22 @@ class Queue:
     @property
     def waiting(self) -> int:
         """How many photos still wait."""
-        return len(self._waiting)
+        return int(self._is_waiting.sum())
 
     def is_waiting(self) -> bool:
         """Whether the photo at the place waits."""
-        at = bisect.bisect_left(self._waiting, self.place)
-        return at < len(self._waiting) and self._waiting[at] == self.place
+        return self.place < len(self.paths) and bool(self._is_waiting[self.place])
 
-    def look_again(self, paths: Iterable[str]) -> None:
+    def update(self, paths: Iterable[str]) -> None:
         """Ask anew whether these photos wait; unknown ones are passed over."""
         for path in paths:
-            place = self._place_of.get(path)
-            if place is None:
-                continue
-            at = bisect.bisect_left(self._waiting, place)
-            known = at < len(self._waiting) and self._waiting[at] == place
-            if known and not self._waits(path):
-                del self._waiting[at]
-            elif not known and self._waits(path):
-                self._waiting.insert(at, place)
+            if path in self._place_of:
+                self._is_waiting[self._place_of[path]] = self._waits(path)
 
     def upcoming(self, count: int) -> list[str]:
         """The next photos that wait, up to `count`."""
-        start = bisect.bisect_right(self._waiting, self.place)
-        return [self.paths[place] for place in self._waiting[start : start + count]]
+        start = self.place + 1
+        return [self.paths[start + step] for step in np.flatnonzero(self._is_waiting[start:])[:count]]
 
     def previous(self, count: int) -> list[str]:
         """The photos just before the place, up to `count`, in the queue's order."""
@@ -65,9 +65,10 @@ class Queue:
 
     def advance(self) -> None:
         """Go to the next photo that waits; behind the last one of them, to the first; else to the end."""
-        after = bisect.bisect_right(self._waiting, self.place)
-        following = self._waiting[after : after + 1] or self._waiting[:1]
-        self.place = following[0] if following else len(self.paths)
+        waiting = np.flatnonzero(self._is_waiting)
+        following = waiting[waiting > self.place]
+        after = following if len(following) else waiting
+        self.place = int(after[0]) if len(after) else len(self.paths)
 
     def move(self, steps: int) -> None:
         """Move the place without leaving the queue; one step behind the last photo is its end."""
@@ -81,7 +82,17 @@ class Queue:
     def go_to(self, path: str) -> None:
         """Show this photo next; one that is not in the queue is put in at the place."""
         if path not in self._place_of:
-            self.paths.insert(self.place, path)
-            self._place_of = {path: place for place, path in enumerate(self.paths)}
-            self._waiting = [place for place, path in enumerate(self.paths) if self._waits(path)]
+            self._fill([*self.paths[: self.place], path, *self.paths[self.place :]])
         self.place = self._place_of[path]
+
+
+def settled_per_minute(presses: Iterable[tuple[float, int]]) -> float | None:
+    """Photos settled a minute, breaks left out; None while too little was done to tell.
+
+    presses: per key press the time in seconds, and how many photos still waited after it.
+    """
+    seconds, settled = 0.0, 0
+    for (sooner, waiting), (later, still_waiting) in itertools.pairwise(presses):
+        if later - sooner <= LONGEST_PAUSE:
+            seconds, settled = seconds + later - sooner, settled + waiting - still_waiting
+    return 60 * settled / seconds if settled >= LEAST_PHOTOS and seconds >= LEAST_SECONDS else None

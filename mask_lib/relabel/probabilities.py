@@ -1,6 +1,5 @@
 """Probabilities that label cleaning ranks its suspects by, from what there is: a trained run, or a frozen backbone."""
 
-import dataclasses
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,38 +14,34 @@ from sklearn.preprocessing import StandardScaler
 from mask_lib.base import files, labels
 from mask_lib.data import splits, store
 from mask_lib.models.features import stage_features
-from mask_lib.relabel import suspects
 from mask_lib.training import dataset, run_folder
 
 REGULARISATION = 0.01  # scikit-learn's C for standardised features of some hundred columns
 ITERATIONS = 60  # the probabilities hardly move after that
-BALANCED = ("age",)  # learned as if its values were equally frequent: else every one of the few old looks younger
-TRUSTED = 0.15  # mean probability of a person's own gender or age from which they teach the second time
+TRUSTED = 0.15  # mean probability of a person's own value from which they teach the second time
 
 
 def out_of_fold(
     features: Sequence[np.ndarray], photo_table: pd.DataFrame, fold_count: int = 10, seed: int = 0
 ) -> pd.DataFrame:
-    """Probabilities of every photo before any training, columns `path, label, p00 … p17`.
+    """Probabilities of every photo before any training, columns `path, label, p00 …`.
 
-    features: one or more (N, D) arrays, such as a frozen network's layers, rows as in `photo_table`
-    (columns `path, person, label`); their answers are averaged. Mask, gender and age are learned
-    apart, each by a logistic regression on the people of the other folds: a class of all three has
-    too few photos to learn from, an attribute has enough. Gender and age are learned twice, the
-    second time without the people whose label the first found most unlikely: a wrong label teaches
-    others to be wrong.
+    features: one or more (N, D) arrays, such as a frozen network's layers, rows as in `photo_table` (columns
+    `path, person, label`); their answers are averaged. The attributes are learned apart, each by a logistic regression
+    on the people of the other folds: a class has too few photos to learn from, a value of an attribute has enough.
+    Those of the person are learned twice, the second time without the people whose label the first found most
+    unlikely: a wrong label teaches others to be wrong.
     """
     table = photo_table[["path", "person", "label"]].astype({"label": "int64"}).reset_index(drop=True)
     fold_of = table["person"].map(splits.spread_people(table, fold_count, seed)).to_numpy()
     heads = {}
     for name, given in labels.decode_all(table["label"].to_numpy()).items():
         heads[name] = attribute_out_of_fold(features, given, fold_of, name)
-        if name in suspects.PERSON_FIELDS:
+        if name in labels.names(of_person=True):
             own = pd.Series(heads[name][np.arange(len(given)), given])
             trusted = own.groupby(table["person"]).transform("mean").to_numpy() > TRUSTED
             heads[name] = attribute_out_of_fold(features, given, fold_of, name, trusted)
-    found = pd.DataFrame(labels.joint(heads), columns=list(labels.PROBABILITY_COLUMNS))
-    return table[["path", "label"]].join(found)
+    return table[["path", "label"]].join(pd.DataFrame(labels.joint(heads), columns=labels.probability_columns()))
 
 
 def attribute_out_of_fold(
@@ -56,19 +51,25 @@ def attribute_out_of_fold(
     name: str,
     trusted: np.ndarray | None = None,
 ) -> np.ndarray:
-    """(N, K) probabilities of the attribute `name` (mask, gender, age), each fold's from the photos of the others.
+    """(N, K) probabilities of an attribute's values, each fold's from the photos of the others.
 
     trusted: (N,) bool, the photos to learn from; all of them where it is left out.
     """
-    found = np.zeros((len(features), len(given), len(labels.ATTRIBUTES[name])))
+    # A number's groups are learned as if they were equally frequent: else every one of the few old looks younger.
+    number = labels.number()
+    weights = "balanced" if number and number.name == name else None
+    found = np.zeros((len(features), len(given), labels.attribute(name).size))
     for fold in np.unique(fold_of):
         asked, known = fold_of == fold, fold_of != fold
         # Distrust must not take away a value altogether, or nobody could be found to have it.
         if trusted is not None and set(given[known & trusted]) == set(given[known]):
             known = known & trusted
         for one, answers in zip(features, found, strict=True):
-            model = fitted(one[known], given[known], "balanced" if name in BALANCED else None)
-            answers[np.ix_(asked, model[-1].classes_)] = model.predict_proba(one[asked])
+            if len(set(given[known])) == 1:  # nothing to tell apart, which scikit-learn refuses
+                answers[asked, given[known][0]] = 1
+            else:
+                model = fitted(one[known], given[known], weights)
+                answers[np.ix_(asked, model[-1].classes_)] = model.predict_proba(one[asked])
     return found.mean(axis=0)
 
 
@@ -80,60 +81,42 @@ def fitted(features: np.ndarray, given: np.ndarray, weights: str | None) -> Pipe
         return make_pipeline(StandardScaler(), regression).fit(features, given)
 
 
-FEATURE_SEED = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class Probabilities:
-    """Out-of-fold probabilities, columns `path, label, p00 … p17`, and where they come from, in words."""
-
-    probabilities: pd.DataFrame
-    source: str
-
-
 def gather(
     data_dir: Path, output_dir: Path, photo_table: pd.DataFrame, frame: store.Frame, run: str = "", fold_count: int = 10
-) -> Probabilities:
-    """Probabilities of every train photo of `photo_table` from networks that have not seen its person.
+) -> tuple[pd.DataFrame, str]:
+    """Probabilities of every train photo from networks that have not seen its person, and where they come from.
 
-    From the finished run `run`, or if that is empty the latest one; photos that it says nothing of,
-    and all of them before there is any run, are judged by a frozen backbone's features at `frame`.
+    Columns `path, label, p00 …`, from the finished run `run`, or if that is empty the latest one; photos that it says
+    nothing of, and all of them before there is any run, are judged by a frozen backbone's features at `frame`.
     Raises FileNotFoundError for a named run that is not finished.
     """
-    found = of_run(output_dir, run or latest_run(output_dir)) if run or latest_run(output_dir) else None
-    missing = photo_table if found is None else photo_table[~photo_table["path"].isin(found.probabilities["path"])]
-    if missing.empty:
-        return found
-    frozen = of_features(data_dir, output_dir, photo_table, frame, fold_count)
-    if found is None:
-        return frozen
-    rest = frozen.probabilities[frozen.probabilities["path"].isin(missing["path"])]
-    together = pd.concat([found.probabilities, rest], ignore_index=True)
-    return Probabilities(together, f"{found.source}; for {len(rest):,} photos that it left out, {frozen.source}")
+    run = run or latest_run(output_dir)
+    found = of_run(output_dir, run) if run else pd.DataFrame({"path": []})
+    is_missing = ~photo_table["path"].isin(found["path"])
+    if not is_missing.any():
+        return found, f"run {run}"
+    decoded = dataset.open_photos(data_dir, output_dir, photo_table, frame)
+    features = stage_features(decoded, files.project_path(output_dir) / "features")
+    frozen, source = (
+        out_of_fold(features, photo_table, fold_count),
+        "a logistic regression on a frozen backbone's features",
+    )
+    if not run:
+        return frozen, source
+    together = pd.concat([found, frozen[is_missing.to_numpy()]], ignore_index=True)
+    return together, f"run {run}; for {is_missing.sum():,} photos that it left out, {source}"
 
 
 def latest_run(output_dir: Path) -> str:
     """The finished run that was finished last, empty if there is none."""
-    finished = run_folder.trained_runs(output_dir)
-    folders = [run_folder.folder_of(output_dir, run) for run in finished]
-    return max(folders, key=lambda folder: (folder / "scores.json").stat().st_mtime).name if folders else ""
+    folders = [run_folder.folder_of(output_dir, run) for run in run_folder.trained_runs(output_dir)]
+    return max(folders, key=lambda folder: (folder / run_folder.SCORES).stat().st_mtime).name if folders else ""
 
 
-def of_run(output_dir: Path, run: str) -> Probabilities:
+def of_run(output_dir: Path, run: str) -> pd.DataFrame:
     """What a finished run said of the photos it was validated on, and of test_val if it predicted that."""
-    run_folder.run_settings(output_dir, run)  # raises if it is not finished
-    folder = run_folder.folder_of(output_dir, run)
-    tables = [folder / f"fold{fold}" / "oof.csv" for fold in run_folder.trained_folds(folder)]
-    tables += [path for path in [Path(output_dir) / "inferences" / f"{run}.test_val.csv"] if path.exists()]
-    joined = pd.concat([pd.read_csv(path) for path in tables], ignore_index=True)
-    return Probabilities(joined.drop_duplicates("path", ignore_index=True), f"run {run}")
-
-
-def of_features(
-    data_dir: Path, output_dir: Path, photo_table: pd.DataFrame, frame: store.Frame, fold_count: int
-) -> Probabilities:
-    """What a logistic regression on a frozen backbone's features says, learned on other people."""
-    decoded = dataset.open_photos(data_dir, output_dir, photo_table, frame)
-    described = stage_features(decoded, files.project_path(output_dir) / "features")
-    probabilities = out_of_fold(described, photo_table, fold_count, FEATURE_SEED)
-    return Probabilities(probabilities, "a logistic regression on a frozen backbone's features")
+    columns = ["path", "label", *labels.probability_columns()]
+    held_out = output_dir / "inferences" / f"{run}.test_val.csv"
+    tables = [run_folder.out_of_fold(run_folder.folder_of(output_dir, run))[columns]]
+    tables += [pd.read_csv(held_out)[columns]] if held_out.exists() else []
+    return pd.concat(tables, ignore_index=True).drop_duplicates("path", ignore_index=True)

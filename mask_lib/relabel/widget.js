@@ -6,9 +6,9 @@
 const ANSWER_WITHIN = 3000; // milliseconds until the kernel is reported as silent
 const PHOTOS_KEPT = 64;
 const KEYS_WAITING = 20; // typed ahead while an answer is awaited; a person is never further ahead
-const HINTS = { relabel: 5, suspects: 6 }; // of a mode's keys those always in view, else 4; ? shows all
+// Of a mode's keys those always in view, beside those of each attribute; else 4. ? shows all.
+const HINTS = { relabel: 2, suspects: 3 };
 const MODES = { inspect: "Inspect", grid: "Grid", review: "Review", relabel: "Relabel", suspects: "Suspects" };
-const ATTRIBUTES = ["mask", "gender", "age"];
 const CLASS_KEYS = [", .", "class before / after"];
 const UNDO_KEY = ["u", "undo"];
 const SCREEN_KEYS = [
@@ -105,8 +105,8 @@ class Photos {
   }
 }
 
-// What has been sent and not answered, and what the screen looks like until it is.
-class Conversation {
+// The messages to and from the kernel: what was sent and not answered, and what the screen shows until it is.
+class Connection {
   constructor(model, changed) {
     this.model = model;
     this.changed = changed;
@@ -115,9 +115,10 @@ class Conversation {
     this.screen = null;
     this.moves = {}; // keys that lead one photo on (1) or back (-1)
     this.options = {}; // what the mode was started with
-    this.vocabulary = []; // per class the words of its three attributes
-    this.unanswered = []; // {sequence, time, key, text, move}; move is null where the next photo is not foreseen
-    this.waiting = []; // keys that follow one whose outcome is not foreseen
+    this.attributes = []; // their names
+    this.vocabulary = []; // per class the word of each attribute
+    this.unanswered = []; // {sequence, time, key, text, move}; move is null where the next photo cannot be predicted
+    this.waiting = []; // keys that follow one whose outcome cannot be predicted
     this.trouble = null; // {text, kind}; while it stands no decision is taken
     this.note = "";
   }
@@ -136,7 +137,7 @@ class Conversation {
     this.post({ type: "photos", paths, view: this.view, sequence: this.sequence });
   }
 
-  say(message, { key = null, text = "", move = null } = {}) {
+  send(message, { key = null, text = "", move = null } = {}) {
     this.sequence += 1;
     this.unanswered.push({ sequence: this.sequence, time: performance.now(), key, text, move });
     this.post({ ...message, view: this.view, sequence: this.sequence });
@@ -150,7 +151,7 @@ class Conversation {
 
   hello() {
     this.waiting = [];
-    this.say({ type: "hello", path: null });
+    this.send({ type: "hello", path: null });
     this.changed();
   }
 
@@ -158,7 +159,7 @@ class Conversation {
     if (this.trouble || !this.screen) return;
     this.waiting = [];
     this.options = options; // the next step, if it is quicker than the answer, counts from here
-    this.say({ type: "start", path: null, mode, options });
+    this.send({ type: "start", path: null, mode, options });
     this.changed();
   }
 
@@ -176,7 +177,7 @@ class Conversation {
   }
 
   // Where a key leads: +1 or -1 along the line, null where only the kernel knows.
-  foresee(key) {
+  predict(key) {
     const isAhead = ({ key, move }) => move === 1 && !isArrow(key);
     const isPlain = this.screen.pending === "" && !isArrow(key) && this.unanswered.every(isAhead);
     const move = this.unanswered.length && !isPlain ? undefined : this.moves[key];
@@ -187,36 +188,36 @@ class Conversation {
   press(key) {
     if (this.trouble || !this.screen || this.waiting.length >= KEYS_WAITING) return;
     this.waiting.push(key);
-    this.pump();
+    this.sendNext();
   }
 
-  pump() {
+  sendNext() {
     while (this.waiting.length && !this.trouble && this.unanswered.every(({ move }) => move !== null)) {
       const key = this.waiting.shift();
       const path = this.card()?.path ?? null;
       this.note = "";
-      this.say({ type: "press", path, key }, { key, text: this.inWords(key), move: this.foresee(key) });
+      this.send({ type: "press", path, key }, { key, text: this.meaning(key), move: this.predict(key) });
     }
     this.changed();
   }
 
-  inWords(key) {
+  meaning(key) {
     if (isArrow(key)) return "";
     const shown = key === " " ? "Space" : key;
     const meaning = this.screen.keys.find(([names]) => names.split(" ").includes(shown))?.[1];
     return `${shown}: ${meaning ?? "…"}`;
   }
 
-  hear(message) {
-    if (message.vocabulary) this.vocabulary = message.vocabulary;
-    const { screen, moves, options } = message;
+  receive(message) {
+    const { screen, moves, options, attributes, vocabulary } = message;
+    if (vocabulary) Object.assign(this, { attributes, vocabulary });
     if (screen) Object.assign(this, { screen, moves, options });
-    if (message.view === this.view) this.settle(message);
-    this.pump();
+    if (message.view === this.view) this.resolve(message);
+    this.sendNext();
   }
 
   // Answers come in the order of the questions: what is older than this one is settled as well.
-  settle(message) {
+  resolve(message) {
     this.unanswered = this.unanswered.filter(({ sequence }) => sequence > message.sequence);
     this.note = message.message;
     if (message.failed) return this.stop("failed", `${message.message} Press r once this is mended.`);
@@ -247,10 +248,10 @@ function keyTable(rows) {
   return table;
 }
 
-// What a label claims as three chips; where a suggestion differs, the chip shows from what to what.
-function chips(words, suggested) {
+// What a label claims, a chip for each attribute; where a suggestion differs, the chip shows from what to what.
+function chips(attributes, words, suggested) {
   return words.map((word, part) => {
-    const chip = element("div", "chip", element("small", "", ATTRIBUTES[part]));
+    const chip = element("div", "chip", element("small", "", attributes[part]));
     const differs = suggested && suggested[part] !== word;
     chip.append(element(differs ? "s" : "b", "", word));
     if (differs) {
@@ -265,16 +266,17 @@ function isSuspect(card) {
   return card?.suggested != null && card.suggested !== card.label;
 }
 
-// All classes with their numbers, a row for each mask and gender: what it says now, what is suggested, what
-// may still come of what was typed so far.
+// All classes with their numbers, a column for each value of the last attribute: what it says now, what is
+// suggested, what may still come of what was typed so far.
 function classMap(vocabulary, card, typed) {
-  const ages = new Set(vocabulary.map((words) => words.at(-1))).size;
+  const columns = new Set(vocabulary.map((words) => words.at(-1))).size;
+  const digits = String(vocabulary.length - 1).length;
   const table = element("table", "classes");
-  const head = vocabulary.slice(0, ages).map((words) => element("th", "", words.at(-1)));
+  const head = vocabulary.slice(0, columns).map((words) => element("th", "", words.at(-1)));
   table.append(element("tr", "", element("th", ""), ...head));
   vocabulary.forEach((words, label) => {
-    if (label % ages === 0) table.append(element("tr", "", element("th", "", words.slice(0, -1).join(" "))));
-    const cell = element("td", "", String(label).padStart(2, "0"));
+    if (label % columns === 0) table.append(element("tr", "", element("th", "", words.slice(0, -1).join(" "))));
+    const cell = element("td", "", String(label).padStart(digits, "0"));
     cell.classList.toggle("label-review-now", label === card.label);
     cell.classList.toggle("label-review-suggested", label === card.suggested && isSuspect(card));
     cell.classList.toggle("label-review-typed", typed.includes(label));
@@ -301,9 +303,9 @@ function minutesText(minutes) {
 
 class View {
   constructor(model, host) {
-    this.talk = new Conversation(model, () => this.draw());
+    this.connection = new Connection(model, () => this.draw());
     this.photos = new Photos(
-      (paths) => this.talk.ask(paths),
+      (paths) => this.connection.ask(paths),
       () => this.draw(),
     );
     this.zoomed = false;
@@ -341,7 +343,7 @@ class View {
     this.message.setAttribute("role", "status");
     this.noticeText = element("p", "");
     this.retry = element("button", "retry", element("kbd", "", "r"), "Read the state again");
-    this.retry.onclick = () => this.talk.hello();
+    this.retry.onclick = () => this.connection.hello();
     this.notice = element("div", "notice", this.noticeText, this.retry);
     this.notice.setAttribute("role", "alert");
     this.help = element("div", "help");
@@ -386,14 +388,14 @@ class View {
   take(key) {
     if (this.helping || key === "?") return this.toggleHelp();
     if (key === "z" || (key === "Escape" && this.zoomed)) return this.toggleZoom();
-    if (key === "r") return this.talk.hello();
+    if (key === "r") return this.connection.hello();
     if (key.startsWith("mode ")) return this.changeMode(Object.keys(MODES)[Number(key.at(-1)) - 1]);
     if (this.isGrid() && (key === "," || key === ".")) return this.changeClass(key === "," ? -1 : 1);
-    if (key !== "Escape" || this.talk.screen?.pending) this.talk.press(key);
+    if (key !== "Escape" || this.connection.screen?.pending) this.connection.press(key);
   }
 
   isGrid() {
-    return this.talk.screen?.mode === "grid";
+    return this.connection.screen?.mode === "grid";
   }
 
   toggleHelp() {
@@ -408,27 +410,27 @@ class View {
 
   changeMode(mode) {
     this.zoomed = false;
-    this.talk.start(mode, mode === "grid" ? { label: this.talk.card()?.label ?? 0 } : {});
+    this.connection.start(mode, mode === "grid" ? { label: this.connection.card()?.label ?? 0 } : {});
   }
 
   changeClass(step) {
-    const { options, vocabulary } = this.talk;
+    const { options, vocabulary } = this.connection;
     const label = ((options.label ?? 0) + step + vocabulary.length) % vocabulary.length;
-    this.talk.start("grid", { ...options, label });
+    this.connection.start("grid", { ...options, label });
   }
 
-  hear(message, buffers) {
+  receive(message, buffers) {
     if (message.type === "photo") return this.photos.receive(message, buffers[0]);
-    if (message.type === "screen") this.talk.hear(message);
+    if (message.type === "screen") this.connection.receive(message);
   }
 
   draw() {
-    const { screen, trouble } = this.talk;
+    const { screen, trouble } = this.connection;
     this.notice.hidden = !trouble;
     this.noticeText.textContent = trouble?.text ?? "";
     this.help.hidden = !this.helping;
     if (!screen) return void (this.title.textContent = "Waiting for the kernel …");
-    const card = this.isGrid() ? screen.page[screen.cursor] : this.talk.card();
+    const card = this.isGrid() ? screen.page[screen.cursor] : this.connection.card();
     // A photo that is in view already comes first; the rest of the screen follows in the same frame.
     this.drawPhoto(card);
     this.drawPage(screen);
@@ -439,7 +441,7 @@ class View {
   }
 
   prefetch(screen) {
-    const cards = this.isGrid() ? screen.page : this.talk.line().cards;
+    const cards = this.isGrid() ? screen.page : this.connection.line().cards;
     const next = screen.upcoming.filter((card) => !cards.includes(card));
     this.photos.want([...cards, ...next].filter(Boolean).map(({ path }) => path));
   }
@@ -492,11 +494,11 @@ class View {
   }
 
   drawClaim(card) {
-    const { vocabulary, screen } = this.talk;
+    const { attributes, vocabulary, screen } = this.connection;
     const suggested = isSuspect(card) ? vocabulary[card.suggested] : null;
-    this.claim.replaceChildren(...(card ? chips(vocabulary[card.label], suggested) : []));
-    const years = card?.age == null ? "" : ` · ${card.age} years in the table`;
-    const facts = card ? [`class ${card.label}${years}`, element("br"), `person ${card.person}`] : [];
+    this.claim.replaceChildren(...(card ? chips(attributes, vocabulary[card.label], suggested) : []));
+    const number = card?.number ? ` · ${card.number} in the table` : "";
+    const facts = card ? [`class ${card.label}${number}`, element("br"), `person ${card.person}`] : [];
     this.why.replaceChildren(element("div", "person", ...facts));
     if (card?.why && isSuspect(card)) {
       const score = element("small", "", card.score == null ? "" : ` score ${card.score.toFixed(2)}`);
@@ -509,7 +511,7 @@ class View {
   }
 
   drawRest(screen) {
-    const { unanswered, note, trouble } = this.talk;
+    const { unanswered, note, trouble } = this.connection;
     this.modes.forEach((button) => button.setAttribute("aria-pressed", button.dataset.mode === screen.mode));
     this.title.textContent = screen.title;
     const hint = ([names, meaning]) => element("span", "", ...keyCaps(names), ` ${meaning.split(";")[0]}`);
@@ -541,7 +543,8 @@ class View {
   }
 
   hinted({ mode, keys }) {
-    return [...keys.slice(0, HINTS[mode] ?? 4), ...(mode === "grid" ? [CLASS_KEYS] : []), UNDO_KEY];
+    const count = mode in HINTS ? HINTS[mode] + this.connection.attributes.length : 4;
+    return [...keys.slice(0, count), ...(mode === "grid" ? [CLASS_KEYS] : []), UNDO_KEY];
   }
 
   drawHelp(screen) {
@@ -554,12 +557,12 @@ class View {
 export default {
   render({ model, el }) {
     const view = new View(model, el);
-    const onMessage = (message, buffers) => view.hear(message, buffers);
-    const onConnection = () => view.talk.hello(); // a dead kernel refuses it or stays silent
+    const onMessage = (message, buffers) => view.receive(message, buffers);
+    const onConnection = () => view.connection.hello(); // a dead kernel refuses it or stays silent
     model.on("msg:custom", onMessage);
     model.on("comm_live_update", onConnection);
-    const timer = setInterval(() => view.talk.tick(), 250);
-    view.talk.hello();
+    const timer = setInterval(() => view.connection.tick(), 250);
+    view.connection.hello();
     return () => {
       clearInterval(timer);
       model.off("msg:custom", onMessage);

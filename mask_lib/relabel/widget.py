@@ -1,8 +1,8 @@
-"""The screen of label cleaning: it shows what `session.Review` says and hands the keys on to it.
+"""The screen of label cleaning: it shows what `session.Session` says and hands the keys on to it.
 
-The page draws, `widget.js`; the kernel decides and writes. Nothing of the state and no photo is
-a synced trait, since those are saved inside the notebook: the page asks for what it needs by messages,
-each with the photo's path and a sequence number.
+The page draws, `widget.js`; the kernel decides and writes. Nothing of the state and no photo is a synced trait, since
+those are saved inside the notebook: the page asks for what it needs by messages, each with the photo's path and a
+sequence number.
 """
 
 import os
@@ -16,32 +16,28 @@ from IPython.display import Markdown
 
 from mask_lib.base import files, labels
 from mask_lib.relabel import keys
-from mask_lib.relabel.decision_log import WORDS, DecisionLog, log_path
-from mask_lib.relabel.session import Review
+from mask_lib.relabel.decision_log import DecisionLog, log_path
+from mask_lib.relabel.session import Session
 
-VOCABULARY = [
-    [words[part] for words, part in zip(WORDS, labels.decode(label), strict=True)]
-    for label in range(labels.CLASS_COUNT)
-]
-GO_ON = ("wrong", "right", "confirm", "drop", "skip", "enter", "ahead")  # actions that lead to the next photo
+TO_NEXT = ("wrong", "right", "confirm", "drop", "skip", "enter", "ahead")  # actions that lead to the next photo
 
 
 class ReviewWidget(anywidget.AnyWidget):
-    """Shows a `Review` and takes its keys; several views of it, in several tabs, show the same state.
+    """Shows a `Session` and takes its keys; several views of it, in several tabs, show the same state.
 
-    `mode` is one of `Review.MODES`; `options` are those of `Review.start`, such as `label` and
-    `page_size` of the grid. Raises what `Review.start` raises for an unknown mode.
+    `mode` is one of `keys.MODES`; `options` are those of `Session.start`, such as `label` and `page_size` of the
+    grid. Raises what `Session.start` raises for an unknown mode.
     """
 
     _esm = Path(__file__).with_name("widget.js")
     _css = Path(__file__).with_name("widget.css")
 
-    def __init__(self, review: Review, mode: str = "inspect", **options: Any) -> None:
+    def __init__(self, session: Session, mode: str = "inspect", **options: Any) -> None:
         super().__init__()
-        self.review, self.options = review, options
+        self.session, self.options = session, options
         # The kernel may run handlers on several threads: answers must leave in the order of the states.
         self.turn = threading.Lock()
-        self.version = review.start(mode, **options)["version"]
+        self.version = session.start(mode, **options)["version"]
         self.on_msg(self.receive)
 
     def receive(self, _: anywidget.AnyWidget, message: dict[str, Any], __: list[memoryview]) -> None:
@@ -54,35 +50,35 @@ class ReviewWidget(anywidget.AnyWidget):
             self.send({**self.answer(message), "type": "screen", "view": message["view"]})
 
     def answer(self, message: dict[str, Any]) -> dict[str, Any]:
-        """What `Review.press` returns, and what the page needs beyond it, for any message of a page.
+        """What `Session.press` returns, and what the page needs beyond it, for any message of a page.
 
-        `stale`: the key was refused since the state has moved on without this screen; `moves`: see
-        `moves`; `options`: what the mode was started with; `vocabulary`, for `hello`: the three
+        `stale`: the key was refused since the state has moved on without this screen; `moves`: see `known_moves`;
+        `options`: what the mode was started with; for `hello` also `attributes`, their names, and `vocabulary`, the
         words of each class. An error becomes a refusal that says what went wrong, with `failed`.
         """
         outcome = {"sequence": message["sequence"], "accepted": True, "message": "", "decisions": []}
         try:
             if message["type"] == "press":
-                outcome = self.review.press(message["key"], message["path"], message["sequence"])
+                outcome = self.session.press(message["key"], message["path"], message["sequence"])
             elif message["type"] == "start":
                 self.options = message["options"]
-                outcome["screen"] = self.review.start(message["mode"], **self.options)
+                outcome["screen"] = self.session.start(message["mode"], **self.options)
             else:
-                outcome |= {"screen": self.review.screen(), "vocabulary": VOCABULARY}
+                outcome |= {"screen": self.session.screen(), "attributes": labels.names(), "vocabulary": vocabulary()}
         # An error in a handler ends in a log that nobody reads, while the page waits for its answer.
         except Exception as error:
             text = f"Not saved: {type(error).__name__}: {error}"
             return outcome | {"accepted": False, "failed": True, "message": text}
         screen, before = outcome["screen"], self.version
         self.version = screen["version"]
-        has_moved_on = before != self.version or path_in_view(screen) != message["path"]
-        is_stale = not outcome["accepted"] and has_moved_on
+        shown = screen["current"]["path"] if screen["current"] else None
+        is_stale = not outcome["accepted"] and (before != self.version or shown != message["path"])
         return outcome | {"stale": is_stale, "moves": known_moves(screen), "options": self.options}
 
     def send_photo(self, path: str) -> None:
         """Send a photo's bytes, or why there are none, as one message."""
         try:
-            content, mime = self.review.photo_bytes(path)
+            content, mime = self.session.photos.photo_bytes(path)
         except (OSError, ValueError, KeyError) as error:
             self.send({"type": "photo", "path": path, "error": f"This photo cannot be read: {error}"})
         else:
@@ -99,35 +95,36 @@ def screen(
 ) -> ReviewWidget | Markdown:
     """The screen for one annotator of an experiment, or a line instead where nobody watches.
 
-    Takes what `session.Review` and `ReviewWidget` take. Raises ValueError for an annotator that is no plain word.
+    Takes what `Session` and `ReviewWidget` take. Raises ValueError for an annotator that is no plain word.
     """
     path = log_path(output_dir, annotator)
     if files.is_headless():
         return Markdown(
             "Nobody is watching: open this notebook in Jupyter to press keys. The decisions so far count below."
         )
-    return ReviewWidget(Review(photo_table, DecisionLog(path, annotator), data_dir, suspects), **options)
+    return ReviewWidget(Session(photo_table, DecisionLog(path, annotator), data_dir, suspects), **options)
 
 
-def path_in_view(screen: dict[str, Any]) -> str | None:
-    """The photo that a key is about: the one shown, in the grid the one under the cursor."""
-    return screen["current"]["path"] if screen["current"] else None
+def vocabulary() -> list[list[str]]:
+    """Per class the word of each attribute."""
+    classes = map(labels.decode, range(labels.class_count()))
+    return [[one.words[value] for one, value in zip(labels.attributes(), values, strict=True)] for values in classes]
 
 
 def known_moves(screen: dict[str, Any]) -> dict[str, int]:
     """Keys after which it is known already what comes: 1 the first of `upcoming`, -1 the last of `previous`.
 
-    The page shows that photo at once instead of waiting for the answer. A decision for a whole person may
-    settle some of the upcoming photos too, and in the grid all photos are in view: nothing is foreseen there.
+    The page shows that photo at once instead of waiting for the answer. A decision for a whole person may settle some
+    of the upcoming photos too, and in the grid all photos are in view: nothing is foreseen there.
     """
     if screen["mode"] == "grid" or screen["pending"]:
         return {}
-    actions = keys.ACTIONS[screen["mode"]]
-    known = {key: -1 for key, action in actions.items() if action == "back"}
-    if screen["scope"] == "photo":
-        known |= {key: 1 for key, action in actions.items() if action in GO_ON}
-        # 0 and 1 wait for a second digit, and alone among the relabeling's keys Enter needs something typed.
-        known |= {key: 1 for key, action in actions.items() if action == "digit" and key not in "01"}
-        if screen["mode"] == "relabel":
-            known.pop("Enter")
+    known = {key: -1 for key, action in screen["actions"].items() if action == "back"}
+    for key, action in screen["actions"].items() if screen["scope"] == "photo" else ():
+        if action == "digit":  # one that others may follow waits
+            is_certain = not keys.is_begun(key) and int(key) < labels.class_count()
+        else:  # of relabeling's keys Enter alone needs something typed
+            is_certain = action in TO_NEXT and not (action == "enter" and screen["mode"] == "relabel")
+        if is_certain:
+            known[key] = 1
     return known

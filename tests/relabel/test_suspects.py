@@ -3,59 +3,15 @@
 import numpy as np
 import pandas as pd
 import pytest
+from relabeling import crowd, seen, with_faults
 
 from mask_lib.base import labels
 from mask_lib.data import store
 from mask_lib.data.photos import scan_photos
 from mask_lib.models import features
 from mask_lib.relabel import suspects
-from mask_lib.relabel.probabilities import TRUSTED, out_of_fold
+from mask_lib.relabel.probabilities import out_of_fold
 from mask_lib.sample import paint
-
-MASKS = ["incorrect", *["worn"] * 5, "not_worn"]
-STEMS = ["incorrect_mask", *(f"mask{number}" for number in range(1, 6)), "normal"]
-PEOPLE = 100
-
-
-def crowd(seed: int = 0) -> pd.DataFrame:
-    """A hundred people, seven photos each; `true` is what the photos show, `label` what the table claims."""
-    generator = np.random.default_rng(seed)
-    rows = []
-    for number in range(PEOPLE):
-        person, gender, age = f"{number:06d}", generator.integers(2), generator.integers(3)
-        years = int(generator.integers([18, 30, 60][age], [29, 59, 75][age]))
-        for stem, mask in zip(STEMS, MASKS, strict=True):
-            label = labels.encode(labels.from_key(labels.Mask, mask), gender, age)
-            rows.append((f"{person}/{stem}.jpg", person, mask, years, label, label))
-    return pd.DataFrame(rows, columns=["path", "person", "mask", "age", "label", "true"])
-
-
-def with_faults(photos: pd.DataFrame) -> pd.DataFrame:
-    """Three people of the wrong gender, three of the wrong age group, three with a swap: 48 of 700 photos."""
-    mask, gender, age = (part.copy() for part in labels.decode_all(photos["true"].to_numpy()).values())
-    number = photos["person"].astype(int).to_numpy()
-    gender = np.where(number < 3, 1 - gender, gender)
-    changed = (number >= 3) & (number < 6)
-    age = np.where(changed, (age + 1) % 3, age)
-    swapped = (number >= 6) & (number < 9)
-    mask = np.where(swapped & (mask > 0), 3 - mask, mask)
-    years = np.where(changed, np.array([20, 45, 65])[age], photos["age"])
-    return photos.assign(label=np.ravel_multi_index((mask, gender, age), labels.SHAPE), age=years)
-
-
-def seen(photos: pd.DataFrame, seed: int = 1, noise: float = 1.0) -> pd.DataFrame:
-    """Probabilities of a fair network that looks at the truth; what it gets wrong, it does for the whole person too."""
-    generator, heads = np.random.default_rng(seed), {}
-    person = pd.factorize(photos["person"])[0]
-    for name, values in labels.decode_all(photos["true"].to_numpy()).items():
-        count = len(labels.ATTRIBUTES[name])
-        logits = 2.5 * np.eye(count)[values] + noise * generator.normal(size=(len(photos), count))
-        if name != "mask":
-            logits += 0.4 * noise * generator.normal(size=(person.max() + 1, count))[person]
-        shares = np.exp(logits)
-        heads[name] = shares / shares.sum(axis=1, keepdims=True)
-    table = pd.DataFrame(labels.joint(heads), columns=list(labels.PROBABILITY_COLUMNS))
-    return pd.concat([photos[["path", "label"]], table], axis=1)
 
 
 @pytest.fixture
@@ -74,7 +30,7 @@ def test_nine_in_ten_wrong_labels_lie_in_the_first_tenth(seed):
     wrong = set(photos["path"][photos["label"] != photos["true"]])
     first = found["path"][: len(found) // 10]
     assert len(wrong) == 48 and len(wrong & set(first)) >= 0.9 * len(wrong)
-    probabilities = seen(photos, seed + 10)[list(labels.PROBABILITY_COLUMNS)].to_numpy()
+    probabilities = seen(photos, seed + 10)[labels.probability_columns()].to_numpy()
     plain = photos["path"].iloc[np.argsort(probabilities[np.arange(len(photos)), photos["label"]])]
     assert len(wrong & set(plain[: len(found) // 10])) < 0.9 * len(wrong)  # what each photo alone would give
 
@@ -127,10 +83,10 @@ def test_two_photos_that_look_like_each_others_label_are_worse_than_one_that_loo
     """A worn and a normal photo that changed names; elsewhere a single photo of the same looks."""
     table, sure = photos.assign(label=photos["true"]), seen(photos.assign(label=photos["true"]), noise=0)
     alone, pair = "000050/normal.jpg", ["000051/normal.jpg", "000051/mask2.jpg"]
-    columns, row_of = list(labels.PROBABILITY_COLUMNS), {path: row for row, path in enumerate(sure["path"])}
+    columns, row_of = labels.probability_columns(), {path: row for row, path in enumerate(sure["path"])}
     for path, looks in ((alone, 0), (pair[0], 0), (pair[1], 2)):
         _, gender, age = labels.decode(table["true"][row_of[path]])
-        heads = [np.full((1, count), 0.05) for count in labels.SHAPE]
+        heads = [np.full((1, count), 0.05) for count in labels.shape()]
         for head, value in zip(heads, (looks, gender, age), strict=True):
             head[0, value] = 0.9
         sure.loc[row_of[path], columns] = labels.joint(dict(zip(labels.names(), heads, strict=True)))[0]
@@ -178,76 +134,11 @@ def test_photos_without_probabilities_are_left_out(photos):
 
 def test_certain_and_impossible_probabilities_do_no_harm(photos):
     sure = seen(photos)
-    sure[list(labels.PROBABILITY_COLUMNS)] = np.eye(18)[photos["true"]]
+    sure[labels.probability_columns()] = np.eye(18)[photos["true"]]
     found = suspects.rank(photos, sure)
     assert np.isfinite(found["score"]).all()
     wrong = set(photos["path"][photos["label"] != photos["true"]])
     assert set(found["path"][:48]) == wrong
-
-
-def test_without_a_run_features_find_the_faults(photos):
-    generator = np.random.default_rng(0)
-    parts = labels.decode_all(photos["true"].to_numpy())
-    signal = np.hstack([np.eye(len(labels.ATTRIBUTES[name]))[values] for name, values in parts.items()])
-    layers = [np.hstack([signal, generator.normal(size=(len(photos), 8))]) + generator.normal(0, 0.3, (700, 16))] * 2
-    probabilities = out_of_fold(layers, photos, fold_count=3)
-    assert list(probabilities["path"]) == list(photos["path"])
-    assert np.allclose(probabilities[list(labels.PROBABILITY_COLUMNS)].sum(axis=1), 1)
-    found = suspects.rank(photos, probabilities)
-    wrong = set(photos["path"][photos["label"] != photos["true"]])
-    assert len(wrong & set(found["path"][:70])) >= 0.9 * len(wrong)
-
-
-def test_few_old_people_are_not_taken_for_younger_ones():
-    """One person in twenty is old, and the features tell only roughly: still most of the old look old."""
-    generator = np.random.default_rng(0)
-    ages = np.repeat(np.where(np.arange(300) % 20 == 0, 2, np.arange(300) % 2), 2)
-    table = pd.DataFrame(
-        {
-            "path": [f"{row:04d}.jpg" for row in range(600)],
-            "person": [f"{row // 2:04d}" for row in range(600)],
-            "label": [labels.encode(row % 3, row // 2 % 2, age) for row, age in enumerate(ages)],
-        }
-    )
-    signal = 1.5 * np.eye(3)[ages] + generator.normal(size=(600, 3))
-    found = labels.marginals(out_of_fold([signal], table)[list(labels.PROBABILITY_COLUMNS)].to_numpy())["age"]
-    assert (found.argmax(axis=1)[ages == 2] == 2).mean() > 0.5
-
-
-def test_wrong_labels_teach_nobody_the_second_time(photos, monkeypatch):
-    """Ten people's gender is wrong: learned without them, the others' own gender is more probable."""
-    generator, own = np.random.default_rng(0), {}
-    gender = labels.decode_all(photos["true"].to_numpy())["gender"]
-    layers = [np.repeat(np.eye(2)[gender] * 4, 4, axis=1) + generator.normal(size=(700, 8))]
-    table = photos.assign(label=photos["true"])
-    wrong = table["person"].astype(int) < 10
-    table.loc[wrong, "label"] += 3 * (1 - 2 * gender[wrong])
-    for trusted in (0.0, TRUSTED):
-        monkeypatch.setattr("mask_lib.relabel.probabilities.TRUSTED", trusted)
-        found = out_of_fold(layers, table)[list(labels.PROBABILITY_COLUMNS)].to_numpy()
-        own[trusted] = labels.marginals(found)["gender"][np.arange(700), gender].mean()
-    assert own[TRUSTED] > own[0.0] + 0.01
-
-
-def test_distrust_leaves_every_value_someone_to_learn_it_from():
-    """The only two old people look young: distrusted both, they still keep a probability of being old."""
-    generator = np.random.default_rng(0)
-    ages = np.arange(60) % 2
-    ages[:2] = 2
-    table = pd.DataFrame({"path": [f"{row}.jpg" for row in range(60)], "person": [f"{row}" for row in range(60)]})
-    table["label"] = [labels.encode(row % 3, row // 2 % 2, age) for row, age in enumerate(ages)]
-    layer = np.eye(2)[np.arange(60) % 2] * 9 + generator.normal(size=(60, 2))
-    found = out_of_fold([layer], table, fold_count=2)[list(labels.PROBABILITY_COLUMNS)].to_numpy()
-    assert (labels.marginals(found)["age"][2:, 2] > 0).any()
-
-
-def test_no_photo_is_judged_by_its_own_person(photos):
-    person = pd.factorize(photos["person"])[0]
-    telltale = np.eye(PEOPLE)[person] * 9  # knows who it is, nothing else: of no use for other people
-    probabilities = out_of_fold([telltale], photos, fold_count=3)
-    given = labels.decode_all(photos["label"].to_numpy())["gender"]
-    gender = labels.marginals(probabilities[list(labels.PROBABILITY_COLUMNS)].to_numpy())["gender"]
-    assert gender[np.arange(len(given)), given].max() < 0.8
 
 
 def test_the_way_from_painted_photos_to_the_queue(tmp_path):

@@ -23,7 +23,7 @@ from tiny_project import write_notebook
 from mask_lib.base import files, labels
 from mask_lib.base.labels import Gender, Mask
 from mask_lib.data import layout
-from mask_lib.relabel import decision_log, session
+from mask_lib.relabel import current_decisions, decision_log, keys, session
 from mask_lib.relabel.widget import ReviewWidget, known_moves
 from mask_lib.sample import people, portrait
 
@@ -40,13 +40,14 @@ HOSTILE = "<img src=x onerror=window.hacked=1>.jpg"
 SOURCE = """
 import os
 from pathlib import Path
-from mask_lib import decisions, photos, review, review_widget
+from mask_lib.data import photos
+from mask_lib.relabel import current_decisions, decision_log, keys, session, widget
 import pandas as pd
 Path("kernel.pid").write_text(str(os.getpid()))
-log = decisions.DecisionLog("review/decisions.ann.jsonl", "ann")
+log = decision_log.DecisionLog("review/decisions.ann.jsonl", "ann")
 suspects = pd.read_csv("suspects.csv") if Path("suspects.csv").exists() else None
-state = review.Review(photos.read_photos("photos.csv"), log, {data!r}, suspects)
-review_widget.ReviewWidget(state, mode={mode!r})
+at_work = session.Session(photos.read_photos("photos.csv"), log, {data!r}, suspects)
+widget.ReviewWidget(at_work, mode={mode!r})
 """
 LOOK = """() => {
     const root = document.querySelector('.label-review-root');
@@ -85,7 +86,7 @@ KERNEL_IS_BACK = f"""() => {{
 
 
 @dataclasses.dataclass
-class Desk:
+class NotebookPage:
     """A notebook with the screen in it, in a page of its own."""
 
     kind: str
@@ -104,7 +105,7 @@ class Desk:
 
     def state(self) -> dict[str, dict]:
         """What the decisions on the disk come to: path -> field -> value."""
-        return decision_log.replay(self.lines())
+        return current_decisions.replay(self.lines())
 
     def begin(self, photos: pd.DataFrame, mode: str = "inspect", suspects: pd.DataFrame | None = None) -> None:
         """Write a notebook about these photos, open it, run it, and wait for its screen."""
@@ -172,8 +173,8 @@ def painted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFram
             shot = people.invent_shot(np.random.default_rng([number, place]), mask)
             (data / "train/images" / person).mkdir(parents=True, exist_ok=True)
             portrait.portrait(face_of(number + 3, years, gender), shot).save(data / "train/images" / path, quality=88)
-            label = labels.encode(mask, gender, labels.age_group(years))
-            words = [labels.key_of(mask), labels.key_of(gender)]
+            label = labels.encode(mask, gender, labels.attribute("age").value_of(years))
+            words = [mask.name.lower(), gender.name.lower()]
             rows.append([path, person, *words, years, label, "train"])
     return data, pd.DataFrame(rows, columns=layout.photo_columns())
 
@@ -187,14 +188,14 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tupl
 
 
 @pytest.fixture
-def desk(request: pytest.FixtureRequest, chromium: Browser, servers, painted) -> Iterator[Desk]:
-    """An empty desk in JupyterLab, or in the kind of page that the test is given as parameter."""
+def lab(request: pytest.FixtureRequest, chromium: Browser, servers, painted) -> Iterator[NotebookPage]:
+    """An empty folder in JupyterLab, or in the kind of page that the test is given as parameter."""
     kind = getattr(request, "param", "lab")
     address, root = servers[kind]
-    folder = root / f"desk{len(list(root.glob('desk*')))}"
+    folder = root / f"lab{len(list(root.glob('lab*')))}"
     folder.mkdir()
     page = chromium.new_page(viewport={"width": 1200, "height": 900})
-    yield Desk(kind, address, folder, painted[0], page)
+    yield NotebookPage(kind, address, folder, painted[0], page)
     page.evaluate(f"() => {jupyter_pages.NOTEBOOK}?.sessionContext.shutdown()")
     page.context.close()
 
@@ -204,307 +205,313 @@ def photos(painted) -> pd.DataFrame:
     return painted[1]
 
 
-both = pytest.mark.parametrize("desk", ["lab", "notebook"], indirect=True)
+both = pytest.mark.parametrize("lab", ["lab", "notebook"], indirect=True)
 browser = pytest.mark.browser
 
 
 @browser
 @both
-def test_the_three_passes_need_nothing_but_keys_and_leave_the_notebook_alone(desk: Desk, photos: pd.DataFrame):
+def test_the_three_passes_need_nothing_but_keys_and_leave_the_notebook_alone(lab: NotebookPage, photos: pd.DataFrame):
     first, second, third, fourth, fifth = paths = list(photos["path"][:5])
-    desk.begin(photos[:5])
-    before = jupyter_pages.cells(desk.page)
+    lab.begin(photos[:5])
+    before = jupyter_pages.cells(lab.page)
 
-    desk.press("1", "2", "1", "Space", "1", "u")
-    desk.shows(fifth)
-    desk.press("d", "d", "b", "x", "Enter", "y", "c", "v", "1")
-    desk.settles()
+    lab.press("1", "2", "1", "Space", "1", "u")
+    lab.shows(fifth)
+    lab.press("d", "d", "b", "x", "Enter", "y", "c", "v", "1")
+    lab.settles()
     marks = dict(zip(paths, ["wrong", "right", "wrong", "right", "wrong"], strict=True))
-    assert {path: fields["mark"] for path, fields in desk.state().items()} == marks
+    assert {path: fields["mark"] for path, fields in lab.state().items()} == marks
 
-    desk.press("Shift+Digit3")
-    desk.shows(first)
-    desk.press("Enter", "n", "x")
-    desk.settles()
-    verdicts = {path: fields.get("verdict") for path, fields in desk.state().items()}
+    lab.press("Shift+Digit3")
+    lab.shows(first)
+    lab.press("Enter", "n", "x")
+    lab.settles()
+    verdicts = {path: fields.get("verdict") for path, fields in lab.state().items()}
     assert verdicts == {first: "confirmed", second: None, third: None, fourth: None, fifth: "drop"}
-    assert desk.state()[third]["mark"] == "right"
+    assert lab.state()[third]["mark"] == "right"
 
-    desk.press("Shift+Digit4")
-    desk.shows(first)
-    desk.press("1")
-    until(lambda: desk.look()["pending"] == "1_", "the first digit waits for the second")
-    desk.press("3")
-    desk.settles()
-    until(lambda: desk.state()[first].get("label") == 13, "the class is on the disk")
-    assert jupyter_pages.cells(desk.page) == before
-    assert desk.look()["focused"]
-
-
-@browser
-@both
-def test_a_reloaded_page_goes_on_where_it_was(desk: Desk, photos: pd.DataFrame):
-    desk.begin(photos[:5])
-    desk.press("1", "2")
-    desk.settles()
-    jupyter_pages.save(desk.page)
-    desk.page.reload()
-    desk.page.wait_for_function(jupyter_pages.IS_READY, timeout=LONGEST)
-    desk.await_screen()
-    assert desk.look()["path"] == photos["path"][2]
-    assert len(desk.look()["kept"]) == 2
-    desk.press("1", "Backspace", "Backspace", "Backspace")
-    desk.shows(photos["path"][0])
-    desk.settles()
-    assert not any(desk.state().values())
+    lab.press("Shift+Digit4")
+    lab.shows(first)
+    lab.press("1")
+    until(lambda: lab.look()["pending"] == "1_", "the first digit waits for the second")
+    lab.press("3")
+    lab.settles()
+    until(lambda: lab.state()[first].get("label") == 13, "the class is on the disk")
+    assert jupyter_pages.cells(lab.page) == before
+    assert lab.look()["focused"]
 
 
 @browser
 @both
-def test_a_killed_kernel_is_told_of_and_its_successor_has_the_same_state(desk: Desk, photos: pd.DataFrame):
-    desk.begin(photos[:6])
-    desk.press("1", "2", "1")
-    desk.settles()
-    kept, state = desk.look()["kept"], desk.state()
-    os.kill(desk.kernel(), signal.SIGKILL)
-    desk.press("1")
-    until(lambda: desk.look()["notice"], "the dead kernel is told of")
-    desk.press("1", "2")
-    assert desk.state() == state
-    desk.rerun()
-    assert desk.look()["notice"] == ""
-    assert desk.look()["kept"] == kept
-    assert desk.look()["path"] == photos["path"][3]
-    assert desk.state() == state
+def test_a_reloaded_page_goes_on_where_it_was(lab: NotebookPage, photos: pd.DataFrame):
+    lab.begin(photos[:5])
+    lab.press("1", "2")
+    lab.settles()
+    jupyter_pages.save(lab.page)
+    lab.page.reload()
+    lab.page.wait_for_function(jupyter_pages.IS_READY, timeout=LONGEST)
+    lab.await_screen()
+    assert lab.look()["path"] == photos["path"][2]
+    assert len(lab.look()["kept"]) == 2
+    lab.press("1", "Backspace", "Backspace", "Backspace")
+    lab.shows(photos["path"][0])
+    lab.settles()
+    assert not any(lab.state().values())
 
 
 @browser
-def test_no_acknowledged_decision_is_lost_when_the_kernel_is_killed_while_keys_fly(desk: Desk, painted):
+@both
+def test_a_killed_kernel_is_told_of_and_its_successor_has_the_same_state(lab: NotebookPage, photos: pd.DataFrame):
+    lab.begin(photos[:6])
+    lab.press("1", "2", "1")
+    lab.settles()
+    kept, state = lab.look()["kept"], lab.state()
+    os.kill(lab.kernel(), signal.SIGKILL)
+    lab.press("1")
+    until(lambda: lab.look()["notice"], "the dead kernel is told of")
+    lab.press("1", "2")
+    assert lab.state() == state
+    lab.rerun()
+    assert lab.look()["notice"] == ""
+    assert lab.look()["kept"] == kept
+    assert lab.look()["path"] == photos["path"][3]
+    assert lab.state() == state
+
+
+@browser
+def test_no_acknowledged_decision_is_lost_when_the_kernel_is_killed_while_keys_fly(lab: NotebookPage, painted):
     data, photos = painted
     many = pd.concat([photos[:1]] * 400, ignore_index=True).assign(path=[f"many/{n:03d}.jpg" for n in range(400)])
     content = (data / "train/images" / photos["path"][0]).read_bytes()
     (data / "train/images/many").mkdir()
     for path in many["path"]:
         (data / "train/images" / path).write_bytes(content)
-    desk.begin(many)
+    lab.begin(many)
     pause = random.Random(5)
     for _ in range(3):
-        desk.page.evaluate(COLLECT)
-        desk.press("1")
-        desk.settles()
-        killer = threading.Timer(pause.uniform(0.3, 1.5), os.kill, (desk.kernel(), signal.SIGKILL))
+        lab.page.evaluate(COLLECT)
+        lab.press("1")
+        lab.settles()
+        killer = threading.Timer(pause.uniform(0.3, 1.5), os.kill, (lab.kernel(), signal.SIGKILL))
         killer.start()
-        desk.press(*("12" * 50))
+        lab.press(*("12" * 50))
         killer.join()
-        until(lambda: desk.look()["notice"], "the dead kernel is told of")
-        acknowledged = desk.page.evaluate("() => [...window.acknowledged]")
-        on_disk = decision_log.DecisionLog(desk.log, "ann").decisions
+        until(lambda: lab.look()["notice"], "the dead kernel is told of")
+        acknowledged = lab.page.evaluate("() => [...window.acknowledged]")
+        on_disk = decision_log.DecisionLog(lab.log, "ann").decisions
         assert acknowledged
         assert set(acknowledged) <= {decision["id"] for decision in on_disk}
-        desk.rerun()
-        assert desk.look()["kept"] == [decision["id"] for decision in reversed(on_disk)][:10]
+        lab.rerun()
+        assert lab.look()["kept"] == [decision["id"] for decision in reversed(on_disk)][:10]
 
 
 @browser
-def test_a_silent_kernel_takes_no_decisions_and_goes_on_by_itself_when_it_answers(desk: Desk, photos: pd.DataFrame):
-    desk.begin(photos[:6])
-    os.kill(desk.kernel(), signal.SIGSTOP)
+def test_a_silent_kernel_takes_no_decisions_and_goes_on_by_itself_when_it_answers(
+    lab: NotebookPage, photos: pd.DataFrame
+):
+    lab.begin(photos[:6])
+    os.kill(lab.kernel(), signal.SIGSTOP)
     try:
-        desk.press("1")
-        desk.shows(photos["path"][1])  # shown at once, not yet acknowledged
-        assert desk.look()["open"] == 1
-        until(lambda: "No answer" in desk.look()["notice"], "the silence is told of", 10)
-        desk.press("1", "1")
+        lab.press("1")
+        lab.shows(photos["path"][1])  # shown at once, not yet acknowledged
+        assert lab.look()["open"] == 1
+        until(lambda: "No answer" in lab.look()["notice"], "the silence is told of", 10)
+        lab.press("1", "1")
     finally:
-        os.kill(desk.kernel(), signal.SIGCONT)
-    until(lambda: desk.look()["notice"] == "", "the kernel answers")
-    desk.press("2")
-    desk.settles()
-    assert [(line["path"], line["new"]) for line in desk.lines()] == [
+        os.kill(lab.kernel(), signal.SIGCONT)
+    until(lambda: lab.look()["notice"] == "", "the kernel answers")
+    lab.press("2")
+    lab.settles()
+    assert [(line["path"], line["new"]) for line in lab.lines()] == [
         (photos["path"][0], "wrong"),
         (photos["path"][1], "right"),
     ]
 
 
 @browser
-def test_a_stale_tab_is_told_so_and_writes_nothing_until_it_has_read_the_state(desk: Desk, photos: pd.DataFrame):
-    desk.begin(photos[:6])
-    elsewhere = session.Review(photos[:6], decision_log.DecisionLog(desk.log, "ann"), desk.data)
+def test_a_stale_tab_is_told_so_and_writes_nothing_until_it_has_read_the_state(lab: NotebookPage, photos: pd.DataFrame):
+    lab.begin(photos[:6])
+    elsewhere = session.Session(photos[:6], decision_log.DecisionLog(lab.log, "ann"), lab.data)
     elsewhere.press("2", photos["path"][0], 1)
-    desk.press("1")
-    until(lambda: desk.look()["notice"], "the stale screen is told of")
-    desk.press("1", "1")
-    assert len(desk.lines()) == 1
-    save_picture(desk, "stale")
-    desk.press("r")
-    until(lambda: desk.look()["notice"] == "", "the state was read again")
-    desk.shows(photos["path"][1])
-    desk.press("1")
-    desk.settles()
-    assert desk.state()[photos["path"][0]] == {"mark": "right"}
-    assert desk.state()[photos["path"][1]] == {"mark": "wrong"}
+    lab.press("1")
+    until(lambda: lab.look()["notice"], "the stale screen is told of")
+    lab.press("1", "1")
+    assert len(lab.lines()) == 1
+    save_picture(lab, "stale")
+    lab.press("r")
+    until(lambda: lab.look()["notice"] == "", "the state was read again")
+    lab.shows(photos["path"][1])
+    lab.press("1")
+    lab.settles()
+    assert lab.state()[photos["path"][0]] == {"mark": "right"}
+    assert lab.state()[photos["path"][1]] == {"mark": "wrong"}
 
 
 @browser
-def test_two_tabs_on_one_kernel_show_the_same_photo(desk: Desk, photos: pd.DataFrame):
-    desk.begin(photos[:6])
-    jupyter_pages.save(desk.page)
-    other = Desk(desk.kind, desk.address, desk.folder, desk.data, desk.page.context.browser.new_page())
+def test_two_tabs_on_one_kernel_show_the_same_photo(lab: NotebookPage, photos: pd.DataFrame):
+    lab.begin(photos[:6])
+    jupyter_pages.save(lab.page)
+    other = NotebookPage(lab.kind, lab.address, lab.folder, lab.data, lab.page.context.browser.new_page())
     other.open(other.page)
     other.await_screen()
-    desk.page.bring_to_front()
-    desk.press("1", "2")
-    desk.settles()
+    lab.page.bring_to_front()
+    lab.press("1", "2")
+    lab.settles()
     other.page.bring_to_front()
     other.shows(photos["path"][2])
     other.press("1")
     other.settles()
-    desk.page.bring_to_front()
-    desk.shows(photos["path"][3])
-    assert [line["path"] for line in desk.lines()] == list(photos["path"][:3])
+    lab.page.bring_to_front()
+    lab.shows(photos["path"][3])
+    assert [line["path"] for line in lab.lines()] == list(photos["path"][:3])
     other.page.context.close()
 
 
 @browser
-def test_a_hostile_file_name_is_shown_as_text(desk: Desk, photos: pd.DataFrame):
-    folder = desk.data / "train/images" / photos["person"][0]
+def test_a_hostile_file_name_is_shown_as_text(lab: NotebookPage, photos: pd.DataFrame):
+    folder = lab.data / "train/images" / photos["person"][0]
     (folder / HOSTILE).write_bytes((folder / "normal.jpg").read_bytes())
     hostile = photos[:1].assign(path=f"{photos['person'][0]}/{HOSTILE}")
     why = {"field": "label", "current": 1, "suggested": 2, "score": 0.9, "why": "<script>window.hacked=2</script>"}
-    desk.begin(pd.concat([hostile, photos[:3]]), suspects=hostile[["path"]].assign(**why))
-    assert HOSTILE in desk.page.locator(".label-review-path").inner_text()
-    desk.press("1", "Shift+Digit5")
-    until(lambda: "Suspects" in desk.look()["title"], "the suspects are shown")
-    assert "<script>" in desk.page.locator(".label-review-reason").inner_text()
-    desk.press("?")
-    assert desk.page.evaluate("() => window.hacked") is None
-    assert HOSTILE in desk.lines()[0]["path"]
+    lab.begin(pd.concat([hostile, photos[:3]]), suspects=hostile[["path"]].assign(**why))
+    assert HOSTILE in lab.page.locator(".label-review-path").inner_text()
+    lab.press("1", "Shift+Digit5")
+    until(lambda: "Suspects" in lab.look()["title"], "the suspects are shown")
+    assert "<script>" in lab.page.locator(".label-review-reason").inner_text()
+    lab.press("?")
+    assert lab.page.evaluate("() => window.hacked") is None
+    assert HOSTILE in lab.lines()[0]["path"]
 
 
 @browser
-def test_the_grid_marks_single_photos_and_takes_the_rest_of_the_page_as_right(desk: Desk, photos: pd.DataFrame):
+def test_the_grid_marks_single_photos_and_takes_the_rest_of_the_page_as_right(lab: NotebookPage, photos: pd.DataFrame):
     of_class = photos[:5]  # of one class
-    desk.begin(of_class)
-    desk.press("Shift+Digit2")
-    until(lambda: desk.look()["photos"] == len(of_class), "all photos of the class are on the page")
-    desk.press("ArrowRight", "1")
-    until(lambda: desk.look()["wrong"] == [of_class["path"].iloc[1]], "the marked photo has its frame")
-    desk.press("Enter")
-    until(lambda: len(desk.state()) == len(of_class), "the page is decided")
-    marks = [desk.state()[path]["mark"] for path in of_class["path"]]
+    lab.begin(of_class)
+    lab.press("Shift+Digit2")
+    until(lambda: lab.look()["photos"] == len(of_class), "all photos of the class are on the page")
+    lab.press("ArrowRight", "1")
+    until(lambda: lab.look()["wrong"] == [of_class["path"].iloc[1]], "the marked photo has its frame")
+    lab.press("Enter")
+    until(lambda: len(lab.state()) == len(of_class), "the page is decided")
+    marks = [lab.state()[path]["mark"] for path in of_class["path"]]
     assert marks == ["right", "wrong", *["right"] * (len(of_class) - 2)]
 
 
 @browser
-def test_only_plain_keys_count_and_only_once(desk: Desk, photos: pd.DataFrame):
-    desk.begin(photos[:6])
-    desk.press("Control+1", "Alt+1", "Meta+1", "Shift+Enter")
+def test_only_plain_keys_count_and_only_once(lab: NotebookPage, photos: pd.DataFrame):
+    lab.begin(photos[:6])
+    lab.press("Control+1", "Alt+1", "Meta+1", "Shift+Enter")
     for _ in range(4):
-        desk.page.keyboard.down("1")  # from the second on, the browser takes it for a key held down
-    desk.page.keyboard.up("1")
-    desk.settles()
-    until(lambda: desk.log.exists() and desk.lines(), "the key is on the disk")
-    desk.press("Tab")
-    assert not desk.look()["focused"]
-    desk.press("Shift+Tab")
-    desk.press("2")
-    desk.shows(photos["path"][2])
-    desk.settles()
-    assert [line["new"] for line in desk.lines()] == ["wrong", "right"]
+        lab.page.keyboard.down("1")  # from the second on, the browser takes it for a key held down
+    lab.page.keyboard.up("1")
+    lab.settles()
+    until(lambda: lab.log.exists() and lab.lines(), "the key is on the disk")
+    lab.press("Tab")
+    assert not lab.look()["focused"]
+    lab.press("Shift+Tab")
+    lab.press("2")
+    lab.shows(photos["path"][2])
+    lab.settles()
+    assert [line["new"] for line in lab.lines()] == ["wrong", "right"]
 
 
 @browser
-def test_the_screen_asks_for_a_click_only_while_it_has_no_keys(desk: Desk, photos: pd.DataFrame):
-    desk.begin(photos[:3])
-    hint = desk.page.locator(".label-review-wake")
+def test_the_screen_asks_for_a_click_only_while_it_has_no_keys(lab: NotebookPage, photos: pd.DataFrame):
+    lab.begin(photos[:3])
+    hint = lab.page.locator(".label-review-wake")
     assert not hint.is_visible()
-    desk.page.locator(".jp-Cell").first.click()
+    lab.page.locator(".jp-Cell").first.click()
     assert hint.is_visible()
     hint.click()
     assert not hint.is_visible()
-    assert desk.look()["focused"]
+    assert lab.look()["focused"]
 
 
 @browser
-def test_a_saved_notebook_holds_neither_photos_nor_decisions(desk: Desk, photos: pd.DataFrame):
-    desk.begin(photos[:6])
-    desk.press("1", "2")
-    desk.settles()
-    jupyter_pages.save(desk.page)
-    notebook = (desk.folder / "cleaning.ipynb").read_text()
+def test_a_saved_notebook_holds_neither_photos_nor_decisions(lab: NotebookPage, photos: pd.DataFrame):
+    lab.begin(photos[:6])
+    lab.press("1", "2")
+    lab.settles()
+    jupyter_pages.save(lab.page)
+    notebook = (lab.folder / "cleaning.ipynb").read_text()
     assert len(notebook) < 100_000
     assert photos["path"][0] not in notebook
 
 
 @browser
-def test_a_photo_that_cannot_be_read_is_named_and_can_be_passed(desk: Desk, photos: pd.DataFrame):
+def test_a_photo_that_cannot_be_read_is_named_and_can_be_passed(lab: NotebookPage, photos: pd.DataFrame):
     missing = photos[:1].assign(path=f"{photos['person'][0]}/gone.jpg")
-    desk.begin(pd.concat([photos[:1], missing, photos[1:3]]))
-    desk.press("2")
-    until(lambda: "cannot be read" in desk.page.locator(".label-review-fit").inner_text(), "the loss is told of")
-    desk.press("ArrowRight")
-    desk.shows(photos["path"][1])
+    lab.begin(pd.concat([photos[:1], missing, photos[1:3]]))
+    lab.press("2")
+    until(lambda: "cannot be read" in lab.page.locator(".label-review-fit").inner_text(), "the loss is told of")
+    lab.press("ArrowRight")
+    lab.shows(photos["path"][1])
 
 
 @browser
-def test_every_mode_has_its_screen_by_day_and_by_night_wide_and_narrow(desk: Desk, photos: pd.DataFrame):
+def test_every_mode_has_its_screen_by_day_and_by_night_wide_and_narrow(lab: NotebookPage, photos: pd.DataFrame):
     wrong = photos[photos["person"] == PEOPLE[1][0]]
     suspects = wrong[["path"]].assign(
         field="gender", current=wrong["label"], suggested=wrong["label"] + 3, score=0.93,
         why="the label says male, but this person's seven photos look female with 93%",
     )  # fmt: skip
-    desk.begin(photos, suspects=suspects)
-    desk.page.evaluate("() => window.jupyterapp.commands.execute('application:toggle-left-area')")
-    desk.page.set_viewport_size({"width": 1200, "height": 1000})
-    desk.press("1", "2", "2", "1", "2", "f", "2", "1")
-    desk.settles()
-    for number, mode in enumerate(session.Review.MODES, 1):
-        desk.press(f"Shift+Digit{number}")
-        until(lambda mode=mode: mode.lower() in desk.look()["title"].lower(), f"{mode} is shown")
+    lab.begin(photos, suspects=suspects)
+    lab.page.evaluate("() => window.jupyterapp.commands.execute('application:toggle-left-area')")
+    lab.page.set_viewport_size({"width": 1200, "height": 1000})
+    lab.press("1", "2", "2", "1", "2", "f", "2", "1")
+    lab.settles()
+    for number, mode in enumerate(keys.MODES, 1):
+        lab.press(f"Shift+Digit{number}")
+        until(lambda mode=mode: mode.lower() in lab.look()["title"].lower(), f"{mode} is shown")
         if mode == "grid":
-            desk.press(".", ".")  # from the class of the photo last in view to the one with most photos
-            until(lambda: desk.look()["photos"] == 20, "the page is full")
-            desk.press("ArrowRight", "1", *["ArrowDown"] * 2, "1", "ArrowRight")
-            desk.settles()
+            lab.press(".", ".")  # from the class of the photo last in view to the one with most photos
+            until(lambda: lab.look()["photos"] == 20, "the page is full")
+            lab.press("ArrowRight", "1", *["ArrowDown"] * 2, "1", "ArrowRight")
+            lab.settles()
         if mode == "review":
-            desk.press("Enter", "Enter")
-            desk.settles()
+            lab.press("Enter", "Enter")
+            lab.settles()
         if mode == "relabel":
-            desk.press("1")
-            until(lambda: desk.look()["pending"], "a digit waits")
-            typed = desk.page.locator(".label-review-classes .label-review-typed").all_inner_texts()
+            lab.press("1")
+            until(lambda: lab.look()["pending"], "a digit waits")
+            typed = lab.page.locator(".label-review-classes .label-review-typed").all_inner_texts()
             assert typed == ["01", *map(str, range(10, 18))]
-        save_picture(desk, mode)
-        views, side = desk.page.evaluate(HEIGHTS)
+        save_picture(lab, mode)
+        views, side = lab.page.evaluate(HEIGHTS)
         assert side <= views, f"{mode}: what stands beside the photo is taller than it"
-        desk.press("Escape")
-    desk.press("?")
-    save_picture(desk, "keys")
-    desk.press("?")
-    desk.page.evaluate("() => window.jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})")
-    desk.page.wait_for_selector("body[data-jp-theme-light='false']", state="attached")
-    save_picture(desk, "suspects_dark")
-    desk.page.set_viewport_size({"width": 800, "height": 1100})
-    save_picture(desk, "suspects_narrow")
-    widths = desk.page.evaluate(WIDTHS)
+        lab.press("Escape")
+    lab.press("?")
+    save_picture(lab, "keys")
+    lab.press("?")
+    lab.page.evaluate("() => window.jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})")
+    lab.page.wait_for_selector("body[data-jp-theme-light='false']", state="attached")
+    save_picture(lab, "suspects_dark")
+    lab.page.set_viewport_size({"width": 800, "height": 1100})
+    save_picture(lab, "suspects_narrow")
+    widths = lab.page.evaluate(WIDTHS)
     assert widths[0] <= widths[1]
 
 
-def save_picture(desk: Desk, name: str) -> None:
+def save_picture(lab: NotebookPage, name: str) -> None:
     """The screen alone as a picture, where `MASK_LIB_SCREENSHOTS` names a folder for it."""
     if folder := os.environ.get("MASK_LIB_SCREENSHOTS"):
-        desk.page.wait_for_timeout(500)  # for pictures to be drawn
-        desk.page.locator(".label-review-root").screenshot(path=Path(folder, f"review_{name}.png"))
+        lab.page.wait_for_timeout(500)  # for pictures to be drawn
+        lab.page.locator(".label-review-root").screenshot(path=Path(folder, f"review_{name}.png"))
 
 
 class Stub:
-    """A review whose disk is full."""
+    """A session whose disk is full; its photos too."""
 
     def start(self, mode: str, **options: object) -> dict:
         return {"mode": mode, "version": 0}
 
     def press(self, key: str, path: str, sequence: int) -> dict:
         raise OSError("disk full")
+
+    @property
+    def photos(self) -> "Stub":
+        return self
 
     def photo_bytes(self, path: str) -> tuple[bytes, str]:
         if path != "a.jpg":
@@ -548,7 +555,7 @@ def test_photos_travel_as_buffers_and_unknown_ones_as_a_reason(sent: list):
     ],
 )
 def test_only_keys_whose_outcome_is_certain_are_foreseen(mode, pending, scope, foreseen, unforeseen):
-    moves = known_moves({"mode": mode, "pending": pending, "scope": scope})
+    moves = known_moves({"mode": mode, "pending": pending, "scope": scope, "actions": keys.actions(mode)})
     assert moves.items() >= foreseen.items()
     assert not moves.keys() & set(unforeseen)
 
