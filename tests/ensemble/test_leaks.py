@@ -34,79 +34,48 @@ def leaks(*rows: tuple) -> pd.DataFrame:
 
 
 def test_a_copy_takes_the_label_of_today_not_that_of_the_table():
-    found, table = apply_leaks(SUBMISSION, leaks(("a.jpg", "x/1.jpg", 5, 0)), {"x/1.jpg": 11})
+    submission, some = SUBMISSION.copy(), leaks(("a.jpg", "x/1.jpg", 5, 0))
+    found, table = apply_leaks(submission, some, {"x/1.jpg": 11})
     assert found["ans"].tolist() == [3, 11, 2, 1]
     assert found["ImageID"].tolist() == IDS and pd.api.types.is_integer_dtype(found["ans"])
     assert list(table.columns) == OVERRIDE_COLUMNS
-    assert table.to_dict("records") == [
-        {
-            "ImageID": "a.jpg",
-            "path": "x/1.jpg",
-            "predicted": 0,
-            "label": 11,
-            "distance": 0,
-            "applied": True,
-            "why": NEAREST,
-        }
-    ]
+    assert table.to_numpy().tolist() == [["a.jpg", "x/1.jpg", 0, 11, 0, True, NEAREST]]
+    pd.testing.assert_frame_equal(submission, SUBMISSION)
+    pd.testing.assert_frame_equal(some, leaks(("a.jpg", "x/1.jpg", 5, 0)))
+    assert leak_captions(table) == ["predicted worn male <30\nlabeled incorrect female 60+"]
 
 
-@pytest.mark.parametrize("turn", [1, -1])
-def test_the_nearest_of_several_originals_decides(turn):
-    both = leaks(("a.jpg", "x/1.jpg", 0, 4), ("a.jpg", "y/1.jpg", 0, 1)).iloc[::turn]
-    found, table = apply_leaks(SUBMISSION, both, {"x/1.jpg": 7, "y/1.jpg": 8})
-    assert found["ans"].tolist() == [3, 8, 2, 1]
-    assert table["path"].tolist() == ["y/1.jpg"]
+# By name: distances of originals of a.jpg, their labels, the answer, and the path and reason of each decision.
+DECISIONS = {
+    "the nearest decides": ({"x": 4, "y": 1}, {"x": 7, "y": 8}, 8, [("y", NEAREST)]),
+    "in any order": ({"y": 1, "x": 4}, {"x": 7, "y": 8}, 8, [("y", NEAREST)]),
+    "equally near ones that agree decide once": ({"x": 1, "y": 1}, {"x": 7, "y": 7}, 7, [("x", NEAREST)]),
+    "those that differ decide nothing": (
+        {"x": 1, "y": 1, "z": 5},
+        {"x": 7, "y": 8, "z": 7},
+        0,
+        [("x", CONFLICT), ("y", CONFLICT)],
+    ),
+    "a dropped one has no say": ({"x": 0}, {}, 0, [("x", UNKNOWN)]),
+    "behind a dropped one the next decides": ({"x": 0, "y": 3}, {"y": 9}, 9, [("y", NEAREST)]),
+}
 
 
-def test_equally_near_originals_that_agree_decide_once():
-    both = leaks(("a.jpg", "x/1.jpg", 0, 1), ("a.jpg", "y/1.jpg", 0, 1))
-    found, table = apply_leaks(SUBMISSION, both, {"x/1.jpg": 7, "y/1.jpg": 7})
-    assert found["ans"].tolist() == [3, 7, 2, 1]
-    assert len(table) == 1
+@pytest.mark.parametrize("case", DECISIONS)
+def test_originals_decide(case):
+    distances, labels_of, answer, decided = DECISIONS[case]
+    some = leaks(*(("a.jpg", path, 0, distance) for path, distance in distances.items()))
+    found, table = apply_leaks(SUBMISSION, some, labels_of)
+    assert found["ans"].tolist() == [3, answer, 2, 1]
+    assert list(table[["path", "why"]].itertuples(index=False, name=None)) == decided
+    assert (table["applied"] == (table["why"] == NEAREST)).all()
 
 
-def test_equally_near_originals_that_differ_decide_nothing_and_are_listed():
-    three = leaks(("a.jpg", "x/1.jpg", 7, 1), ("a.jpg", "y/1.jpg", 8, 1), ("a.jpg", "z/1.jpg", 7, 5))
-    found, table = apply_leaks(SUBMISSION, three, {"x/1.jpg": 7, "y/1.jpg": 8, "z/1.jpg": 7})
-    assert found.equals(SUBMISSION)
-    assert table["path"].tolist() == ["x/1.jpg", "y/1.jpg"]
-    assert not table["applied"].any() and set(table["why"]) == {CONFLICT}
-
-
-def test_a_dropped_original_has_no_say_and_is_listed():
-    found, table = apply_leaks(SUBMISSION, leaks(("a.jpg", "x/1.jpg", 5, 0)), {})
-    assert found.equals(SUBMISSION)
-    assert table[["path", "applied", "why"]].values.tolist() == [["x/1.jpg", False, UNKNOWN]]
-    assert table["label"].isna().all()
-
-
-def test_behind_a_dropped_original_the_next_nearest_decides():
-    both = leaks(("a.jpg", "x/1.jpg", 5, 0), ("a.jpg", "y/1.jpg", 0, 3))
-    found, table = apply_leaks(SUBMISSION, both, {"y/1.jpg": 9})
-    assert found["ans"].tolist() == [3, 9, 2, 1]
-    assert table["path"].tolist() == ["y/1.jpg"]
-
-
-def test_decisions_stand_in_the_order_of_the_submission():
+def test_decisions_are_in_the_order_of_the_submission():
     some = leaks(("b.jpg", "x/1.jpg", 0, 0), ("c.jpg", "gone", 0, 0), ("d.jpg", "y/1.jpg", 0, 0))
     _, table = apply_leaks(SUBMISSION, some, {"x/1.jpg": 1, "y/1.jpg": 2})
     assert table["ImageID"].tolist() == ["d.jpg", "c.jpg", "b.jpg"]
-    assert table["predicted"].tolist() == [3, 2, 1]
-
-
-def test_without_leaks_nothing_changes():
-    found, table = apply_leaks(SUBMISSION, leaks(), {"x/1.jpg": 3})
-    pd.testing.assert_frame_equal(found, SUBMISSION)
-    assert table.empty and list(table.columns) == OVERRIDE_COLUMNS
-    assert leak_summary(table) == "No evaluation photo is known to be a copy of a training photo."
-
-
-def test_the_submission_and_the_leaks_are_left_as_they_were():
-    submission, some = SUBMISSION.copy(), leaks(("a.jpg", "x/1.jpg", 5, 0))
-    apply_leaks(submission, some, {"x/1.jpg": 11})
-    pd.testing.assert_frame_equal(submission, SUBMISSION)
-    pd.testing.assert_frame_equal(some, leaks(("a.jpg", "x/1.jpg", 5, 0)))
+    assert table["predicted"].tolist() == [3, 2, 1] and table["label"].isna().tolist() == [False, True, False]
 
 
 def test_a_leak_of_an_unknown_photo_is_named():
@@ -143,9 +112,10 @@ def test_tables_of_both_hashes_are_joined_and_a_pair_counts_once_at_its_nearest(
 def test_no_tables_and_empty_tables_are_no_leaks(output):
     assert read_leaks(output).empty
     files.write_csv(leaks(), output / "tables" / "data_leak.phash.csv")
-    found = read_leaks(output)
-    assert found.empty and list(found.columns) == LEAK_COLUMNS
-    assert apply_leaks(SUBMISSION, found, {})[0].equals(SUBMISSION)
+    found, table = apply_leaks(SUBMISSION, read_leaks(output), {"x/1.jpg": 3})
+    pd.testing.assert_frame_equal(found, SUBMISSION)
+    assert table.empty and list(table.columns) == OVERRIDE_COLUMNS
+    assert leak_summary(table) == "No evaluation photo is known to be a copy of a training photo."
 
 
 def test_a_table_of_other_columns_is_named(output):
@@ -190,11 +160,6 @@ def test_both_files_lie_where_the_contract_says_and_the_answers_are_checked(outp
 def test_a_gallery_says_how_many_it_leaves_out(applied, title):
     table = pd.DataFrame({"applied": [True] * applied + [False] * 3})
     assert leak_gallery_title(table, shown=min(applied, 24)) == title
-
-
-def test_a_caption_tells_what_was_predicted_and_what_is_known():
-    _, table = apply_leaks(SUBMISSION, leaks(("a.jpg", "x/1.jpg", 5, 0)), {"x/1.jpg": 11})
-    assert leak_captions(table) == ["predicted worn male <30\nlabeled incorrect female 60+"]
 
 
 def test_both_sides_of_an_override_are_found_in_their_folders():
