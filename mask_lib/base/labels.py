@@ -6,6 +6,7 @@ count the last attribute fastest: of the task at hand, mask x gender x age, clas
 
 import contextlib
 import enum
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -74,7 +75,7 @@ class Attribute:
 
 def group_words(edges: Sequence[int]) -> tuple[str, ...]:
     """The groups that edges cut numbers into, in words: `<30`, `30-59`, `60+`."""
-    between = (f"{low}-{high - 1}" for low, high in zip(edges, edges[1:], strict=False))
+    between = (f"{low}-{high - 1}" for low, high in itertools.pairwise(edges))
     return (f"<{edges[0]}", *between, f"{edges[-1]}+")
 
 
