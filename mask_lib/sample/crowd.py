@@ -50,21 +50,20 @@ class Person:
         """What `train.csv` says of this person, in the order of `ROW_COLUMNS`."""
         return self.id, self.row_gender, self.race, self.row_age, self.folder
 
-    @property
-    def face(self) -> str:
-        """A key that all photos of this person share, copies under another id included."""
-        return f"face{self.number:04d}"
-
     def truth(self, mask: Mask) -> dict[str, Any]:
         """The true answers for a photo of this person."""
-        group = labels.age_group(self.age)
         return {
-            "label": labels.encode(mask, self.gender, group),
-            "mask": labels.key_of(mask),
-            "gender": labels.key_of(self.gender),
+            "label": labels.encode(mask, self.gender, age_group(self.age)),
+            "mask": mask.name.lower(),
+            "gender": self.gender.name.lower(),
             "age": self.age,
-            "face": self.face,
+            "face": f"face{self.number:04d}",  # shared by copies under another id
         }
+
+
+def age_group(years: int) -> AgeGroup:
+    """The age group of the task."""
+    return AgeGroup(labels.attribute("age").value_of(years))
 
 
 def stream(seed: int, *where: int) -> np.random.Generator:
@@ -101,7 +100,7 @@ def invent_people(random: np.random.Generator, people: int, first: int) -> list[
 
 def with_row(person: Person, **changes: Any) -> Person:
     """The person with `changes`, a row that tells the truth unless they say otherwise, and its folder."""
-    honest = {"row_gender": labels.key_of(person.gender), "row_age": person.age}
+    honest = {"row_gender": person.gender.name.lower(), "row_age": person.age}
     person = replace(person, **(honest | changes))
     return replace(person, folder=f"{person.id}_{person.row_gender}_{person.race}_{person.row_age}")
 
@@ -110,7 +109,11 @@ def train_photos(seed: int, person: Person) -> list[tuple[int, Mask, str]]:
     """(number, true mask, path below the images folder) of a person's photos as they will lie there."""
     random = stream(seed, 2, person.number)
     endings = random.choice(list(ENDINGS), p=list(ENDINGS.values()), size=len(STEMS) + 1)
-    names = names_given(random, person.fault)
+    names = dict(zip(STEMS, STEMS, strict=True))
+    if person.fault == "swapped":
+        names |= {"incorrect_mask": "normal", "normal": "incorrect_mask"}
+    if person.fault == "missing_photo":
+        names.pop(str(random.choice(list(STEMS))))
     if person.fault == "unreadable":
         endings[:] = "jpg"
     photos = [
@@ -120,16 +123,6 @@ def train_photos(seed: int, person: Person) -> list[tuple[int, Mask, str]]:
     ]
     extra = [(len(STEMS), Mask.NOT_WORN, f"{person.folder}/selfie.jpg")] if person.fault == "unknown_name" else []
     return photos + extra
-
-
-def names_given(random: np.random.Generator, fault: str) -> dict[str, str]:
-    """Per stem the name its photo lies under, which a fault may swap with another's or drop."""
-    names = dict(zip(STEMS, STEMS, strict=True))
-    if fault == "swapped":
-        names |= {"incorrect_mask": "normal", "normal": "incorrect_mask"}
-    if fault == "missing_photo":
-        names.pop(str(random.choice(list(STEMS))))
-    return names
 
 
 def hashed_name(*parts: Any) -> str:
@@ -146,8 +139,7 @@ def claimed_label(person: Person, path: str) -> int | None:
     """The label the layout claims for a photo, None where it claims an impossible age."""
     if not labels.AGE_LIMITS[0] <= person.row_age <= labels.AGE_LIMITS[1]:
         return None
-    gender = labels.from_key(Gender, person.row_gender)
-    return labels.encode(STEMS[Path(path).stem], gender, labels.age_group(person.row_age))
+    return labels.encode(STEMS[Path(path).stem], Gender[person.row_gender.upper()], age_group(person.row_age))
 
 
 def truth_of(seed: int, train: list[Person], judged: list[Person]) -> dict[str, Any]:

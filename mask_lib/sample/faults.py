@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mask_lib.base import labels
 from mask_lib.base.labels import Gender
-from mask_lib.sample.crowd import AGES, RACE_ODDS, STEMS, Person, hashed_name, stream, with_row
-from mask_lib.sample.render import save
+from mask_lib.sample.crowd import AGES, RACE_ODDS, STEMS, Person, age_group, hashed_name, stream, with_row
+from mask_lib.sample.portrait import save_photo
 
 FAULTS = {  # people with each fault among 120
     "wrong_gender": 4,
@@ -40,9 +39,9 @@ def plan_faults(random: np.random.Generator, crowd: list[Person]) -> list[Person
 def falsified(random: np.random.Generator, person: Person, twin: Person) -> Person:
     """The person with the row their fault calls for."""
     if person.fault == "wrong_gender":
-        return with_row(person, row_gender=labels.key_of(Gender(1 - person.gender)))
+        return with_row(person, row_gender=Gender(1 - person.gender).name.lower())
     if person.fault == "wrong_age":
-        others = [ages for group, ages in AGES.items() if group != labels.age_group(person.age)]
+        others = [ages for group, ages in AGES.items() if group != age_group(person.age)]
         low, high = others[random.integers(len(others))]
         return with_row(person, row_age=int(random.integers(low, high + 1)))
     if person.fault == "bad_age":
@@ -126,7 +125,7 @@ def change_photo(random: np.random.Generator, source: Path, target: Path) -> dic
         change["edge"] = round(float(random.uniform(0.005, 0.01)), 4)  # share of a side, off each end
         left, top = (max(1, round(side * change["edge"])) for side in picture.size)
         picture = picture.crop((left, top, picture.width - left, picture.height - top))
-    save(picture, target, quality)
+    save_photo(picture, target, quality)
     return change
 
 

@@ -14,6 +14,11 @@ import re
 import secrets
 import shutil
 import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +28,21 @@ from filelock import FileLock
 from PIL import Image
 
 from mask_lib.base import files, labels
-from mask_lib.base.labels import AgeGroup, Gender
-from mask_lib.sample.crowd import ROW_COLUMNS, SHARES, STEMS, invent_people, stream, truth_of
+from mask_lib.base.labels import Mask
+from mask_lib.sample import portrait
+from mask_lib.sample.crowd import (
+    ROW_COLUMNS,
+    SHARES,
+    STEMS,
+    Person,
+    eval_photos,
+    invent_people,
+    stream,
+    train_photos,
+    truth_of,
+)
 from mask_lib.sample.faults import SMALLEST_FAULTY_SET, plan_faults, plant
-from mask_lib.sample.render import free_cores, jobs_of, paint_all
+from mask_lib.sample.people import invent_face, invent_shot
 
 PAINTING = 1  # raise it when the pictures change: older samples are then painted anew
 OWN_FILES = {"train", "eval", "truth.json"}
@@ -59,15 +75,8 @@ def paint(
     anything this program did not put there.
     """
     out = files.project_path(out)
-    arguments = {
-        "painting": PAINTING,
-        "people": people,
-        "eval_people": eval_people,
-        "seed": seed,
-        "width": width,
-        "height": height,
-        "faults": faults,
-    }
+    arguments = {"painting": PAINTING, "people": people, "eval_people": eval_people, "seed": seed}
+    arguments |= {"width": width, "height": height, "faults": faults}
     check(arguments)
     found = truth_if_painted(out, arguments)
     if found is not None:
@@ -75,7 +84,8 @@ def paint(
     out.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(out.with_name(f".{out.name}.lock")):
         # Looked at once more: whoever held the lock before may just have painted it.
-        return truth_if_painted(out, arguments) or paint_anew(out, arguments, workers or free_cores())
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return truth_if_painted(out, arguments) or paint_anew(out, arguments, workers or cores)
 
 
 def truth_if_painted(out: Path, arguments: dict[str, Any]) -> dict[str, Any] | None:
@@ -89,7 +99,10 @@ def truth_if_painted(out: Path, arguments: dict[str, Any]) -> dict[str, Any] | N
 
 def paint_anew(out: Path, arguments: dict[str, Any], workers: int) -> dict[str, Any]:
     """Paint beside `out` and rename the whole folder there at the end. Call it under the lock."""
-    remove_leftovers(out)
+    killed = re.compile(rf"\.{re.escape(out.name)}\.[0-9a-f]{{8}}\.tmp")
+    for path in out.parent.iterdir():  # what killed paintings left: the lock says that none is at work now
+        if killed.fullmatch(path.name):
+            shutil.rmtree(path, ignore_errors=True)
     workshop = out.with_name(f".{out.name}.{secrets.token_hex(4)}.tmp")
     fresh = workshop / "new"
     fresh.mkdir(parents=True)
@@ -101,14 +114,6 @@ def paint_anew(out: Path, arguments: dict[str, Any], workers: int) -> dict[str, 
     finally:
         shutil.rmtree(workshop, ignore_errors=True)
     return truth
-
-
-def remove_leftovers(out: Path) -> None:
-    """Remove what paintings of `out` left that were killed; the lock says that none is at work now."""
-    ours = re.compile(rf"\.{re.escape(out.name)}\.[0-9a-f]{{8}}\.tmp")
-    for path in out.parent.iterdir():
-        if ours.fullmatch(path.name):
-            shutil.rmtree(path, ignore_errors=True)
 
 
 def check(arguments: dict[str, Any]) -> None:
@@ -147,7 +152,7 @@ def read_truth(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def build(root: Path, arguments: dict[str, Any], workers: int) -> dict[str, Any]:
-    """Paint a whole sample below the empty folder `root`; give its truth."""
+    """Paint a whole sample below the empty folder `root` and write its tables; give its truth."""
     seed, size = arguments["seed"], (arguments["width"], arguments["height"])
     train = invent_people(stream(seed, 0, 0), arguments["people"], 0)
     judged = invent_people(stream(seed, 0, 1), arguments["eval_people"], arguments["people"])
@@ -157,24 +162,78 @@ def build(root: Path, arguments: dict[str, Any], workers: int) -> dict[str, Any]
     rows, truth = [person.row for person in train], {"arguments": arguments} | truth_of(seed, train, judged)
     if arguments["faults"]:
         plant(root, seed, train, rows, truth)
-    write_tables(root, seed, rows, truth)
+    table = pd.DataFrame(rows, columns=ROW_COLUMNS).sort_values(["id", "path"])
+    files.write_csv(table, root / "train" / "train.csv")
+    order = stream(seed, 0, 4).permutation(sorted(truth["eval"]))  # an order that says nothing
+    files.write_csv(pd.DataFrame({"ImageID": order, "ans": 0}), root / "eval" / "info.csv")
+    files.write_json(truth, root / "truth.json")
     return truth
 
 
-def write_tables(root: Path, seed: int, rows: list[tuple], truth: dict[str, Any]) -> None:
-    """Write `train.csv`, `info.csv` (in an order that says nothing) and `truth.json`."""
-    table = pd.DataFrame(rows, columns=ROW_COLUMNS).sort_values(["id", "path"])
-    files.write_csv(table, root / "train" / "train.csv")
-    order = stream(seed, 0, 4).permutation(sorted(truth["eval"]))
-    files.write_csv(pd.DataFrame({"ImageID": order, "ans": 0}), root / "eval" / "info.csv")
-    files.write_json(truth, root / "truth.json")
+@dataclass(frozen=True)
+class Job:
+    """The photos of one person to paint, (stem's number, mask, path) each, in `size` (width, height) pixels."""
+
+    seed: int
+    person: Person
+    size: tuple[int, int]
+    photos: tuple[tuple[int, Mask, str], ...]
+
+
+def jobs_of(root: Path, seed: int, size: tuple[int, int], train: list[Person], judged: list[Person]) -> list[Job]:
+    """A job for each person: the photos to learn from below `root`/train, those to answer below `root`/eval."""
+    jobs = []
+    for folder, people, named in (("train", train, train_photos), ("eval", judged, eval_photos)):
+        for person in people:
+            photos = ((n, mask, str(root / folder / "images" / path)) for n, mask, path in named(seed, person))
+            jobs.append(Job(seed, person, size, tuple(photos)))
+    return jobs
+
+
+def paint_all(jobs: list[Job], workers: int) -> None:
+    """Paint the photos of all jobs in `workers` processes."""
+    with files.progress(total=sum(len(job.photos) for job in jobs), what="painting") as line:
+        for done in results(jobs, workers):
+            line.update(done)
+
+
+def results(jobs: list[Job], workers: int) -> Iterator[int]:
+    """Photos painted by each job as it is done, here (one worker) or in other processes."""
+    if workers == 1:
+        yield from map(paint_job, jobs)
+        return
+    # Spawned, not forked: a notebook that calls this may hold torch's threads, which a fork would break.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
+        yield from pool.map(paint_job, jobs, chunksize=4)
+
+
+def end_with_parent() -> None:
+    """Make this worker end when its parent does, even by SIGKILL; it would otherwise wait for jobs for ever."""
+    parent = parent_process()
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def paint_job(job: Job) -> int:
+    """Paint one person's photos and give their number. Runs in worker processes."""
+    person = job.person
+    face = invent_face(stream(job.seed, 1, person.number), person.gender, person.race, person.age)
+    for number, mask, path in job.photos:
+        random = stream(job.seed, 1, person.number, number)
+        picture = portrait.portrait(face, invent_shot(random, mask), *job.size)
+        portrait.save_photo(picture, Path(path), int(random.integers(82, 95)))
+    return len(job.photos)
 
 
 def score_submission(folder: str | os.PathLike[str], submission: str | os.PathLike[str]) -> dict[str, float]:
     """Score a submission (columns ImageID, ans) against the truth of the sample in `folder`.
 
-    Gives `macro_f1` over all 18 classes (an absent class counts 0, as in the competition),
-    `accuracy`, and the accuracies of `mask`, `gender` and `age` group alone. Raises ValueError if the
+    Gives `macro_f1` over all classes (an absent class counts 0, as in the competition),
+    `accuracy`, and the accuracy of each attribute alone. Raises ValueError if the
     submission does not answer every evaluation photo exactly once.
     """
     # Here, since the painting processes import this module too and need no scikit-learn.
@@ -189,11 +248,11 @@ def score_submission(folder: str | os.PathLike[str], submission: str | os.PathLi
         raise ValueError(f"{submission} must answer each of the {len(truth)} photos once; look at {wrong or 'doubles'}")
     given, right = answers["ans"].to_numpy(), answers["ImageID"].map(truth).to_numpy()
     scores = {
-        "macro_f1": f1_score(right, given, labels=range(labels.CLASS_COUNT), average="macro", zero_division=0),
+        "macro_f1": f1_score(right, given, labels=range(labels.class_count()), average="macro", zero_division=0),
         "accuracy": np.mean(right == given),
     }
     parts, right_parts = labels.decode_all(given), labels.decode_all(right)
-    scores |= {attribute: np.mean(parts[attribute] == right_parts[attribute]) for attribute in labels.ATTRIBUTES}
+    scores |= {attribute: np.mean(parts[attribute] == right_parts[attribute]) for attribute in labels.names()}
     return {name: float(score) for name, score in scores.items()}
 
 
@@ -221,7 +280,7 @@ def sheet_people(truth: dict[str, Any], rows: int) -> list[list[str]]:
     people: dict[str, list[str]] = {}
     for path in truth["photos"]:
         people.setdefault(path.split("/")[0], []).append(path)
-    groups: dict[tuple[Gender, AgeGroup], list[list[str]]] = {}
+    groups: dict[tuple[int, ...], list[list[str]]] = {}
     for paths in people.values():
         facts = [truth["photos"][path] for path in paths]
         if len(paths) == len(STEMS) and all(fact["label"] == fact["given"] for fact in facts):

@@ -1,5 +1,7 @@
 """Stylised portraits: one invented person, with or without a mask, drawn from a few numbers."""
 
+from pathlib import Path
+
 import numpy as np
 from PIL import Image, ImageChops
 
@@ -213,3 +215,12 @@ def paint_features(pen: Pen, face: Face, shot: Shot) -> None:
     for side in (-1, 1):
         paint_eye(pen, face, shot, side)
         paint_brow(pen, face, side)
+
+
+def save_photo(picture: Image.Image, path: Path, quality: int) -> None:
+    """Write a PNG or a JPEG, as the name's ending says."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".png":
+        picture.save(path, "PNG", compress_level=1)
+    else:
+        picture.save(path, "JPEG", quality=quality)

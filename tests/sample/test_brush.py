@@ -29,13 +29,6 @@ def test_a_spline_passes_through_its_points():
     assert len(brush.spline(knots, closed=True, steps=4)) == 12
 
 
-def test_a_half_outline_and_its_mirror_image_close_a_symmetric_shape():
-    half = [(0.2, -1.0), (0.9, 0.0), (0.3, 1.0)]
-    whole = np.concatenate((half, brush.mirrored(half)))
-    np.testing.assert_allclose(whole, whole[::-1] * (-1, 1))
-    np.testing.assert_allclose(whole[2][1], whole[3][1])
-
-
 @pytest.mark.parametrize(("share", "colour"), [(0, (10, 20, 30)), (1, (110, 40, 30)), (0.5, (60, 30, 30))])
 def test_a_mixed_colour_lies_between_both(share, colour):
     assert brush.mix((10, 20, 30), (110, 40, 30), share) == colour
@@ -62,19 +55,6 @@ def test_a_brush_line_has_its_full_width_in_the_middle_and_the_asked_share_at_it
     assert heights[100] == pytest.approx(0.8 * 50, abs=2)
     assert heights[27] == pytest.approx(0.25 * 0.8 * 50, abs=3)
     assert heights[173] == pytest.approx(0.8 * 50, abs=2)
-
-
-def test_a_line_is_never_too_thin_to_be_seen():
-    assert drawn(lambda pen: pen.stroke([(-1, 0), (0, 0), (1, 0)], BLACK, 0.0001, ends=brush.BLUNT)).any()
-
-
-@pytest.mark.parametrize("ends", [brush.FINE, brush.BLUNT, (0.4, 0.9)])
-@pytest.mark.parametrize("count", [2, 3, 61])
-def test_a_taper_kept_for_later_lines_is_right_for_its_length_and_cannot_be_changed(count, ends):
-    expected = [np.interp(place, (0, 0.5, 1), (ends[0], 1, ends[1])) for place in np.linspace(0, 1, count)]
-    np.testing.assert_array_equal(brush.taper(count, ends)[:, 0], expected)
-    with pytest.raises(ValueError, match="read-only"):
-        brush.taper(count, ends)[0] = 0
 
 
 def test_a_soft_shape_fades_out_and_one_beside_the_picture_draws_nothing():

@@ -2,16 +2,20 @@
 
 import fcntl
 import hashlib
-import json
+import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from PIL import Image
 
 from mask_lib.base import files, labels
-from mask_lib.sample import faults, paint, portrait
+from mask_lib.sample import crowd, paint, portrait
 
 SMALL = {"people": 12, "eval_people": 6, "width": 64, "height": 64}
 PLAIN = {"people": 6, "eval_people": 6, "width": 64, "height": 64, "faults": False, "workers": 1}
@@ -95,29 +99,21 @@ def test_a_sample_with_other_arguments_is_replaced_whole(tmp_path):
 
 
 @pytest.mark.usefixtures("quick")
-def test_what_a_killed_painting_left_is_removed_by_the_next_one_and_nothing_else_is(tmp_path):
-    left = tmp_path / ".sample.0123abcd.tmp"
+def test_what_a_killed_painting_left_is_removed_by_the_next_one_and_nothing_else_is(tmp_path, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(paint, "build", killed)
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # a killed process cannot tidy up
+        paint.paint(tmp_path / "sample", **PLAIN)
+    (left,) = tmp_path.glob(".sample.*.tmp")
     others = [tmp_path / name for name in (".sample.v2.0123abcd.tmp", ".other.0123abcd.tmp", ".sample.notes.tmp")]
     for folder in (left, *others):
         (folder / "new" / "train").mkdir(parents=True)
     paint.paint(tmp_path / "sample", **PLAIN)
     assert not left.exists()
     assert all((folder / "new" / "train").is_dir() for folder in others)
-
-
-def test_the_folder_painted_in_is_one_that_the_next_painting_would_know_as_left_behind(tmp_path, monkeypatch):
-    there = []
-
-    def killed(root, *_):
-        there.append(root.is_dir())
-        paint.remove_leftovers(tmp_path / "sample")
-        there.append(root.exists())
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(paint, "build", killed)
-    with pytest.raises(KeyboardInterrupt):
-        paint.paint(tmp_path / "sample", **PLAIN)
-    assert there == [True, False]
 
 
 @pytest.mark.usefixtures("quick")
@@ -158,20 +154,11 @@ def test_a_folder_that_holds_anything_else_is_refused_and_left_alone(tmp_path, n
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_sample_of_an_older_painting_is_painted_anew(tmp_path):
-    out = tmp_path / "sample"
-    truth = paint.paint(out, **PLAIN)
-    older = truth | {"arguments": truth["arguments"] | {"painting": paint.PAINTING - 1}}
-    (out / "truth.json").write_text(json.dumps(older))
-    assert paint.paint(out, **PLAIN) == truth == paint.read_truth(out)
-
-
-@pytest.mark.usefixtures("quick")
 def test_a_painting_that_fails_leaves_nothing_but_its_lock(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(faults, "plant", fail)
+    monkeypatch.setattr(paint, "plant", fail)
     with pytest.raises(OSError, match="disk full"):
         paint.paint(tmp_path / "sample", **SMALL, workers=1)
     assert [path.name for path in tmp_path.iterdir()] == [".sample.lock"]
@@ -235,3 +222,47 @@ def test_the_command_line_paints_scores_and_draws_a_sheet_and_its_paths_count_fr
         assert sheet.size == (7 * 160, 4 * 160)
     assert paint.main(["score", "elsewhere", "submission.csv"]) == 1
     assert "truth.json is not there" in capsys.readouterr().err
+
+
+# It takes minutes: the parent is killed long before it is done.
+PAINT_LONG = """
+import sys
+from pathlib import Path
+from mask_lib.sample import crowd, paint
+
+people = crowd.invent_people(crowd.stream(0), 2000, 0)
+paint.paint_all(paint.jobs_of(Path(sys.argv[1]), 0, (64, 64), people, []), workers=2)
+"""
+
+
+def jobs(root: Path, people: int = 2) -> list[paint.Job]:
+    invented = crowd.invent_people(crowd.stream(0), 6, 0)
+    return paint.jobs_of(root, 0, (64, 64), invented[:people], invented[people : people + 1])
+
+
+def test_every_photo_of_a_job_is_painted_where_the_job_says(tmp_path):
+    todo = jobs(tmp_path)
+    paint.paint_all(todo, workers=1)
+    asked = {path for job in todo for _, _, path in job.photos}
+    assert len(asked) == 21
+    assert {str(path) for path in tmp_path.rglob("*.*")} == asked
+    assert {path.parts[-4] for path in map(Path, asked) if path.parent.name != "images"} == {"train"}
+    assert sum(Path(path).parent == tmp_path / "eval" / "images" for path in asked) == 7
+
+
+def test_painting_processes_end_when_their_parent_is_killed(tmp_path):
+    command = [sys.executable, "-c", PAINT_LONG, str(tmp_path)]
+    parent = psutil.Popen(command, cwd=files.PROJECT, stdout=subprocess.DEVNULL)
+    try:
+        while not any(tmp_path.rglob("*.*")):
+            assert parent.poll() is None, "the painting ended before it began"
+            time.sleep(0.05)
+        children = parent.children(recursive=True)
+    finally:
+        parent.kill()
+    parent.wait()
+    _, alive = psutil.wait_procs(children, timeout=20)
+    for process in alive:
+        process.kill()
+    assert len(children) >= 2
+    assert not alive

@@ -21,14 +21,6 @@ def test_a_picture_has_the_size_asked_for(size):
     assert (picture.size, picture.mode) == (size, "RGB")
 
 
-def test_two_photos_of_one_person_are_closer_than_photos_of_two_people():
-    first, second = face_of(1), face_of(5)
-    shots = [shot_of(seed=seed) for seed in (2, 3)]
-    same = np.abs(pixels(first, shots[0]) - pixels(first, shots[1])).mean()
-    other = np.abs(pixels(first, shots[0]) - pixels(second, shots[0])).mean()
-    assert same < other
-
-
 def test_every_beard_looks_different():
     face = replace(face_of(gender=Gender.MALE), hair=(30, 20, 20), grey=0.0)
     assert min(differences([replace(face, beard=name) for name in ("", "stubble", "full", "moustache")])) > 0.2
