@@ -127,7 +127,7 @@ def run_headless(project: Path, name: str, written: Path, values: dict[str, Any]
     return " ".join(written.with_suffix(".html").read_text(encoding="utf-8").split())
 
 
-def snakemake(project: Path, *arguments: str, timeout: float = 120) -> subprocess.CompletedProcess:
+def snakemake(project: Path, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess:
     """Run a project's chain (the checkout's Snakefile if it has none), output and errors as one text in `stdout`."""
     snakefile = project / "Snakefile" if (project / "Snakefile").exists() else CHECKOUT / "Snakefile"
     return subprocess.run(

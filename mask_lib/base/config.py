@@ -39,15 +39,10 @@ _WORDS = {
     types.NoneType: "empty",
 }
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
-# What pydantic calls an error of type, and an error of range with the key of its limit.
-_KINDS = {"int_type": int, "float_type": float, "bool_type": bool, "string_type": str, "list_type": list}
-_KINDS |= {"tuple_type": tuple, "dict_type": dict}
-_LIMITS = {
-    "greater_than_equal": ("ge", "at least"),
-    "greater_than": ("gt", "above"),
-    "less_than_equal": ("le", "at most"),
-    "less_than": ("lt", "below"),
-}
+_ERRORS = {f"{kind.__name__.replace('str', 'string')}_type": kind for kind in _WORDS}  # as pydantic calls them
+_LIMITS = {"greater than or equal to": "at least", "less than or equal to": "at most"}
+_LIMITS |= {"greater than": "above", "less than": "below"}
+_adapter = functools.cache(functools.partial(TypeAdapter, config=_STRICT))
 
 
 class Settings(BaseModel):
@@ -169,9 +164,8 @@ class Run(Settings):
         folder = "a name of letters, digits, '_', '-' and '.', since it becomes a folder"
         self.require("run", SAFE_NAME.fullmatch(self.run), folder)
         another = SAFE_NAME.fullmatch(self.pseudo_labels) and self.pseudo_labels != self.run
-        self.require(
-            "pseudo_labels", not self.pseudo_labels or another, "the name of another run, which is finished, or empty"
-        )
+        wanted = "the name of another run, which is finished, or empty"
+        self.require("pseudo_labels", not self.pseudo_labels or another, wanted)
         known = self.augmentation in AUGMENTATIONS or self.augmentation.endswith(".json")
         presets = f"one of {', '.join(AUGMENTATIONS)}, or the path of a policy's .json file"
         self.require("augmentation", known, presets + did_you_mean(self.augmentation, AUGMENTATIONS))
@@ -258,32 +252,25 @@ def checked(name: str, value: Any, kind: Any) -> Any:
         raise ValueError(_sentence(error, (), name)) from None
 
 
-@functools.cache
-def _adapter(kind: Any) -> TypeAdapter:
-    return TypeAdapter(kind, config=_STRICT)
-
-
 def _sentence(error: ValidationError, known: Iterable[str], name: str = "") -> str:
     """The first of pydantic's errors in one sentence; `name`: of what was checked, where it is no field of settings."""
     first = error.errors(include_url=False)[0]
-    kind, value, context = first["type"], first["input"], first.get("ctx", {})
-    place = [str(name) for name in ([name] if name else []) + list(first["loc"])]
-    name = "".join([*place[:1], *(f"[{part}]" for part in place[1:])])
-    if kind == "extra_forbidden":
-        return f"there is no setting {name!r}{did_you_mean(name, known)}"
-    if kind in _KINDS:
-        return (
-            f"{name} = {value!r} is {words_for(value)}, not {_WORDS[_KINDS[kind]]}{advice_on_type(value, _KINDS[kind])}"
-        )
-    if kind in _LIMITS:
-        key, words = _LIMITS[kind]
-        return f"{name} = {value!r}: it must be {words} {context[key]:.10g}"
-    if kind == "literal_error":
+    value, context = first["input"], first.get("ctx", {})
+    place, *inside = [*([name] if name else []), *first["loc"]] or [""]
+    shown = f"{place}{''.join(f'[{one}]' for one in inside)} = {value!r}"
+    if first["type"] == "value_error":  # of our own validators, which name the field
+        return str(context["error"])
+    if first["type"] == "extra_forbidden":
+        return f"there is no setting {place!r}{did_you_mean(place, known)}"
+    if kind := _ERRORS.get(first["type"]):
+        return f"{shown} is {words_for(value)}, not {_WORDS[kind]}{advice_on_type(value, kind)}"
+    if first["type"] == "literal_error":
         choices = context["expected"].replace("'", "").replace(" or ", ", ")
-        return f"{name} = {value!r}: it must be one of {choices}{did_you_mean(value, choices.split(', '))}"
-    if kind == "value_error":  # of our own validators
-        return f"{name} = {value!r}: {context['error']}" if name else str(context["error"])
-    return f"{name} = {value!r}: it must be {first['msg'].removeprefix('Input should be ')}"
+        return f"{shown}: it must be one of {choices}{did_you_mean(value, choices.split(', '))}"
+    wanted = first["msg"].removeprefix("Input should be ")
+    for words, shorter in _LIMITS.items():
+        wanted = wanted.replace(words, shorter)
+    return f"{shown}: it must be {wanted}"
 
 
 def require(name: str, value: Any, holds: Any, wanted: str) -> None:
@@ -309,14 +296,14 @@ def advice_on_type(value: Any, kind: type) -> str:
     if not (kind in (int, float) and isinstance(value, str) and NUMBER.fullmatch(value)):
         return ""
     mantissa, _, exponent = value.lower().partition("e")
-    if kind is int:
-        whole = f": write {float(value):.0f}{'' if exponent else ' without quotes'}"
-        return whole if float(value).is_integer() else ""
-    if not exponent:
-        return f": write {value} without quotes"
-    mantissa = mantissa if "." in mantissa else f"{mantissa}.0"
-    sign = "" if exponent[0] in "+-" else "+"
-    return f": YAML reads it as text unless it has a point and the exponent's sign; write {mantissa}e{sign}{exponent}"
+    if kind is int and not float(value).is_integer():
+        return ""
+    if kind is int or not exponent:
+        plain = f"{float(value):.0f}" if kind is int else value
+        return f": write {plain}{'' if exponent else ' without quotes'}"
+    point, sign = "" if "." in mantissa else ".0", "" if exponent[0] in "+-" else "+"
+    written = f"{mantissa}{point}e{sign}{exponent}"
+    return f": YAML reads it as text unless it has a point and the exponent's sign; write {written}"
 
 
 def words_for(value: Any) -> str:
@@ -335,6 +322,5 @@ def import_plugins(names: Sequence[str]) -> None:
         try:
             importlib.import_module(name)
         except Exception as error:
-            raise ValueError(
-                f"plugins: the module {name!r} cannot be imported: {type(error).__name__}: {error}"
-            ) from error
+            cause = f"{type(error).__name__}: {error}"
+            raise ValueError(f"plugins: the module {name!r} cannot be imported: {cause}") from error

@@ -71,45 +71,13 @@ def test_replacing_puts_the_new_file_in_place_and_leaves_nothing_else(old):
     assert list(old.parent.iterdir()) == [old]
 
 
-def test_who_is_reading_the_old_file_goes_on_reading_it(old):
-    with old.open() as reader:
-        files.write_csv(pd.DataFrame({"x": [1]}), old)
-        assert reader.read() == "the old file\n"
-    assert old.read_text() == "x\n1\n"
-
-
-def test_the_temporary_file_lies_beside_its_target_under_the_same_ending(old):
-    with files.replacing(old) as temporary:
-        assert temporary.parent == old.parent
-        assert temporary.suffix == ".csv"
-        assert temporary.name.startswith(".")
-        temporary.touch()
-
-
-def test_replacing_makes_the_folders_it_needs(tmp_path):
-    files.write_json([], tmp_path / "deep" / "down" / "x.json")
-    assert (tmp_path / "deep" / "down" / "x.json").exists()
-
-
-def test_an_error_while_writing_leaves_the_old_file_and_no_temporary_one(old):
-    with pytest.raises(ZeroDivisionError), files.replacing(old) as temporary:
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+def test_an_error_while_writing_leaves_the_old_file_and_no_temporary_one(old, error):
+    with pytest.raises(error), files.replacing(old) as temporary:
         temporary.write_text("half")
-        _ = 1 / 0
+        raise error
     assert old.read_text() == "the old file\n"
     assert list(old.parent.iterdir()) == [old]
-
-
-def test_a_key_interrupt_while_writing_leaves_the_old_file(old):
-    with pytest.raises(KeyboardInterrupt), files.replacing(old) as temporary:
-        temporary.write_text("half")
-        raise KeyboardInterrupt
-    assert list(old.parent.iterdir()) == [old]
-    assert old.read_text() == "the old file\n"
-
-
-def test_a_kill_in_the_middle_of_a_write_leaves_the_old_file(old):
-    assert python(KILLED_WHILE_WRITING, old).returncode == -signal.SIGKILL
-    assert old.read_text() == "the old file\n"
 
 
 def test_a_kill_at_any_time_leaves_a_whole_file(tmp_path):
@@ -136,22 +104,11 @@ def test_what_a_kill_leaves_behind_is_hidden_and_matches_no_pattern_that_the_pro
     path = tmp_path / "one.test.csv"
     assert python(KILLED_WHILE_WRITING, path).returncode == -signal.SIGKILL
     assert len(list(tmp_path.iterdir())) == 1
-    assert list(tmp_path.glob("*.test.csv")) == []
+    assert list(tmp_path.glob("*.test.csv")) == []  # nor is the file itself there
 
 
 def test_a_full_disk_leaves_the_old_file(old):
     assert python(TOO_LITTLE_ROOM, old).returncode == 7
-    assert old.read_text() == "the old file\n"
-    assert list(old.parent.iterdir()) == [old]
-
-
-def test_a_disk_that_fails_only_when_flushed_leaves_the_old_file(old, monkeypatch):
-    def fail(handle):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="No space left"):
-        files.write_csv(pd.DataFrame({"x": [1]}), old)
     assert old.read_text() == "the old file\n"
     assert list(old.parent.iterdir()) == [old]
 
@@ -173,12 +130,6 @@ def test_floats_come_back_from_a_table_bit_for_bit(tmp_path_factory, numbers):
     assert read.tobytes() == np.array(numbers, dtype=np.float64).tobytes()
 
 
-def test_float32_probabilities_come_back_bit_for_bit(tmp_path):
-    numbers = np.random.default_rng(0).random(5000, dtype=np.float32)
-    path = files.write_csv(pd.DataFrame({"x": numbers}), tmp_path / "x.csv")
-    assert pd.read_csv(path)["x"].to_numpy(dtype=np.float32).tobytes() == numbers.tobytes()
-
-
 def test_a_table_is_written_without_its_index_and_keeps_odd_names(tmp_path):
     table = pd.DataFrame({"path": ['a,"b"\nc.jpg', "é ü.png", " =1+1"]}, index=[7, 8, 9])
     pd.testing.assert_frame_equal(
@@ -188,7 +139,7 @@ def test_a_table_is_written_without_its_index_and_keeps_odd_names(tmp_path):
 
 def test_json_comes_back_as_it_was(tmp_path):
     value = {"name": "é → 1", "list": [1, 2.5, None, True], "inner": {"x": 1e-300}}
-    path = files.write_json(value, tmp_path / "x.json")
+    path = files.write_json(value, tmp_path / "deep" / "down" / "x.json")
     assert files.read_json(path) == value
     assert path.read_text(encoding="utf-8").endswith("}\n")
 
@@ -201,18 +152,11 @@ def test_what_json_cannot_say_is_refused_and_leaves_the_old_file(old, value):
     assert list(old.parent.iterdir()) == [old]
 
 
-@pytest.mark.parametrize("content", [b"", b'{"epochs": 2', b"[1, 2]]"], ids=["empty", "cut short", "too much"])
+@pytest.mark.parametrize("content", [b"", b'{"epochs": 2', b"[1, 2]]", b"\xff\xfe\x00"])
 def test_a_json_file_that_does_not_parse_is_named(tmp_path, content):
     path = tmp_path / "config.json"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"config\.json is not valid JSON"):
-        files.read_json(path)
-
-
-def test_a_json_file_of_other_bytes_is_named(tmp_path):
-    path = tmp_path / "config.json"
-    path.write_bytes(b"\xff\xfe\x00binary")
-    with pytest.raises(ValueError, match=r"config\.json"):
         files.read_json(path)
 
 
@@ -238,9 +182,6 @@ def test_relative_paths_count_from_the_project_whatever_the_working_folder(tmp_p
     assert files.project_path("data/sample") == files.PROJECT / "data" / "sample"
     assert files.project_path("a/../b/./c") == files.PROJECT / "b" / "c"
     assert files.project_path(tmp_path / "x") == tmp_path / "x"
-
-
-def test_a_tilde_stands_for_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert files.project_path("~/photos") == tmp_path / "photos"
 

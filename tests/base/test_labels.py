@@ -1,7 +1,5 @@
 """The classes go back and forth between numbers, attributes, words and probabilities."""
 
-import itertools
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -30,11 +28,6 @@ def test_every_label_survives_decoding_and_encoding(label):
     mask, gender, age = labels.decode(label)
     assert labels.encode(mask, gender, age) == labels.encode(**labels.values_of(label)) == label
     assert label == 6 * mask + 3 * gender + age  # the contest's own formula
-
-
-def test_the_eighteen_combinations_have_eighteen_labels():
-    found = [labels.encode(*values) for values in itertools.product(*map(range, labels.shape()))]
-    assert found == list(ALL) and labels.class_count() == 18
 
 
 @pytest.mark.parametrize("label", [-1, 18, 1000])
@@ -95,16 +88,6 @@ def test_the_marginals_of_joint_probabilities_are_the_heads_again(given_heads):
     np.testing.assert_allclose(joint.sum(axis=1), 1, atol=1e-6)
     for name, found in labels.marginals(joint).items():
         np.testing.assert_allclose(found, given_heads[name], atol=1e-6)
-
-
-@settings(max_examples=60, deadline=None)
-@given(rows_of_probabilities(3, 18))
-def test_marginals_add_up_what_the_labels_say(probabilities):
-    found = labels.marginals(probabilities)
-    for name, numbers in labels.decode_all(np.array(ALL)).items():
-        for value in range(found[name].shape[1]):
-            expected = probabilities[:, numbers == value].sum(axis=1)
-            np.testing.assert_allclose(found[name][:, value], expected, atol=1e-6)
 
 
 @settings(max_examples=30, deadline=None)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tiny_project import TOY_NOTEBOOKS, write_notebook
+from tiny_project import CHECKOUT, TOY_NOTEBOOKS, write_notebook
 
 from mask_lib.base import files
 from mask_lib.data import archives
@@ -146,3 +146,15 @@ def test_files_are_joined_and_read_by_our_own_reader(project: Path):
         Chain([first, second], {}, project, archives.folders_with_data)
     with pytest.raises(ValueError, match=r"name a file: --configfile notebooks/params/demo\.yml"):
         Chain([], {}, project, archives.folders_with_data)
+
+
+@pytest.mark.parametrize("path", sorted(CHECKOUT.glob("notebooks/params/*.yml")), ids=lambda path: path.stem)
+def test_the_experiments_of_the_project_are_understood(path: Path):
+    chain = Chain([path], {}, CHECKOUT, archives.folders_with_data)
+    assert set(chain.train) == set(chain.runs) and chain.output.startswith("outputs/")
+    if path.stem == "border":  # runs that differ in nothing but the border of age
+        ages = {run: values.pop("old_from") for run, values in chain.train.items() if values.pop("run")}
+        assert ages == {"old60": 60, "old59": 59, "old58": 58, "old57": 57}
+        assert all(values == chain.train["old60"] for values in chain.train.values())
+    if path.stem == "demo":
+        assert f"{chain.output}/runs/quick/scores.json" in chain.named_by("heads")
