@@ -163,7 +163,8 @@ def test_a_zip_with_a_password_is_refused(tmp_path):
 
 
 def test_what_a_killed_process_left_is_cleared_and_not_taken_for_the_data(archive, tmp_path):
-    half = tmp_path / "input" / f".{archives.folder_name(archive)}.tmp"
+    name = archives.unpack(archive, tmp_path / "elsewhere").name
+    half = tmp_path / "input" / f".{name}.tmp"
     (half / "input" / "data" / "train").mkdir(parents=True)
     (half / "input" / "data" / "leftover").write_text("half")
     found = photos.find_data(archive, tmp_path / "input")

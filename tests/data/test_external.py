@@ -10,9 +10,8 @@ import pytest
 import toys
 from PIL import Image
 
-from mask_lib.base import config, files
+from mask_lib.base import config, files, labels
 from mask_lib.data import external, layout, photos, splits, store
-from mask_lib.data.external import PARTIAL
 from mask_lib.data.layout import Problem
 from mask_lib.ensemble import inference
 from mask_lib.training import dataset, runs
@@ -74,7 +73,7 @@ def test_a_csv_gives_absolute_paths_and_labels(own, tmp_path):
     ]
     table, problems = scan_list(own, tmp_path, rows)
     assert problems.empty and list(problems) == photos.PROBLEM_COLUMNS
-    assert list(table) == external.EXTERNAL_COLUMNS
+    assert list(table) == external.external_columns()
     assert list(table["path"]) == [str(tmp_path / "far" / name) for name in ("a.png", "sub/b.png")]
     assert list(table["person"]) == ["external:list/x"] * 2
     assert table[["mask", "gender", "age", "label"]].values.tolist() == [
@@ -83,29 +82,14 @@ def test_a_csv_gives_absolute_paths_and_labels(own, tmp_path):
     ]
 
 
-def test_a_label_alone_tells_mask_and_gender(own, tmp_path):
+def test_a_label_alone_tells_all_but_the_years(own, tmp_path):
     table, _ = scan_list(own, tmp_path, [{"path": "a.png", "label": 10}])
     assert table.loc[0, ["mask", "gender", "label"]].tolist() == ["incorrect", "female", 10]
     assert pd.isna(table.loc[0, "age"])
-    assert {name: one.tolist() for name, one in external.attributes(table).items()} == {
-        "mask": [1],
-        "gender": [1],
-        "age": [1],
-    }
-
-
-@pytest.mark.parametrize("absent", ["mask", "gender", "age"])
-def test_an_unknown_attribute_is_allowed_and_the_others_are_kept(own, tmp_path, absent):
-    row = {"path": "a.png", "mask": "incorrect", "gender": "female", "age": "61"} | {absent: ""}
-    table, problems = scan_list(own, tmp_path, [row, GOOD])
-    assert problems.empty
-    assert table["label"].tolist() == [PARTIAL, 1]
-    numbers = {name: one[0] for name, one in external.attributes(table).items()}
-    assert numbers == {"mask": 1, "gender": 1, "age": 2} | {absent: -1}
 
 
 def test_photos_without_a_person_are_each_one_of_their_own(own, tmp_path):
-    table, _ = scan_list(own, tmp_path, [{"path": "a.png", "age": 3}, {"path": "b.png", "age": 3}])
+    table, _ = scan_list(own, tmp_path, [{"path": "a.png", "label": 3}, {"path": "b.png", "label": 3}])
     assert table["person"].tolist() == ["external:list/a.png", "external:list/b.png"]
 
 
@@ -144,15 +128,16 @@ def test_what_is_odd_in_a_folder_is_listed_with_its_whole_path(own, tmp_path):
     assert all(path.startswith(str(images)) for path in problems["path"])
 
 
-def test_a_train_csv_may_leave_attributes_empty_and_its_odd_rows_are_listed(own, tmp_path):
+def test_odd_rows_of_a_train_csv_are_listed(own, tmp_path):
     images = tmp_path / "far" / "images"
     paint(images / "x" / "normal.png", 1000)
     paint(images / ANN / "normal.png", 1001)
     rows = [("x", "", "70"), (ANN, "female", "44"), ("x", "male", "70"), ("gone", "male", "20"), ("../x", "male", "20")]
     pd.DataFrame(rows, columns=["path", "gender", "age"]).to_csv(tmp_path / "far" / "train.csv", index=False)
     table, problems = external.scan([tmp_path / "far"], *own)
-    assert table[["gender", "age", "label"]].values.tolist() == [["", 70, -1], ["female", 44, 16]]
+    assert table[["gender", "age", "label"]].values.tolist() == [["female", 44, 16]]
     assert found_problems(problems) == {
+        ("normal.png", Problem.INCOMPLETE_LABEL),
         ("x", Problem.DOUBLE_ROW),
         ("gone", Problem.MISSING_FOLDER),
         ("x", Problem.UNSAFE_PATH),
@@ -162,7 +147,7 @@ def test_a_train_csv_may_leave_attributes_empty_and_its_odd_rows_are_listed(own,
 
 def test_people_of_two_sources_and_of_the_data_folder_stay_apart_though_named_alike(own, tmp_path):
     for folder in ("one", "two"):
-        row = {"path": f"{folder}.png", "person": "ann", "age": 20}
+        row = {"path": f"{folder}.png", "person": "ann", "label": 3}
         paint(tmp_path / folder / f"{folder}.png", len(folder) + ord(folder[0]))
         write_list(tmp_path / folder / "list.csv", [row])
     table, _ = external.scan([tmp_path / "one" / "list.csv", tmp_path / "two" / "list.csv"], *own)
@@ -176,17 +161,19 @@ def test_people_of_two_sources_and_of_the_data_folder_stay_apart_though_named_al
 @pytest.mark.parametrize(
     ("wrong", "problem"),
     [
-        ({"mask": "wron"}, Problem.BAD_MASK),
-        ({"gender": "f"}, Problem.BAD_GENDER),
+        ({"mask": "wron"}, "bad_mask"),
+        ({"gender": "f"}, "bad_gender"),
         ({"age": "old"}, Problem.BAD_AGE),
         ({"age": "45.5"}, Problem.BAD_AGE),
         ({"age": "121"}, Problem.AGE_OUT_OF_RANGE),
         ({"age": "-1"}, Problem.AGE_OUT_OF_RANGE),
-        ({"label": "18"}, Problem.BAD_LABEL),
-        ({"label": "-1"}, Problem.BAD_LABEL),
-        ({"label": "worn"}, Problem.BAD_LABEL),
+        ({"label": "18"}, "bad_label"),
+        ({"label": "-1"}, "bad_label"),
+        ({"label": "worn"}, "bad_label"),
         ({"label": "17"}, Problem.LABEL_CONTRADICTS_ROW),
-        ({"mask": "", "gender": "", "age": ""}, Problem.NOTHING_KNOWN),
+        ({"mask": "", "gender": "", "age": ""}, Problem.INCOMPLETE_LABEL),
+        ({"mask": ""}, Problem.INCOMPLETE_LABEL),
+        ({"age": ""}, Problem.INCOMPLETE_LABEL),
     ],
 )
 def test_a_row_that_means_nothing_is_left_out_and_listed(own, tmp_path, wrong, problem):
@@ -254,8 +241,8 @@ def test_a_source_that_is_not_there_or_of_no_use_is_an_error_that_names_it(own, 
 def test_a_csv_with_misspelt_or_without_useful_columns_is_an_error(own, tmp_path):
     with pytest.raises(ValueError, match=r"list\.csv has a column 'Gender': write 'gender'"):
         scan_list(own, tmp_path, [{"path": "a.png", "Gender": "male", "age": 3}])
-    with pytest.raises(ValueError, match=r"needs one of the columns mask, gender, age, label"):
-        scan_list(own, tmp_path, [{"path": "a.png", "race": "any"}])
+    with pytest.raises(ValueError, match=r"needs the columns mask, gender, age, or label"):
+        scan_list(own, tmp_path, [{"path": "a.png", "race": "any", "age": 3}])
     with pytest.raises(ValueError, match=r"lacks the column\(s\) path"):
         external.scan([write_text(tmp_path / "b.csv", "file,age\na.png,3\n")], *own)
 
@@ -265,18 +252,37 @@ def write_text(path: Path, text: str) -> Path:
     return path
 
 
+FRUIT = (
+    labels.Attribute("fruit", ("apple", "sour cherry"), "ac"),
+    labels.Attribute("weight", ("<100", "100+"), "lh", edges=(100,), limits=(0, 900)),
+)
+
+
+def test_a_csv_of_another_task_is_read_by_its_attributes(own, tmp_path):
+    with labels.using(FRUIT):
+        row = {"path": "a.png", "fruit": "Sour cherry", "weight": "99"}
+        rows = [row, {**row, "path": "b.png", "weight": "901"}, {**row, "path": "c.png", "fruit": "kiwi"}]
+        path = write_list(tmp_path / "far" / "list.csv", rows)
+        table, problems = external.scan([path], own[0], layout.photo_table([]))
+        assert list(table) == ["path", "person", "fruit", "weight", "label"]
+        assert table[["fruit", "weight", "label"]].values.tolist() == [["sour_cherry", 99, 2]]
+        assert found_problems(problems) == {("b.png", "weight_out_of_range"), ("c.png", "bad_fruit")}
+        external.write(table, tmp_path / "output")
+        pd.testing.assert_frame_equal(external.read(tmp_path / "output"), table)
+
+
 # What later steps see.
 
 
 def test_the_table_comes_back_from_its_file_and_no_sources_empty_it(own, tmp_path):
-    rows = [GOOD, {**GOOD, "path": "b.png", "age": ""}, {"path": "c.png", "label": "5", "person": "NA"}]
+    rows = [GOOD, {"path": "c.png", "label": "5", "person": "NA"}]
     table, _ = scan_list(own, tmp_path, rows)
     output = tmp_path / "output"
     assert external.read(output).empty
     external.write(table, output)
     pd.testing.assert_frame_equal(external.read(output), table)
     external.write(external.scan([], *own)[0], output)
-    pd.testing.assert_frame_equal(external.read(output), external.table_of([]))
+    pd.testing.assert_frame_equal(external.read(output), external.external_table([]))
 
 
 def test_external_photos_stand_below_the_labeled_ones_and_out_of_the_photo_table(own, tmp_path):
@@ -285,12 +291,12 @@ def test_external_photos_stand_below_the_labeled_ones_and_out_of_the_photo_table
     files.write_csv(table, output / "tables" / "photos.csv")
     labeled = photos.read_labeled(output)
     pd.testing.assert_frame_equal(external.with_external(labeled, output), labeled)
-    found, _ = scan_list(own, tmp_path, [GOOD, {**GOOD, "path": "b.png", "age": ""}])
+    found, _ = scan_list(own, tmp_path, [GOOD])
     external.write(found, output)
     pd.testing.assert_frame_equal(photos.read_labeled(output), labeled)
     both = external.with_external(labeled, output)
-    assert list(both) == layout.PHOTO_COLUMNS
-    assert both["label"].tolist() == [*labeled["label"], 1, PARTIAL]
+    assert list(both) == layout.photo_columns()
+    assert both["label"].tolist() == [*labeled["label"], 1]
     assert set(both["split"]) == {"train"}
     decoded = dataset.open_photos(data, output, both, store.Frame(16, 24))
     row = decoded.rows([found["path"][0]])[0]
@@ -320,7 +326,6 @@ def trained(tmp_path_factory):
     held_out = own[0].loc[own[0]["split"] == splits.TEST_VAL, "person"].iloc[0]
     rows = [
         {"path": "0.png", "person": "new", "mask": "worn", "gender": "male", "age": 20},
-        {"path": "1.png", "person": "unsure", "mask": "worn", "gender": "", "age": 20},
         {"path": "2.png", "person": "copy", "mask": "worn", "gender": "male", "age": 20},
     ]
     own_table = photos.read_photos(output / "tables" / "photos.csv")

@@ -77,7 +77,7 @@ def test_sizes_are_those_of_the_files(folder):
 
 def test_a_sound_folder_gives_every_photo_with_its_label_and_no_problem(folder):
     found, problems = folder.scan()
-    assert problems.empty and list(problems) == photos.PROBLEM_COLUMNS and list(found) == layout.PHOTO_COLUMNS
+    assert problems.empty and list(problems) == photos.PROBLEM_COLUMNS and list(found) == layout.photo_columns()
     train = found[found["split"] == "train"]
     assert list(train["path"]) == sorted(f"{person}/{name}" for person in (ANN, BOB) for name in SEVEN)
     attributes = train.set_index("path")[["person", "mask", "gender", "age", "label"]]
@@ -145,8 +145,8 @@ def test_people_who_share_an_id_stay_two_people_and_are_listed(folder):
     folder.person(other)
     found, problems = folder.scan(verify=False)
     assert set(problems[problems["problem"] == Problem.DOUBLE_ID]["path"]) == {ANN, other}
-    persons = photos.people(found).set_index("person")
-    assert persons.loc[ANN].tolist() == ["female", 45, 7] and persons.loc[other].tolist() == ["male", 61, 7]
+    persons = found.groupby("person")
+    assert persons["age"].unique().loc[[ANN, other]].map(list).tolist() == [[45], [61]]
 
 
 def test_a_row_that_contradicts_its_folder_counts_and_is_listed(folder):
@@ -154,7 +154,7 @@ def test_a_row_that_contradicts_its_folder_counts_and_is_listed(folder):
     found, problems = folder.scan(verify=False)
     assert list(problems["problem"]) == [Problem.FOLDER_CONTRADICTS_ROW] and list(problems["path"]) == [ANN]
     assert "gender" in problems["detail"][0] and "54" in problems["detail"][0] and "race" not in problems["detail"][0]
-    assert photos.people(found).set_index("person").loc[ANN, ["gender", "age"]].tolist() == ["male", 54]
+    assert found[found["person"] == ANN][["gender", "age"]].drop_duplicates().values.tolist() == [["male", 54]]
 
 
 def test_ids_that_lost_their_zeros_in_a_spreadsheet_contradict_nothing(folder):
@@ -173,7 +173,7 @@ def test_a_path_that_stands_twice_counts_once(folder):
     folder.rows.append(folder.rows[0] | {"age": "20"})
     found, problems = folder.scan(verify=False)
     assert list(problems["problem"]) == [Problem.DOUBLE_ROW]
-    assert photos.people(found).set_index("person").loc[ANN, ["age", "photos"]].tolist() == [45, 7]
+    assert found[found["person"] == ANN]["age"].tolist() == [45] * 7
 
 
 def test_missing_and_unknown_folders_are_listed(folder):
@@ -223,7 +223,7 @@ def test_endings_count_in_any_case_and_in_all_formats(folder):
     folder.person("000003_male_Other_70", names=names)
     found, problems = folder.scan()
     assert problems.empty
-    assert photos.people(found).set_index("person").loc["000003_male_Other_70", "photos"] == 7
+    assert (found["person"] == "000003_male_Other_70").sum() == 7
 
 
 def test_a_person_without_all_seven_photos_is_kept_and_the_missing_ones_named(folder):
@@ -411,12 +411,6 @@ def test_files_of_points_at_the_images_of_each_split(folder):
         photos.files_of(folder.root, found.assign(path="../x"))
 
 
-def test_people_counts_the_photos_of_each_person(folder):
-    (folder.train / ANN / "mask1.jpg").unlink()
-    found, _ = folder.scan()
-    assert photos.people(found).to_numpy().tolist() == [[ANN, "female", 45, 6], [BOB, "male", 29, 7]]
-
-
 @pytest.mark.parametrize(
     "name",
     ["plain", "comma, quote\" and 'other'", "new\nline", "cr\rlf\r\n", "<b onclick=x>&amp;", "사람 ñ 🙂", "NA", " x "],
@@ -467,6 +461,25 @@ def test_a_photo_table_that_lacks_a_column_or_the_file_is_refused(folder, tmp_pa
         photos.read_photos(tmp_path / "photos.csv")
     with pytest.raises(FileNotFoundError, match=r"gone\.csv"):
         photos.read_photos(tmp_path / "gone.csv")
+
+
+def test_a_photo_table_of_another_task_comes_back_from_its_file(tmp_path):
+    task = (
+        labels.Attribute("fruit", ("apple", "sour cherry"), "ac"),
+        labels.Attribute("weight", ("<100", "100+"), "lh", edges=(100,), limits=(0, 900)),
+    )
+    with labels.using(task):
+        rows = [("a/1.jpg", "a", "sour_cherry", 99, 2, "train"), ("2.jpg", "", "", pd.NA, pd.NA, "eval")]
+        table = layout.photo_table(rows)
+        assert list(table) == ["path", "person", "fruit", "weight", "label", "split"]
+        files.write_csv(table, tmp_path / "tables" / "photos.csv")
+        pd.testing.assert_frame_equal(photos.read_photos(tmp_path / "tables" / "photos.csv"), table)
+        assert photos.read_labeled(tmp_path)["label"].tolist() == [2]
+        files.write_csv(table.assign(label=4), tmp_path / "tables" / "photos.csv")
+        with pytest.raises(ValueError, match="labels are 0-3"):
+            photos.read_labeled(tmp_path)
+    with pytest.raises(ValueError, match=r"lacks the column\(s\) mask, gender, age"):
+        photos.read_labeled(tmp_path)
 
 
 def test_scanning_changes_nothing_in_the_data_folder(folder):

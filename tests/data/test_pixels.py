@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from mask_lib.base.labels import Gender, Mask
-from mask_lib.data import duplicates, hashes
+from mask_lib.data import hashes, pixels
 from mask_lib.sample import crowd, portrait
 from mask_lib.sample.people import Face, invent_face, invent_shot
 
@@ -79,9 +79,9 @@ def verdicts(first: list[io.BytesIO], second: list[io.BytesIO]) -> np.ndarray:
     small = [[hashes.hash_photo(file)[2] for file in files if not file.seek(0)] for files in (first, second)]
     count = len(first)
     rows = np.arange(count)
-    alike = duplicates.is_alike(duplicates.softened(np.concatenate(small)), rows, rows + count)
-    pictures = [duplicates.read_grey([file for file in files if not file.seek(0)]) for files in (first, second)]
-    return alike & duplicates.is_copy(duplicates.residuals(*pictures))
+    alike = pixels.is_alike(pixels.blurred(np.concatenate(small)), rows, rows + count)
+    pictures = [pixels.read_grey([file for file in files if not file.seek(0)]) for files in (first, second)]
+    return alike & pixels.is_copy(pixels.residuals(*pictures))
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -115,8 +115,8 @@ def test_other_people_are_none(people):
 
 
 def test_a_crop_is_measured(people):
-    original = duplicates.read_grey([encoded(people[0], 95)])
-    found = duplicates.residuals(original, duplicates.read_grey([encoded(cropped(people[0], 0.02, 0, 0, 0), 95)]))
+    original = pixels.read_grey([encoded(people[0], 95)])
+    found = pixels.residuals(original, pixels.read_grey([encoded(cropped(people[0], 0.02, 0, 0, 0), 95)]))
     assert found["cropped"][0] == pytest.approx(0.02, abs=0.004)
     assert found["gain"][0] == pytest.approx(1, abs=0.03)
     assert found["brighter"][0] < 0.5
@@ -124,20 +124,20 @@ def test_a_crop_is_measured(people):
 
 
 def test_photos_without_any_contrast_are_compared_without_a_fault():
-    flat = np.full((1, duplicates.SIDE, duplicates.SIDE), 90, np.float32)
-    found = duplicates.residuals(flat, flat + 40)
+    flat = np.full((1, pixels.SIDE, pixels.SIDE), 90, np.float32)
+    found = pixels.residuals(flat, flat + 40)
     assert all(np.isfinite(values).all() for values in found.values())
-    assert not duplicates.is_copy(found).any()
+    assert not pixels.is_copy(found).any()
 
 
 def test_dull_noise_is_no_copy_of_other_dull_noise():
     generator = np.random.default_rng(0)
-    dull = duplicates.softened(generator.integers(126, 131, (2, duplicates.SIDE, duplicates.SIDE)).astype(np.uint8))
-    found = duplicates.residuals(dull[:1], dull[1:])
-    assert found["residual"][0] < duplicates.MOST_RESIDUAL
-    assert not duplicates.is_copy(found).any()
+    dull = pixels.blurred(generator.integers(126, 131, (2, pixels.SIDE, pixels.SIDE)).astype(np.uint8))
+    found = pixels.residuals(dull[:1], dull[1:])
+    assert found["residual"][0] < pixels.MOST_RESIDUAL
+    assert not pixels.is_copy(found).any()
 
 
 def test_no_candidates_have_no_verdicts():
     nobody = np.zeros(0, np.int64)
-    assert duplicates.is_alike(np.zeros((3, 16, 16), np.float32), nobody, nobody).shape == (0,)
+    assert pixels.is_alike(np.zeros((3, 16, 16), np.float32), nobody, nobody).shape == (0,)

@@ -20,7 +20,7 @@ FRAME = store.Frame(20, 30)
 KILLED_WHILE_BUILDING = """
 import os, signal, sys
 from pathlib import Path
-from mask_lib import store
+from mask_lib.data import store
 decode, folder, done = store.decode, Path(sys.argv[1]), []
 def dying_decode(path, frame):
     if len(done) == int(sys.argv[2]):
@@ -34,7 +34,7 @@ store.open_store(folder / "store", folder / "images", paths, store.Frame(20, 30)
 TWO_AT_ONCE = """
 import sys, time
 from pathlib import Path
-from mask_lib import store
+from mask_lib.data import store
 decode, folder = store.decode, Path(sys.argv[1])
 def noted_decode(path, frame):
     with open(folder / "decoded.log", "a") as log:
@@ -54,7 +54,7 @@ print(store.open_store(folder / "store", folder / "images", paths, store.Frame(2
 BUILT_WITHOUT_ROOM = """
 import resource, signal, sys
 from pathlib import Path
-from mask_lib import store
+from mask_lib.data import store
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 folder = Path(sys.argv[1])
@@ -207,7 +207,9 @@ def test_a_photo_of_any_mode_gets_the_channels_asked_for(tmp_path, mode, channel
 def test_a_photo_without_a_fourth_channel_is_named_where_four_are_asked_for(folder, mode):
     name = "three.jpg" if mode == "CMYK" else "three.png"
     Image.fromarray(noise(0)).convert(mode).save(folder / "images" / name)
-    with pytest.raises(OSError, match=rf"{name}: its mode is {mode}, and image_channels = 4 takes .* mask_lib\.rgby"):
+    with pytest.raises(
+        OSError, match=rf"{name}: its mode is {mode}, and image_channels = 4 takes .* mask_lib\.data\.rgby"
+    ):
         opened(folder, [name], store.Frame(20, 30, channels=4))
 
 
