@@ -19,8 +19,8 @@ def photo_table(people: int = 30) -> pd.DataFrame:
     for person in range(people):
         gender, age = int(generator.integers(2)), int(generator.integers(18, 61))
         for mask in (0, 0, 0, 0, 0, 1, 2):
-            label = labels.encode(mask, gender, labels.age_group(age))
-            words = (labels.key_of(labels.Mask(mask)), labels.key_of(labels.Gender(gender)))
+            label = labels.encode(mask, gender, labels.attribute("age").value_of(age))
+            words = [labels.attribute(name).table_words[value] for name, value in (("mask", mask), ("gender", gender))]
             rows.append((f"{person:06d}/{len(rows)}.jpg", f"{person:06d}", *words, age, label, "train"))
     return pd.DataFrame(rows, columns=["path", "person", "mask", "gender", "age", "label", "split"])
 
@@ -47,7 +47,7 @@ def score_intervals(shift: float = 0.0) -> pd.DataFrame:
 
 def certain(predicted: list[int]) -> pd.DataFrame:
     """Probabilities that say one class each, without saying what is true."""
-    return pd.DataFrame(np.eye(18)[predicted], columns=list(labels.PROBABILITY_COLUMNS))
+    return pd.DataFrame(np.eye(18)[predicted], columns=labels.probability_columns())
 
 
 def draw(figure: Figure) -> bytes:
