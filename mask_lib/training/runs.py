@@ -44,13 +44,13 @@ def train_run(
     forward = torch.compile(network) if run.compile_network else network
     counts = {fold: int((splits[fold]["split"] == TRAIN).sum()) for fold in chosen}
     steps = {fold: run.epochs * dataset.step_count(count, run.batch_size) for fold, count in counts.items()}
-    how = {"when_changed": when_changed, "checkpoint_seconds": checkpoint_seconds, "on_epoch": on_epoch}
+    options = {"when_changed": when_changed, "checkpoint_seconds": checkpoint_seconds, "on_epoch": on_epoch}
     with files.progress(total=sum(steps.values()), what=f"train {run.run}", unit="step") as bar:
         for fold in chosen:
             before = bar.n  # steps of the folds before
-            how["on_step"] = lambda done, before=before: bar.update(before + done - bar.n)
+            options["on_step"] = lambda done, before=before: bar.update(before + done - bar.n)
             home = folder / f"fold{fold}"
-            loop.train_fold(run, fold, splits[fold], source, home, network, forward, **how)
+            loop.train_fold(run, fold, splits[fold], source, home, network, forward, **options)
             bar.update(before + steps[fold] - bar.n)
     return close_run(run, folder, splits, photos, source.device)
 

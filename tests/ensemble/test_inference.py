@@ -14,7 +14,7 @@ from mask_lib.data import photos
 from mask_lib.data.splits import make_splits, read_splits, write_splits
 from mask_lib.ensemble import inference
 from mask_lib.models import checkpoint, devices, predict
-from mask_lib.training import dataset, run_folder, runs
+from mask_lib.training import dataset, runs
 
 COLUMNS = labels.probability_columns()
 
@@ -90,26 +90,12 @@ def test_an_eval_photo_that_is_listed_but_not_in_the_table_is_answered_all_the_s
     np.testing.assert_allclose(test.set_index("ImageID").loc[lost, COLUMNS].astype(float), others[COLUMNS].mean())
 
 
-def test_a_photo_that_cannot_be_read_gets_the_mean_of_the_others():
-    test = pd.DataFrame([["a.jpg", *np.eye(18)[3]], ["b.jpg", *np.eye(18)[5]]], columns=["ImageID", *COLUMNS])
-    whole = inference.with_every_id(test, ["b.jpg", "broken.jpg", "a.jpg"])
-    assert list(whole["ImageID"]) == ["b.jpg", "broken.jpg", "a.jpg"]
-    assert whole.loc[1, "p03"] == whole.loc[1, "p05"] == 0.5
-    assert whole.loc[0, "p05"] == whole.loc[2, "p03"] == 1
-
-
 def test_a_run_that_is_not_trained_to_its_end_is_named_with_what_to_run(copied):
     data, output = copied
     with pytest.raises(
         FileNotFoundError, match=r"runs/absent holds no finished run: run 03_one_model with run: absent"
     ):
         inference.predict_run(data, output, "absent")
-
-
-def test_training_more_makes_a_run_unfinished_until_it_is_scored(copied):
-    data, output = copied
-    toys.train(data, output, when_changed="restart", epochs=1, warmup_epochs=0.0)
-    assert run_folder.trained_runs(output) == []
 
 
 def test_people_trained_on_cannot_become_held_out_people(copied):

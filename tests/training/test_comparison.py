@@ -44,8 +44,7 @@ def test_the_scores_are_those_of_the_runs_with_interval_time_pace_and_memory(run
 
 
 def test_people_read_intervals_minutes_and_gigabytes(runs):
-    table = comparison.for_people(comparison.score_table(runs))
-    row = table.iloc[0]
+    row = comparison.for_people(comparison.score_table(runs)).iloc[0]
     assert row["macro F1"] == str(scores.Score(*runs[0].intervals.loc["macro_f1"]))
     assert (row["training, minutes"], row["photos/s"], row["peak memory, GB"]) == (1.5, 120, 2.5)
 
