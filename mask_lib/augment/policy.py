@@ -14,11 +14,9 @@ Sources: AutoAugment, Cubuk et al. 2019; RandAugment, Cubuk et al. 2020; Trivial
 """
 
 import dataclasses
-import difflib
 import itertools
 import json
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -27,7 +25,7 @@ import numpy as np
 import pandas as pd
 
 from mask_lib.base import files
-from mask_lib.base.config import words_for
+from mask_lib.base.config import did_you_mean, words_for
 
 MOST_SUB_POLICIES, MOST_STEPS = 1000, 10
 LONGEST_NAME = 100  # characters
@@ -184,9 +182,8 @@ def checked_operation(name: Any, where: str) -> str:
     """The name of an operation, if there is one of that name. Raises ValueError with `where` and near names."""
     if isinstance(name, str) and name in OPERATIONS:
         return name
-    nearest = difflib.get_close_matches(name[:LONGEST_NAME], OPERATIONS, 3) if isinstance(name, str) else []
-    hint = f"did you mean {' or '.join(nearest)}?" if nearest else f"there are {', '.join(OPERATIONS)}"
-    raise ValueError(f"{where} = {_shown(name)} is unknown; {hint}")
+    hint = did_you_mean(_shown(name), OPERATIONS) or f"; there are {', '.join(OPERATIONS)}"
+    raise ValueError(f"{where} = {_shown(name)} is unknown{hint}")
 
 
 def _checked_share(value: Any, where: str) -> float:
@@ -223,9 +220,7 @@ def random_policy(generator: np.random.Generator, space: Space = SEED_SPACE, nam
     """
 
     def drawn(operation: str) -> Step:
-        probability, magnitude = (
-            float(generator.choice(choices)) for choices in (space.probabilities, space.magnitudes)
-        )
+        probability, magnitude = (float(generator.choice(some)) for some in (space.probabilities, space.magnitudes))
         unit = OPERATIONS[checked_operation(operation, "space")].unit
         return Step(operation, probability, magnitude if unit else None)
 
@@ -234,16 +229,6 @@ def random_policy(generator: np.random.Generator, space: Space = SEED_SPACE, nam
     again = space.steps > len(space.operations)
     chosen = [generator.choice(space.operations, space.steps, replace=again) for _ in range(space.sub_policies)]
     return Policy(name, tuple(tuple(drawn(str(operation)) for operation in operations) for operations in chosen))
-
-
-def merge_policies(several: Sequence[Policy], name: str = "merged") -> Policy:
-    """One policy with the sub-policies of all, each as likely as any other: one of many weighs more.
-
-    Raises ValueError for no policies, or for more sub-policies than one may have.
-    """
-    if not several:
-        raise ValueError("no policies to merge")
-    return Policy(name, tuple(itertools.chain.from_iterable(policy.sub_policies for policy in several)))
 
 
 def read_policy(path: str | Path) -> Policy:
@@ -255,33 +240,15 @@ def read_policy(path: str | Path) -> Policy:
         if len(content) > MOST_BYTES:
             raise ValueError(f"it has more than {MOST_BYTES:,} bytes")
         printable = "".join(filter(str.isprintable, path.stem))
-        return Policy.from_plain(_from_json(content), printable[:LONGEST_NAME].strip() or "policy")
+        return Policy.from_plain(json.loads(content), printable[:LONGEST_NAME].strip() or "policy")
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{files.shown_path(path)} is no policy: not valid JSON: {error}") from None
     except OSError as error:
         raise ValueError(f"{files.shown_path(path)} cannot be read as a policy: {error.strerror}") from None
     except RecursionError:
         raise ValueError(f"{files.shown_path(path)} is no policy: its lists are nested too deep") from None
     except ValueError as error:
         raise ValueError(f"{files.shown_path(path)} is no policy: {error}") from None
-
-
-def _from_json(content: bytes) -> Any:
-    try:
-        return json.loads(content.decode(), parse_constant=_refused_number, object_pairs_hook=_unique_keys)
-    except ValueError as error:  # bytes that are no text, or text that is no JSON
-        raise ValueError(f"not valid JSON: {error}") from None
-
-
-def _refused_number(text: str) -> float:
-    raise ValueError(f"{text} is no number")
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object in which a key written twice is an error; JSON itself keeps the last one silently."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        again = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-        raise ValueError(f"the key {_shown(again)} is written twice")
-    return found
 
 
 def write_policy(policy: Policy, path: str | Path) -> Path:
@@ -303,9 +270,8 @@ def named_policy(augmentation: str) -> Policy:
         return PRESET_POLICIES[augmentation]
     if augmentation.endswith(".json"):
         return read_policy(augmentation)
-    nearest = difflib.get_close_matches(augmentation, PRESET_POLICIES, 1)
-    hint = f"; did you mean {nearest[0]}?" if nearest else ""
     wanted = f"it must be one of {', '.join(PRESET_POLICIES)}, or the path of a policy's .json file"
+    hint = did_you_mean(augmentation, PRESET_POLICIES)
     raise ValueError(f"augmentation = {_shown(augmentation)}: {wanted}{hint}")
 
 

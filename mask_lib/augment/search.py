@@ -12,7 +12,7 @@ import json
 import os
 import time
 import warnings
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -32,7 +32,7 @@ SET_BY_SEARCH = ("run", "folds", "augmentation")  # settings of a run
 HEARTBEAT_SECONDS, GRACE_SECONDS = 20, 60
 POLL_SECONDS = 0.5
 RANDOM_FIRST = 10  # policies that the density search draws blindly before it learns from them
-SETTINGS, PLACE, POLICY, MACRO_F1, STARTED = "settings", "place", "policy", "macro_f1", "started"  # attributes
+SETTINGS, PLACE, POLICY, MACRO_F1 = "settings", "place", "policy", "macro_f1"  # attributes
 COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
 TRIAL_COLUMNS = ["trial", "state", "value", "macro_f1", "epochs", "seconds", "policy"]
 FOLDER, SEARCHED, FALLBACK = "search", "searched", "trivialaugment"
@@ -122,12 +122,12 @@ def open_study(
         study.set_user_attr(SETTINGS, new)
         alive = study.get_trials(deepcopy=False, states=(*COUNTED, TrialState.RUNNING, TrialState.WAITING))
         for place in sorted(set(range(search.policy_count + 1)) - {trial.user_attrs.get(PLACE) for trial in alive}):
-            study.enqueue_trial({}, {PLACE: place} | _given_policy(search, place))
+            study.enqueue_trial({}, {PLACE: place})
     return study
 
 
 def _study(search: Search, folder: Path) -> optuna.Study:
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # it would tell of every trial
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # it would tell of every trial
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # of heartbeats
     folder.mkdir(exist_ok=True)
     path, server = folder / STUDY, search.search_storage
@@ -148,45 +148,39 @@ def _study(search: Search, folder: Path) -> optuna.Study:
             load_if_exists=True,
         )
     except (SQLAlchemyError, optuna.exceptions.OptunaError) as error:
-        where, why = server or files.shown_path(path), str(error).splitlines()[0]
+        where, why = "search_storage" if server else files.shown_path(path), str(error).splitlines()[0]
         raise ValueError(f"{where} is not the study of a search ({why}): move it away to search anew") from error
 
 
-def _given_policy(search: Search, place: int) -> dict[str, Any]:
-    """The attributes that hold a policy known beforehand; the density search suggests its own."""
-    if place and search.search_kind == "density":
-        return {}
-    generator = np.random.default_rng([search.search_seed, place])
-    policy = random_policy(generator, search.space(), f"policy {place}") if place else Policy("none")
-    return {POLICY: policy.plain()}
-
-
 def _enqueue_again(study: optuna.Study, trial: FrozenTrial) -> None:
-    study.enqueue_trial({}, {name: value for name, value in trial.user_attrs.items() if name != STARTED})
+    if PLACE in trial.user_attrs:
+        study.enqueue_trial({}, {PLACE: trial.user_attrs[PLACE]})
 
 
-class NotQueuedError(RuntimeError):
-    """Another worker took the trial that was waiting, so that Optuna made one that no place of the search has."""
+class NotWantedError(RuntimeError):
+    """A trial beyond `policy_count`, or one that Optuna made since another worker took the one that was waiting."""
 
 
 def start_trial(search: Search, trial: optuna.Trial) -> Policy:
-    """A trial's policy: the one noted there, else one suggested by tree-structured Parzen estimators, then noted.
+    """The policy of a trial, also noted there: none in place 0, else random or, of density, suggested by TPE.
 
-    All chance follows from the seed and the place. The first `RANDOM_FIRST` are random; suggestions after those
-    follow from the finished trials too, which with several workers are now these and now those.
+    All chance follows from the seed and the place. After `RANDOM_FIRST` trials the suggestions of the tree-structured
+    Parzen estimators (Bergstra et al. 2011) follow from those that are finished too. Raises NotWantedError.
     """
-    if PLACE not in trial.user_attrs:
-        raise NotQueuedError
-    trial.set_user_attr(STARTED, True)
-    place = trial.user_attrs[PLACE]
-    if POLICY not in trial.user_attrs:
-        seed = int(np.random.SeedSequence([search.search_seed, place]).generate_state(1)[0])
+    place = trial.user_attrs.get(PLACE, np.inf)
+    if place > search.policy_count:
+        raise NotWantedError
+    random, name = np.random.SeedSequence([search.search_seed, place]), f"policy {place}"
+    if place == 0:
+        policy = Policy("none")
+    elif search.search_kind == "density":
+        seed = int(random.generate_state(1)[0])
         trial.study.sampler = optuna.samplers.TPESampler(n_startup_trials=RANDOM_FIRST, multivariate=False, seed=seed)
-        trial.set_user_attr(POLICY, _suggested(trial, search.space(), f"policy {place}").plain())
-    try:
-        return Policy.from_plain(trial.user_attrs[POLICY])
-    except ValueError as error:
-        raise ValueError(f"trial {place} of the study holds no policy: {error}") from None
+        policy = _suggested(trial, search.space(), name)
+    else:
+        policy = random_policy(np.random.default_rng(random), search.space(), name)
+    trial.set_user_attr(POLICY, policy.plain())
+    return policy
 
 
 def _suggested(trial: optuna.Trial, space: Space, name: str) -> Policy:
@@ -206,17 +200,13 @@ def wait_for_trial(study: optuna.Study) -> bool:
     """Whether a trial is in the queue; False once all are finished. Where others work on the last ones it waits."""
     while True:
         optuna.storages.fail_stale_trials(study)
-        waiting, running = (
-            study.get_trials(deepcopy=False, states=(state,)) for state in (TrialState.WAITING, TrialState.RUNNING)
-        )
-        if waiting or not running:
-            return bool(waiting)
-        for trial in running:
-            # Killed before its first heartbeat, a trial would never be stale.
-            if (
-                STARTED not in trial.user_attrs
-                and (datetime.now() - trial.datetime_start).total_seconds() > GRACE_SECONDS
-            ):
+        unfinished = study.get_trials(deepcopy=False, states=(TrialState.WAITING, TrialState.RUNNING))
+        if not unfinished or any(trial.state == TrialState.WAITING for trial in unfinished):
+            return bool(unfinished)
+        for trial in unfinished:
+            # Optuna never calls a trial stale that was killed before its first heartbeat.
+            is_old = datetime.now() - trial.datetime_start > timedelta(seconds=GRACE_SECONDS)
+            if is_old and POLICY not in trial.user_attrs:
                 study.tell(trial.number, state=TrialState.FAIL)
                 _enqueue_again(study, trial)
         time.sleep(POLL_SECONDS)
@@ -248,14 +238,6 @@ def trials_table(study: optuna.Study) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=TRIAL_COLUMNS)
 
 
-def read_trials(folder: Path) -> pd.DataFrame:
-    """The trials as a search wrote them below `folder`. Raises FileNotFoundError that says what to run first."""
-    path = Path(folder) / "trials.csv"
-    if not path.exists():
-        raise FileNotFoundError(f"there is no {files.shown_path(path)}: run 02_search_augmentation first")
-    return pd.read_csv(path)
-
-
 def _scored(trials: pd.DataFrame) -> pd.DataFrame:
     """The policies that were scored to the end, the best first; of equals the earlier one."""
     scored = trials[(trials["state"] == "complete") & (trials["trial"] > 0)]
@@ -276,10 +258,10 @@ def operation_importance(trials: pd.DataFrame) -> pd.DataFrame:
     correlation: Spearman's, over the scored policies, between the value and `operation_use`; 0 where all use it alike.
     policies: how many use it at all. With few trials it is a hint, and no effect, since nothing was held fixed.
     """
-    scored = _scored(trials)
+    scored = _scored(trials).reset_index(drop=True)
     uses = pd.DataFrame([operation_use(Policy.from_plain(json.loads(text))) for text in scored["policy"]]).fillna(0.0)
-    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # a use that does not vary gives NaN
-        correlation = uses.rank().corrwith(scored["value"].rank().reset_index(drop=True)).fillna(0.0)
+    with warnings.catch_warnings(action="ignore"):  # a use that does not vary
+        correlation = uses.corrwith(scored["value"], method="spearman").fillna(0.0)
     found = pd.DataFrame({"correlation": correlation, "policies": (uses > 0).sum()}).rename_axis("operation")
     return found.reset_index().sort_values(["correlation", "operation"], ascending=[False, True], ignore_index=True)
 

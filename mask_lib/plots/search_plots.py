@@ -20,7 +20,7 @@ NO_MAGNITUDE = -0.1  # where an operation without one stands
 def search_history(trials: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """A dot a policy in the order of the search, a line for the best so far, a dashed one for no augmentation.
 
-    `trials` has the columns `trial`, `state` and `value`, as `search.read_trials` gives them; what was stopped
+    `trials` has the columns `trial`, `state` and `value`, as `search.trials_table` gives them; what was stopped
     early has no value and stands as a cross at the bottom.
     """
     ax = style.styled_axes(ax, 9, 4)

@@ -11,6 +11,7 @@ several seeds, beat those trained with TrivialAugment on people of other folds.
 
 import dataclasses
 import functools
+import itertools
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from filelock import FileLock
 from optuna.trial import FrozenTrial
 
 from mask_lib.augment import apply, search
-from mask_lib.augment.policy import PRESET_POLICIES, Policy, merge_policies, write_policy
+from mask_lib.augment.policy import PRESET_POLICIES, Policy, write_policy
 from mask_lib.augment.search import FALLBACK, Search
 from mask_lib.base import config, files, scores
 from mask_lib.data import store
@@ -132,7 +133,7 @@ def run_search(
     ) as bar:
         while search.wait_for_trial(study):
             study.optimize(
-                scorer, n_trials=1, callbacks=[lambda study, trial: on_trial(trial)], catch=search.NotQueuedError
+                scorer, n_trials=1, callbacks=[lambda study, trial: on_trial(trial)], catch=search.NotWantedError
             )
             bar.update(len(search.finished_trials(study)) - bar.n)  # by whomever
     return write_results(settings, search.trials_table(study), data.folder)
@@ -211,7 +212,8 @@ def candidates(trials: pd.DataFrame, merged_count: int, alone: int = 1) -> dict[
     alone: how many: `best`, `best 2` … Policies that do the same stand there once, under the first name.
     """
     first = search.best_policies(trials, max(merged_count, alone))
-    by_name = {"merged": merge_policies(first[:merged_count], "merged")}
+    merged = itertools.chain.from_iterable(policy.sub_policies for policy in first[:merged_count])
+    by_name = {"merged": Policy("merged", tuple(merged))}
     by_name |= {f"best {place}" if place > 1 else "best": policy for place, policy in enumerate(first[:alone], 1)}
     names = {search.policy_digest(policy): name for name, policy in reversed(by_name.items())}
     return {name: policy for name, policy in by_name.items() if name in names.values()}
