@@ -16,7 +16,7 @@ from mask_lib.base import files
 
 MODULES = {"lab": "jupyterlab", "notebook": "notebook"}
 PAGES = {"lab": "lab/tree/{name}?reset", "notebook": "notebooks/{name}"}
-LONGEST = 60_000  # milliseconds for anything to happen in a page
+LONGEST = 120_000  # milliseconds for anything to happen in a page
 NOTEBOOK = "window.jupyterapp.shell.currentWidget"
 IS_READY = f"""() => {{
     const context = window.jupyterapp?.shell.currentWidget?.sessionContext;
@@ -56,7 +56,7 @@ def serving(kind: str, folder: Path) -> Iterator[str]:
             command(kind, folder), env=environment(folder) | own, cwd=folder, stdout=text, stderr=text
         )
     try:
-        url = until(lambda: address(places / "runtime") or server.poll() is not None, "the server starts")
+        url = until(lambda: address(places / "runtime") or server.poll() is not None, "the server starts", 180)
         assert server.poll() is None, (places / "server.log").read_text()
         yield url
     finally:

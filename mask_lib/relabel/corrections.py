@@ -9,8 +9,8 @@ import pandas as pd
 
 from mask_lib.base import files, labels
 from mask_lib.data import photos
-from mask_lib.relabel.current_decisions import CurrentDecisions
-from mask_lib.relabel.decision_log import CHOICES, Decision, DecisionLog, log_path
+from mask_lib.relabel.current_decisions import CurrentDecisions, Decision
+from mask_lib.relabel.decision_log import CHOICES, DecisionLog, log_path
 
 PATCH_COLUMNS = ["path", "field", "old", "new", "reason", "annotator", "time", "sha256"]
 PATCHED = ("flag", "label", "mark", "verdict")  # fields that a patch holds; skipping is one's own business
@@ -74,30 +74,22 @@ def clean_tables(
 # Several annotators.
 
 
-def opinions(decisions: Iterable[Decision]) -> dict[str, tuple[Opinion, Decision]]:
-    """What one annotator thinks of each photo: "drop", "right" or a class; and the decision that says so.
-
-    The last word counts, whichever field it is on. Marking a photo wrong is no opinion yet: it does not say what
-    would be right.
-    """
-    found: dict[str, tuple[Opinion, Decision]] = {}
-    for first, last in CurrentDecisions(decisions).first_and_last():
-        path, opinion = last["path"], last["new"]
-        if last["field"] == "label" and opinion == first["old"]:
-            opinion = "right"
-        says_it = last["field"] == "label" or (last["field"], opinion) in (("verdict", "drop"), ("mark", "right"))
-        if says_it and (path not in found or last["time"] >= found[path][1]["time"]):
-            found[path] = (opinion, last)
-    return found
-
-
 def opinions_by_photo(logs: Mapping[str, DecisionLog]) -> dict[str, dict[str, tuple[Opinion, Decision]]]:
-    """Per photo, sorted, each annotator's opinion."""
+    """Per photo, sorted, what each annotator thinks: "drop", "right" or a class; and the decision that says so.
+
+    The last word of an annotator counts, whichever field it is on. Marking a photo wrong is no opinion yet: it does
+    not say what would be right.
+    """
     found: dict[str, dict[str, tuple[Opinion, Decision]]] = {}
     for annotator, log in sorted(logs.items()):
-        for path, held in opinions(log.decisions).items():
-            found.setdefault(path, {})[annotator] = held
-    return dict(sorted(found.items()))
+        for first, last in log.current.first_and_last():
+            field, opinion, held = last["field"], last["new"], found.setdefault(last["path"], {})
+            if field == "label" and opinion == first["old"]:
+                opinion = "right"
+            says_it = field == "label" or (field, opinion) in (("verdict", "drop"), ("mark", "right"))
+            if says_it and (annotator not in held or last["time"] >= held[annotator][1]["time"]):
+                held[annotator] = (opinion, last)
+    return {path: held for path, held in sorted(found.items()) if held}
 
 
 def agreed(held: Mapping[str, tuple[Opinion, Decision]]) -> Opinion | None:
@@ -168,14 +160,13 @@ def import_patch(path: Path, log: DecisionLog, photo_table: pd.DataFrame) -> lis
     given = photo_table.set_index("path")["label"]
     if unknown := sorted(set(table["path"]) - set(given.index)):
         raise ValueError(f"{path} names {len(unknown)} photos that are not in the table, such as {unknown[:3]}")
-    current, changes = CurrentDecisions(log.decisions), []
-    values = CHOICES | {"label": range(labels.class_count())}
+    changes, values = [], CHOICES | {"label": range(labels.class_count())}
     for row in table.to_dict("records"):
         name, field = row["path"], row["field"]
         meant = [value for value in values.get(field, ()) if value_text(value) == row["new"]]
         if not meant:
             raise ValueError(f"{path}, {name}: {row['new']!r} is no {field}")
-        decided = current.value(name, field)
+        decided = log.current.value(name, field)
         old = int(given[name]) if field == "label" and decided is None else decided
         if old != meant[0]:
             reason = f"from {row['annotator']}: {row['reason']}" if row["annotator"] else row["reason"]

@@ -18,6 +18,7 @@ from typing import Any
 
 from mask_lib.base import files, labels
 from mask_lib.data import archives
+from mask_lib.relabel.current_decisions import Action, CurrentDecisions, Decision
 
 DECISION_KEYS = (
     "id",  # "<annotator>:<number of the line, from 0>"
@@ -39,14 +40,16 @@ CHOICES = {  # what a field may hold; the field `label` holds a class
     "skip": (None, False, True),
 }
 ALLOWED = {field: {(type(value), value) for value in values} for field, values in CHOICES.items()}
-KEYS = frozenset(DECISION_KEYS)
-TEXTS = ("id", "time", "annotator", "reason")
+KEYS, TEXTS = frozenset(DECISION_KEYS), ("id", "time", "annotator", "path", "field", "reason")
 PART_OF_ACTION = re.compile(r"\w+:(\d+)/(\d+)")
-Decision = dict[str, Any]
+leaves_folder = functools.lru_cache(maxsize=50_000)(archives.leaves_folder)  # a log names each photo several times
 
 
 class LogMovedOn(RuntimeError):
     """Somebody else appended to the log since it was last read; nothing was written."""
+
+    def __str__(self) -> str:
+        return "Another tab or kernel has decided at the same moment; nothing was written. Look again."
 
 
 def log_path(output_dir: Path, annotator: str) -> Path:
@@ -56,38 +59,24 @@ def log_path(output_dir: Path, annotator: str) -> Path:
     return files.project_path(output_dir) / "review" / f"decisions.{annotator}.jsonl"
 
 
-def fault_of(decision: Any, class_count: int) -> str | None:
-    """What is wrong with a line of a log, or None."""
-    if not isinstance(decision, dict) or not decision.keys() >= KEYS:
-        return f"it lacks some of {', '.join(DECISION_KEYS)}"
-    path, field = decision["path"], decision["field"]
-    if not isinstance(path, str) or not is_inside(path):
-        return f"{path!r} is no path below the images folder"
-    if not isinstance(field, str) or not (field == "label" or field in CHOICES):
-        return f"{field!r} is no field: label, {', '.join(CHOICES)}"
-    for side in ("old", "new"):
-        if not is_allowed(field, decision[side], class_count):
-            return f"{side} = {decision[side]!r} is no {field}"
-    if not all(isinstance(decision[key], str) for key in TEXTS):
-        return f"{', '.join(TEXTS)} are texts"
-    return None if isinstance(decision["undoes"], str | None) else "undoes is an id or null"
+def is_decision(line: Any, class_count: int) -> bool:
+    """Whether a line of a log holds all keys, a path below the images folder, and values that the field may take."""
+    if not isinstance(line, dict) or not line.keys() >= KEYS or not all(isinstance(line[key], str) for key in TEXTS):
+        return False
+    if not line["path"] or leaves_folder(line["path"]) or not isinstance(line["undoes"], str | None):
+        return False
+    return all(is_allowed(line["field"], line[side], class_count) for side in ("old", "new"))
 
 
 def is_allowed(field: str, value: Any, class_count: int) -> bool:
     """Whether a field may hold a value. Types count: true is no label 1, though Python takes them for equal."""
     if field == "label":
         return type(value) is int and 0 <= value < class_count
-    return isinstance(value, int | str | None) and (type(value), value) in ALLOWED[field]
-
-
-@functools.lru_cache(maxsize=50_000)
-def is_inside(path: str) -> bool:
-    """Whether a path names something below the images folder."""
-    return bool(path) and not archives.leaves_folder(path)
+    return isinstance(value, int | str | None) and (type(value), value) in ALLOWED.get(field, ())
 
 
 class DecisionLog:
-    """An open log. `decisions` holds its lines in order, `problems` what was found wrong, in sentences.
+    """An open log: `decisions` in order, what is `current` of them, `actions` to undo, `problems` found in the file.
 
     Every write happens under a file lock that other kernels and tabs respect, in one piece, and is flushed to the
     disk before `append` returns. What a crash left of a last line, or of a last action, was never acknowledged: it is
@@ -97,10 +86,9 @@ class DecisionLog:
     def __init__(self, path: Path | str, annotator: str):
         """Open or begin the log at `path`. Raises OSError where it cannot be written."""
         self.path, self.annotator = Path(path), annotator
-        self.decisions: list[Decision] = []
         self.problems: list[str] = []
-        self.generation = 0  # raised when the file was replaced and `decisions` begins anew
-        self._lines = self._offset = 0  # read so far: lines, bytes
+        self._clear()
+        self._news: set[str] = set()  # photos of the decisions that were read since `refresh`
         self._inode: int | None = None
         self._lock = threading.RLock()
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -111,32 +99,50 @@ class DecisionLog:
         if is_new:
             files.flush_folder(self.path.parent)
 
-    def append(self, decisions: list[Decision], expected: int | None = None, kind: str = "action") -> list[Decision]:
-        """Write decisions as one action and give them back with `id` and `time` once they are on disk.
+    def _clear(self) -> None:
+        self.decisions: list[Decision] = []
+        self.current, self.actions = CurrentDecisions(), []
+        self._action_of: dict[str, Action] = {}  # by the ids of its decisions
+        self._lines = self._offset = 0  # read so far: lines, bytes
 
-        Keys that are left out become None; the reasons of several decisions begin with `<kind>:<number>/<count>`.
-        `expected` is the number of decisions on which they build: raises LogMovedOn if the log holds more by now.
-        Raises ValueError for a decision that means nothing, OSError if the disk is full or gone; nothing is written
-        then.
+    def append(self, decisions: list[Decision], kind: str = "action", if_refreshed: bool = False) -> list[Decision]:
+        """Write decisions as one action and give them back, all keys filled in, once they are on disk.
+
+        Raises ValueError for a decision that means nothing, OSError if the disk is full or gone, with if_refreshed
+        LogMovedOn if others have appended since the last `refresh`. Nothing is written then.
         """
         with self._lock, self._locked(fcntl.LOCK_EX) as handle:
             self._read_on(handle)
             self._repair(handle)
-            if expected is not None and expected != len(self.decisions):
-                raise LogMovedOn(f"{self.path.name} has grown from {expected} to {len(self.decisions)} decisions")
+            if if_refreshed and self._news:
+                raise LogMovedOn
             complete = self._completed(decisions, kind)
             self._write(handle, "".join(json.dumps(decision) + "\n" for decision in complete).encode())
             self._lines += len(complete)
-            self.decisions.extend(complete)
+            self._add(complete)
             return complete
 
-    def refresh(self) -> None:
-        """Read on what other tabs or kernels appended."""
+    def refresh(self) -> set[str]:
+        """Read on what other tabs or kernels appended; the photos it concerns."""
         with self._lock:
             found = self.path.stat() if self.path.exists() else None
             if found is None or (found.st_ino, found.st_size) != (self._inode, self._offset):
                 with self._locked(fcntl.LOCK_SH) as handle:
                     self._read_on(handle)
+            news, self._news = self._news, set()
+            return news
+
+    def _add(self, decisions: list[Decision]) -> None:
+        self.decisions.extend(decisions)
+        for decision in decisions:
+            self.current.add(decision)
+            if undone := self._action_of.get(decision["undoes"]):
+                undone.is_undone = True
+            elif decision["undoes"] is None:
+                if not self.actions or self.actions[-1].decisions[0]["time"] != decision["time"]:
+                    self.actions.append(Action([]))
+                self.actions[-1].decisions.append(decision)
+                self._action_of[decision["id"]] = self.actions[-1]
 
     @contextlib.contextmanager
     def _locked(self, how: int) -> Iterator[int]:
@@ -153,18 +159,18 @@ class DecisionLog:
         status = os.fstat(handle)
         if self._inode not in (None, status.st_ino) or status.st_size < self._offset:
             self.problems.append(f"{self.path.name} was replaced or cut short while it was open: it was read anew")
-            self.decisions, self._lines, self._offset = [], 0, 0
-            self.generation += 1
+            self._news.update(decision["path"] for decision in self.decisions)  # all may be different now
+            self._clear()
         self._inode = status.st_ino
         rest = self._rest(handle)
         lines = rest[: rest.rfind(b"\n") + 1].splitlines(keepends=True)
         found = parsed(lines)
         whole = len(lines) - lines_of_torn_action(found)
-        for number, (decision, fault) in enumerate(found[:whole], self._lines + 1):
-            if fault:
-                self.problems.append(f"{self.path.name}, line {number} was passed over: {fault}")
-            else:
-                self.decisions.append(decision)
+        new = [decision for decision in found[:whole] if decision]
+        self._add(new)
+        self._news.update(decision["path"] for decision in new)
+        bad = [number for number, decision in enumerate(found[:whole], self._lines + 1) if not decision]
+        self.problems += [f"{self.path.name}, line {number} was passed over: it is no decision" for number in bad]
         self._lines += whole
         self._offset += sum(map(len, lines[:whole]))
 
@@ -178,16 +184,15 @@ class DecisionLog:
         if not tail:
             return
         found = parsed(tail.splitlines())
-        if found[-1][0] and not lines_of_torn_action(found):
+        if found[-1] and not lines_of_torn_action(found):
             # Only the end of the line is missing, as some editors leave it: the decisions are whole.
             read = self._offset
             self._write(handle, b"\n")
             self._offset = read
             return self._read_on(handle)
         torn = self.path.with_name(self.path.name + ".torn")
-        with torn.open("ab") as keeper:
+        with torn.open("ab", buffering=0) as keeper:
             keeper.write(tail.removesuffix(b"\n") + b"\n")
-            keeper.flush()
             os.fsync(keeper.fileno())
         os.ftruncate(handle, self._offset)
         os.fsync(handle)
@@ -204,8 +209,9 @@ class DecisionLog:
             # A reason that only looks like the part of an action becomes 1/1, or it would be taken for a torn one.
             if len(decisions) > 1 or PART_OF_ACTION.match(decision["reason"]):
                 decision["reason"] = f"{kind}:{number + 1}/{len(decisions)} {decision['reason']}".rstrip()
-            if fault := fault_of(decision, class_count):
-                raise ValueError(f"no decision about {decision['path']!r}: {fault}")
+            if not is_decision(decision, class_count):
+                said = f"{decision['field']} {decision['old']!r} → {decision['new']!r}"
+                raise ValueError(f"no decision about {decision['path']!r}: {said}")
             complete.append(decision)
         return complete
 
@@ -230,29 +236,24 @@ class DecisionLog:
         self._offset = end + len(content)
 
 
-def parsed(lines: list[bytes]) -> list[tuple[Decision | None, str | None]]:
-    """Per line the decision and None, or None and what is wrong with it."""
+def parsed(lines: list[bytes]) -> list[Decision | None]:
+    """The decision of each line, None for one that holds none."""
     try:
         found = json.loads(b"[" + b",".join(lines) + b"]")  # all at once takes half the time
     except ValueError:
         found = []
     if len(found) != len(lines):
-        found = [loaded(line) for line in lines]
+        found = [None] * len(lines)
+        for number, line in enumerate(lines):
+            with contextlib.suppress(ValueError):
+                found[number] = json.loads(line)
     class_count = labels.class_count()
-    faults = [fault_of(decision, class_count) for decision in found]
-    return [(None, fault) if fault else (decision, None) for decision, fault in zip(found, faults, strict=True)]
+    return [one if is_decision(one, class_count) else None for one in found]
 
 
-def loaded(line: bytes) -> Any:
-    """A line's JSON, None if it is none."""
-    with contextlib.suppress(ValueError):
-        return json.loads(line)
-
-
-def lines_of_torn_action(found: list[tuple[Decision | None, str | None]]) -> int:
+def lines_of_torn_action(found: list[Decision | None]) -> int:
     """How many lines at the end belong to an action that was not written to its end; 0 as a rule."""
-    last = found[-1][0] if found else None
-    numbers = PART_OF_ACTION.match(last["reason"]) if last else None
+    numbers = PART_OF_ACTION.match(found[-1]["reason"]) if found and found[-1] else None
     if not numbers:
         return 0
     number, count = map(int, numbers.groups())

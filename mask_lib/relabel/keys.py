@@ -1,7 +1,7 @@
 """What each key means in each mode of relabeling, and how a class is typed."""
 
 import dataclasses
-from typing import NamedTuple
+from collections import namedtuple
 
 import pandas as pd
 
@@ -16,6 +16,7 @@ TITLES = {
 }
 MODES = tuple(TITLES)
 DIGITS = "0123456789"
+Swap = namedtuple("Swap", "attribute values words")  # two values of an attribute whose photos may have changed places
 PAGE_KEYS = "rz?"  # read again, zoom, help: the page acts on them itself
 # Keys, what they do (a name that `Session` acts on; "" is left to the page), and their meaning for people.
 Binding = tuple[tuple[str, ...], str, str]
@@ -48,14 +49,6 @@ DECIDING: dict[str, list[Binding]] = {  # modes in which a label is right or wro
         *(DROP, SKIP, FLAG, *LOOK, *ALWAYS),
     ],
 }
-
-
-class Swap(NamedTuple):
-    """Two values of an attribute whose photos may have changed places."""
-
-    attribute: str
-    values: tuple[int, int]
-    words: tuple[str, str]
 
 
 def swap_of(photo_table: pd.DataFrame) -> Swap | None:
@@ -139,12 +132,7 @@ def key_meanings(mode: str, swap: Swap | None = None) -> list[list[str]]:
 
 def is_begun(digits: str) -> bool:
     """Whether more digits may follow these: class numbers are written plainly or with zeros in front."""
-    return len(digits) < digit_count() and int(digits) * 10 < labels.class_count()
-
-
-def digit_count() -> int:
-    """How many digits the last class has."""
-    return len(str(labels.class_count() - 1))
+    return len(digits) < len(str(labels.class_count() - 1)) and int(digits) * 10 < labels.class_count()
 
 
 @dataclasses.dataclass
@@ -184,9 +172,9 @@ class Typed:
     def leads_to(self, label: int) -> list[int]:
         """The classes that a photo of class `label` may get if typing goes on from here."""
         if self.digits:
-            number, scales = int(self.digits), [10**more for more in range(digit_count() - len(self.digits) + 1)]
-            longer = {label for scale in scales for label in range(number * scale, (number + 1) * scale)}
-            return sorted(longer & set(range(labels.class_count())))
+            count, number = labels.class_count(), int(self.digits)
+            scales = [10**more for more in range(len(str(count - 1)) - len(self.digits) + 1)]
+            return [label for label in range(count) if any(label // scale == number for scale in scales)]
         return [labels.with_values(label, self.values)] if self.values else []
 
     def summary(self) -> str:

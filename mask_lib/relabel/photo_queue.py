@@ -1,7 +1,8 @@
 """A queue of photos that one works through, looks back in, and comes back to after an undo."""
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 
@@ -16,9 +17,9 @@ class Queue:
     `update` must be called for paths about which that may have changed.
     """
 
-    def __init__(self, paths: Sequence[str], waits: Callable[[str], bool], page_size: int = 1):
+    def __init__(self, paths: list[str], waits: Callable[[str], bool], page_size: int = 1):
         self.page_size, self._waits = page_size, waits
-        self._fill(list(paths))
+        self._fill(paths)
         self.place = int(self._is_waiting.argmax()) if self.waiting else len(self.paths)
 
     def _fill(self, paths: list[str]) -> None:
@@ -85,14 +86,20 @@ class Queue:
             self._fill([*self.paths[: self.place], path, *self.paths[self.place :]])
         self.place = self._place_of[path]
 
+    def progress(self, presses: Iterable[tuple[float, int]]) -> dict[str, Any]:
+        """`done` and `total` photos, and, None while too little was done to tell, `per_minute` and `minutes_left`.
 
-def settled_per_minute(presses: Iterable[tuple[float, int]]) -> float | None:
-    """Photos settled a minute, breaks left out; None while too little was done to tell.
-
-    presses: per key press the time in seconds, and how many photos still waited after it.
-    """
-    seconds, settled = 0.0, 0
-    for (sooner, waiting), (later, still_waiting) in itertools.pairwise(presses):
-        if later - sooner <= LONGEST_PAUSE:
-            seconds, settled = seconds + later - sooner, settled + waiting - still_waiting
-    return 60 * settled / seconds if settled >= LEAST_PHOTOS and seconds >= LEAST_SECONDS else None
+        presses: per key press the time in seconds, and how many photos still waited after it. Breaks are left out.
+        """
+        seconds, settled = 0.0, 0
+        for (sooner, waiting), (later, still_waiting) in itertools.pairwise(presses):
+            if later - sooner <= LONGEST_PAUSE:
+                seconds, settled = seconds + later - sooner, settled + waiting - still_waiting
+        pace = 60 * settled / seconds if settled >= LEAST_PHOTOS and seconds >= LEAST_SECONDS else None
+        total, left = len(self.paths), self.waiting
+        return {
+            "done": total - left,
+            "total": total,
+            "per_minute": pace,
+            "minutes_left": left / pace if pace and left else None,
+        }

@@ -1,7 +1,7 @@
 """What is known and decided of each photo: its label now, whether it waits in a mode, and what a screen shows of it."""
 
 import io
-import os
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -9,28 +9,22 @@ from PIL import Image, ImageOps
 
 from mask_lib.base import files, labels
 from mask_lib.data import photos
-from mask_lib.relabel.current_decisions import DecisionHistory
-from mask_lib.relabel.decision_log import Decision
+from mask_lib.relabel.current_decisions import Decision
+from mask_lib.relabel.decision_log import DecisionLog
 
 PNG_WITH_ALPHA = b"\x06"  # the colour type in a PNG's header, its byte 25
 
 
 class PhotoStates:
-    """A photo table and its suspects beside the decisions of one log."""
+    """A photo table and its suspects beside the decisions of one log, as they are in the mode `mode`."""
 
-    def __init__(
-        self,
-        photo_table: pd.DataFrame,
-        history: DecisionHistory,
-        data_dir: str | os.PathLike[str],
-        suspects: pd.DataFrame | None,
-    ):
+    def __init__(self, photo_table: pd.DataFrame, log: DecisionLog, data_dir: Path, suspects: pd.DataFrame | None):
         """photo_table, suspects and errors as in `session.Session`."""
         if photo_table["path"].duplicated().any():
             raise ValueError("a photo stands twice in the table")
         if suspects is not None and not suspects["suggested"].isin(range(labels.class_count())).all():
             raise ValueError(f"suspects: `suggested` must be a class 0-{labels.class_count() - 1} in every row")
-        self.history = history
+        self.log, self.mode = log, "inspect"
         self.paths = list(photo_table["path"])
         self.files = dict(zip(self.paths, photos.files_of(data_dir, photo_table), strict=True))
         self.given = dict(zip(self.paths, photo_table["label"].astype("int64").tolist(), strict=True))
@@ -44,7 +38,7 @@ class PhotoStates:
 
     def value(self, path: str, field: str) -> Any:
         """What was decided on a field of a photo, None if nothing."""
-        return self.history.current.value(path, field)
+        return self.log.current.value(path, field)
 
     def label(self, path: str) -> int:
         """The class that was decided on, else the given one."""
@@ -57,18 +51,18 @@ class PhotoStates:
             return []
         return [path, *(one for one in self._photos_of[self.person[path]] if one != path)]
 
-    def candidates(self, mode: str, label: int) -> list[str]:
-        """The photos that a mode is about, decided on or not; `label` is the class of the grid."""
-        if mode == "grid":
+    def candidates(self, label: int) -> list[str]:
+        """The photos that the mode is about, decided on or not; `label` is the class of the grid."""
+        if self.mode == "grid":
             return [path for path in self.paths if self.label(path) == label]
-        if mode == "review":
+        if self.mode == "review":
             return [path for path in self.paths if self.value(path, "mark") == "wrong"]
-        if mode == "relabel":
+        if self.mode == "relabel":
             return [path for path in self.paths if self.value(path, "verdict") == "confirmed"]
-        return list(self.suspects if mode == "suspects" else self.paths)
+        return list(self.suspects if self.mode == "suspects" else self.paths)
 
-    def waits(self, path: str, mode: str) -> bool:
-        """Whether a photo waits for a decision in a mode."""
+    def waits(self, path: str) -> bool:
+        """Whether a photo waits for a decision in the mode."""
         mark, verdict = self.value(path, "mark"), self.value(path, "verdict")
         has_label = self.value(path, "label") is not None
         waits = {
@@ -77,40 +71,38 @@ class PhotoStates:
             "review": mark == "wrong" and verdict is None,
             "relabel": verdict == "confirmed" and not has_label,
             "suspects": mark != "right" and verdict != "drop" and not has_label,
-        }[mode]
+        }[self.mode]
         # A photo skipped here still comes up elsewhere: the reason of a skip is the mode.
-        skips = self.history.current.all_on(path, "skip")
-        return waits and not any(made["new"] and made["reason"] == mode for made in skips)
+        skips = self.log.current.all_on(path, "skip")
+        return waits and not any(made["new"] and made["reason"] == self.mode for made in skips)
 
-    def change(self, path: str, field: str, new: Any, mode: str) -> Decision:
+    def change(self, path: str, field: str, new: Any) -> Decision:
         """The decision that gives a field of a photo a new value. Raises OSError if the photo cannot be read."""
-        suspect = self.suspects.get(path) if mode == "suspects" else None
+        suspect = self.suspects.get(path) if self.mode == "suspects" else None
         return {
             "path": path,
             "field": field,
             "old": self.label(path) if field == "label" else self.value(path, field),
             "new": new,
-            "reason": mode,
+            "reason": self.mode,
             "source_score": float(suspect["score"]) if suspect else None,
             "sha256": files.file_digest(self.files[path]),
         }
 
     def card(self, path: str) -> dict[str, Any]:
         """What a screen shows of a photo, as plain JSON."""
-        suspect, label = self.suspects.get(path, {}), self.label(path)
+        suspect = self.suspects.get(path, {})
         suggested, score, number = suspect.get("suggested"), suspect.get("score"), self._numbers.get(path)
         return {
             "path": path,
             "person": self.person[path],
-            "label": label,
-            "words": labels.describe(label),
+            "label": self.label(path),
             "number": "" if number is None or pd.isna(number) else f"{labels.number().name} {int(number)}",
             "mark": self.value(path, "mark"),
             "verdict": self.value(path, "verdict"),
             "flag": bool(self.value(path, "flag")),
             "why": str(suspect.get("why", "")),
             "suggested": None if suggested is None else int(suggested),
-            "suggested_words": "" if suggested is None else labels.describe(suggested),
             "score": None if score is None else float(score),
         }
 
@@ -119,20 +111,13 @@ class PhotoStates:
 
         Raises KeyError for a path that is not in the table, OSError for a file that cannot be read.
         """
-        if path not in self.files:
-            raise KeyError(f"no such photo in the table: {path}")
-        return for_browser(self.files[path].read_bytes())
-
-
-def for_browser(content: bytes) -> tuple[bytes, str]:
-    """A photo's bytes in a form that browsers show, and its MIME type. Raises OSError for no photo."""
-    if content.startswith(b"\xff\xd8\xff"):
-        return content, "image/jpeg"
-    # A browser would take a fourth channel, which may be a colour of its own, for transparency.
-    if content.startswith(b"\x89PNG\r\n\x1a\n") and content[25:26] != PNG_WITH_ALPHA:
-        return content, "image/png"
-    with Image.open(io.BytesIO(content), formats=photos.FORMATS) as image:
-        upright = ImageOps.exif_transpose(image).convert("RGB")
-    encoded = io.BytesIO()
-    upright.save(encoded, "JPEG", quality=92)
-    return encoded.getvalue(), "image/jpeg"
+        content = self.files[path].read_bytes()
+        if content.startswith(b"\xff\xd8\xff"):
+            return content, "image/jpeg"
+        # A browser would take a fourth channel, which may be a colour of its own, for transparency.
+        if content.startswith(b"\x89PNG\r\n\x1a\n") and content[25:26] != PNG_WITH_ALPHA:
+            return content, "image/png"
+        encoded = io.BytesIO()
+        with Image.open(io.BytesIO(content), formats=photos.FORMATS) as image:
+            ImageOps.exif_transpose(image).convert("RGB").save(encoded, "JPEG", quality=92)
+        return encoded.getvalue(), "image/jpeg"

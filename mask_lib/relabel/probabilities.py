@@ -45,11 +45,7 @@ def out_of_fold(
 
 
 def attribute_out_of_fold(
-    features: Sequence[np.ndarray],
-    given: np.ndarray,
-    fold_of: np.ndarray,
-    name: str,
-    trusted: np.ndarray | None = None,
+    features: Sequence[np.ndarray], given: np.ndarray, fold_of: np.ndarray, name: str, trusted: np.ndarray | None = None
 ) -> np.ndarray:
     """(N, K) probabilities of an attribute's values, each fold's from the photos of the others.
 

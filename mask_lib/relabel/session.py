@@ -1,22 +1,22 @@
 """One annotator at work: what lies on the screen, and what each key press does."""
 
-import os
 import threading
 import time
 from collections import deque
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from mask_lib.base import labels
 from mask_lib.relabel import keys
-from mask_lib.relabel.current_decisions import DecisionHistory, action_summary
-from mask_lib.relabel.decision_log import Decision, DecisionLog, LogMovedOn
-from mask_lib.relabel.photo_queue import Queue, settled_per_minute
+from mask_lib.relabel.current_decisions import Action, Decision
+from mask_lib.relabel.decision_log import DecisionLog, LogMovedOn
+from mask_lib.relabel.photo_queue import Queue
 from mask_lib.relabel.photo_states import PhotoStates
 
 UPCOMING, PREVIOUS, RECENT = 6, 3, 10  # photos and decisions that a screen holds
-OPTIONS = {"only_unseen": True, "limit": None, "label": 0, "page_size": 24, "columns": 6}
+OPTIONS = {"only_unseen": True, "label": 0, "page_size": 24, "columns": 6}
 PACE_OVER = 60  # the pace is that of the last keys
 EMPTY = {
     "inspect": "Every photo has been inspected.",
@@ -34,10 +34,6 @@ ONE_DECISION = {  # actions that write one decision, and go on to the next photo
 }
 
 
-class Refused(Exception):
-    """A key that may not act; the text says why."""
-
-
 class Session:
     """One annotator's work by key presses. Safe to use from several threads.
 
@@ -46,11 +42,7 @@ class Session:
     """
 
     def __init__(
-        self,
-        photo_table: pd.DataFrame,
-        log: DecisionLog,
-        data_dir: str | os.PathLike[str],
-        suspects: pd.DataFrame | None = None,
+        self, photo_table: pd.DataFrame, log: DecisionLog, data_dir: Path, suspects: pd.DataFrame | None = None
     ):
         """photo_table: train rows of the photo table, columns `path, person, label, split` and the numeric attribute's.
 
@@ -58,11 +50,9 @@ class Session:
         repeated paths, paths outside the images folder, suggestions that are no class, and attributes' keys that
         cannot be typed.
         """
-        self.log, self._history = log, DecisionHistory(log)
-        self.photos = PhotoStates(photo_table, self._history, data_dir, suspects)
+        self.log, self.photos = log, PhotoStates(photo_table, log, data_dir, suspects)
         self._swap = keys.swap_of(photo_table)
-        self._keys_of = {mode: keys.key_meanings(mode, self._swap) for mode in keys.MODES}
-        self._actions_of = {mode: keys.actions(mode, self._swap) for mode in keys.MODES}
+        keys.attribute_keys()  # raises at once for those that cannot be typed
         self._lock = threading.RLock()
         self._presses: deque[tuple[float, int]] = deque(maxlen=PACE_OVER)  # when, and how many waited then
         self.start("inspect")
@@ -72,21 +62,22 @@ class Session:
     def start(self, mode: str, **options: Any) -> dict[str, Any]:
         """Begin a mode, one of `keys.MODES`, with a fresh queue and give the screen.
 
-        Options: `only_unseen` (True: photos that wait for nothing in this mode are left out), `limit` (so many photos
-        at most), and for the grid `label` (a class), `page_size`, `columns`. Raises ValueError for an unknown mode or
-        option.
+        Options: `only_unseen` (True: photos that wait for nothing in this mode are left out), and for the grid `label`
+        (a class), `page_size`, `columns`. Raises ValueError for an unknown mode or option.
         """
         unknown = sorted(set(options) - set(OPTIONS))
         if mode not in keys.MODES or unknown:
             raise ValueError(f"mode {mode!r}, options {unknown}: modes are {keys.MODES}, options {sorted(OPTIONS)}")
         with self._lock:
-            self._history.update()
-            self._mode, self._options = mode, OPTIONS | options
+            self.log.refresh()
+            self._mode, self.photos.mode, self._options = mode, mode, OPTIONS | options
+            self._keys, self._actions = keys.key_meanings(mode, self._swap), keys.actions(mode, self._swap)
             self._forget_typed()
-            paths = self.photos.candidates(mode, self._options["label"])
-            paths = [path for path in paths if not self._options["only_unseen"] or self._waits(path)]
+            paths = self.photos.candidates(self._options["label"])
+            if self._options["only_unseen"]:
+                paths = list(filter(self.photos.waits, paths))
             size = max(1, int(self._options["page_size"])) if mode == "grid" else 1
-            self._queue = Queue(paths[: self._options["limit"]], self._waits, size)
+            self._queue = Queue(paths, self.photos.waits, size)
             self._presses.clear()  # each mode has a pace of its own
             self._message = "" if self._queue.waiting else EMPTY[mode]
             return self.screen()
@@ -102,52 +93,36 @@ class Session:
                 "mode": self._mode,
                 "title": keys.TITLES[self._mode].format(label=label, words=labels.describe(label)),
                 "position": queue.place,
-                "total": len(queue.paths),
                 "current": card(queue.current) if queue.current else None,
                 "upcoming": [card(path) for path in coming],
                 "previous": [card(path) for path in queue.previous(PREVIOUS)],
-                "page": [{**card(path), "marked": self.photos.value(path, "mark") == "wrong"} for path in page],
+                "page": [card(path) for path in page],
                 "cursor": queue.place % queue.page_size,
                 "columns": self._options["columns"],
-                "recent": self._recent(),
-                "progress": self._progress(),
+                "recent": [action.line() for action in reversed(self.log.actions[-RECENT:])],
+                "progress": queue.progress(self._presses),
                 "pending": self._typed.summary(),
                 "typed": self._typed.leads_to(self.photos.label(queue.current)) if queue.current else [],
                 "scope": "person" if self._is_for_person() else "photo",
-                "keys": self._keys_of[self._mode],
-                "actions": self._actions_of[self._mode],
+                "keys": self._keys,
+                "actions": self._actions,
                 "message": self._message,
                 "problems": list(self.log.problems),
-                "version": self._history.length,
+                "version": len(self.log.decisions),
             }
 
     def _read_others(self) -> None:
         """Take in what others decided in the same log; a photo that they settled is not shown any more."""
-        was_waiting, news = self._queue.is_waiting(), self._history.update()
+        was_waiting, news = self._queue.is_waiting(), self.log.refresh()
         self._queue.update(news)
         if news and was_waiting and not self._queue.is_waiting() and self._mode != "grid":
             self._queue.advance()
-
-    def _recent(self) -> list[dict[str, Any]]:
-        found = []
-        for action in reversed(self._history.actions[-RECENT:]):
-            first, text = action.decisions[0], action_summary(action.decisions)
-            found.append({"id": first["id"], "text": text, "path": first["path"], "undone": action.is_undone})
-        return found
-
-    def _progress(self) -> dict[str, Any]:
-        total, left, pace = len(self._queue.paths), self._queue.waiting, settled_per_minute(self._presses)
-        minutes_left = left / pace if pace and left else None
-        return {"done": total - left, "total": total, "per_minute": pace, "minutes_left": minutes_left}
-
-    def _waits(self, path: str) -> bool:
-        return self.photos.waits(path, self._mode)
 
     def _is_for_person(self) -> bool:
         """Whether the next decision is for the whole person: as `P` says, else as the suspicion does."""
         if self._scope is not None:
             return self._scope
-        suspect = self.photos.suspects.get(self._queue.current or "", {})
+        suspect = self.photos.suspects.get(self._queue.current, {})
         return self._mode == "suspects" and suspect.get("field") in (*labels.names(of_person=True), "swap")
 
     def _forget_typed(self) -> None:
@@ -164,13 +139,14 @@ class Session:
         reached; `message` says why.
         """
         with self._lock:
-            written: list[Decision] = []
+            written, accepted = [], True
             try:
                 self._refuse_outdated(key, path)
                 written = self._act(key)
-                accepted = True
-            except (Refused, LogMovedOn, OSError, ValueError) as reason:
-                accepted, self._message = False, refusal_text(reason)
+            except (LogMovedOn, OSError, ValueError) as error:
+                accepted, self._message = False, str(error)
+                if isinstance(error, OSError):
+                    self._message = f"Nothing was written: {error.strerror or error}"
                 self._forget_typed()
             self._queue.update(made["path"] for made in written)
             if not self._queue.waiting and written and written[0]["undoes"] is None:
@@ -181,29 +157,27 @@ class Session:
             return {**answer, "decisions": [made["id"] for made in written], "screen": self.screen()}
 
     def _refuse_outdated(self, key: str, path: str | None) -> None:
-        """Raise Refused if the screen that the key was pressed on does not show what is decided by now."""
-        shown, before = self._queue.current, self._history.length
+        """Raise ValueError if the screen that the key was pressed on does not show what is decided by now."""
+        shown = self._queue.current
         near = set(self._queue.page() if self._mode == "grid" else self.photos.same_person(shown))
-        news = self._history.update()
+        news = self.log.refresh()
         self._queue.update(news)
-        is_undo = self._actions_of[self._mode].get(key) == "undo"
-        if news & near or (is_undo and before != self._history.length):
+        if news & near or (news and self._actions.get(key) == "undo"):
             if self._mode != "grid" and not self._queue.is_waiting():
                 self._queue.advance()
-            raise Refused("Another tab or kernel has decided meanwhile; nothing was written. Look again.")
+            raise ValueError("Another tab or kernel has decided meanwhile; nothing was written. Look again.")
         if path != shown:
-            raise Refused("This screen was out of date; nothing was written. Look again.")
+            raise ValueError("This screen was out of date; nothing was written. Look again.")
 
     def _act(self, key: str) -> list[Decision]:
-        action = self._actions_of[self._mode].get(key)
+        action, path = self._actions.get(key), self._queue.current
         if not action:
-            raise Refused(f"{key} means nothing here; ? shows the keys.")
+            raise ValueError(f"{key} means nothing here; ? shows the keys.")
         self._message = ""
         if action in WITHOUT_PHOTO:
             return self._act_on_queue(action, key)
-        path = self._queue.current
         if path is None:
-            raise Refused("There is no photo here. " + EMPTY[self._mode])
+            raise ValueError("There is no photo here. " + EMPTY[self._mode])
         if action == "digit" or (action == "right" and self._typed and key in keys.DIGITS):
             label = self._typed.take_digit(key)
             return [] if label is None else self._set_values(path, labels.values_of(label))
@@ -231,6 +205,7 @@ class Session:
         return []
 
     def _act_on_photo(self, action: str, path: str) -> list[Decision]:
+        change, value = self.photos.change, self.photos.value
         if action == "enter":
             return self._enter(path)
         if action == "swap":
@@ -238,37 +213,32 @@ class Session:
         if action == "right":
             return self._decide(self._right(path))
         if action == "flag":
-            is_flagged = bool(self.photos.value(path, "flag"))
-            self._message = "The flag is off." if is_flagged else "Flagged."
-            return self._history.write([self._change(path, "flag", not is_flagged)])
+            self._message = "The flag is off." if value(path, "flag") else "Flagged."
+            return self._write([change(path, "flag", not value(path, "flag"))])
         if action == "toggle":
-            is_marked = self.photos.value(path, "mark") == "wrong"
-            return self._history.write([self._change(path, "mark", None if is_marked else "wrong")])
-        field, new = ONE_DECISION[action]
+            return self._write([change(path, "mark", None if value(path, "mark") == "wrong" else "wrong")])
         is_for_person = action == "drop" and self._scope is True  # never by default: dropping is coarse
         paths = self.photos.same_person(path) if is_for_person else [path]
-        return self._decide([self._change(one, field, new) for one in paths])
+        return self._decide([change(one, *ONE_DECISION[action]) for one in paths])
 
     def _right(self, path: str) -> list[Decision]:
         """The label is right: of this photo, or of all the person's photos that are suspected of the same."""
-        paths, suspects = [path], self.photos.suspects
-        if self._is_for_person():
+        paths, suspects, others = [path], self.photos.suspects, self.photos.same_person(path)[1:]
+        if self._is_for_person() and self._mode == "suspects":
             field = suspects.get(path, {}).get("field")
-            paths += [
-                one
-                for one in self.photos.same_person(path)[1:]
-                if self._mode != "suspects" or (self._waits(one) and suspects.get(one, {}).get("field") == field)
-            ]
-        changes = [self._change(one, "mark", "right") for one in paths]
+            others = [one for one in others if self.photos.waits(one) and suspects.get(one, {}).get("field") == field]
+        paths += others if self._is_for_person() else []
         # A photo that was confirmed as wrong must not come up for relabeling again.
-        return changes + [self._change(one, "verdict", None) for one in paths if self.photos.value(one, "verdict")]
+        confirmed = [one for one in paths if self.photos.value(one, "verdict")]
+        changes = [self.photos.change(one, "mark", "right") for one in paths]
+        return changes + [self.photos.change(one, "verdict", None) for one in confirmed]
 
     def _enter(self, path: str) -> list[Decision]:
         if self._typed:
             return self._set_values(path, self._typed.complete())
         suspect = self.photos.suspects.get(path)
         if self._mode != "suspects" or suspect is None:
-            raise Refused("Type a class or an attribute first.")
+            raise ValueError("Type a class or an attribute first.")
         if int(suspect["suggested"]) == self.photos.label(path):
             return self._decide(self._right(path))
         if suspect["field"] == "swap":
@@ -278,32 +248,33 @@ class Session:
 
     def _set_values(self, path: str, values: dict[str, int]) -> list[Decision]:
         """Give a photo values of attributes; those of the person go to all the person's photos if it is for them."""
-        changes = [self._change(path, "label", labels.with_values(self.photos.label(path), values))]
+        label, changes = self.photos.label, []
         of_person = {name: value for name, value in values.items() if name in labels.names(of_person=True)}
-        for one in self.photos.same_person(path)[1:] if self._is_for_person() else []:
-            label = labels.with_values(self.photos.label(one), of_person)
-            if label != self.photos.label(one):
-                changes.append(self._change(one, "label", label))
+        for one in self.photos.same_person(path) if self._is_for_person() else [path]:
+            new = labels.with_values(label(one), values if one == path else of_person)
+            if one == path or new != label(one):
+                changes.append(self.photos.change(one, "label", new))
         return self._decide(changes)
 
     def _swapped(self, path: str) -> list[Decision]:
         """Exchange the values of a person's two photos that `keys.swap_of` is about."""
         if self._swap is None:
-            raise Refused("Nobody here has one photo each of two kinds, so there is nothing to swap.")
-        name, values, found = self._swap.attribute, self._swap.values, self.photos
-        pair = [one for one in found.same_person(path) if labels.values_of(found.given[one])[name] in values]
-        if sorted(labels.values_of(found.given[one])[name] for one in pair) != sorted(values):
-            first, second = self._swap.words
-            raise Refused(f"A swap needs exactly one {first} and one {second} photo of this person.")
-        old = [labels.values_of(found.label(one))[name] for one in pair]
-        return [
-            self._change(one, "label", labels.with_values(found.label(one), {name: value}))
-            for one, value in zip(pair, reversed(old), strict=True)
+            raise ValueError("Nobody here has one photo each of two kinds, so there is nothing to swap.")
+        name, values, words = self._swap
+        given = {one: labels.values_of(self.photos.given[one])[name] for one in self.photos.same_person(path)}
+        pair = [one for one, value in given.items() if value in values]
+        if sorted(given[one] for one in pair) != sorted(values):
+            raise ValueError("A swap needs exactly one {} and one {} photo of this person.".format(*words))
+        old = [self.photos.label(one) for one in pair]
+        new = [
+            labels.with_values(one, {name: labels.values_of(other)[name]})
+            for one, other in zip(old, old[::-1], strict=True)
         ]
+        return [self.photos.change(one, "label", label) for one, label in zip(pair, new, strict=True)]
 
     def _page_right(self) -> list[Decision]:
         page = [path for path in self._queue.page() if self.photos.value(path, "mark") is None]
-        written = self._history.write([self._change(path, "mark", "right") for path in page], kind="page")
+        written = self._write([self.photos.change(path, "mark", "right") for path in page], "page")
         self._message = f"{len(page)} photos are right."
         self._queue.turn_page(1)
         return written
@@ -312,12 +283,12 @@ class Session:
         if self._typed:
             self._forget_typed()
             return []
-        action = self._history.last_action()
+        action = next((one for one in reversed(self.log.actions) if not one.is_undone), None)
         if action is None:
-            raise Refused("There is nothing left to undo.")
-        written = self._history.undo(action)
+            raise ValueError("There is nothing left to undo.")
+        written = self._write(action.reversal(), "undo")
         self._forget_typed()
-        self._message = f"Undone: {action_summary(action.decisions)}"
+        self._message = f"Undone: {action.summary()}"
         self._queue.update(made["path"] for made in written)
         first = written[0]["path"]
         if first in self.photos.files and (first in self._queue or self._mode != "grid"):
@@ -326,23 +297,12 @@ class Session:
 
     def _decide(self, changes: list[Decision]) -> list[Decision]:
         """Write one action about the current photo, and go on to the next."""
-        persons = {self.photos.person[change["path"]] for change in changes}
-        kind = "person" if len(changes) > 1 and len(persons) == 1 else "action"
-        written = self._history.write(changes, kind=kind)
-        self._message = action_summary(written)
+        written = self._write(changes, "person")
+        self._message = Action(written).summary()
         self._forget_typed()
         self._queue.update(made["path"] for made in written)
         self._queue.advance()
         return written
 
-    def _change(self, path: str, field: str, new: Any) -> Decision:
-        return self.photos.change(path, field, new, self._mode)
-
-
-def refusal_text(reason: Exception) -> str:
-    """Why a key was refused, for people."""
-    if isinstance(reason, LogMovedOn):
-        return "Another tab or kernel has decided at the same moment; nothing was written. Look again."
-    if isinstance(reason, OSError):
-        return f"Nothing was written: {reason.strerror or reason}"
-    return str(reason)
+    def _write(self, changes: list[Decision], kind: str = "action") -> list[Decision]:
+        return self.log.append(changes, kind, if_refreshed=True)

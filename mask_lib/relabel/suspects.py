@@ -43,11 +43,14 @@ def rank(
     if table.empty:
         raise ValueError("none of the photos has out-of-fold probabilities: train a run on this photo table first")
     table = table.astype({"label": "int64"})
-    parts = labels.marginals(table[columns].to_numpy(dtype="float64"))
+    parts, given = (
+        labels.marginals(table[columns].to_numpy(dtype="float64")),
+        labels.decode_all(table["label"].to_numpy()),
+    )
     # Of equal evidence the first counts: what a person's photos say together goes before what one says.
-    found = [person_evidence(table, parts[name], name) for name in labels.names(of_person=True)]
-    found += [photo_evidence(table, parts[name], name) for name in labels.names(of_person=False)]
-    evidence = pd.concat([*found, *swap_evidence(table, parts)], ignore_index=True)
+    found = [person_evidence(table, name, parts[name], given[name]) for name in labels.names(of_person=True)]
+    found += [photo_evidence(table, name, parts[name], given[name]) for name in labels.names(of_person=False)]
+    evidence = pd.concat([*found, *swap_evidence(table, parts, given)], ignore_index=True)
     if duplicates is not None and len(duplicates):
         evidence = with_duplicates(evidence, table, duplicates)
     return in_order(evidence, table)
@@ -79,14 +82,9 @@ def issue_bonus(probabilities: np.ndarray, given: np.ndarray) -> np.ndarray:
     return ISSUE_BONUS * is_issue + 0.1 * (1 - get_label_quality_scores(codes, safe))
 
 
-def given_values(table: pd.DataFrame, name: str) -> np.ndarray:
-    """(N,) int64 values of an attribute that the labels give."""
-    return labels.decode_all(table["label"].to_numpy())[name]
-
-
-def person_evidence(table: pd.DataFrame, probabilities: np.ndarray, name: str) -> pd.DataFrame:
+def person_evidence(table: pd.DataFrame, name: str, probabilities: np.ndarray, given: np.ndarray) -> pd.DataFrame:
     """Evidence against an attribute of the person, from all photos of each person taken together."""
-    person, given = table["person"].to_numpy(), given_values(table, name)
+    person = table["person"].to_numpy()
     together = pd.DataFrame(probabilities).groupby(person).transform("mean").to_numpy()
     bonus = pd.Series(issue_bonus(probabilities, given)).groupby(person).transform("mean").to_numpy()
     best = together.argmax(axis=1)
@@ -101,9 +99,9 @@ def person_evidence(table: pd.DataFrame, probabilities: np.ndarray, name: str) -
     return evidence_table(table, name, name, best, odds, why)
 
 
-def photo_evidence(table: pd.DataFrame, probabilities: np.ndarray, name: str) -> pd.DataFrame:
+def photo_evidence(table: pd.DataFrame, name: str, probabilities: np.ndarray, given: np.ndarray) -> pd.DataFrame:
     """Evidence against an attribute of single photos, such as how the mask is worn."""
-    given, best = given_values(table, name), probabilities.argmax(axis=1)
+    best = probabilities.argmax(axis=1)
     odds = log_odds_against(probabilities, given) + issue_bonus(probabilities, given)
     odds -= SINGLE_DOUBT * lacks_partner(table["person"].to_numpy(), given, best)
     words = labels.attribute(name).words
@@ -134,23 +132,20 @@ def lacks_partner(person: np.ndarray, given: np.ndarray, best: np.ndarray) -> np
 
     False for the only photo of a person, which tells nothing of pairs.
     """
-    moves = set(zip(person, given, best, strict=True))
-    counts = pd.Series(person).groupby(person).transform("size")
-    return np.array(
-        [
-            count > 1 and (new == old or (who, new, old) not in moves)
-            for who, old, new, count in zip(person, given, best, counts, strict=True)
-        ],
-        dtype=bool,
-    )
+    rows = list(zip(person, given, best, strict=True))
+    moves = set(rows)
+    lacks = [new == old or (who, new, old) not in moves for who, old, new in rows]
+    return np.array(lacks, dtype=bool) & (pd.Series(person).groupby(person).transform("size").to_numpy() > 1)
 
 
-def swap_evidence(table: pd.DataFrame, parts: dict[str, np.ndarray]) -> list[pd.DataFrame]:
+def swap_evidence(
+    table: pd.DataFrame, parts: dict[str, np.ndarray], given_parts: dict[str, np.ndarray]
+) -> list[pd.DataFrame]:
     """Evidence that two photos of a person have each other's label; none where `keys.swap_of` finds no such two."""
     swap = swap_of(table)
     if swap is None:
         return []
-    (first, second), given = swap.values, given_values(table, swap.attribute)
+    (first, second), given = swap.values, given_parts[swap.attribute]
     logs, rows = np.log(clipped(parts[swap.attribute])), np.flatnonzero(np.isin(given, swap.values))
     to = np.where(given[rows] == first, second, first)
     both = pd.DataFrame({"row": rows, "to": to, "odds": logs[rows, to] - logs[rows, given[rows]]})
@@ -229,7 +224,10 @@ def in_order(evidence: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     """
     strongest = evidence.sort_values("odds", ascending=False, kind="stable").drop_duplicates("path")
     place = strongest["path"].map(dict(zip(table["path"], range(len(table)), strict=True)))
-    strongest = strongest.assign(place=place, shows_face=shows_face(strongest["current"].to_numpy())).sort_values(
+    # By convention the last value of a photo's own attribute covers least of the face: no mask.
+    own, values = labels.names(of_person=False), labels.decode_all(strongest["current"].to_numpy())
+    shows_face = values[own[0]] == labels.attribute(own[0]).size - 1 if own else False
+    strongest = strongest.assign(place=place, shows_face=shows_face).sort_values(
         ["shows_face", "place"], ascending=[False, True], kind="stable"
     )
     follows = strongest.duplicated(["person", "field"]) & strongest["field"].isin(labels.names(of_person=True))
@@ -240,11 +238,3 @@ def in_order(evidence: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
         ["score", "person", "place"], ascending=[False, True, True], kind="stable", ignore_index=True
     )
     return ordered[SUSPECT_COLUMNS]
-
-
-def shows_face(classes: np.ndarray) -> np.ndarray:
-    """(N,) bool: photos of the last value of their first own attribute, which by convention covers least (no mask)."""
-    own = labels.names(of_person=False)
-    if not own:
-        return np.zeros(len(classes), dtype=bool)
-    return labels.decode_all(classes)[own[0]] == labels.attribute(own[0]).size - 1

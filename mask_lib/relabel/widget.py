@@ -5,7 +5,6 @@ those are saved inside the notebook: the page asks for what it needs by messages
 sequence number.
 """
 
-import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -87,8 +86,8 @@ class ReviewWidget(anywidget.AnyWidget):
 
 def screen(
     photo_table: pd.DataFrame,
-    data_dir: str | os.PathLike[str],
-    output_dir: str | os.PathLike[str],
+    data_dir: Path,
+    output_dir: Path,
     annotator: str,
     suspects: pd.DataFrame | None = None,
     **options: Any,
