@@ -2,7 +2,7 @@
 
 import dataclasses
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import timm
@@ -18,7 +18,7 @@ LEAST_DEVIATION = 1 / 255  # of a photo's channel; one of a single colour become
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """How photos become a network's input; kept in each checkpoint, so that no later step can differ."""
+    """How photos become a network's input; saved in each checkpoint, so that no later step can differ."""
 
     width: int
     height: int
@@ -86,11 +86,8 @@ def preprocessing_of(
     """The network's own mean and standard deviation, from timm, with the run's size and channels."""
     with networks.shapes_only():
         config = timm.data.resolve_model_data_config(networks.create(architecture))
-    mean, std = (_per_channel(config[name], channels) for name in ("mean", "std"))
-    return Preprocessing(width, height, resize, mean, std, per_image)
-
-
-def _per_channel(colours: Sequence[float], channels: int) -> tuple[float, ...]:
-    """A value for each channel: the network's own for red, green and blue, their mean for grey and for yellow."""
-    middle = statistics.fmean(colours)
-    return {1: (middle,), 3: tuple(colours), 4: (*colours, middle)}[channels]
+    per_channel = []
+    for colours in (config["mean"], config["std"]):
+        middle = statistics.fmean(colours)  # for grey and for yellow
+        per_channel.append({1: (middle,), 3: tuple(colours), 4: (*colours, middle)}[channels])
+    return Preprocessing(width, height, resize, *per_channel, per_image)

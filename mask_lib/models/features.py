@@ -31,29 +31,30 @@ UNREADABLE = (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile,
 HONEST, NAIVE = "people kept together", "photos dealt freely"
 
 
-def backbone_features(
-    photos: store.Store, folder: Path, architecture: str = "tf_efficientnet_lite0", weights: str = "imagenet"
-) -> np.ndarray:
-    """(N, D) float32 pooled features of every photo of the store, in its order; cached in `folder`."""
-    return _features(photos, folder, architecture, weights)[POOLED]
+def backbone_features(photos: store.Store, folder: Path, **network: str) -> np.ndarray:
+    """(N, D) float32 pooled features of every photo of the store, in its order; cached in `folder`.
+
+    network: its `architecture` and `weights`; EfficientNet-Lite0 with ImageNet's without them.
+    """
+    return _features(photos, folder, **network)[POOLED]
 
 
-def stage_features(
-    photos: store.Store, folder: Path, architecture: str = "tf_efficientnet_lite0", weights: str = "imagenet"
-) -> list[np.ndarray]:
+def stage_features(photos: store.Store, folder: Path, **network: str) -> list[np.ndarray]:
     """The network's last two stages, each (N, 2 x channels) float32, in the store's order; cached in `folder`.
 
     A stage is described by the mean and the standard deviation of each channel over the photo: they
     keep more of a mask's edge or of skin than what the last layer pools for telling objects apart.
     A network without timm's `forward_intermediates` gives its pooled features as the only array. Shares its pass
-    over the photos, and its file, with `backbone_features`.
+    over the photos, its file and its options with `backbone_features`.
     """
-    found = _features(photos, folder, architecture, weights)
+    found = _features(photos, folder, **network)
     return [found[name] for name in found if name != POOLED] or [found[POOLED]]
 
 
-def _features(photos: store.Store, folder: Path, architecture: str, weights: str) -> dict[str, np.ndarray]:
-    """By name, `pooled`, then `stage0` …, all features of one pass over the photos; cached in one file in `folder`."""
+def _features(
+    photos: store.Store, folder: Path, architecture: str = "tf_efficientnet_lite0", weights: str = "imagenet"
+) -> dict[str, np.ndarray]:
+    """All features of one pass over the photos by name, `pooled`, then `stage0` …; cached in one file in `folder`."""
     frame = photos.frame
     preprocessing = build.preprocessing_of(architecture, frame.width, frame.height, frame.resize, frame.channels)
     source = weights if weights in config.WEIGHTS_BY_NAME else files.file_digest(files.project_path(weights))
@@ -78,9 +79,7 @@ def _read_arrays(path: Path, rows: int) -> dict[str, np.ndarray] | None:
 
 
 @torch.inference_mode()
-def _computed(
-    photos: store.Store, architecture: str, weights: str, preprocessing: build.Preprocessing
-) -> dict[str, np.ndarray]:
+def _computed(photos: store.Store, architecture: str, weights: str, how: build.Preprocessing) -> dict[str, np.ndarray]:
     device, frame = devices.pick_device(), photos.frame
     shape = {"class_count": 0, "channels": frame.channels, "size": (frame.height, frame.width)}
     network = build.build_network(architecture, **shape)
@@ -89,7 +88,7 @@ def _computed(
     source, found = devices.DevicePhotos(photos, device), []
     blocks = list(store.blocks(len(photos.images), predict.PREDICT_BATCH))
     for block in files.progress(blocks, what="features", unit="batch"):
-        batch = preprocessing.prepared(source.batch(block).float() / 255)
+        batch = how.prepared(source.batch(block).float() / 255)
         found.append({name: one.float().cpu().numpy() for name, one in _batch_features(network, batch).items()})
     return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
 

@@ -139,10 +139,9 @@ def require_hub(wanted: str, advice: str) -> None:
 
 
 def create(architecture: str, channels: int = 3, size: Size | None = None, **settings: Any) -> nn.Module:
-    """A network by `timm.create_model` for photos of `channels` and `size`; random weights unless `settings` say more.
+    """A network by `timm.create_model`, random unless `settings` say more. Raises as `require_known` does.
 
     A network that takes a single size, as most transformers do, is made for `size`; others take any.
-    Raises as `require_known` does.
     """
     require_known(architecture)
     name = timm_name(architecture)
@@ -171,10 +170,8 @@ class AttentionHead(nn.Module):
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """(B, C, H, W) → (B, K) logits. Raises UnsupportedHeadError for anything but a convolution network's maps."""
         if maps.ndim != 4 or maps.shape[1] != self.channels:
-            raise UnsupportedHeadError(
-                f"head: attention needs maps of {self.channels} channels, as convolution networks make them, not "
-                f"{tuple(maps.shape)}: use head: linear or three with this architecture"
-            )
+            needed = f"maps of {self.channels} channels, as convolution networks make them, not {tuple(maps.shape)}"
+            raise UnsupportedHeadError(f"head: attention needs {needed}: use head: linear or three")
         where = self.attention(maps).flatten(2).softmax(dim=2)
         return (self.classes(maps).flatten(2) * where).sum(dim=2)
 
@@ -246,7 +243,7 @@ def last_layers(network: nn.Module) -> tuple[nn.Module, ...]:
 
 
 def last_names(network: nn.Module) -> list[str]:
-    """The names of a network's own last layers, which timm knows; else of those that it calls its classifier."""
+    """The names of a network's own last layers, as timm has them; without them of what it calls its classifier."""
     names = getattr(network, "pretrained_cfg", {}).get("classifier")
     if names:
         return [names] if isinstance(names, str) else list(names)

@@ -128,26 +128,29 @@ def require_fits(run: Run) -> None:
 
     Nothing is computed and no weights are read, so it can be asked before photos are decoded.
     """
+    networks.require_known(run.architecture)
+    if run.weights == "imagenet":
+        require_pretrained(run.architecture)
     with networks.shapes_only():
-        plain = networks.create(run.architecture)
-        _require_answers(run, plain, "set image_width and image_height to those")
-        if run.weights == "imagenet":
-            require_pretrained(run.architecture)
-            source = _pretrained(state_dict=plain.state_dict())
-            _require_answers(run, plain, "set image_width and image_height to those, or weights to none", **source)
+        network = _answering(run, "set image_width and image_height to those")
+        fixed = getattr(network, "pretrained_cfg", {}).get("fixed_input_size")
+        if fixed and run.weights == "imagenet" and not hasattr(network, "set_input_size"):  # by which timm resamples
+            source = _pretrained(state_dict=networks.create(run.architecture).state_dict())
+            _answering(run, "set image_width and image_height to those, or weights to none", **source)
 
 
-def _require_answers(run: Run, plain: nn.Module, advice: str, **source: Any) -> None:
-    """Raise ValueError with the advice unless a run's network can be built from `source` and called."""
+def _answering(run: Run, advice: str, **source: Any) -> nn.Module:
+    """A run's network, built from `source` and called once. Raises ValueError with the advice if it cannot be."""
     try:
         network = build.of_run(run, **source).eval()
         answer = network(torch.empty(2, run.image_channels, run.image_height, run.image_width))
         if answer.shape != (2, labels.class_count()):
             raise ValueError(f"it gives {tuple(answer.shape)} for 2 photos, not {labels.class_count()} numbers each")
+        return network
     except networks.UnsupportedHeadError:
         raise
     except Exception as error:  # timm says in many ways what a network cannot do
-        height, width = timm.data.resolve_model_data_config(plain)["input_size"][1:]
+        height, width = timm.data.resolve_model_data_config(networks.create(run.architecture))["input_size"][1:]
         size = f"{run.image_width} x {run.image_height} pixels, but {width} x {height}"
         start = " when it starts from weights" if source else ""
         raise ValueError(f"{run.architecture} does not take photos of {size}{start}: {advice} ({error})") from error

@@ -19,7 +19,6 @@ from mask_lib.models.checkpoint import read_checkpoint
 from mask_lib.training import run_folder
 
 EXPLAIN_BATCH = 16  # photos; gradients take more room than predictions
-Explained = tuple[pd.DataFrame, np.ndarray, np.ndarray, str]
 
 
 class UnsupportedNetworkError(ValueError):
@@ -77,8 +76,7 @@ def _last_maps(network: nn.Module, photo: torch.Tensor) -> nn.Module:
     """Of the modules before the classifier the one that finishes last with maps of more than one place."""
     name, layout = type(network).__name__, getattr(network, "output_fmt", "NCHW")
     if layout != "NCHW":
-        wanted = "a convolution network or a plain vision transformer"
-        raise UnsupportedNetworkError(f"{name} lays its maps out as {layout}: Grad-CAM here needs {wanted}")
+        raise UnsupportedNetworkError(f"{name} lays its maps out as {layout}: Grad-CAM here needs NCHW")
     last = networks.last_layers(network) if hasattr(network, "get_classifier") else ()
     of_head = {part for layer in last for part in layer.modules()}
     finished: list[nn.Module] = []
@@ -96,26 +94,24 @@ def _last_maps(network: nn.Module, photo: torch.Tensor) -> nn.Module:
     return finished[-1]
 
 
-def explained_mistakes(run: run_folder.FinishedRun, count: int) -> Explained:
+def explained_mistakes(run: run_folder.FinishedRun, count: int) -> tuple[pd.DataFrame, np.ndarray, np.ndarray, str]:
     """The `count` worst out-of-fold mistakes of a run, and why: (table, photos, maps of what was predicted, reason).
 
     The table is `scores.worst_mistakes`; photos (N, H, W, C) uint8 and maps (N, H, W) float32 go with its rows.
     Each photo is explained by the network of the fold that validated it, which had never seen its person. `reason`
     is empty, or says why the rest is: `count` is 0, the network is not supported, or a file is gone.
     """
-    frame = store.Frame.of_run(run.settings)
-    nothing = run.out_of_fold.head(0), np.empty((0, *frame.shape), np.uint8), np.empty((0, *frame.shape[:2]), "float32")
-    if count <= 0:
-        return *nothing, "explained_mistakes is 0: nothing is explained"
-    worst = scores.worst_mistakes(run.out_of_fold, count).reset_index(drop=True)
-    predicted, checkpoints = scores.from_probabilities(worst)[1], run_folder.in_use(run.folder)
-    maps = np.zeros((len(worst), *frame.shape[:2]), dtype=np.float32)
+    frame, worst = store.Frame.of_run(run.settings), scores.worst_mistakes(run.out_of_fold, max(count, 0))
+    worst, predicted = worst.reset_index(drop=True), scores.from_probabilities(worst)[1]
+    images = np.zeros((len(worst), *frame.shape), dtype=np.uint8)
+    maps = np.zeros(images.shape[:3], dtype=np.float32)
     try:
-        paths = photos.files_of(run.photo_folder(), worst.assign(split="train"))
-        images = np.array([store.decode(path, frame) for path in paths], dtype=np.uint8).reshape(-1, *frame.shape)
         for fold, rows in worst.groupby("fold").indices.items():
-            loaded = predict.load_network(*read_checkpoint(checkpoints[fold][0]), devices.pick_device())
+            paths = photos.files_of(run.photo_folder(), worst.iloc[rows].assign(split="train"))
+            images[rows] = [store.decode(path, frame) for path in paths]
+            checkpoint = run_folder.in_use(run.folder)[fold][0]
+            loaded = predict.load_network(*read_checkpoint(checkpoint), devices.pick_device())
             maps[rows] = heatmaps(loaded.network, loaded.preprocessing, images[rows], predicted[rows])
     except (UnsupportedNetworkError, OSError) as error:
-        return *nothing, f"The mistakes of {run.name} cannot be explained: {error}"
-    return worst, images, maps, ""
+        return worst.head(0), images[:0], maps[:0], f"The mistakes of {run.name} cannot be explained: {error}"
+    return worst, images, maps, "" if count > 0 else "explained_mistakes is 0: nothing is explained"

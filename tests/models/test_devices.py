@@ -36,16 +36,13 @@ def test_a_batch_holds_the_rows_asked_for(photos, rows):
     assert batch.is_contiguous(memory_format=torch.channels_last) or not len(rows)
 
 
-def test_a_batch_is_a_copy(photos):
+def test_a_batch_is_a_copy_and_a_row_beyond_the_store_an_error(photos):
     source = devices.DevicePhotos(photos, CPU)
     before = source.batch([1]).clone()
     source.batch([1]).zero_()
     assert torch.equal(source.batch([1]), before)
-
-
-def test_a_row_beyond_the_store_is_an_error(photos):
     with pytest.raises(IndexError):
-        devices.DevicePhotos(photos, CPU).batch([6])
+        source.batch([6])
 
 
 def test_on_a_cpu_the_photos_stay_on_disk(photos):
@@ -90,10 +87,6 @@ def test_auto_takes_what_the_device_is_good_at(monkeypatch, has_bfloat16, dtype)
 def test_products_run_in_the_type_asked_for(dtype):
     with devices.autocast(CPU, dtype):
         assert (torch.ones(4, 4) @ torch.ones(4, 4)).dtype == dtype
-
-
-def test_the_cpu_is_named_with_its_threads():
-    assert devices.device_name(CPU) == f"CPU, {torch.get_num_threads()} threads"
 
 
 def test_peak_memory_is_in_bytes_and_at_least_what_is_used_now():

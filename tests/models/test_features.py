@@ -58,28 +58,14 @@ def staged(photos: store.Store, folder, **changes) -> list[np.ndarray]:
     return features.stage_features(photos, folder / "cache", **{"architecture": TINY, "weights": "none", **changes})
 
 
-def never(*_arguments, **_named):
-    raise AssertionError("this was not to be called")
-
-
-def test_every_photo_gets_a_row_of_features(photos, tmp_path):
+def test_every_photo_gets_a_row_of_features_whatever_its_batch(photos, tmp_path, monkeypatch):
     found = computed(photos, tmp_path)
     assert found.shape == (24, build_network(TINY, class_count=0).num_features)
     assert found.dtype == np.float32
     assert np.isfinite(found).all()
     assert len(np.unique(found, axis=0)) == 24
-
-
-def test_features_do_not_depend_on_the_size_of_a_batch(photos, tmp_path, monkeypatch):
-    whole = computed(photos, tmp_path)
     monkeypatch.setattr(features.predict, "PREDICT_BATCH", 7)
-    np.testing.assert_allclose(computed(photos, tmp_path / "other"), whole, atol=1e-5)
-
-
-def test_features_are_read_again_without_running_a_network(photos, tmp_path, monkeypatch):
-    first = computed(photos, tmp_path)
-    monkeypatch.setattr(features, "initial_state", never)
-    np.testing.assert_array_equal(computed(photos, tmp_path), first)
+    np.testing.assert_allclose(computed(photos, tmp_path / "other"), found, atol=1e-5)
 
 
 @pytest.mark.parametrize("channels", [1, 4])
@@ -114,23 +100,19 @@ def test_stages_are_the_means_and_deviations_of_their_channels(photos, tmp_path)
         np.testing.assert_allclose(one, np.hstack([cells.mean(2), cells.std(2)]), atol=1e-5)
 
 
-def test_pooled_features_and_stages_come_from_one_pass_and_one_file(photos, tmp_path, monkeypatch):
+def test_pooled_features_and_stages_come_from_one_pass_and_are_read_again_from_one_file(photos, tmp_path, monkeypatch):
     pooled = computed(photos, tmp_path)
-    monkeypatch.setattr(features, "initial_state", never)
+    monkeypatch.setattr(features, "initial_state", None)
     assert [len(one) for one in staged(photos, tmp_path)] == [len(pooled)] * 2
+    np.testing.assert_array_equal(computed(photos, tmp_path), pooled)
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
-def test_pooled_features_are_what_the_network_answers(photos, tmp_path, monkeypatch):
+def test_a_network_that_hides_its_stages_gives_its_pooled_features(photos, tmp_path, monkeypatch):
     by_stages = computed(photos, tmp_path)
     monkeypatch.setattr("mask_lib.models.build.build_network", without_stages(build_network))
-    np.testing.assert_allclose(computed(photos, tmp_path / "plain"), by_stages, atol=1e-5)
-
-
-def test_a_network_that_hides_its_stages_gives_its_pooled_features(photos, tmp_path, monkeypatch):
-    monkeypatch.setattr("mask_lib.models.build.build_network", without_stages(build_network))
-    (only,) = staged(photos, tmp_path)
-    np.testing.assert_array_equal(only, computed(photos, tmp_path))
+    (only,) = staged(photos, tmp_path / "plain")
+    np.testing.assert_allclose(only, by_stages, atol=1e-5)
 
 
 def without_stages(build):
@@ -164,17 +146,13 @@ def test_a_damaged_cache_is_computed_anew(photos, tmp_path, damage):
         assert all(len(opened[name]) == 24 for name in opened.files)
 
 
-def test_photos_that_changed_get_new_features(photos, tmp_path):
-    first = computed(photos, tmp_path)
-    Image.new("RGB", (FRAME.width, FRAME.height), "white").save(tmp_path / "images" / "p05.png")
-    after = computed(opened(tmp_path), tmp_path)
-    assert [row for row in range(24) if not np.allclose(after[row], first[row], atol=1e-5)] == [5]
-
-
-def test_photos_in_another_order_get_their_own_rows(photos, tmp_path):
+def test_photos_in_another_order_get_their_own_rows_and_changed_ones_new_features(photos, tmp_path):
     first = computed(photos, tmp_path)
     turned = computed(opened(tmp_path, list(toy_table()["path"])[::-1]), tmp_path)
     np.testing.assert_allclose(turned[::-1], first, atol=1e-5)
+    Image.new("RGB", (FRAME.width, FRAME.height), "white").save(tmp_path / "images" / "p05.png")
+    after = computed(opened(tmp_path), tmp_path)
+    assert [row for row in range(24) if not np.allclose(after[row], first[row], atol=1e-5)] == [5]
 
 
 def test_another_network_gets_features_of_its_own(photos, tmp_path):

@@ -25,7 +25,7 @@ TALL = (128, 96)  # height, width
 
 
 def state_of(seed: int, class_count: int | None = None, architecture: str = TINY, **shape) -> dict[str, torch.Tensor]:
-    return weights.initial_state(architecture, "none", seed, class_count, **shape)
+    return weights.initial_state(architecture, "none", seed, class_count=class_count, **shape)
 
 
 def run_of(**changes) -> config.Run:
