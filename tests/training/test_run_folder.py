@@ -118,7 +118,7 @@ DAMAGES = {
     "odd scores": (lambda run: changed_json(run / "scores.json", out_of_fold={"macro_f1": 3}), "scores.json: out_of"),
     "no score": (lambda run: changed_json(run / "scores.json", out_of_fold={}), "scores.json does not fit"),
     "odd cost": (lambda run: changed_json(run / "scores.json", photos_per_second="fast"), "scores.json: photos_per"),
-    "unknown setting": (lambda run: changed_json(run / "config.json", depth=3), "config.json: there is no setting 'depth'"),
+    "unknown setting": (lambda run: changed_json(run / "config.json", depth=3), "config.json: there is no setting"),
     "wrong setting": (lambda run: changed_json(run / "config.json", epochs=0), "config.json: epochs = 0"),
     "settings no mapping": (lambda run: (run / "config.json").write_text("[1]"), "config.json: Input should be"),
     "no table": (lambda run: (run / "fold1" / "oof.csv").unlink(), "fold1/oof.csv"),
