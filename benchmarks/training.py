@@ -13,7 +13,7 @@ import timing
 import torch
 
 from mask_lib.augment import apply
-from mask_lib.base import config
+from mask_lib.base import config, labels
 from mask_lib.data import store
 from mask_lib.models import build, devices
 from mask_lib.training import loop
@@ -27,7 +27,8 @@ def main(architecture: str, side: int, batch_size: int) -> None:
     names = [f"{row:04d}/mask1.jpg" for row in range(count)]
     photos = store.Store(images, {name: row for row, name in enumerate(names)}, "", store.Frame(side, side))
     places = ["val"] + ["train"] * (count - 1)
-    split = pd.DataFrame({"path": names, "person": names, "label": np.arange(count) % 18, "split": places})
+    classes = np.arange(count) % labels.class_count()
+    split = pd.DataFrame({"path": names, "person": names, "label": classes, "split": places})
     run = config.Run(
         architecture=architecture, weights="none", image_width=side, image_height=side, batch_size=batch_size,
         augmentation="faces",
@@ -38,7 +39,7 @@ def main(architecture: str, side: int, batch_size: int) -> None:
     network.train()
     rows = np.arange(batch_size)
     ready = fold.preprocessing.prepared(apply.augment(fold.photos.batch(rows), "none", torch.Generator()))
-    target = torch.arange(batch_size, device=device) % 18
+    target = torch.arange(batch_size, device=device) % labels.class_count()
 
     def network_alone() -> None:
         with devices.autocast(device, fold.dtype):

@@ -133,10 +133,9 @@ def exit_code(
 ) -> int:
     """How `train_and_die` ended, in a process forked from one that has torch loaded but never used."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["mask_lib.training.runs"]
-    )  # not toys: a fork server does not know the tests' folder
+    # Not toys: a fork server does not know the tests' folder.
+    context.set_forkserver_preload(["mask_lib.training.runs"])
     process = context.Process(target=train_and_die, args=(data, output, kill_at, in_write, seconds, changes))
     process.start()
-    process.join(120)
+    process.join(600)  # a fork server imports torch first, which takes minutes on a busy machine
     return process.exitcode

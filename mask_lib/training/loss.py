@@ -95,7 +95,7 @@ def ordinal_losses(head: AttributeTarget, past_borders: Tensor, run: Run) -> Ten
     groups = head.logits.log_softmax(dim=1).unbind(1)
     first = functools.reduce(torch.logaddexp, groups[1:]) - groups[0]
     last = groups[-1] - functools.reduce(torch.logaddexp, groups[:-1])
-    places = past_borders.new_tensor(targets.border_places(run))
+    places = torch.tensor(targets.border_places(run)).to(past_borders.device, non_blocking=True)
     logits = first[:, None] + (last - first)[:, None] * places
     # What both smoothings take from the label is spread over past and not past.
     kept, known = (1 - run.label_smoothing) * (1 - sum(head.smoothing)), past_borders.isfinite()

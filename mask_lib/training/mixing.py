@@ -51,7 +51,7 @@ def mixed(
     count = len(partner)
     kept = kept_parts(run, (count, *photos.shape[2:]), photos.device, random)
     shares = kept.mean(dim=(1, 2, 3)).view(-1, 1)
-    other = torch.from_numpy(partner).to(photos.device)
+    other = torch.from_numpy(partner).to(photos.device, non_blocking=True)
     target, weights = as_probabilities(targets.target, labels.class_count()), targets.weights
     blend = target[:count] * shares + target[other] * (1 - shares)
     # What is not there at all must not count: an unknown border is NaN, and 0 times that is no 0.
@@ -69,9 +69,9 @@ def kept_parts(
     chosen = random.random((count, 1)) < run.mixing_probability
     if run.mixing == "mixup":
         share = np.where(chosen, random.beta(run.mixing_alpha, run.mixing_alpha, (count, 1)), 1.0)
-        return torch.from_numpy(share).float().view(-1, 1, 1, 1).to(device)
+        return torch.from_numpy(share).float().view(-1, 1, 1, 1).to(device, non_blocking=True)
     down, across = boxes(run, count, height, width, random)
-    rows, columns = torch.from_numpy(down & chosen).to(device), torch.from_numpy(across).to(device)
+    rows, columns = (torch.from_numpy(one).to(device, non_blocking=True) for one in (down & chosen, across))
     return 1 - (rows[:, None, :, None] & columns[:, None, None, :]).float()
 
 

@@ -122,7 +122,7 @@ def joined(split: pd.DataFrame, table: pd.DataFrame, fold: int, weight: float | 
     refuse(rows["path"][~is_class], f"fold {fold}: pseudo-labels other than 0-{labels.class_count() - 1}")
     weights = rows["weight"] if weight is None else pd.Series(float(weight), index=rows.index)
     for one in weights.unique():
-        _check_weight(one)
+        _check_weight(float(one))
     added = rows.assign(person=PREFIX + rows["path"].map(os.path.basename), split=TRAIN, weight=weights)
     own = split.assign(weight=split.get("weight", 1.0))
     return pd.concat([own, added.reindex(columns=list(own))], ignore_index=True) if len(added) else own

@@ -61,7 +61,8 @@ def unbroken(data, tmp_path_factory):
 
 def test_the_kill_test_covers_every_step(unbroken):
     run = config.Run(**toys.SETTINGS)
-    assert sum(runs.step_count(run, split) for split in toys.splits(toys.table()).values()) == STEPS
+    counts = [(split["split"] == "train").sum() for split in toys.splits(toys.table()).values()]
+    assert sum(run.epochs * dataset.step_count(count, run.batch_size) for count in counts) == STEPS
     assert any(name.startswith("fold1/last/optimizer/") for name in unbroken)
 
 
@@ -163,9 +164,10 @@ def test_validation_sees_photos_as_they_are(data, tmp_path, monkeypatch):
     assert sum(calls) == (split["split"] == "train").sum()
 
 
-def test_a_loss_that_is_no_number_stops_training_with_advice(data, tmp_path):
+def test_a_loss_that_is_no_number_stops_training_with_advice(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "loss_of", lambda logits, *rest: logits.sum() * math.nan)
     with pytest.raises(FloatingPointError, match="lower learning_rate"):
-        toys.train(data, tmp_path, folds=(0,), learning_rate=1e30, schedule="constant", warmup_epochs=0.0)
+        toys.train(data, tmp_path, folds=(0,))
 
 
 FEATURES = {
@@ -445,6 +447,19 @@ def test_any_head_resumes_to_the_same_bits_and_its_checkpoint_alone_predicts(dat
     np.testing.assert_allclose(found, whole.out_of_fold[columns].to_numpy(), atol=1e-6)
     if settings.get("head") == "three":
         np.testing.assert_allclose(labels.joint(labels.marginals(found)), found, atol=1e-6)
+
+
+@pytest.mark.parametrize("sizes", [(3, 6), (18,)])
+@pytest.mark.parametrize("head", ["linear", "three"])
+def test_other_attributes_train_too(data, tmp_path, sizes, head):
+    names, smoothing = ("first", "second")[: len(sizes)], (0.1,) * len(sizes)
+    words = [tuple(f"{name} {value}" for value in range(size)) for name, size in zip(names, sizes, strict=True)]
+    keys = ("abc", "defghi") if len(sizes) > 1 else ("abcdefghijklmnopqr",)
+    with labels.using([labels.Attribute(*one) for one in zip(names, words, keys, strict=True)]):
+        settings = {"head": head, "attribute_loss": 0.0 if head == "three" else 1.0, "mixing": "cutmix"}
+        result = toys.train(data, tmp_path, folds=(0,), attribute_label_smoothing=smoothing, **settings)
+    assert result.history["train_loss"].map(math.isfinite).all()
+    assert {"val_macro_f1", *(f"val_{name}" for name in names)} <= set(result.history)
 
 
 def test_a_toy_is_learned_by_three_heads_of_which_one_is_ordinal(tmp_path, monkeypatch):

@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mask_lib.base import config, files, labels
+from mask_lib.base import labels
 from mask_lib.data.splits import audit_splits, make_splits
 from mask_lib.training import pseudo_labels
 
-COLUMNS = list(labels.PROBABILITY_COLUMNS)
+COLUMNS = labels.probability_columns()
 
 
 def predicted(*rows: tuple[str, int, float]) -> pd.DataFrame:
@@ -48,6 +48,15 @@ def test_a_share_of_each_class_keeps_its_surest_photos(share, names):
 def test_a_tenth_of_thirty_photos_are_three():
     rows = predicted(*((f"{number:02d}", 3, 0.5 + number / 100) for number in range(30)))
     assert len(pseudo_labels.choose({0: rows}, threshold=0, class_share=0.1)) == 3  # 0.1 x 30 is a little above 3
+
+
+def test_classes_are_those_of_the_task():
+    with labels.using((labels.Attribute("kind", ("rose", "tulip", "daisy"), "abc"),)):
+        rows = pd.DataFrame({"path": ["/a", "/b"], "p00": [0.9, 0.1], "p01": [0.05, 0.1], "p02": [0.05, 0.8]})
+        table = pseudo_labels.choose({0: rows}, threshold=0.5)
+        assert table["label"].tolist() == [0, 2]
+        with pytest.raises(ValueError, match="other than 0-2"):
+            pseudo_labels.joined(split_table(), table.assign(label=3), fold=0)
 
 
 def test_the_share_does_not_let_in_what_is_below_the_threshold():
@@ -155,23 +164,19 @@ def test_no_earlier_run_means_no_pseudo_labels(tmp_path):
     assert pseudo_labels.joined_splits(splits, tmp_path, "") is splits
 
 
-def test_folds_made_anew_refuse_labels_of_networks_that_may_know_their_people(tmp_path):
-    splits = made_splits()
-    pseudo_labels.write(chosen(), tmp_path, "teacher", splits)
-    with pytest.raises(ValueError, match=r"when folds \[0, 1, 2\] validated or held out other people.*train teacher"):
-        pseudo_labels.read(tmp_path, "teacher", made_splits(seed=1))
-    turned = {0: splits[1], 1: splits[0], 2: splits[2]}
-    with pytest.raises(ValueError, match=r"folds \[0, 1\]"):
-        pseudo_labels.read(tmp_path, "teacher", turned)
-
-
-def test_other_held_out_people_are_refused_too(tmp_path):
+@pytest.mark.parametrize("moved", ["all", "two folds", "held out"])
+def test_folds_made_anew_refuse_labels_of_networks_that_may_know_their_people(tmp_path, moved):
     splits = made_splits()
     pseudo_labels.write(chosen(), tmp_path, "teacher", splits)
     someone = splits[0].loc[splits[0]["split"] == "train", "person"].iloc[0]
-    moved = splits[0].assign(split=splits[0]["split"].mask(splits[0]["person"] == someone, "test_val"))
-    with pytest.raises(ValueError, match=r"folds \[0\]"):
-        pseudo_labels.read(tmp_path, "teacher", {**splits, 0: moved})
+    held_out = splits[0].assign(split=splits[0]["split"].mask(splits[0]["person"] == someone, "test_val"))
+    now, folds = {
+        "all": (made_splits(seed=1), r"\[0, 1, 2\]"),
+        "two folds": ({0: splits[1], 1: splits[0], 2: splits[2]}, r"\[0, 1\]"),
+        "held out": ({**splits, 0: held_out}, r"\[0\]"),
+    }[moved]
+    with pytest.raises(ValueError, match=f"when folds {folds} validated or held out other people.*train teacher"):
+        pseudo_labels.read(tmp_path, "teacher", now)
 
 
 def test_corrected_labels_do_not_make_a_table_useless(tmp_path):
@@ -191,7 +196,9 @@ def test_a_fold_that_the_earlier_run_lacks_is_named_unless_it_is_not_trained(tmp
 
 
 def test_a_missing_table_says_how_to_make_it(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"pseudo\.absent\.csv: run python -m mask_lib\.self_training"):
+    with pytest.raises(
+        FileNotFoundError, match=r"pseudo\.absent\.csv: run python -m mask_lib\.ensemble\.self_training"
+    ):
         pseudo_labels.read(tmp_path, "absent", made_splits())
 
 
@@ -202,8 +209,3 @@ def test_every_pseudo_labeled_photo_joins_the_store_once():
     assert set(found["split"]) == {"train"}
     assert list(found) == list(trainable)
     pd.testing.assert_frame_equal(pseudo_labels.with_pseudo(trainable, chosen()[:0]), trainable)
-
-
-def test_a_name_with_a_path_in_it_is_no_run():
-    assert config.SAFE_NAME.fullmatch("../x") is None  # what a run's name is held to before a table is looked for
-    assert files.shown_path(pseudo_labels.table_path("out", "teacher")) == "out/tables/pseudo.teacher.csv"

@@ -3,7 +3,6 @@
 On two random photos and from random weights, since a build server has no GPU and no hub.
 """
 
-import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,6 @@ import torch
 
 from mask_lib.base import config, files
 from mask_lib.data import store
-from mask_lib.ensemble import inference
 from mask_lib.headless import cells, parameters
 from mask_lib.models import build, checkpoint, devices, weights
 from mask_lib.training import loop
@@ -33,31 +31,13 @@ def settings_of(name: str, run: str) -> config.Run:
     return config.Run.from_parameters({**cells.declared_parameters(NOTEBOOK), **given})
 
 
-@dataclasses.dataclass(frozen=True)
-class RandomPhotos:
-    """A store of as many photos as there are paths, which are noise."""
-
-    run: config.Run
-    paths: tuple[str, ...] = ("train", "val")
-    content: str = "noise"
-
-    @property
-    def frame(self) -> store.Frame:
-        return store.Frame.of_run(self.run)
-
-    @property
-    def images(self) -> np.ndarray:
-        return np.random.default_rng(0).integers(0, 256, (len(self.paths), *self.frame.shape), dtype=np.uint8)
-
-    def rows(self, paths: list[str]) -> np.ndarray:
-        return np.array([self.paths.index(path) for path in paths])
-
-
 def fold_of(run: config.Run) -> loop.FoldTraining:
-    """A fold with one photo to train on and one to validate."""
+    """A fold with one photo of noise to train on and one to validate."""
     split = pd.DataFrame({"path": ["train", "val"], "person": ["a", "b"], "label": [4, 17], "split": ["train", "val"]})
-    source = devices.DevicePhotos(RandomPhotos(run), torch.device("cpu"))
-    return loop.FoldTraining(run, 0, split, source)
+    frame = store.Frame.of_run(run)
+    images = np.random.default_rng(0).integers(0, 256, (2, *frame.shape), dtype=np.uint8)
+    photos = store.Store(images, {"train": 0, "val": 1}, "noise", frame)
+    return loop.FoldTraining(run, 0, split, devices.DevicePhotos(photos, torch.device("cpu")))
 
 
 def test_the_recipes_are_those_of_the_seeds():
@@ -99,7 +79,7 @@ def test_a_recipe_takes_a_step_at_its_real_size_saves_resumes_and_predicts(tmp_p
     copies = 1 if run.image_width > 512 else 2
     loss = fold.train_step(np.zeros(copies, dtype=int), epoch=1, step=0, step_count=1)
     assert loss.isfinite() and not torch.equal(weight, before)
-    fold.place.step = 1
+    fold.progress.step = 1
     fold.save(last, with_optimizer=True)
     trained = weight.detach().clone()
     with torch.no_grad():
@@ -109,8 +89,8 @@ def test_a_recipe_takes_a_step_at_its_real_size_saves_resumes_and_predicts(tmp_p
     again.start(network, network)
     again.resume(last)
     assert torch.equal(dict(network.get_classifier().named_parameters())[name], trained)
-    assert again.place.step == 1 and again.optimizer.state_dict()["state"]
+    assert again.progress.step == 1 and again.optimizer.state_dict()["state"]
     probabilities = again.predict("val")
     assert probabilities.shape == (1, 18)
     np.testing.assert_allclose(probabilities.sum(), 1, atol=1e-5)
-    assert inference.models.Preprocessing.from_manifest(checkpoint.read_manifest(last)) == fold.preprocessing
+    assert build.Preprocessing.from_manifest(checkpoint.read_manifest(last)) == fold.preprocessing
