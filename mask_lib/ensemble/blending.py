@@ -144,7 +144,7 @@ def decide(
 ) -> tuple[OutOfFold | None, Choice]:
     """The members' out-of-fold probabilities and the recipe: the given `weights`, or if there are none the chosen one.
 
-    Members that are no finished runs of this experiment, such as files from elsewhere, cannot be judged:
+    Members that are no finished runs of this experiment, such as files from elsewhere, cannot be scored:
     then there is no table, and weights that are not given are equal. Raises ValueError as `given_recipe` does.
     """
     recipe = given_recipe(weights, len(members.names))
@@ -155,7 +155,7 @@ def decide(
     ]
     if unknown:
         kept = "the weights are as given" if weights else "equal weights are taken"
-        reason = f"{', '.join(unknown)} cannot be judged, having no out-of-fold tables here: {kept}."
+        reason = f"{', '.join(unknown)} cannot be scored, having no out-of-fold tables here: {kept}."
         return None, Choice(recipe, pd.DataFrame(), reason, None)
     found = read_out_of_fold(output_dir, members.names)
     if not weights:

@@ -6,7 +6,7 @@ the estimate from and in who is in the evaluation set. Both are drawn, person by
 Three things make out-of-fold scores wrong for an evaluation set, and each is corrected:
 
 - Macro F1 of a small set is low by nature, since rare classes are missed: sets of its size are drawn.
-- An out-of-fold photo was judged by one network a member, an evaluation photo by the mean of all folds', which
+- An out-of-fold photo was predicted by one network a member, an evaluation photo by the mean of all folds', which
   errs less: a share of the errors is taken away (`AVERAGING`), as far as held-out people do not say otherwise.
 - Some of the labels that it is measured by are wrong, and nobody knows whether the evaluation labels are as
   noisy: in half of the draws the doubted labels are taken for wrong.
@@ -48,7 +48,7 @@ class Expected:
     people: int  # whose photos the estimate comes from
     evaluation_people: int
     doubtful: int  # photos whose label was doubted
-    thin: list[str]  # classes of which fewer than `FEW` people are known, in words
+    thin: list[str]  # classes of which fewer than `FEW` people are known, described
 
     @property
     def score(self) -> Score:
@@ -126,7 +126,7 @@ def estimate(
 
 
 def _thin_classes(table: pd.DataFrame) -> list[str]:
-    """The classes that fewer than `FEW` people have, in words."""
+    """The classes that fewer than `FEW` people have, described."""
     people = table.groupby("label")["person"].nunique().reindex(range(labels.class_count()), fill_value=0)
     return [labels.describe(label) for label in people.index[people < FEW]]
 
@@ -187,7 +187,7 @@ def doubtful_photos(out_of_fold: pd.DataFrame, reviewed: set[str] | None = None)
     """Paths of photos whose label is more likely than `SURE` to be wrong, but for those a person has `reviewed`.
 
     out_of_fold: `path, person, label, p00 …`. The ranking is that of label cleaning (`suspects.rank`, which
-    judges a person's attributes by all photos), here with calibrated probabilities: a network that is wrong while
+    takes a person's photos together), here with calibrated probabilities: a network that is wrong while
     it is sure of more than nine in ten casts doubt on the label.
     """
     probabilities, truth = probabilities_of(out_of_fold), out_of_fold["label"].to_numpy()

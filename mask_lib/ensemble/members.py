@@ -83,7 +83,7 @@ def read_members(
 ) -> Members:
     """The members of an ensemble, their files checked.
 
-    Empty lists stand for every file under `inferences/`. The two lists are paired by their places; file names
+    Empty lists mean every file under `inferences/`. The two lists are paired by their places; file names
     other than `<run>.test.csv` and `<run>.test_val.csv` will do. ids: those of info.csv, which a test file must
     hold in their order, as 06_inference writes it; a file in another order was edited since. split: today's
     `path, person, label`, which test_val photos take, since runs may have been trained before labels were
@@ -187,7 +187,7 @@ def read_out_of_fold(output_dir: Path, names: Sequence[str]) -> OutOfFold:
     """The out-of-fold tables of the finished runs `names`, aligned photo by photo.
 
     Labels are today's cleaned ones, whatever a run was trained on, and photos dropped since are left
-    out: all members are judged alike. `person` is the group of people who share copies.
+    out: all members are scored alike. `person` is the group of people who share copies.
     Raises FileNotFoundError for a run that is not finished, ValueError that names a run whose table is faulty,
     or whose photos differ from what most members have.
     """
@@ -229,7 +229,7 @@ def _usual_photos(tables: Mapping[str, pd.DataFrame]) -> set[str]:
 def make_submission(probabilities: pd.DataFrame, ids: Sequence[str]) -> pd.DataFrame:
     """Columns `ImageID, ans` for `ids`, info.csv's; ans is the likeliest class. Checked.
 
-    Raises ValueError unless the probabilities are sound and stand for those ids in their order.
+    Raises ValueError unless the probabilities are sound and of those ids in their order.
     """
     scores.check_probabilities(probabilities, "ImageID")
     answers = probabilities_of(probabilities).argmax(axis=1)

@@ -276,9 +276,9 @@ def test_runs_of_this_experiment_get_the_best_weights_and_given_ones_are_taken(o
 def test_members_from_elsewhere_are_averaged_without_being_judged(output):
     found, choice = decided(output, ["deep", "stranger"], [])
     assert found is None and choice.recipe.weights == (0.5, 0.5) and choice.out_of_fold is None
-    assert choice.reason == "stranger cannot be judged, having no out-of-fold tables here: equal weights are taken."
+    assert choice.reason == "stranger cannot be scored, having no out-of-fold tables here: equal weights are taken."
     assert decided(output, ["deep", "stranger"], [1.0, 3.0])[1].recipe.weights == (0.25, 0.75)
     with pytest.raises(ValueError, match="2 files but 1 weights"):
         decided(output, ["deep", "stranger"], [1.0])
     found, choice = decided(output, ["deep"], [], own=False)  # a file that bears a run's name
-    assert found is None and choice.reason.startswith("deep cannot be judged")
+    assert found is None and choice.reason.startswith("deep cannot be scored")
