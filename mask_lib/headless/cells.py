@@ -49,20 +49,15 @@ def declared_parameters(notebook: FilePath) -> dict[str, Any]:
     parameters: dict[str, Any] = {}
     for statement in statements:
         where = f"{shown}, parameters cell, line {statement.lineno}"
-        name, value = _literal_assignment(statement, where)
+        try:
+            (target,) = statement.targets
+            name, value = target.id, ast.literal_eval(statement.value)
+        except (AttributeError, ValueError, TypeError):
+            raise ValueError(f"{where}: write a plain `name = literal`") from None
         if name in parameters:
             raise ValueError(f"{where}: {name} is set twice")
         parameters[name] = value
     return parameters
-
-
-def _literal_assignment(statement: ast.stmt, where: str) -> tuple[str, Any]:
-    """Name and value of a `name = literal` statement. Raises ValueError that starts with `where`."""
-    with contextlib.suppress(ValueError, TypeError):
-        match statement:
-            case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                return name, ast.literal_eval(value)
-    raise ValueError(f"{where}: write a plain `name = literal`")
 
 
 def declared_in(folder: FilePath) -> dict[str, dict[str, Any]]:

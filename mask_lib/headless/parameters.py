@@ -12,6 +12,7 @@ declare.
 """
 
 import contextlib
+import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -71,8 +72,8 @@ def read_parameter_file(path: FilePath) -> dict[str, Any]:
     try:
         with open(path, encoding="utf-8") as text:
             values = yaml.load(text, Loader=ParameterLoader)
-    except yaml.YAMLError as error:
-        raise ValueError(str(error)) from None  # it names the file itself
+    except yaml.YAMLError as error:  # it names the file itself
+        raise ValueError(str(error)) from None
     if not isinstance(values, dict | None):
         raise ValueError(f"{path} holds {config.words_for(values)}; write `name: value` lines")
     return values or {}
@@ -237,8 +238,11 @@ def held_to_type(name: str, value: Any, default: Any, where: str = "parameters",
         fitting = fitted(name, value, default)
     except ValueError as error:
         raise ValueError(f"{where}: {error}{advice_on_section(name, value, default, beside or {})}") from None
-    if not is_plain(fitting):
-        raise ValueError(f"{where}: {name} may hold text, numbers, true, false, null, lists and mappings of text")
+    try:
+        json.dumps(fitting)  # so that papermill carries it unchanged too
+    except TypeError:
+        message = f"{where}: {name} may hold text, numbers, true, false, null, lists and mappings of text"
+        raise ValueError(message) from None
     return fitting
 
 
@@ -261,12 +265,3 @@ def advice_on_section(name: str, value: Any, default: Any, beside: Declared) -> 
                 fitted(name, value, declared[name])
                 return f"; if it is meant for {stem} alone, put it under `notebooks:`, `{stem}:`"
     return ""
-
-
-def is_plain(value: Any) -> bool:
-    """Whether JSON and papermill both carry the value unchanged."""
-    if isinstance(value, dict):
-        return all(isinstance(key, str) for key in value) and is_plain(list(value.values()))
-    if isinstance(value, list):
-        return all(is_plain(item) for item in value)
-    return value is None or isinstance(value, bool | int | float | str)

@@ -15,9 +15,10 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
+from unittest import mock
 
 import nbformat
 
@@ -96,8 +97,9 @@ def run_notebook(
             nbformat.write(executed, temporary)
         except BaseException as error:
             if temporary.exists():
-                nbformat.write(with_last_progress(nbformat.read(temporary, as_version=4)), temporary)
                 temporary.replace(failed)
+                with contextlib.suppress(Exception):  # it may end where it was killed
+                    nbformat.write(with_last_progress(nbformat.read(failed, as_version=4)), failed)
                 error.add_note(f"What ran of it: {files.shown_path(failed)}")
             raise
     failed.unlink(missing_ok=True)
@@ -155,7 +157,8 @@ def run_cells(
     """The notebook as papermill leaves it; how its kernel ended is added to `endings`. Raises what papermill does."""
     from papermill.execute import execute_notebook
 
-    with environment(**quicker() | {"MASK_LIB_HEADLESS": "1", "JUPYTER_PREFER_ENV_PATH": "1"}):
+    # What the kernel, which is started meanwhile, inherits.
+    with mock.patch.dict(os.environ, quicker() | {"MASK_LIB_HEADLESS": "1", "JUPYTER_PREFER_ENV_PATH": "1"}):
         return execute_notebook(
             # papermill fills in {names} in paths
             *(str(path).replace("{", "{{").replace("}", "}}") for path in (notebook, temporary)),
@@ -170,20 +173,6 @@ def run_cells(
             store_widget_state=False,
             kernel_manager_class=watched_kernel(endings),
         )
-
-
-@contextlib.contextmanager
-def environment(**variables: str) -> Iterator[None]:
-    """Set environment variables for a while; kernels started meanwhile inherit them."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
 
 
 def watched_kernel(endings: list[int | None]) -> type:
