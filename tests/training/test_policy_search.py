@@ -147,7 +147,7 @@ def scorers(data, output, **changes) -> tuple[list[policy_search.DensityScorer],
 
 
 def test_what_leaves_nothing_recognisable_scores_below_what_is_mild(data, tmp_path):
-    several, _ = scorers(data, tmp_path, search_folds=(0, 1), density_epochs=12)
+    several, _ = scorers(data, tmp_path, search_folds=(0, 1), density_epochs=30)
     names = {"mild": ("flip", 0.5, None), "far": ("brightness", 1.0, 1.0), "inverted": ("invert", 1.0, None)}
     found = {
         name: np.mean([one.score(Policy(name, ((Step(*step),),)), 2)["log_likelihood"] for one in several])
