@@ -18,7 +18,7 @@ from mask_lib.base import config, files, labels, scores
 from mask_lib.data import splits, store
 from mask_lib.ensemble import inference
 from mask_lib.models import checkpoint, devices, networks, predict, weights
-from mask_lib.training import dataset, loop, runs
+from mask_lib.training import dataset, loop
 
 STEPS = 2 * 2 * 2  # epochs x folds x steps an epoch
 
