@@ -204,22 +204,3 @@ def combine(parts: Mapping[str, np.ndarray]) -> np.ndarray:
     the same; of other class probabilities it may be another.
     """
     return encode_all({name: np.asarray(one).argmax(axis=1) for name, one in parts.items()})
-
-
-# While the wings move over to the functions above.
-def __getattr__(name: str) -> Any:
-    old = {
-        "CLASS_COUNT": class_count,
-        "SHAPE": shape,
-        "PROBABILITY_COLUMNS": lambda: tuple(probability_columns()),
-        "ATTRIBUTES": lambda: {"mask": Mask, "gender": Gender, "age": AgeGroup},
-        "MASK_WORDS": lambda: dict(zip(Mask, attribute("mask").words, strict=True)),
-        "GENDER_WORDS": lambda: dict(zip(Gender, attribute("gender").words, strict=True)),
-        "AGE_WORDS": lambda: dict(zip(AgeGroup, attribute("age").words, strict=True)),
-        "key_of": lambda: lambda member: member.name.lower(),
-        "age_group": lambda: attribute("age").value_of,
-        "from_key": lambda: lambda kind, key: kind(attribute(kind.__name__.lower()).value_of(key)),
-    }
-    if name in old:
-        return old[name]()
-    raise AttributeError(name)

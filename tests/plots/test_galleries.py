@@ -31,7 +31,7 @@ def mistaken() -> pd.DataFrame:
     for row, (label, confidence) in enumerate([(9, 0.8), (5, 0.6), (7, 0.5)]):
         probabilities[row] = (1 - confidence) / 17
         probabilities[row, label] = confidence
-    table = pd.DataFrame(probabilities, columns=list(labels.PROBABILITY_COLUMNS))
+    table = pd.DataFrame(probabilities, columns=labels.probability_columns())
     table.insert(0, "label", [10, 12, 4])
     table.insert(0, "path", [f"{FOLDER}/mask1.jpg", "plain.jpg", "one/two/three.jpg"])
     return table
