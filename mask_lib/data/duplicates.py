@@ -106,7 +106,11 @@ def duplicates(
         sequence = np.lexsort((rows, apart, np.arange(len(rows)) != first))
         order += rows[sequence].tolist()
         bits += apart[sequence].tolist()
-        names += [free_name(int(values[rows[first]]), taken)] * len(rows)
+        name = int(values[rows[first]])
+        while name in taken:  # different photos can share a hash: the next number that names no group yet
+            name = (name + 1) % 2**64
+        taken.add(name)
+        names += [name] * len(rows)
     members = photo_table.iloc[order].rename(columns={"split": "set"}).reset_index(drop=True)
     members = members.assign(hash=pd.Series(hexed(names), dtype="str"), distance=pd.Series(bits, dtype="int64"))
     return members[DUPLICATE_COLUMNS]
@@ -121,14 +125,6 @@ def components(count: int, ends: np.ndarray) -> np.ndarray:
     """(count,) the number of the group of each of `count` things that (2, K) pairs of them join."""
     joined = coo_array((np.ones(ends.shape[1], bool), tuple(ends)), shape=(count, count))
     return connected_components(joined, directed=False)[1]
-
-
-def free_name(value: int, taken: set[int]) -> int:
-    """The hash, or the next number that names no group yet: different photos can share a hash."""
-    while value in taken:
-        value = (value + 1) % 2**64
-    taken.add(value)
-    return value
 
 
 def leaks(photo_table: pd.DataFrame, pairs: pd.DataFrame, kind: str, distance: int | None = None) -> pd.DataFrame:

@@ -39,20 +39,17 @@ def scan(
     decoded, in `workers` threads. Raises FileNotFoundError for a missing source, ValueError for one that cannot be
     used or holds no usable photo.
     """
-    own_by_size, seen = defaultdict(list), set()  # only files of equal size need be compared
-    for path in photos.files_of(data_dir, photo_table):
-        if path.is_file():
-            own_by_size[path.stat().st_size].append(path)
+    own, seen = photos.files_of(data_dir, photo_table), set()
     tables, findings = [external_table([])], []
     for name, source in short_names(sources).items():
         raw, odd = read_source(source)
         read = [read_row(name, row) for row in raw]
         odd = odd + [finding for _, problems in read for finding in problems]
         rows = external_table([row for row, problems in read if not problems])
-        rows, odd = without(rows, odd, [repeated(path, seen) for path in rows["path"]])
+        rows, odd = without(rows, odd, repeated(rows["path"], seen))
         if verify:
             rows, odd = without(rows, odd, photos.check_photos(list(map(Path, rows["path"])), rows["path"], workers))
-        rows, odd = without(rows, odd, [own_copy(Path(path), own_by_size) for path in rows["path"]])
+        rows, odd = without(rows, odd, own_copies(rows["path"], own))
         if rows.empty:
             counts = Counter(problem for _, problem, _ in odd)
             found = ", ".join(f"{problem}: {count}" for problem, count in counts.most_common())
@@ -89,21 +86,28 @@ def without(
     return rows[is_sound], findings + [finding for finding in bad if finding]
 
 
-def repeated(path: str, seen: set[str]) -> Finding | None:
-    """A finding for a file that is in `seen` already, by whatever link; else it is added to it."""
-    real = os.path.realpath(path)
-    found = Finding(path, Problem.DOUBLE_ROW, "this photo again; the first row counts") if real in seen else None
-    seen.add(real)
+def repeated(paths: Sequence[str], seen: set[str]) -> list[Finding | None]:
+    """A finding for each file that is in `seen` already, by whatever link; the others are added to it."""
+    found = []
+    for path in paths:
+        real = os.path.realpath(path)
+        again = Finding(path, Problem.DOUBLE_ROW, "this photo again; the first row counts")
+        found.append(again if real in seen else None)
+        seen.add(real)
     return found
 
 
-def own_copy(path: Path, own_by_size: Mapping[int, Sequence[Path]]) -> Finding | None:
-    """A finding for a file that has the bytes of a photo of the data folder."""
-    for own in own_by_size.get(path.stat().st_size, ()) if path.is_file() else ():
-        if filecmp.cmp(path, own, shallow=False):
-            what = f"the photo {own.parent.name}/{own.name} of the data folder"
-            return Finding(str(path), Problem.COPY_OF_OWN_PHOTO, what)
-    return None
+def own_copies(paths: Sequence[str], own: Sequence[Path]) -> list[Finding | None]:
+    """A finding for each file that has the bytes of a photo of the data folder (`own`)."""
+    by_size, found = defaultdict(list), []  # only files of equal size need be compared
+    for path in filter(Path.is_file, own):
+        by_size[path.stat().st_size].append(path)
+    for path in map(Path, paths):
+        same_size = by_size.get(path.stat().st_size, ()) if path.is_file() else ()
+        copied = next((one for one in same_size if filecmp.cmp(path, one, shallow=False)), None)
+        what = f"the photo {copied.parent.name}/{copied.name} of the data folder" if copied else ""
+        found.append(Finding(str(path), Problem.COPY_OF_OWN_PHOTO, what) if copied else None)
+    return found
 
 
 def read_source(source: Path) -> tuple[list[Raw], list[Finding]]:
@@ -174,45 +178,36 @@ def read_row(source_name: str, row: Raw) -> tuple[list, list[Finding]]:
     cells, values, problems = {}, {}, []
     for one in labels.attributes():
         text = row.get(one.name, "").strip()
+        number = layout.whole_number(text) if one.edges else None
         try:
+            if text and one.edges and number is None:
+                raise ValueError(f"{one.name} {text!r} is not a whole number")
             if text:
-                cells[one.name] = whole_number(one.name, text) if one.edges else text.lower().replace(" ", "_")
+                cells[one.name] = number if one.edges else text.lower().replace(" ", "_")
                 values[one.name] = one.value_of(cells[one.name])
         except ValueError as error:
-            kind = f"{one.name}_out_of_range" if one.edges and one.name in cells else f"bad_{one.name}"
-            problems.append((kind, str(error)))
+            problems.append((f"bad_{one.name}" if number is None else f"{one.name}_out_of_range", str(error)))
+    label, about_label = read_label(row["label"].strip(), values)
+    problems += about_label if row["label"].strip() or not problems else []
     problems += [(Problem.UNSAFE_PATH, "a null byte in the path")] if "\0" in row["path"] else []
-    label = row["label"].strip()
-    problems += label_problems(label, values) if label or not problems else []
     if problems:
         return [], [Finding(row["path"], *problem) for problem in problems]
-    number = whole_number("label", label) if label else labels.encode(**values)
-    for one, value in zip(labels.attributes(), labels.decode(number), strict=True):
+    for one, value in zip(labels.attributes(), labels.decode(label), strict=True):
         cells.setdefault(one.name, pd.NA if one.edges else one.table_words[value])  # a label tells no number
-    return [row["path"], f"{PREFIX}{source_name}/{row['person']}", *map(cells.get, labels.names()), number], []
+    return [row["path"], f"{PREFIX}{source_name}/{row['person']}", *map(cells.get, labels.names()), label], []
 
 
-def whole_number(name: str, text: str) -> int:
-    """The number that a row gives for an attribute or the label. Raises ValueError that names both."""
-    number = layout.whole_number(text)
-    if number is None:
-        raise ValueError(f"{name} {text!r} is not a whole number")
-    return number
-
-
-def label_problems(text: str, values: Mapping[str, int]) -> list[tuple[Problem | str, str]]:
-    """What is wrong with a row's label, given the attributes' values that it gives beside it."""
-    if not text:
-        missing = [name for name in labels.names() if name not in values]
-        return [(Problem.INCOMPLETE_LABEL, f"without {', '.join(missing)} or label")] if missing else []
-    number, most = layout.whole_number(text), labels.class_count() - 1
+def read_label(text: str, values: Mapping[str, int]) -> tuple[int | None, list[tuple[str, str]]]:
+    """A row's label, from the attributes' `values` where none is written, and why there is none or a wrong one."""
+    missing = [name for name in labels.names() if name not in values]
+    if not text and missing:
+        return None, [(Problem.INCOMPLETE_LABEL, f"without {', '.join(missing)}, and without a label")]
+    number, most = layout.whole_number(text) if text else labels.encode(**values), labels.class_count() - 1
     if number is None or not 0 <= number <= most:
-        return [("bad_label", f"label {text!r} is not a whole number of 0-{most}; leave it empty if unknown")]
-    if labels.with_values(number, values) == number:
-        return []
-    meant = labels.describe(labels.with_values(number, values))
-    what = f"label {number} ({labels.describe(number)}) beside attributes that make {meant}"
-    return [(Problem.LABEL_CONTRADICTS_ROW, what)]
+        return None, [("bad_label", f"label {text!r} is not a whole number of 0-{most}; leave it empty if unknown")]
+    meant = labels.with_values(number, values)
+    what = f"label {number} ({labels.describe(number)}) beside attributes that make {labels.describe(meant)}"
+    return number, [(Problem.LABEL_CONTRADICTS_ROW, what)] if meant != number else []
 
 
 def write(table: pd.DataFrame, output_dir: str | os.PathLike[str]) -> Path:

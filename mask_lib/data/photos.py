@@ -42,11 +42,10 @@ def find_data(
 def checked_folder(data_dir: str | os.PathLike[str]) -> Path:
     """The absolute path of a data folder. Raises FileNotFoundError that says what is not there."""
     folder = files.project_path(data_dir)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no folder {folder}: {archives.hint(folder)}")
     absent = [part for part in ("train", "eval") if not (folder / part).is_dir()]
     if absent:
-        raise FileNotFoundError(f"{folder} lacks {' and '.join(absent)}: {archives.hint(folder)}")
+        what = f"{folder} lacks {' and '.join(absent)}" if folder.is_dir() else f"no folder {folder}"
+        raise FileNotFoundError(f"{what}: {archives.hint(folder)}")
     for part in ("train/train.csv", "train/images", "eval/info.csv", "eval/images"):
         if not (folder / part).exists():
             raise FileNotFoundError(f"no {folder / part}: a data folder holds {archives.LAYOUT}")

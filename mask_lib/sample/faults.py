@@ -61,25 +61,27 @@ def plant(root: Path, seed: int, crowd: list[Person], rows: list[tuple], truth: 
     random, images = stream(seed, 0, 3), root / "train" / "images"
     having = {fault: [p for p in crowd if p.fault == fault] for fault in (*FAULTS, *SINGLE_FAULTS)}
     truth["faults"] = {fault: [person.folder for person in people] for fault, people in having.items()}
-    spare_ids = iter(unused_ids(random, crowd, len(having["duplicate_people"]) + 1))
+    taken = {person.id for person in crowd}
+    spare = [name for number in range(1, 9 * len(crowd) + 90) if (name := f"{number:06d}") not in taken]
+    *twin_ids, ghost_id = random.choice(spare, len(having["duplicate_people"]) + 1, replace=False).tolist()
+    ghost = (ghost_id, "female", "Asian", 24)
     truth["faults"] |= {
         "duplicate_people": [
-            enter_twice(random, images, person, next(spare_ids), rows, truth) for person in having["duplicate_people"]
+            enter_twice(random, images, person, new_id, rows, truth)
+            for person, new_id in zip(having["duplicate_people"], twin_ids, strict=True)
         ],
         "leaks": [leak(random, root, person, truth) for person in having["leaks"]],
         "unreadable": ruin(images, having["unreadable"], truth),
-        "missing_photo": [missing_stem(person, truth) for person in having["missing_photo"]],
-        "missing_folder": [add_ghost(next(spare_ids), rows)],
+        "missing_photo": [
+            f"{person.folder}/{stem}"
+            for person in having["missing_photo"]
+            for stem in set(STEMS) - {Path(path).stem for path in photos_of(person.folder, truth)}
+        ],
+        "missing_folder": ["_".join(map(str, ghost))],
         "unknown_name": [f"{person.folder}/selfie.jpg" for person in having["unknown_name"]],
         "junk": litter(images, [person.folder for person in crowd[:4]]),
     }
-
-
-def unused_ids(random: np.random.Generator, crowd: list[Person], number: int) -> list[str]:
-    """Ids that nobody in the crowd has."""
-    taken = {person.id for person in crowd}
-    spare = [name for number in range(1, 9 * len(crowd) + 90) if (name := f"{number:06d}") not in taken]
-    return random.choice(spare, number, replace=False).tolist()
+    rows.append((*ghost, *truth["faults"]["missing_folder"]))
 
 
 def photos_of(folder: str, truth: dict[str, Any]) -> list[str]:
@@ -147,20 +149,6 @@ SPOILERS = {
     "empty": lambda photo: b"",
     "text": lambda photo: b"This is a note, not a photo.\n",
 }
-
-
-def missing_stem(person: Person, truth: dict[str, Any]) -> str:
-    """The photo a folder lacks, as folder/name without an ending."""
-    there = {Path(path).stem for path in photos_of(person.folder, truth)}
-    return f"{person.folder}/{(set(STEMS) - there).pop()}"
-
-
-def add_ghost(new_id: str, rows: list[tuple]) -> str:
-    """Add a row whose folder does not exist; give that folder's name."""
-    row = (new_id, "female", "Asian", 24)
-    folder = "_".join(map(str, row))
-    rows.append((*row, folder))
-    return folder
 
 
 def litter(images: Path, folders: list[str]) -> list[str]:

@@ -9,15 +9,14 @@ the true labels, and every fault that was planted.
 """
 
 import argparse
+import contextlib
 import os
 import re
 import secrets
 import shutil
 import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
@@ -78,23 +77,15 @@ def paint(
     arguments = {"painting": PAINTING, "people": people, "eval_people": eval_people, "seed": seed}
     arguments |= {"width": width, "height": height, "faults": faults}
     check(arguments)
-    found = truth_if_painted(out, arguments)
-    if found is not None:
-        return found
+    existing_truth(out)  # refuses what is not ours before a lock is left beside it
     out.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(out.with_name(f".{out.name}.lock")):
-        # Looked at once more: whoever held the lock before may just have painted it.
+        found = existing_truth(out)
+        if found and found["arguments"] == arguments:
+            print(f"{files.shown_path(out)} is already painted with these arguments: nothing to do.")
+            return found
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return truth_if_painted(out, arguments) or paint_anew(out, arguments, workers or cores)
-
-
-def truth_if_painted(out: Path, arguments: dict[str, Any]) -> dict[str, Any] | None:
-    """The truth of the sample at `out` if it was painted with these arguments; says so."""
-    found = existing_truth(out)
-    if found is None or found["arguments"] != arguments:
-        return None
-    print(f"{files.shown_path(out)} is already painted with these arguments: nothing to do.")
-    return found
+        return paint_anew(out, arguments, workers or cores)
 
 
 def paint_anew(out: Path, arguments: dict[str, Any], workers: int) -> dict[str, Any]:
@@ -170,41 +161,30 @@ def build(root: Path, arguments: dict[str, Any], workers: int) -> dict[str, Any]
     return truth
 
 
-@dataclass(frozen=True)
-class Job:
-    """The photos of one person to paint, (stem's number, mask, path) each, in `size` (width, height) pixels."""
-
-    seed: int
-    person: Person
-    size: tuple[int, int]
-    photos: tuple[tuple[int, Mask, str], ...]
+Job = tuple[int, Person, tuple[int, int], list[tuple[int, Mask, str]]]  # seed, who, pixels; number, mask, path each
 
 
 def jobs_of(root: Path, seed: int, size: tuple[int, int], train: list[Person], judged: list[Person]) -> list[Job]:
-    """A job for each person: the photos to learn from below `root`/train, those to answer below `root`/eval."""
+    """The photos of each person to paint: those to learn from below `root`/train, those to answer below `root`/eval."""
     jobs = []
     for folder, people, named in (("train", train, train_photos), ("eval", judged, eval_photos)):
         for person in people:
-            photos = ((n, mask, str(root / folder / "images" / path)) for n, mask, path in named(seed, person))
-            jobs.append(Job(seed, person, size, tuple(photos)))
+            photos = [(n, mask, str(root / folder / "images" / path)) for n, mask, path in named(seed, person)]
+            jobs.append((seed, person, size, photos))
     return jobs
 
 
 def paint_all(jobs: list[Job], workers: int) -> None:
-    """Paint the photos of all jobs in `workers` processes."""
-    with files.progress(total=sum(len(job.photos) for job in jobs), what="painting") as line:
-        for done in results(jobs, workers):
-            line.update(done)
-
-
-def results(jobs: list[Job], workers: int) -> Iterator[int]:
-    """Photos painted by each job as it is done, here (one worker) or in other processes."""
-    if workers == 1:
-        yield from map(paint_job, jobs)
-        return
-    # Spawned, not forked: a notebook that calls this may hold torch's threads, which a fork would break.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
-        yield from pool.map(paint_job, jobs, chunksize=4)
+    """Paint the photos of all jobs, here (one worker) or in other processes."""
+    with contextlib.ExitStack() as stack:
+        line = stack.enter_context(files.progress(total=sum(len(photos) for *_, photos in jobs), what="painting"))
+        done = map(paint_job, jobs)
+        if workers > 1:
+            # Spawned, not forked: a notebook that calls this may hold torch's threads, which a fork would break.
+            pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=end_with_parent)
+            done = stack.enter_context(pool).map(paint_job, jobs, chunksize=4)
+        for count in done:
+            line.update(count)
 
 
 def end_with_parent() -> None:
@@ -220,13 +200,13 @@ def end_with_parent() -> None:
 
 def paint_job(job: Job) -> int:
     """Paint one person's photos and give their number. Runs in worker processes."""
-    person = job.person
-    face = invent_face(stream(job.seed, 1, person.number), person.gender, person.race, person.age)
-    for number, mask, path in job.photos:
-        random = stream(job.seed, 1, person.number, number)
-        picture = portrait.portrait(face, invent_shot(random, mask), *job.size)
+    seed, person, size, photos = job
+    face = invent_face(stream(seed, 1, person.number), person.gender, person.race, person.age)
+    for number, mask, path in photos:
+        random = stream(seed, 1, person.number, number)
+        picture = portrait.portrait(face, invent_shot(random, mask), *size)
         portrait.save_photo(picture, Path(path), int(random.integers(82, 95)))
-    return len(job.photos)
+    return len(photos)
 
 
 def score_submission(folder: str | os.PathLike[str], submission: str | os.PathLike[str]) -> dict[str, float]:
@@ -290,53 +270,40 @@ def sheet_people(truth: dict[str, Any], rows: int) -> list[list[str]]:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """The command line, with the function to call as `run`; painting is what happens when no command is named."""
+    """The command line; painting is what happens when no command is named."""
     parser = argparse.ArgumentParser(prog="python -m mask_lib.sample", description=__doc__.split("\n\n")[0])
-    commands = parser.add_subparsers(required=True)
+    commands = parser.add_subparsers(required=True, dest="command")
     painting = commands.add_parser("paint", help="paint a sample set (the command when none is named)")
     painting.add_argument("out")
     for name, default in (("people", 120), ("eval-people", 40), ("seed", 0), ("width", 384), ("height", 512)):
         painting.add_argument(f"--{name}", type=int, default=default)
     painting.add_argument("--workers", type=int, help="processes; one a core when left out")
     painting.add_argument("--no-faults", dest="faults", action="store_false", help="plant no faults")
-    painting.set_defaults(run=report_painting)
     scoring = commands.add_parser("score", help="score a submission against the truth")
     scoring.add_argument("folder")
     scoring.add_argument("submission")
-    scoring.set_defaults(run=report_scores)
     sheet = commands.add_parser("sheet", help="write a PNG of some people")
     sheet.add_argument("folder")
     sheet.add_argument("path", metavar="png")
     sheet.add_argument("--rows", type=int, default=6)
-    sheet.set_defaults(run=report_sheet)
     named = arguments and arguments[0] in (*commands.choices, "-h", "--help")
     return parser.parse_args(arguments if named else ["paint", *arguments])
 
 
-def report_painting(out: str, **settings: Any) -> None:
-    """Paint a sample and say what lies there."""
-    truth = paint(out, **settings)
-    print(f"{files.shown_path(files.project_path(out))}: {len(truth['photos'])} photos to learn from,")
-    print(f"{len(truth['eval'])} to answer; truth.json beside them lists the planted faults.")
-
-
-def report_scores(folder: str, submission: str) -> None:
-    """Print each score of a submission on a line of its own."""
-    for name, score in score_submission(folder, submission).items():
-        print(f"{name:10} {score:.4f}")
-
-
-def report_sheet(folder: str, path: str, rows: int) -> None:
-    """Write a contact sheet and say where it lies."""
-    print(files.shown_path(contact_sheet(folder, path, rows)))
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; give its exit code."""
-    chosen = vars(parse(sys.argv[1:] if arguments is None else arguments))
-    run = chosen.pop("run")
+    asked = vars(parse(sys.argv[1:] if arguments is None else arguments))
+    command = asked.pop("command")
     try:
-        run(**chosen)
+        if command == "paint":
+            truth = paint(**asked)
+            print(f"{files.shown_path(files.project_path(asked['out']))}: {len(truth['photos'])} photos to learn from,")
+            print(f"{len(truth['eval'])} to answer; truth.json beside them lists the planted faults.")
+        elif command == "score":
+            for name, score in score_submission(**asked).items():
+                print(f"{name:10} {score:.4f}")
+        else:
+            print(files.shown_path(contact_sheet(**asked)))
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

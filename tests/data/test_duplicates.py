@@ -197,7 +197,6 @@ def test_two_groups_never_share_a_hash():
         {"1.jpg", "2.jpg"},
     ]
     assert all(re.fullmatch("[0-9a-f]{16}", name) for name in found["hash"])
-    assert duplicates.free_name(2**64 - 1, {2**64 - 1}) == 0
 
 
 def test_leaks_name_the_training_photo_best_match_first():
