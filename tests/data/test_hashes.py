@@ -1,6 +1,5 @@
 """Hashes are imagehash's, are kept until a photo changes, and every near pair is found."""
 
-import json
 import os
 
 import imagehash
@@ -71,15 +70,6 @@ def test_hex_digits_are_those_of_imagehash(tmp_path):
             str(imagehash.average_hash(whole)),
             str(imagehash.phash(whole)),
         ]
-
-
-@pytest.mark.parametrize(("size", "reduced"), [((95, 300), (95, 300)), ((96, 300), (48, 150)), ((384, 512), (48, 64))])
-@pytest.mark.parametrize("ending", ["png", "jpg"])
-def test_a_photo_is_reduced_as_far_as_the_hashes_allow(tmp_path, size, reduced, ending):
-    path = tmp_path / f"photo.{ending}"
-    picture(0, *size).save(path)
-    assert hashes.grey_photo(path).size == reduced
-    assert hashes.grey_photo(path).mode == "L"
 
 
 def test_a_photo_that_lies_on_its_side_is_turned_upright(tmp_path):
@@ -169,21 +159,11 @@ def test_a_missing_photo_is_named(data, tmp_path):
         hashes.open_hashes(tmp_path, data, table([*PATHS, "nobody/mask1.jpg"]))
 
 
-def test_a_table_without_photos_has_no_hashes(data, tmp_path):
-    assert hashes.open_hashes(tmp_path, data, table([])).small.shape == (0, 16, 16)
-
-
 def test_photos_of_one_colour_are_featureless(data, tmp_path):
     Image.new("RGB", (80, 90), (200, 30, 40)).save(data / "train" / "images" / PATHS[0])
     Image.new("L", (80, 90), 0).save(data / "train" / "images" / PATHS[1])
     found = hashes.open_hashes(tmp_path, data, table())
     assert found.is_featureless.tolist() == [True, True, False, False]
-
-
-def test_the_cache_holds_plain_arrays(data, tmp_path):
-    hashes.open_hashes(tmp_path, data, table())
-    with np.load(tmp_path / "hashes.npz", allow_pickle=False) as kept:
-        assert json.dumps(sorted(kept)) == json.dumps(sorted(["ahash", "format", "names", "phash", "small", "states"]))
 
 
 few_bits = arrays.arrays(np.uint64, st.integers(0, 40), elements=st.integers(0, 2**64 - 1) | st.integers(0, 15))
@@ -207,11 +187,3 @@ def test_near_pairs_are_those_of_comparing_each_with_each(values, distance, rows
     }
     assert len(found) == len(expected)
     assert set(found) == expected
-
-
-def test_rows_of_one_part_are_sorted_and_close():
-    values = np.zeros(700, np.uint64)
-    for rows, others in hashes.near(values, 0):
-        assert (np.diff(rows) >= 0).all()
-        assert rows[-1] - rows[0] < hashes.ROWS_AT_ONCE
-        assert (rows < others).all()

@@ -94,12 +94,6 @@ def test_eval_photos_keep_the_order_of_info_csv_and_have_no_attributes(folder):
     assert evaluation[["age", "label"]].isna().all(axis=None)
 
 
-def test_two_scans_with_different_numbers_of_threads_agree(folder):
-    (folder.train / ANN / "mask1.jpg").write_bytes(b"")
-    for one, two in zip(folder.scan(workers=1), folder.scan(workers=4), strict=True):
-        pd.testing.assert_frame_equal(one, two)
-
-
 @pytest.mark.parametrize(
     ("age", "group"), [("0", 0), ("29", 0), ("30", 1), ("59", 1), ("60", 2), ("60.0", 2), (" 120 ", 2)]
 )
@@ -160,13 +154,6 @@ def test_a_row_that_contradicts_its_folder_counts_and_is_listed(folder):
 def test_ids_that_lost_their_zeros_in_a_spreadsheet_contradict_nothing(folder):
     folder.rows[0] |= {"id": "1", "age": "45.0"}
     assert folder.problems(verify=False) == set()
-
-
-def test_folders_with_names_of_another_form_contradict_nothing(folder):
-    (folder.train / ANN).rename(folder.train / "ann, the first")
-    folder.rows[0]["path"] = "ann, the first"
-    found, problems = folder.scan(verify=False)
-    assert problems.empty and "ann, the first/normal.jpg" in set(found["path"])
 
 
 def test_a_path_that_stands_twice_counts_once(folder):

@@ -136,8 +136,3 @@ def test_dull_noise_is_no_copy_of_other_dull_noise():
     found = pixels.residuals(dull[:1], dull[1:])
     assert found["residual"][0] < pixels.MOST_RESIDUAL
     assert not pixels.is_copy(found).any()
-
-
-def test_no_candidates_have_no_verdicts():
-    nobody = np.zeros(0, np.int64)
-    assert pixels.is_alike(np.zeros((3, 16, 16), np.float32), nobody, nobody).shape == (0,)

@@ -209,15 +209,6 @@ def test_a_colour_that_changed_makes_its_image_anew(source, output, when):
     np.testing.assert_array_equal(read(output / "cell.png")[..., 1], noise(99))
 
 
-def test_a_newer_image_is_kept_whoever_made_it(source, output):
-    output.mkdir()
-    Image.new("RGBA", (1, 1)).save(output / "cell.png")
-    later = max(path.stat().st_ctime for path in source.rglob("*_*")) + 60
-    os.utime(output / "cell.png", (later, later))
-    assert rgby.combine(source, output).kept == 1
-    assert read(output / "cell.png").shape == (1, 1, 4)
-
-
 def test_a_kill_leaves_no_half_image_and_the_next_run_goes_on(source, output, tmp_path):
     killed = subprocess.run(
         [sys.executable, "-c", KILLED_IN_THE_THIRD, source, output], cwd=files.PROJECT, capture_output=True

@@ -368,13 +368,6 @@ def test_no_group_of_people_stands_in_two_parts(data, table, seed, test_val_shar
         pd.testing.assert_frame_equal(split[["path", "person", "label"]], table)
 
 
-def test_groups_of_one_person_change_nothing():
-    table = people_like_the_contest(40)
-    alone = make_splits(table, 3, groups=pairs_of(table, []))
-    for fold, split in make_splits(table, 3).items():
-        pd.testing.assert_frame_equal(alone[fold], split)
-
-
 def test_a_person_in_two_groups_is_an_error():
     table = people_like_the_contest(20)
     groups = pd.Series(["a", "b"], index=["p003", "p003"])
@@ -486,11 +479,6 @@ def test_an_external_photo_may_unite_two_people_of_the_data_folder():
         place = split.groupby("person")["split"].first()
         assert place["p001"] == place["p002"]
         assert ("e1" in place) == (place["p001"] == TRAIN)
-
-
-def test_no_external_photos_leave_the_splits_as_they_were(splits):
-    for fold, split in join_training(splits, external_table([])).items():
-        pd.testing.assert_frame_equal(split, splits[fold])
 
 
 def test_external_people_and_paths_cannot_pass_for_those_of_the_data_folder(splits):

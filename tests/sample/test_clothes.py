@@ -38,14 +38,6 @@ def test_masks_of_one_colour_still_differ_by_their_kind():
     assert all(np.abs(one - other).mean() > 0.2 for one, other in pairwise(pictures))
 
 
-def test_a_mask_is_cut_to_the_face_and_reaches_below_the_chin():
-    face, shot = face_of(), shot_of(Mask.WORN)
-    cut = clothes.cut_of(face, shot)
-    assert shot.top == cut.top < cut.corner < cut.lower < cut.bottom
-    assert cut.bottom > 1.42 * face.length
-    assert cut.outline[:, 0].max() == pytest.approx(-cut.outline[:, 0].min(), abs=1e-9)
-
-
 def test_no_two_outfits_or_frames_look_alike():
     face = replace(face_of(), hairstyle="crop")
     assert set(clothes.COLLARS) == set(people.NECKLINES)

@@ -75,12 +75,3 @@ def test_names_of_evaluation_photos_say_nothing_and_are_never_the_same():
     assert len(set(names)) == 140
     assert all(re.fullmatch(r"[0-9a-f]{40}\.jpg", name) for name in names)
     assert crowd.eval_photos(1, WOMAN)[0][2] not in names
-
-
-def test_an_impossible_age_claims_no_label():
-    liar = crowd.with_row(WOMAN, row_age=212)
-    facts = crowd.truth_of(0, [liar, replace(WOMAN, number=8)], [WOMAN])
-    given = {path.split("/")[0]: fact["given"] is None for path, fact in facts["photos"].items()}
-    assert given == {liar.folder: True, WOMAN.folder: False}
-    assert all("given" not in fact for fact in facts["eval"].values())
-    assert {fact["label"] for fact in facts["eval"].values()} == {5, 11, 17}

@@ -1,6 +1,5 @@
 """The painted sample: its layout, when it is painted anew, what it refuses, and how answers to it are scored."""
 
-import fcntl
 import hashlib
 import shutil
 import subprocess
@@ -114,19 +113,6 @@ def test_what_a_killed_painting_left_is_removed_by_the_next_one_and_nothing_else
     paint.paint(tmp_path / "sample", **PLAIN)
     assert not left.exists()
     assert all((folder / "new" / "train").is_dir() for folder in others)
-
-
-@pytest.mark.usefixtures("quick")
-def test_nobody_else_paints_the_same_folder_meanwhile(tmp_path, monkeypatch):
-    build = paint.build
-
-    def build_while_another_tries(*arguments):
-        with (tmp_path / ".sample.lock").open() as handle, pytest.raises(BlockingIOError):
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return build(*arguments)
-
-    monkeypatch.setattr(paint, "build", build_while_another_tries)
-    assert paint.paint(tmp_path / "sample", **PLAIN)["photos"]
 
 
 @pytest.mark.usefixtures("quick")

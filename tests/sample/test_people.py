@@ -53,14 +53,6 @@ def test_shadow_is_darker_and_light_lighter_than_the_skin_and_the_hair():
     assert sum(people.hair_tone(replace(face, grey=1.0))) > sum(people.hair_tone(replace(face, grey=0.0)))
 
 
-def test_a_face_is_symmetric_and_its_rim_lies_on_its_outline():
-    face = face_of()
-    outline = people.head_outline(face)
-    assert outline[:, 0].max() == pytest.approx(-outline[:, 0].min())
-    y = outline[12, 1]
-    assert people.rim(face, y) == pytest.approx(outline[12, 0])
-
-
 @pytest.mark.parametrize(("light", "side"), [(-0.5, 1), (0.5, -1)])
 def test_the_dark_side_is_the_one_away_from_the_light(light, side):
     shot = people.invent_shot(np.random.default_rng(0), Mask.WORN)
@@ -74,14 +66,3 @@ def test_a_stage_of_life_names_known_hairstyles_and_outfits(stage, gender):
     assert set(stage.hairstyles[gender]) <= set(people.HAIRSTYLES)
     assert stage.outfits[gender]
     assert set(stage.outfits[gender]) <= set(people.NECKLINES)
-
-
-def test_there_is_a_stage_on_each_side_of_each_edge():
-    assert len(people.AGE_STAGES) == len(people.STAGE_EDGES) + 1
-    assert list(people.STAGE_EDGES) == sorted(people.STAGE_EDGES)
-
-
-def test_hair_and_skin_are_known_for_the_same_origins_and_beards_have_odds():
-    assert set(people.SKINS) == set(people.HAIRS)
-    assert len(people.BEARDS) == len(people.BEARD_ODDS)
-    assert sum(people.BEARD_ODDS) == pytest.approx(1)
