@@ -9,7 +9,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 
-from mask_lib.plots.style import BLUE, COLOURS, FAINT, GREY, ORANGE, add_legend, despine, set_title, styled_axes
+from mask_lib.plots import style
+from mask_lib.plots.style import BLUE, COLOURS, GREY, ORANGE
 
 LINES = ("-", "--", ":", "-.")  # once the colours are used up
 
@@ -20,9 +21,8 @@ def curves(history: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Sequenc
     `history` has the columns `epoch`, `train_loss`, `val_loss`, `val_macro_f1` and, with several
     folds, `fold`. A dot marks each fold's best epoch; the title tells the best epoch of the mean.
     """
-    if axes is None:
-        axes = plt.subplots(1, 2, figsize=(12, 4), layout="constrained")[1]
-    losses, f1 = (despine(ax) for ax in axes)
+    axes = plt.subplots(1, 2, figsize=(12, 4), layout="constrained")[1] if axes is None else axes
+    losses, f1 = axes
     if "fold" not in history:
         history = history.assign(fold=0)
     _fold_lines(losses, history, "train_loss", GREY, "training")
@@ -32,11 +32,8 @@ def curves(history: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Sequenc
     f1.plot(best["epoch"], best["val_macro_f1"], "o", color=ORANGE, markersize=5, label="best epoch of a fold")
     mean = history.groupby("epoch")["val_macro_f1"].mean()
     for ax, title in ((losses, "Loss"), (f1, f"Macro F1, at best {mean.max():.3f} after epoch {mean.idxmax()}")):
-        ax.set_xlabel("epoch")
-        ax.xaxis.get_major_locator().set_params(integer=True)
-        ax.grid(axis="y", color=FAINT, linewidth=0.6)
+        _by_epoch(ax, title)
         ax.legend(frameon=False)
-        set_title(ax, title)
     return axes
 
 
@@ -45,7 +42,7 @@ def learning_rate_finder(found: pd.DataFrame, suggestion: float, ax: Axes | None
 
     `found` has the columns `learning_rate`, `loss` and `smoothed`, as `lr_finder.find` gives them.
     """
-    ax = styled_axes(ax, 9, 4)
+    ax = style.styled_axes(ax, 9, 4)
     ax.plot(found["learning_rate"], found["loss"], ".", color=GREY, markersize=4, alpha=0.6, label="a step")
     ax.plot(found["learning_rate"], found["smoothed"], color=BLUE, linewidth=2.5, label="smoothed")
     ax.axvline(suggestion, color=ORANGE, linewidth=1.5, linestyle="--", label=f"suggested: {suggestion:.2g}")
@@ -54,9 +51,9 @@ def learning_rate_finder(found: pd.DataFrame, suggestion: float, ax: Axes | None
     # What explodes may leave the picture, or it would flatten the rest.
     ax.set_ylim(low - 0.1 * (high - low) - 1e-3, high + 0.5 * (high - low) + 1e-3)
     ax.set(xlabel="learning rate", ylabel="loss")
-    ax.grid(axis="y", color=FAINT, linewidth=0.6)
+    style.grid(ax)
     ax.legend(frameon=False)
-    set_title(ax, "How fast it can learn")
+    style.set_title(ax, "How fast it can learn")
     return ax
 
 
@@ -67,23 +64,18 @@ def run_curves(histories: Mapping[str, pd.DataFrame], axes: Sequence[Axes] | Non
     """
     if not histories:
         raise ValueError("no runs to draw")
-    if axes is None:
-        axes = plt.subplots(1, 2, figsize=(12, 4.2), layout="constrained")[1]
+    axes = plt.subplots(1, 2, figsize=(12, 4.2), layout="constrained")[1] if axes is None else axes
     for ax, column, title in zip(axes, ("val_loss", "val_macro_f1"), ("Validation loss", "Macro F1"), strict=True):
         lines = []
         for number, history in enumerate(histories.values()):
-            colour, style = COLOURS[number % len(COLOURS)], LINES[number // len(COLOURS) % len(LINES)]
+            colour, dashes = COLOURS[number % len(COLOURS)], LINES[number // len(COLOURS) % len(LINES)]
             by_epoch = history.groupby("epoch")[column].agg(["mean", "min", "max"])
             ax.fill_between(by_epoch.index, by_epoch["min"], by_epoch["max"], color=colour, alpha=0.12, linewidth=0)
             marker = "o" if len(by_epoch) == 1 else ""  # a line of one epoch would not be seen
-            lines += ax.plot(
-                by_epoch.index, by_epoch["mean"], color=colour, linestyle=style, linewidth=2, marker=marker
-            )
-        despine(ax).set_xlabel("epoch")
-        ax.xaxis.get_major_locator().set_params(integer=True)
-        ax.grid(axis="y", color=FAINT, linewidth=0.6)
-        set_title(ax, title)
-    add_legend(axes[1], lines, histories)
+            how = {"color": colour, "linestyle": dashes, "linewidth": 2, "marker": marker}
+            lines += ax.plot(by_epoch.index, by_epoch["mean"], **how)
+        _by_epoch(ax, title)
+    style.add_legend(axes[1], lines, histories)
     return axes
 
 
@@ -95,3 +87,11 @@ def _fold_lines(ax: Axes, history: pd.DataFrame, column: str, colour: str, name:
     mean = history.groupby("epoch")[column].mean()
     label = f"{name}, mean of {len(folds)} folds" if len(folds) > 1 else name
     ax.plot(mean.index, mean, color=colour, linewidth=2.5, label=label)
+
+
+def _by_epoch(ax: Axes, title: str) -> None:
+    """Whole epochs along x, and a title."""
+    style.despine(ax).set_xlabel("epoch")
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    style.grid(ax)
+    style.set_title(ax, title)

@@ -70,9 +70,7 @@ def number_histogram(photos: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """
     ax, number = style.styled_axes(ax, 9, 4), labels.number()
     if number is None:
-        ax.set_axis_off()
-        ax.text(0.5, 0.5, "no attribute is a number", transform=ax.transAxes, ha="center", va="center", color=GREY)
-        return ax
+        return style.say(ax, "no attribute is a number")
     people = photos.drop_duplicates("person")
     values, by = people[number.name].to_numpy(), [name for name in labels.names(of_person=True) if name != number.name]
     parts = labels.decode_all(people["label"].to_numpy())[by[0]] if by else np.zeros(len(people), dtype=np.int64)
@@ -123,9 +121,7 @@ def problems(problems: pd.DataFrame, ax: Axes | None = None) -> Axes:
     counts = problems["problem"].value_counts().sort_values()
     ax = style.styled_axes(ax, 9, 0.6 + 0.35 * max(len(counts), 2))
     if counts.empty:
-        ax.set_axis_off()
-        ax.text(0.5, 0.5, "nothing found", transform=ax.transAxes, ha="center", va="center", color=GREY, fontsize=13)
-        return ax
+        return style.say(ax, "nothing found")
     style.set_title(ax, f"{counted(len(problems), 'problem')} found")
     bars = ax.barh(range(len(counts)), counts, color=BLUE, height=0.7)
     ax.bar_label(bars, [f"{count:,}" for count in counts], padding=3, color=INK)
@@ -143,7 +139,9 @@ def fold_balance(splits: Mapping[int, pd.DataFrame], ax: Axes | None = None) -> 
     class without photos stays empty.
     """
     ax = style.styled_axes(ax, 12, 1.9 + 0.4 * len(splits))
-    ratios = np.array([_share_ratios(split) for split in splits.values()])  # (folds, C)
+    parts = [(split.loc[split["split"] == "val", "label"], split["label"]) for split in splits.values()]
+    validated, whole = (np.array([style.class_shares(one) for one in part]) for part in zip(*parts, strict=True))
+    ratios = np.divide(validated, whole, out=np.full(whole.shape, np.nan), where=whole > 0)  # (folds, C)
     limit = max(np.nanmax(np.abs(ratios - 1), initial=0), 0.05)  # below 5% no colour should cry out
     norm = TwoSlopeNorm(1, 1 - limit, 1 + limit)
     image = ax.imshow(ratios, cmap="RdBu_r", norm=norm, aspect="auto")
@@ -154,10 +152,3 @@ def fold_balance(splits: Mapping[int, pd.DataFrame], ax: Axes | None = None) -> 
     ax.figure.colorbar(image, ax=ax, pad=0.01, label="share in fold / share in all")
     style.set_title(ax, "Balance of the validation folds")
     return ax
-
-
-def _share_ratios(split: pd.DataFrame) -> np.ndarray:
-    """(C,) shares of the classes in `val` over those in the whole; NaN for a class without photos."""
-    validation = split.loc[split["split"] == "val", "label"]
-    shares, whole = (style.class_shares(part) for part in (validation, split["label"]))
-    return np.divide(shares, whole, out=np.full(len(whole), np.nan), where=whole > 0)

@@ -15,7 +15,7 @@ from sklearn.metrics import confusion_matrix
 
 from mask_lib.base import labels
 from mask_lib.plots import style
-from mask_lib.plots.style import BLUE, COLOURS, FAINT, GREY, INK, counted, released
+from mask_lib.plots.style import BLUE, COLOURS, GREY, INK, counted, released
 
 WRITTEN_MODELS = 5  # side by side; the numbers of more would overlap
 
@@ -63,7 +63,7 @@ def score_table(scores: Mapping[str, pd.DataFrame], ax: Axes | None = None) -> A
         dots.append(_dots_with_whiskers(ax, places, table.loc[metrics], colour, len(scores) <= WRITTEN_MODELS))
     ax.set_xticks(range(len(metrics)), [metric.replace("_", " ").replace("f1", "F1") for metric in metrics])
     ax.margins(x=0.06, y=0.12)
-    ax.grid(axis="y", color=FAINT, linewidth=0.6)
+    style.grid(ax)
     above = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0}  # clear of the dots
     style.add_legend(ax, dots, scores, ncols=WRITTEN_MODELS, **above)
     style.set_title(ax, "Scores with their intervals by person")
@@ -78,9 +78,7 @@ def differences(table: pd.DataFrame, ax: Axes | None = None, metric: str = "macr
     rows = table[(table["metric"] == metric) & table["difference"].notna()]
     ax = style.styled_axes(ax, 9, 1.2 + 0.36 * max(len(rows), 2))
     if rows.empty:
-        ax.set_axis_off()
-        ax.text(0.5, 0.5, "no two runs to compare", transform=ax.transAxes, ha="center", va="center", color=GREY)
-        return ax
+        return style.say(ax, "no two runs to compare")
     names = [f"{row.b} over {row.a}" for row in rows.itertuples()]
     style.interval_rows(ax, rows, names, [BLUE if real else GREY for real in rows["real"]])
     ax.set_xlabel(f"difference in {metric.replace('_', ' ').replace('f1', 'F1')}, with its interval by person")

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 
 from mask_lib.augment.policy import OPERATIONS, Policy, operation_shares
 from mask_lib.plots import style
-from mask_lib.plots.style import BLUE, FAINT, GREY, INK, ORANGE, PURPLE, counted, plain
+from mask_lib.plots.style import BLUE, GREY, INK, ORANGE, PURPLE, counted, plain
 
 NO_MAGNITUDE = -0.1  # where an operation without one stands
 
@@ -35,7 +35,7 @@ def search_history(trials: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ax.plot(stopped["trial"], np.zeros(len(stopped)), "x", color=PURPLE, label="stopped early", **bottom)
     ax.set(xlabel="policy", ylabel="score")
     ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.grid(axis="y", color=FAINT, linewidth=0.6)
+    style.grid(ax)
     ax.legend(frameon=False)
     style.set_title(ax, f"{counted(int((trials['trial'] > 0).sum()), 'policy', 'policies')} searched")
     return ax
@@ -94,6 +94,6 @@ def policy(policy: Policy, ax: Axes | None = None) -> Axes:
     ax.set_yticks(range(len(names)), [OPERATIONS[name].description for name in names])
     ax.set(xlim=(-0.2, 1.2), xlabel="magnitude", xticks=[NO_MAGNITUDE, 0, 0.5, 1], xticklabels=["none", "0", "½", "1"])
     ax.invert_yaxis()
-    ax.grid(axis="x", color=FAINT, linewidth=0.6)
+    style.grid(ax, "x")
     style.set_title(ax, f"{plain(policy.name)}: what a photo meets, and how strongly")
     return ax

@@ -60,6 +60,18 @@ def frameless(ax: Axes) -> None:
     ax.tick_params(length=0)
 
 
+def say(ax: Axes, text: str) -> Axes:
+    """A sentence in place of a chart, where there is nothing to draw."""
+    ax.set_axis_off()
+    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color=GREY, fontsize=13)
+    return ax
+
+
+def grid(ax: Axes, axis: str = "y") -> None:
+    """Faint lines behind the data."""
+    ax.grid(axis=axis, color=FAINT, linewidth=0.6)
+
+
 def set_title(ax: Axes, text: str) -> None:
     """Write a heading above the left end, as it stands."""
     ax.set_title(text, loc="left", color=INK, fontsize=11, parse_math=False)
@@ -104,4 +116,4 @@ def interval_rows(ax: Axes, rows: pd.DataFrame, names: Sequence[str], colours: S
     ax.axvline(0, color=INK, linewidth=1)
     ax.set_yticks(places, [plain(name) for name in names], parse_math=False)
     ax.set_ylim(len(rows) - 0.4, -0.7)
-    ax.grid(axis="x", color=FAINT, linewidth=0.6)
+    grid(ax, "x")
