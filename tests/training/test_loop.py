@@ -392,7 +392,7 @@ def test_training_anew_removes_scores_and_averages_that_became_untrue(data, tmp_
     stale = [folder / "scores.json", folder / "averaging.json", folder / "fold0" / "oof.swa.csv"]
     others = [folder / "fold1" / "oof.swa.csv", folder / "fold1" / "oof.csv", folder / "fold0" / "history.csv"]
     for path in (*stale, others[0]):
-        path.write_text("of before")
+        files.write_json({"trained": "best", "folds": {"0": {"picked": "swa"}}}, path)
     toys.train(data, tmp_path, folds=(0, 1), epochs=1)  # all is finished: nothing is trained
     assert all(path.exists() for path in stale)
     (folder / "fold0" / "oof.csv").unlink()
