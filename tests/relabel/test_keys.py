@@ -1,0 +1,79 @@
+"""Keys and class numbers follow the attributes at hand."""
+
+import pandas as pd
+import pytest
+
+from mask_lib.base import labels
+from mask_lib.relabel import keys
+
+FLOWER = (labels.Attribute("kind", ("rose", "tulip", "daisy"), "sxn"),)  # keys that are commands elsewhere
+MANY = (labels.Attribute("animal", tuple(f"animal {number}" for number in range(60)), "", of_person=True),
+        labels.Attribute("side", ("left", "right"), "ab"))  # fmt: skip
+
+
+def typed(digits: str) -> int | None:
+    """The class that digits come to; None while others may follow."""
+    found, typing = None, keys.Typed()
+    for digit in digits:
+        assert found is None
+        found = typing.take_digit(digit)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("task", "digits", "label"),
+    [
+        (labels.mask_task(), "2", 2), (labels.mask_task(), "1", None), (labels.mask_task(), "07", 7),
+        (labels.mask_task(), "00", 0), (labels.mask_task(), "17", 17), (labels.mask_task(), "0", None),
+        (FLOWER, "0", 0), (FLOWER, "1", 1), (FLOWER, "2", 2),
+        (MANY, "11", None), (MANY, "119", 119), (MANY, "12", 12), (MANY, "005", 5), (MANY, "9", None), (MANY, "95", 95),
+    ],
+)  # fmt: skip
+def test_digits_count_at_once_where_no_longer_class_number_begins_with_them(task, digits, label):
+    with labels.using(task):
+        assert typed(digits) == label
+
+
+@pytest.mark.parametrize(("task", "digits"), [(labels.mask_task(), "18"), (FLOWER, "3")])
+def test_digits_that_are_no_class_are_refused(task, digits):
+    with labels.using(task), pytest.raises(ValueError, match="is no class"):
+        typed(digits)
+
+
+@pytest.mark.parametrize(
+    ("typed_so_far", "classes"),  # of a photo of class 7
+    [("", []), ("0", range(10)), ("1", [1, *range(10, 18)]), ("g", [10]), ("ge", [16]), ("gl1", [1, *range(10, 18)])],
+)
+def test_what_was_typed_tells_which_classes_may_come_of_it(typed_so_far, classes):
+    typing = keys.Typed()
+    for key in typed_so_far:
+        if key in keys.DIGITS:
+            typing.take_digit(key)
+        else:
+            typing.take_attribute(key)
+    assert typing.leads_to(7) == list(classes)
+
+
+def test_keys_of_values_go_before_commands_where_classes_are_typed_and_nowhere_else():
+    with labels.using(FLOWER):
+        found = keys.actions("suspects")
+        assert [found[key] for key in "sxn2"] == ["attribute"] * 3 + ["right"]
+        assert keys.actions("review")["x"] == "drop"
+        assert "sxn" in [shown.replace(" ", "") for shown, _ in keys.key_meanings("relabel")]
+
+
+@pytest.mark.parametrize("key", "1rz? ")
+def test_keys_that_no_value_can_have_are_refused(key):
+    task = (labels.Attribute("kind", ("rose", "tulip"), f"a{key}"),)
+    with labels.using(task), pytest.raises(ValueError, match="take a letter"):
+        keys.actions("relabel")
+
+
+@pytest.mark.parametrize(
+    ("of_person", "swapped"),
+    [([0, 0, 1, 2], (1, 2)), ([0, 0, 1, 1], None), ([0], None), ([0, 1, 2], None)],
+)
+def test_a_swap_is_of_the_two_values_of_which_people_have_one_photo_each(of_person, swapped):
+    photos = pd.DataFrame([(person, labels.encode(mask, 0, 0)) for person in "abc" for mask in of_person])
+    found = keys.swap_of(photos.set_axis(["person", "label"], axis=1))
+    assert (found and found.values) == swapped
