@@ -29,7 +29,7 @@ def project_path(path: str | os.PathLike[str]) -> Path:
 
 
 def shown_path(path: str | os.PathLike[str]) -> str:
-    """The shortest way to name a path to a person: relative to the project where it lies inside."""
+    """A path for messages: relative to the project where it lies inside."""
     path = Path(path)
     return str(path.relative_to(PROJECT)) if path.is_relative_to(PROJECT) else str(path)
 
@@ -87,7 +87,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 
 def digest(value: Any) -> str:
-    """16 hex digits that stand for plain data: the same for equal data, in any process."""
+    """16 hex digits of the SHA-256 of plain data: the same for equal data, in any process."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -118,10 +118,9 @@ def can_be_asked() -> bool:
 
 
 def progress(items: Iterable | None = None, total: int | None = None, what: str = "", unit: str = "photo") -> tqdm:
-    """A plain-text progress line with pace and time left, throttled.
+    """A plain-text progress line with pace and time left.
 
-    Every update of a line is stored in an executed notebook: thousands of them make it huge and can
-    time it out, so headless there is one each fifteen seconds.
+    Headless it is updated each fifteen seconds: every update is a message to papermill, which thousands can time out.
     """
     seconds = PROGRESS_SECONDS["headless" if is_headless() else "interactive"]
     pace = {"mininterval": seconds, "maxinterval": seconds}

@@ -159,15 +159,14 @@ def check_probabilities(table: pd.DataFrame, key: str) -> None:
 
 
 def _check_columns(found: list[str], wanted: list[str]) -> None:
-    missing = collections.Counter(wanted) - collections.Counter(found)
-    extra = collections.Counter(found) - collections.Counter(wanted)
-    if missing:
-        raise ValueError(f"the table of probabilities lacks {', '.join(missing)}; its columns are {', '.join(wanted)}")
-    if extra:
-        raise ValueError(f"the table of probabilities has {', '.join(map(str, extra))} too much")
-    wrong = [f"{one} stands where {other} belongs" for one, other in zip(found, wanted, strict=True) if one != other]
-    if wrong:
-        raise ValueError(f"columns out of order: {wrong[0]}")
+    missing = ", ".join(collections.Counter(wanted) - collections.Counter(found))
+    extra = ", ".join(map(str, collections.Counter(found) - collections.Counter(wanted)))
+    if missing or extra:
+        fault = f"lacks {missing}; its columns are {', '.join(wanted)}" if missing else f"has {extra} too much"
+        raise ValueError(f"the table of probabilities {fault}")
+    for one, other in zip(found, wanted, strict=True):
+        if one != other:
+            raise ValueError(f"columns out of order: {one} stands where {other} belongs")
 
 
 def _refuse(table: pd.DataFrame, key: str, wrong: Sequence[bool], fault: str) -> None:
