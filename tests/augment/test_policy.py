@@ -219,7 +219,7 @@ def test_a_space_may_be_small_but_not_empty():
 def test_a_run_names_a_preset_or_a_file(tmp_path):
     assert named_policy("seed") is PRESET_POLICIES["seed"]
     assert named_policy(str(write_policy(MILD, tmp_path / "p.json"))) == MILD
-    with pytest.raises(ValueError, match=r"augmentation = 'trivialagment': .* did you mean trivialaugment\?"):
+    with pytest.raises(ValueError, match=r"augmentation = 'trivialagment': .* did you mean trivialaugment"):
         named_policy("trivialagment")
 
 
