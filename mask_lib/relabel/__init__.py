@@ -1,4 +1,5 @@
 """Wrong labels, found and decided on.
 
-Read suspects, probabilities, decision_log, corrections, keys, photo_queue, session, widget.
+Read keys, suspects, probabilities, current_decisions, decision_log, corrections, photo_queue, photo_states, session,
+widget.
 """

@@ -43,10 +43,8 @@ def rank(
     if table.empty:
         raise ValueError("none of the photos has out-of-fold probabilities: train a run on this photo table first")
     table = table.astype({"label": "int64"})
-    parts, given = (
-        labels.marginals(table[columns].to_numpy(dtype="float64")),
-        labels.decode_all(table["label"].to_numpy()),
-    )
+    parts = labels.marginals(table[columns].to_numpy(dtype="float64"))
+    given = labels.decode_all(table["label"].to_numpy())
     # Of equal evidence the first counts: what a person's photos say together goes before what one says.
     found = [person_evidence(table, name, parts[name], given[name]) for name in labels.names(of_person=True)]
     found += [photo_evidence(table, name, parts[name], given[name]) for name in labels.names(of_person=False)]

@@ -4,6 +4,7 @@ import io
 import json
 import threading
 
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -15,6 +16,12 @@ from mask_lib.base import files, labels
 from mask_lib.relabel.current_decisions import replay
 from mask_lib.relabel.keys import MODES
 from mask_lib.relabel.session import Session
+
+HELMET = (
+    labels.Attribute("helmet", ("yes", "no"), "ab"),
+    labels.Attribute("vest", ("none", "orange", "yellow"), "cde", of_person=True),
+)
+FLOWER = (labels.Attribute("kind", ("rose", "tulip", "daisy"), "abc"),)
 
 
 @pytest.fixture
@@ -443,6 +450,24 @@ def test_photos_come_as_they_are_and_odd_formats_as_jpeg(session, tmp_path):
     assert kind == "image/jpeg" and green > 250 and max(red, blue) < 5
     with pytest.raises(KeyError):
         session.photos.photo_bytes("../../etc/passwd")
+
+
+@pytest.mark.parametrize(("task", "each"), [(HELMET, 2), (FLOWER, 1)])
+def test_any_attributes_are_typed_accepted_and_undone(tmp_path, task, each):
+    paths = list(photo_table(tmp_path)["path"][: 2 * each])
+    with labels.using(task):
+        photos = pd.DataFrame({"path": paths, "person": [f"{row // each}" for row in range(2 * each)], "label": 0})
+        suggested = labels.encode(*(1 for _ in task))
+        suspects = photos.assign(field=labels.names()[-1], current=0, suggested=suggested, score=0.9, why="it looks so")
+        session = Session(photos.assign(split="train"), open_log(tmp_path), tmp_path, suspects)
+        screen = session.start("suspects")
+        assert screen["scope"] == ("person" if labels.attribute(labels.names()[-1]).of_person else "photo")
+        type_keys(session, "Enter", "P", task[0].keys[-1], "Enter")
+        found = {path: values["label"] for path, values in state(tmp_path).items()}
+        assert found[paths[0]] == 1 and found[paths[each]] == labels.with_values(0, {task[0].name: task[0].size - 1})
+        assert "S means nothing" in type_keys(session, "S")[0]["message"]
+        type_keys(session, "u", "u")
+        assert state(tmp_path) == {}
 
 
 class Annotator(RuleBasedStateMachine):

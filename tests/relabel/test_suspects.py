@@ -125,6 +125,21 @@ def test_a_copy_with_another_label_raises_the_suspicion_and_is_named(photos):
     assert raised["score"]["000060/mask1.jpg"] == plain["score"]["000060/mask1.jpg"]
 
 
+@pytest.mark.parametrize("of_person", [True, False])
+@pytest.mark.parametrize("each", [1, 3])
+def test_a_wrong_label_of_any_attribute_comes_first(of_person, each):
+    task = (labels.Attribute("vest", ("none", "orange", "yellow"), "abc", of_person=of_person),)
+    with labels.using(task):
+        truth = np.repeat(np.arange(30) % 3, each)
+        photos = pd.DataFrame({"path": [f"{row}.jpg" for row in range(len(truth))], "label": truth, "true": truth})
+        photos["person"] = np.repeat([f"{person:02d}" for person in range(30)], each)
+        photos.loc[photos["person"] == "04", "label"] = 0
+        found = suspects.rank(photos, seen(photos, noise=0.3))
+        assert list(found["current"] != found["suggested"]) == [True] * each + [False] * (len(truth) - each)
+        assert set(found["suggested"][:each]) == {1} and set(found["field"]) == {"vest"}
+        assert found["score"][0] > 0.5
+
+
 def test_photos_without_probabilities_are_left_out(photos):
     found = suspects.rank(photos, seen(photos).iloc[:70])
     assert sorted(found["path"]) == sorted(photos["path"][:70])
