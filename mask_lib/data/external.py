@@ -144,7 +144,7 @@ def read_folder(folder: Path) -> tuple[list[Raw], list[Finding]]:
     """
     images = folder / "images" if (folder / "images").is_dir() else folder
     rows, odd, seen = [], [], set()
-    for person in people_of(folder, images):
+    for person in layout.people_of(folder, images):
         name = person["path"]
         problem = layout.folder_problem(name, images, seen)
         if problem:
@@ -152,25 +152,14 @@ def read_folder(folder: Path) -> tuple[list[Raw], list[Finding]]:
             continue
         seen.add(name)
         found, about = layout.list_person(images, name)
-        for photo in found:
-            mask = layout.PHOTO_NAMES[layout.photo_name(photo)]
-            rows.append(person | {"path": str(images / name / photo), "person": name, "mask": mask, "label": ""})
+        own = {"person": name, "label": ""}
+        rows += [layout.photo_values(person, photo) | own | {"path": str(images / name / photo)} for photo in found]
         odd += [finding for finding in about if finding.problem != Problem.INCOMPLETE_PERSON]
         odd += [Finding(name, *found) for found in layout.contradictions({k: v for k, v in person.items() if v})]
     why = "neither in train.csv nor, where there is none, named id_gender_race_age; left out"
     for stray in layout.strays(images, {PurePosixPath(name).parts[0] for name in seen} | {"train.csv"}):
         odd.append(stray._replace(detail=why) if stray.problem == Problem.UNKNOWN_FOLDER else stray)
     return rows, [finding._replace(path=photos.printable(str(images / finding.path))) for finding in odd]
-
-
-def people_of(folder: Path, images: Path) -> list[Raw]:
-    """Folder name (`path`), gender and age of each person: from train.csv, else from folders' names."""
-    if (folder / "train.csv").is_file():
-        table = layout.read_table(folder / "train.csv", ["path"])
-        return table.reindex(columns=["path", "gender", "age"], fill_value="").to_dict("records")
-    names = sorted(entry.name for entry in os.scandir(images) if entry.is_dir())
-    matches = [layout.FOLDER_NAME.fullmatch(name) for name in names if photos.printable(name) == name]
-    return [{"path": match[0], "gender": match["gender"], "age": match["age"]} for match in matches if match]
 
 
 def read_row(source_name: str, row: Raw) -> tuple[list, list[Finding]]:

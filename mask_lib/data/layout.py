@@ -118,10 +118,26 @@ def scan_train(folder: Path) -> tuple[pd.DataFrame, list[Finding]]:
 
 def photo_row(row: dict[str, str], name: str) -> tuple:
     """The row of the photo table of one photo of a usable row of train.csv."""
-    mask, gender, age = PHOTO_NAMES[photo_name(name)], row["gender"].strip().lower(), whole_number(row["age"])
-    values = {"mask": mask, "gender": gender, "age": age}
+    values = photo_values(row, name)
+    values |= {"gender": row["gender"].strip().lower(), "age": whole_number(row["age"])}
     label = labels.encode(**{one.name: one.value_of(values[one.name]) for one in labels.attributes()})
     return f"{row['path']}/{name}", row["path"], *(values[one] for one in labels.names()), label, "train"
+
+
+def photo_values(row: dict[str, str], name: str) -> dict[str, str]:
+    """What a row of `people_of` and the name of one of the person's photos say of it, by attribute."""
+    return {"mask": PHOTO_NAMES[photo_name(name)], "gender": row["gender"], "age": row["age"]}
+
+
+def people_of(folder: Path, images: Path) -> list[dict[str, str]]:
+    """Folder name (`path`), gender and age of each person: from train.csv, else from folders named as `FOLDER_NAME`."""
+    if (folder / "train.csv").is_file():
+        table = read_table(folder / "train.csv", ["path"])
+        return table.reindex(columns=["path", "gender", "age"], fill_value="").to_dict("records")
+    # A name that is not UTF-8 is not printable, and no table could hold it.
+    names = (name for name in sorted(os.listdir(images)) if name.isprintable() and (images / name).is_dir())
+    found = map(FOLDER_NAME.fullmatch, names)
+    return [{"path": match[0], "gender": match["gender"], "age": match["age"]} for match in found if match]
 
 
 def row_problems(row: dict[str, str], images: Path, seen: set[str]) -> list[tuple[Problem, str]]:

@@ -9,11 +9,9 @@ import numpy as np
 
 from mask_lib.base import labels
 from mask_lib.base.labels import AgeGroup, Gender, Mask
+from mask_lib.data import layout
 
-STEMS = {f"mask{number}": Mask.WORN for number in range(1, 6)} | {
-    "incorrect_mask": Mask.INCORRECT,
-    "normal": Mask.NOT_WORN,
-}
+STEMS = {name: Mask[word.upper()] for name, word in layout.PHOTO_NAMES.items()}
 SHARES = {  # of the people, as in the competition, rounded
     (Gender.FEMALE, AgeGroup.MIDDLE): 0.30,
     (Gender.FEMALE, AgeGroup.YOUNG): 0.27,
