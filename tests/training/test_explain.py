@@ -117,8 +117,7 @@ def test_networks_of_timm_are_explained_and_left_as_they_were(architecture, side
     assert set(maps.reshape(3, -1).max(axis=1)) <= {0.0, 1.0}
     assert torch.equal(network(torch.ones(1, channels, side, side)), before)
     assert all(parameter.grad is None for parameter in network.parameters())
-    hooks = [module._forward_hooks or module._forward_pre_hooks for module in network.modules()]
-    assert not any(hooks)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
 
 
 @pytest.mark.parametrize(

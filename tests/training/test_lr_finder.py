@@ -29,18 +29,13 @@ def find(data, changes=PLAIN, **options) -> pd.DataFrame:
 
 def test_the_loss_falls_with_the_rate_and_then_explodes(data):
     found = find(data, low=1e-5, high=1e3, step_count=120)
-    assert found["learning_rate"].is_monotonic_increasing
     assert len(found) < 120  # stopped when all was lost
+    assert found["learning_rate"].tolist() == pytest.approx(np.geomspace(1e-5, 1e3, 120)[: len(found)].tolist())
     assert np.isfinite(found[["loss", "smoothed"]]).all(axis=None)
     lowest = found["smoothed"].idxmin()
     assert 0 < lowest < len(found) - 1
     assert found["smoothed"][lowest] < 0.8 * found["smoothed"][0]
     assert 1e-4 < lr_finder.suggestion(found) < 1
-
-
-def test_the_rate_grows_evenly_from_low_to_high(data):
-    found = find(data, low=1e-6, high=1e-4, step_count=21)
-    assert found["learning_rate"].tolist() == pytest.approx(np.geomspace(1e-6, 1e-4, 21).tolist())
 
 
 def test_the_same_trial_gives_the_same_curve_and_leaves_no_trace(data, tmp_path):
