@@ -106,9 +106,7 @@ class Policy:
 
     def __post_init__(self) -> None:
         name = self.name
-        if not (
-            isinstance(name, str) and name.isprintable() and 0 < len(name) <= LONGEST_NAME and name == name.strip()
-        ):
+        if not (isinstance(name, str) and name.isprintable() and 0 < len(name.strip()) == len(name) <= LONGEST_NAME):
             raise ValueError(f"name = {_shown(name)}: it must be text of 1 to {LONGEST_NAME} printable letters")
         object.__setattr__(self, "sub_policies", _checked_sub_policies(self.sub_policies))
 
@@ -131,14 +129,8 @@ class Policy:
 
     def plain(self) -> dict[str, Any]:
         """The policy as JSON has it, with lists for tuples."""
-        sub_policies = [
-            [
-                [operation, probability, list(size) if isinstance(size, tuple) else size]
-                for operation, probability, size in sub
-            ]
-            for sub in self.sub_policies
-        ]
-        return {"format": POLICY_FORMAT, "name": self.name, "sub_policies": sub_policies}
+        lists = json.loads(json.dumps(self.sub_policies))
+        return {"format": POLICY_FORMAT, "name": self.name, "sub_policies": lists}
 
 
 def _checked_sub_policies(value: Any) -> tuple[tuple[Step, ...], ...]:
@@ -241,14 +233,11 @@ def read_policy(path: str | Path) -> Policy:
             raise ValueError(f"it has more than {MOST_BYTES:,} bytes")
         printable = "".join(filter(str.isprintable, path.stem))
         return Policy.from_plain(json.loads(content), printable[:LONGEST_NAME].strip() or "policy")
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{files.shown_path(path)} is no policy: not valid JSON: {error}") from None
     except OSError as error:
         raise ValueError(f"{files.shown_path(path)} cannot be read as a policy: {error.strerror}") from None
-    except RecursionError:
-        raise ValueError(f"{files.shown_path(path)} is no policy: its lists are nested too deep") from None
-    except ValueError as error:
-        raise ValueError(f"{files.shown_path(path)} is no policy: {error}") from None
+    except (ValueError, RecursionError) as error:  # of lists nested too deep
+        kind = "not valid JSON: " if isinstance(error, json.JSONDecodeError | UnicodeDecodeError) else ""
+        raise ValueError(f"{files.shown_path(path)} is no policy: {kind}{error}") from None
 
 
 def write_policy(policy: Policy, path: str | Path) -> Path:
@@ -270,9 +259,9 @@ def named_policy(augmentation: str) -> Policy:
         return PRESET_POLICIES[augmentation]
     if augmentation.endswith(".json"):
         return read_policy(augmentation)
-    wanted = f"it must be one of {', '.join(PRESET_POLICIES)}, or the path of a policy's .json file"
-    hint = did_you_mean(augmentation, PRESET_POLICIES)
-    raise ValueError(f"augmentation = {_shown(augmentation)}: {wanted}{hint}")
+    wanted = f"one of {', '.join(PRESET_POLICIES)}, or the path of a policy's .json file"
+    wanted += did_you_mean(augmentation, PRESET_POLICIES)
+    raise ValueError(f"augmentation = {_shown(augmentation)}: it must be {wanted}")
 
 
 def _faces() -> Policy:
@@ -298,19 +287,14 @@ def _rand_augment() -> Policy:
     return Policy("randaugment", tuple(itertools.product(steps, repeat=2)))
 
 
-def _any_two_of_the_seeds() -> Policy:
-    """Any two of the seed's operations, as probable as its random policies are on average, at any magnitude."""
-    mean = sum(SEED_SPACE.probabilities) / len(SEED_SPACE.probabilities)
-    return Policy("seed", tuple(itertools.combinations([Step(operation, mean) for operation in SEED], 2)))
-
-
 PRESET_POLICIES: dict[str, Policy] = {
     "none": Policy("none"),
     "flip": Policy("flip", ((Step("flip", 0.5),),)),
     "faces": _faces(),
     "randaugment": _rand_augment(),
     "trivialaugment": Policy("trivialaugment", tuple((Step(operation),) for operation in TRIVIAL)),
-    "seed": _any_two_of_the_seeds(),
+    # Any two of the seed's operations, as probable as its random policies are on average.
+    "seed": Policy("seed", tuple(itertools.combinations([Step(operation, 0.375) for operation in SEED], 2))),
 }  # named by `base.config.AUGMENTATIONS`
 
 

@@ -92,7 +92,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
         ("", "not valid JSON"),
         ("[", "not valid JSON"),
         (b"\xff\xfe\x00", "not valid JSON"),
-        ("[" * 100_000, "nested too deep"),
+        ("[" * 100_000, "is no policy: maximum recursion depth"),
         ("9" * 5000, "is no policy"),
         (json.dumps(plain()).replace("0.5", "NaN"), "sub_policies[0][0], probability = nan"),
         (json.dumps(plain()).replace("0.5", "-Infinity"), "probability = -inf"),
