@@ -8,10 +8,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from mask_lib.base import files, labels
+from mask_lib.base import config, files, labels
 from mask_lib.data import duplicates, external, hashes, layout
+from mask_lib.data.photos import scan_photos
 from mask_lib.data.splits import audit_splits, make_splits, write_splits
+from mask_lib.plots import data_plots
+from mask_lib.relabel import widget
 from mask_lib.relabel.keys import key_meanings
+from mask_lib.training import targets
 
 HELMET = (
     labels.Attribute("helmet", ("yes", "no"), "ab"),
@@ -118,9 +122,26 @@ def test_other_attributes_go_from_a_photo_table_to_a_submission(tmp_path, shell,
     assert (submission == truth).mean() > 0.8
 
 
-def test_another_edge_in_years_is_followed_in_classes_words_and_keys():
+def test_another_edge_in_years_is_followed_everywhere(tmp_path, ax):
+    years, data = (29, 30, 57, 58, 60), tmp_path / "data"
+    folders = [f"{number:06d}_male_Asian_{age}" for number, age in enumerate(years)]
+    for folder in folders:
+        paint(0, data / "train" / "images" / folder / "normal.png", np.random.default_rng(len(folder)))
+    paint(0, data / "eval" / "images" / "a.png", np.random.default_rng(0))
+    rows = {"id": range(5), "gender": "male", "race": "Asian", "age": years, "path": folders}
+    files.write_csv(pd.DataFrame(rows), data / "train" / "train.csv")
+    files.write_csv(pd.DataFrame({"ImageID": ["a.png"], "ans": [0]}), data / "eval" / "info.csv")
     with labels.using(labels.mask_task((30, 58))):
-        assert [labels.attribute("age").value_of(years) for years in (29, 30, 57, 58, 60)] == [0, 1, 1, 2, 2]
-        assert labels.describe(17) == "not worn female 58+"
+        photos, _ = scan_photos(data, verify=False)
+        train = photos[photos["split"] == "train"]
+        groups = labels.decode_all(train["label"].to_numpy(int))["age"]
+        assert [labels.attribute("age").words[group] for group in groups] == ["<30", "30-57", "30-57", "58+", "58+"]
         assert "<30 / 30-57 / 58+" in " ".join(meaning for _, meaning in key_meanings("relabel"))
-    assert labels.describe(17) == "not worn female 60+"
+        assert {words[-1] for words in widget.vocabulary()} == {"<30", "30-57", "58+"}
+        run = config.Run(head="three", age_target="ordinal")
+        assert run.last_edge() == max(targets.borders(run)) == 58
+        with pytest.raises(ValueError, match="old_from = 59"):
+            config.Run(old_from=59)
+        data_plots.number_histogram(train, ax)
+        assert [line.get_xdata()[0] for line in ax.lines] == [29.5, 57.5]
+    assert config.Run().last_edge() == 60 and labels.describe(17) == "not worn female 60+"
