@@ -100,6 +100,14 @@ def test_one_cell_declares_parameters_as_literals(notebook: Path):
 
 
 @each_notebook
+def test_imports_are_a_few_lines_in_one_cell(notebook: Path):
+    sources = ["".join(cell["source"]) for cell in cells_of(notebook) if cell["cell_type"] == "code"]
+    counts = [len(re.findall(r"^(?:import|from) ", source, re.MULTILINE)) for source in sources]
+    assert sum(count > 0 for count in counts) == 1
+    assert sum(counts) <= 6
+
+
+@each_notebook
 def test_functions_and_classes_live_in_mask_lib(notebook: Path):
     for cell in cells_of(notebook):
         if cell["cell_type"] == "code":
