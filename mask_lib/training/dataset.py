@@ -1,7 +1,6 @@
 """What a run trains on: its folds' rows, the photos behind them, and the batches of an epoch.
 
-Training, inference and all that checks a checkpoint read rows and photos from here, so that they agree. Which
-photos a step meets, and with what random numbers, are functions of (seed, fold, epoch, step) alone.
+Which photos a step meets, and with what random numbers, are functions of (seed, fold, epoch, step) alone.
 """
 
 import math
@@ -24,10 +23,8 @@ SETTINGS = ("label_source", "pseudo_labels", "pseudo_weight")  # of a run: those
 def read_training_splits(output_dir: str | os.PathLike[str], run: Run) -> dict[int, pd.DataFrame]:
     """Every fold's rows: `path, person, label, split`, further `weight` and the number's column where there are any.
 
-    Labels are cleaned or given ones, as the run asks. With pseudo_labels those photos are further train rows of
-    the folds that are trained, and `weight` (float64) is 1 for all others: a photo may have another pseudo-label
-    in each fold. Where an attribute is a number, such as `age`, its column holds it (float64 years, NaN where
-    unknown). Raises as `clean_labels.read_clean_splits` and `pseudo_labels.read` do.
+    With pseudo_labels those photos are further train rows of the folds that are trained; `weight` (float64) is 1 for
+    all others. Raises as `clean_labels.read_clean_splits` and `pseudo_labels.read` do.
     """
     splits = clean_labels.read_clean_splits(output_dir, run.label_source)
     splits = pseudo_labels.joined_splits(splits, output_dir, run.pseudo_labels, run.pseudo_weight, only=run.folds)
@@ -60,10 +57,7 @@ def is_real(rows: pd.DataFrame) -> pd.Series:
 
 
 def photo_table(output_dir: str | os.PathLike[str], run: Run) -> pd.DataFrame:
-    """Every photo that a run may train on, columns `path` and `split` (all train) at least, for the store.
-
-    The labeled ones, the external ones and, as the run asks, those with a pseudo-label, of any fold.
-    """
+    """Every photo that a run may train on, in any fold: columns `path` and `split` (all train) at least."""
     table = external.with_external(photos.read_labeled(output_dir), output_dir)
     if not run.pseudo_labels:
         return table
@@ -77,10 +71,7 @@ def open_photos(data_dir: Path, output_dir: Path, table: pd.DataFrame, frame: st
 
 
 def open_trainable(data_dir: Path, output_dir: Path, run: Run) -> store.Store:
-    """The store of every photo that a run may train on, external and pseudo-labeled ones too, as its settings ask.
-
-    Raises ValueError, before any photo is decoded, for a network or head that does not take photos of its size.
-    """
+    """The store of a run's `photo_table`. ValueError, before any photo is decoded, as `weights.require_fits`."""
     weights.require_fits(run)
     return open_photos(data_dir, output_dir, photo_table(output_dir, run), store.Frame.of_run(run))
 
@@ -107,7 +98,7 @@ def batches(
     """An epoch's batches: positions in the (N,) `train_labels`, N in all, in batches of nearly equal sizes.
 
     shuffle: each photo exactly once. weighted: drawn with replacement by `sampling_probabilities`, which also
-    says what is_real means. Nearly equal, since one last batch of a single photo would upset batch normalisation.
+    says what is_real means. A last batch of a single photo would upset batch normalisation.
     """
     generator, count = np.random.default_rng([seed, fold, epoch]), len(train_labels)
     if sampling == "weighted":
@@ -120,8 +111,7 @@ def batches(
 def sampling_probabilities(train_labels: np.ndarray, is_real: np.ndarray | None = None) -> np.ndarray:
     """(N,) float64 probabilities of drawing each photo, 1 / count of its class: each class present is as likely.
 
-    is_real: (N,) bool, which photos are counted; None: all. Another one is drawn as often as a counted one of its
-    class, or where its class has none as if it were the only one.
+    is_real: (N,) bool, which photos are counted; None: all. Others are as likely as a counted one of their class.
     """
     counts = np.bincount(train_labels if is_real is None else train_labels[is_real], minlength=labels.class_count())
     inverse = 1 / np.maximum(counts, 1)[train_labels]

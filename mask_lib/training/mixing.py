@@ -1,7 +1,6 @@
 """Two photos in one, with both their labels: mixup, and cutmix in boxes, halves and with a partner of the oldest.
 
-Sources: mixup, Zhang et al. 2018; cutmix, Yun et al. 2019. Every photo has parameters of its own. All random
-numbers come from a NumPy generator, so that the same seed mixes alike on any device.
+Mixup: Zhang et al. 2018; cutmix: Yun et al. 2019. NumPy draws, so that the same seed mixes alike on any device.
 """
 
 import numpy as np
@@ -14,10 +13,7 @@ from mask_lib.training.targets import BatchTargets
 
 
 def photos_of_last_group(train_labels: np.ndarray) -> np.ndarray:
-    """Positions in the (N,) `train_labels` of the last group of `labels.number()`, the oldest: cutmix_old's partners.
-
-    Raises ValueError if there is none.
-    """
+    """Positions in the (N,) `train_labels` of the last group of `labels.number()`. ValueError if there is none."""
     number = labels.number()
     found = np.flatnonzero(labels.decode_all(train_labels)[number.name] == number.size - 1)
     if not len(found):
@@ -30,8 +26,7 @@ def with_partners(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(positions to load, where among them the partner of each of the first B stands), for the (B,) `batch`.
 
-    Partners are the batch itself in another order; or, of the positions `partners`, any photos, which are
-    loaded beside it, since a batch may hold none of them.
+    Partners are the batch itself in another order; or any of `partners`, since a batch may hold none of them.
     """
     count = len(batch)
     if partners is None:
@@ -44,9 +39,8 @@ def mixed(
 ) -> tuple[torch.Tensor, BatchTargets]:
     """The first B of `photos`, (≥ B, C, H, W) float32, each mixed with its partner, and their targets.
 
-    targets: of all `photos`; partner: (B,) as `with_partners` gives them. The mixed target's (B, C) float32
-    probabilities say how much of a photo is whose: rows sum to 1. Weights are mixed by the same shares. A photo
-    that is not among the share `mixing_probability` stays as it is.
+    targets: of all `photos`; partner: (B,) as `with_partners` gives them. Mixed targets are (B, C) float32; weights
+    are mixed by the same shares. A photo that is not among the share `mixing_probability` stays as it is.
     """
     count = len(partner)
     kept = kept_parts(run, (count, *photos.shape[2:]), photos.device, random)
@@ -78,8 +72,8 @@ def kept_parts(
 def boxes(run: Run, count: int, height: int, width: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """(count, H) and (count, W) bool: the rows and columns of each photo that its partner fills.
 
-    cutmix_half: all rows, the left or the right half of the columns. Else a box of the photo's shape
-    whose share of the area comes from Beta(alpha, alpha), centred anywhere and cut at the edges.
+    cutmix_half: the left or the right half. Else a box of the photo's shape whose share of the area comes from
+    Beta(alpha, alpha), centred anywhere and cut at the edges.
     """
     across, down = (np.arange(width) + 0.5) / width, (np.arange(height) + 0.5) / height
     if run.mixing == "cutmix_half":

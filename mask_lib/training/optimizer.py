@@ -1,7 +1,4 @@
-"""The optimizer of a run, its learning rate at each moment, and a backbone that stands still while its head learns.
-
-Learning rates, and when a run stops, are functions of the run and its history alone.
-"""
+"""The optimizer of a run, its learning rate at each moment, and a backbone that stands still while its head learns."""
 
 import contextlib
 import math
@@ -29,10 +26,9 @@ def parameter_groups(
 ) -> list[dict]:
     """Optimizer groups of equal `weight_decay` and equal `peak`, the highest learning rate.
 
-    As timm groups them, biases, normalisation weights and what a network's `no_weight_decay()` lists, such as
-    position embeddings, are not decayed, and with a `layer_decay` below 1 each layer (a block of a transformer, of
-    a ResNet …) learns that many times as fast as the one after it (Clark et al. 2020, ELECTRA). The last layer
-    learns `head_scale` times faster.
+    As timm groups them, biases, normalisation weights and what a network's `no_weight_decay()` lists are not
+    decayed, and with a `layer_decay` below 1 each layer learns that many times as fast as the one after it (Clark
+    et al. 2020, ELECTRA). The last layer learns `head_scale` times faster.
     """
     head = {id(parameter) for layer in networks.last_layers(network) for parameter in layer.parameters()}
     names = network.no_weight_decay() if hasattr(network, "no_weight_decay") else ()
@@ -52,28 +48,20 @@ def parameter_groups(
 
 @contextlib.contextmanager
 def frozen_backbone(network: nn.Module, frozen: bool = True) -> Iterator[None]:
-    """Within it only the last layer learns, if `frozen`: no other parameter and no running statistic moves.
-
-    Enter it after `network.train()`. Parameters that never learn are left as they are.
-    """
-    layers = networks.last_layers(network)
-    head = {id(part) for layer in layers for part in [*layer.parameters(), *layer.modules()]}
+    """After `network.train()`: only the last layer learns, if `frozen`, and no running statistic but its own moves."""
+    head = {id(one) for layer in networks.last_layers(network) for one in [*layer.parameters(), *layer.modules()]}
     parameters = [one for one in network.parameters() if frozen and one.requires_grad and id(one) not in head]
-    # Batch and instance normalisation: dropout and the like go on.
-    normalisations = [
-        one for one in network.modules() if frozen and hasattr(one, "running_mean") and id(one) not in head
-    ]
+    # Dropout and the like go on.
+    with_statistics = [one for one in network.modules() if frozen and hasattr(one, "running_mean")]
+    normalisations = nn.ModuleList(one for one in with_statistics if id(one) not in head).eval()
     for parameter in parameters:
         parameter.requires_grad_(False)
-    for module in normalisations:
-        module.eval()
     try:
         yield
     finally:
+        normalisations.train()
         for parameter in parameters:
             parameter.requires_grad_(True)
-        for module in normalisations:
-            module.train()
 
 
 PLATEAU_FACTOR = 0.1  # of the learning rate, after each plateau
@@ -83,11 +71,7 @@ History = Sequence[Mapping[str, float]]  # a row an epoch, among others with val
 
 
 def learning_rate_factor(run: Run, progress: float, history: History = ()) -> float:
-    """The share of the peak learning rate at `progress`, in epochs since the start.
-
-    history: the epochs before, which only the schedule plateau reads. It is part of a checkpoint, so that a run
-    resumes with the same factor.
-    """
+    """The share of the peak learning rate at `progress`, in epochs since the start; plateau reads the `history`."""
     rising = rising_epochs(run)
     if progress < rising:
         return (progress + 1e-3) / (rising + 1e-3)

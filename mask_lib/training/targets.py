@@ -1,7 +1,6 @@
 """Labels, numbers such as ages in years, and weights of a fold's training rows, as the loss takes them.
 
-Training may count the last group of `labels.number()` from a lower number on (old_from), and may learn borders
-between its groups too (age_target: ordinal). Scores never read this: they count the groups of `labels`.
+old_from and age_target: ordinal change what training learns; scores count the groups of `labels` alone.
 """
 
 import dataclasses
@@ -42,15 +41,16 @@ class FoldTargets:
 
 
 def fold_targets(train: pd.DataFrame, run: Run, device: torch.device | str = "cpu") -> FoldTargets:
-    """Those of a split's train rows, as `dataset.read_training_splits` gives them.
+    """Those of a split's train rows; the target of an ordinal run is (N, C + K) float32, with `past_borders`.
 
-    The targets are the labels; of an ordinal run (N, C + K) float32, the labels one-hot and then `past_borders`.
     Raises ValueError as `reads_numbers` and `known_numbers` do.
     """
     found = target = train["label"].to_numpy(np.int64)
     if reads_numbers(run):
         numbers = known_numbers(train)
-        found = target = with_moved_edge(found, numbers, run)
+        number, values = labels.number(), labels.decode_all(found)
+        is_moved = (numbers >= run.last_edge()) & (numbers < number.edges[-1])  # NaN is neither
+        found = target = labels.encode_all(values | {number.name: values[number.name] + is_moved})
         if run.age_target == "ordinal":
             one_hot = np.eye(labels.class_count(), dtype=np.float32)[found]
             target = np.hstack([one_hot, past_borders(found, numbers, run)])
@@ -84,13 +84,6 @@ def numbers_digest(train: pd.DataFrame, run: Run) -> str | None:
     return files.digest(known_numbers(train).tolist()) if reads_numbers(run) else None
 
 
-def with_moved_edge(train_labels: np.ndarray, numbers: np.ndarray, run: Run) -> np.ndarray:
-    """(N,) int64 labels in which photos from `run.last_edge()` on are of the last group."""
-    number, values = labels.number(), labels.decode_all(train_labels)
-    is_moved = (numbers >= run.last_edge()) & (numbers < number.edges[-1])  # NaN is neither
-    return labels.encode_all(values | {number.name: values[number.name] + is_moved})
-
-
 def borders(run: Run) -> tuple[int, ...]:
     """The numbers whose passing an ordinal head learns: the edges that count, and others between and around."""
     first, *between, last = labels.number().edges
@@ -99,10 +92,7 @@ def borders(run: Run) -> tuple[int, ...]:
 
 
 def past_borders(train_labels: np.ndarray, numbers: np.ndarray, run: Run) -> np.ndarray:
-    """(N, K) float32, 1 where a photo's number is a border or more, else 0; NaN where nobody knows.
-
-    Of a photo without a number its group still tells the borders that the group lies wholly on one side of.
-    """
+    """(N, K) float32, 1 where a photo's number, or its whole group, is at a border or past it, else 0; NaN: unknown."""
     number, edges = labels.number(), np.array(borders(run))
     groups = labels.decode_all(train_labels)[number.name]
     least, below = np.array([-np.inf, *number.edges])[groups], np.array([*number.edges, np.inf])[groups]
