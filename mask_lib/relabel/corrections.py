@@ -27,10 +27,9 @@ def read_logs(output_dir: Path) -> dict[str, DecisionLog]:
 def applicable(
     photo_table: pd.DataFrame, decisions: Iterable[Decision], data_dir: Path
 ) -> tuple[dict[str, dict[str, Any]], pd.DataFrame]:
-    """The state (path -> field -> value) that decisions lead to where they hold, and those that do not hold.
+    """The state (path -> field -> value) that decisions lead to, and, as `NOT_APPLIED_COLUMNS`, those that do not hold.
 
-    photo_table: columns `path, split`. The second, with `NOT_APPLIED_COLUMNS`, names decisions about photos that are
-    not in the table, are gone, or whose bytes are no longer those that were decided on.
+    photo_table: columns `path, split`. Decisions hold about photos that are in it, are there, and have not changed.
     """
     known = photo_table[photo_table["split"] == "train"]
     files_of = dict(zip(known["path"], photos.files_of(data_dir, known), strict=True))
@@ -57,10 +56,9 @@ def applicable(
 def clean_tables(
     photo_table: pd.DataFrame, state: Mapping[str, Mapping[str, Any]], data_dir: Path
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """What training reads and what was dropped: absolute `path` and int64 `class` of each train photo.
+    """What training reads and what was dropped: absolute `path` and int64 `class`, of a dropped photo the given one.
 
-    photo_table: columns `path, label, split`; state: path -> field -> value, from `applicable`. A dropped photo has
-    its given class.
+    photo_table: columns `path, label, split`; state: path -> field -> value, from `applicable`.
     """
     train = photo_table[photo_table["split"] == "train"].reset_index(drop=True)
     decided = [state.get(path, {}) for path in train["path"]]
@@ -69,9 +67,6 @@ def clean_tables(
     table = pd.DataFrame({"path": list(map(str, photos.files_of(data_dir, train)))})
     table["class"] = new.fillna(train["label"].astype("float64")).astype("int64")
     return table[~is_dropped].reset_index(drop=True), table[is_dropped].reset_index(drop=True)
-
-
-# Several annotators.
 
 
 def opinions_by_photo(logs: Mapping[str, DecisionLog]) -> dict[str, dict[str, tuple[Opinion, Decision]]]:
@@ -101,8 +96,7 @@ def agreed(held: Mapping[str, tuple[Opinion, Decision]]) -> Opinion | None:
 def disagreements(logs: Mapping[str, DecisionLog]) -> pd.DataFrame:
     """Photos about which annotators differ, columns `path, opinions, settled`, sorted by path.
 
-    `opinions` names who thinks what; `settled` is the opinion of more than half of them, "drop", "right" or a class,
-    empty where nothing counts yet: until one of them gives in, or another annotator decides.
+    `opinions` names who thinks what; `settled` is the opinion of more than half of them, empty if there is none.
     """
     rows = []
     for path, held in opinions_by_photo(logs).items():
@@ -123,15 +117,11 @@ def merged(logs: Mapping[str, DecisionLog]) -> list[Decision]:
     return counting
 
 
-# As a file.
-
-
 def patch_of(decisions: Iterable[Decision]) -> pd.DataFrame:
     """What decisions change in the end, one row a photo and field, columns `PATCH_COLUMNS`, sorted by path.
 
-    `old` is the value before the first of them and `new` the one after the last, as text, empty for null. What was
-    undone, or leads back to where it began, is not in it. Written with `files.write_csv` it goes to `import_patch`
-    elsewhere.
+    `old` is the value before the first of them and `new` the one after the last, as text, empty for null. What leads
+    back to where it began is not in it. Written with `files.write_csv` it goes to `import_patch` elsewhere.
     """
     rows = [
         {**last, "old": first["old"]}
@@ -150,9 +140,8 @@ def value_text(value: Any) -> str:
 def import_patch(path: Path, log: DecisionLog, photo_table: pd.DataFrame) -> list[Decision]:
     """Append what a patch changes to a log, as one action, and give it back; what is so already is left out.
 
-    photo_table: columns `path, label`. The photos' hashes come along, so that `applicable` still tells if a photo is
-    another one here. Raises ValueError that names the row for missing columns, a value that means nothing and photos
-    that are not in the table; nothing is written then.
+    photo_table: columns `path, label`. The hashes come along: `applicable` still tells if a photo is another one here.
+    Raises ValueError for missing columns, meaningless values and photos that are not in the table, and writes nothing.
     """
     table = pd.read_csv(path, dtype="str", keep_default_na=False)
     if missing := [name for name in PATCH_COLUMNS if name not in table]:

@@ -162,7 +162,7 @@ class DecisionLog:
             self._news.update(decision["path"] for decision in self.decisions)  # all may be different now
             self._clear()
         self._inode = status.st_ino
-        rest = self._rest(handle)
+        rest = os.pread(handle, status.st_size - self._offset, self._offset)
         lines = rest[: rest.rfind(b"\n") + 1].splitlines(keepends=True)
         found = parsed(lines)
         whole = len(lines) - lines_of_torn_action(found)
@@ -174,13 +174,9 @@ class DecisionLog:
         self._lines += whole
         self._offset += sum(map(len, lines[:whole]))
 
-    def _rest(self, handle: int) -> bytes:
-        """What lies behind that which was read."""
-        return os.pread(handle, os.fstat(handle).st_size - self._offset, self._offset)
-
     def _repair(self, handle: int) -> None:
         """Deal with what an interrupted write left at the end; call it under the exclusive lock, after `_read_on`."""
-        tail = self._rest(handle)
+        tail = os.pread(handle, os.fstat(handle).st_size - self._offset, self._offset)
         if not tail:
             return
         found = parsed(tail.splitlines())

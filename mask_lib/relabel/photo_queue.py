@@ -11,10 +11,9 @@ LEAST_PHOTOS, LEAST_SECONDS = 10, 10.0  # settled, and worked for, before a pace
 
 
 class Queue:
-    """Photos in order, a place among them, and which of them still wait for a decision.
+    """Photos in order, a place among them or behind the last, and which of them still wait for a decision.
 
-    The place may stand behind the last photo: then nothing is shown. `waits` says of a path whether it still waits;
-    `update` must be called for paths about which that may have changed.
+    `waits` says of a path whether it still waits; `update` must be called for paths about which that may have changed.
     """
 
     def __init__(self, paths: list[str], waits: Callable[[str], bool], page_size: int = 1):
@@ -97,9 +96,5 @@ class Queue:
                 seconds, settled = seconds + later - sooner, settled + waiting - still_waiting
         pace = 60 * settled / seconds if settled >= LEAST_PHOTOS and seconds >= LEAST_SECONDS else None
         total, left = len(self.paths), self.waiting
-        return {
-            "done": total - left,
-            "total": total,
-            "per_minute": pace,
-            "minutes_left": left / pace if pace and left else None,
-        }
+        minutes_left = left / pace if pace and left else None
+        return {"done": total - left, "total": total, "per_minute": pace, "minutes_left": minutes_left}

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mask_lib.base import files, labels
@@ -26,10 +26,9 @@ def out_of_fold(
 ) -> pd.DataFrame:
     """Probabilities of every photo before any training, columns `path, label, p00 …`.
 
-    features: one or more (N, D) arrays, such as a frozen network's layers, rows as in `photo_table` (columns
-    `path, person, label`); their answers are averaged. The attributes are learned apart, each by a logistic regression
-    on the people of the other folds: a class has too few photos to learn from, a value of an attribute has enough.
-    Those of the person are learned twice, the second time without the people whose label the first found most
+    features: one or more (N, D) arrays, rows as in `photo_table` (columns `path, person, label`); their answers are
+    averaged. Each attribute is learned by itself on the people of the other folds: a class has too few photos to learn
+    from. Those of the person are learned twice, the second time without the people whose label the first found most
     unlikely: a wrong label teaches others to be wrong.
     """
     table = photo_table[["path", "person", "label"]].astype({"label": "int64"}).reset_index(drop=True)
@@ -47,34 +46,26 @@ def out_of_fold(
 def attribute_out_of_fold(
     features: Sequence[np.ndarray], given: np.ndarray, fold_of: np.ndarray, name: str, trusted: np.ndarray | None = None
 ) -> np.ndarray:
-    """(N, K) probabilities of an attribute's values, each fold's from the photos of the others.
-
-    trusted: (N,) bool, the photos to learn from; all of them where it is left out.
-    """
+    """(N, K) probabilities, each fold's from the photos of the others; trusted: (N,) bool, those to learn from."""
     # A number's groups are learned as if they were equally frequent: else every one of the few old looks younger.
     number = labels.number()
     weights = "balanced" if number and number.name == name else None
+    regression = LogisticRegression(C=REGULARISATION, max_iter=ITERATIONS, class_weight=weights)
+    model = make_pipeline(StandardScaler(), regression)
     found = np.zeros((len(features), len(given), labels.attribute(name).size))
     for fold in np.unique(fold_of):
         asked, known = fold_of == fold, fold_of != fold
         # Distrust must not take away a value altogether, or nobody could be found to have it.
         if trusted is not None and set(given[known & trusted]) == set(given[known]):
-            known = known & trusted
+            known &= trusted
         for one, answers in zip(features, found, strict=True):
             if len(set(given[known])) == 1:  # nothing to tell apart, which scikit-learn refuses
                 answers[asked, given[known][0]] = 1
             else:
-                model = fitted(one[known], given[known], weights)
+                with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
+                    model.fit(one[known], given[known])
                 answers[np.ix_(asked, model[-1].classes_)] = model.predict_proba(one[asked])
     return found.mean(axis=0)
-
-
-def fitted(features: np.ndarray, given: np.ndarray, weights: str | None) -> Pipeline:
-    """A logistic regression on standardised features, `weights` its `class_weight`."""
-    regression = LogisticRegression(C=REGULARISATION, max_iter=ITERATIONS, class_weight=weights)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return make_pipeline(StandardScaler(), regression).fit(features, given)
 
 
 def gather(
@@ -93,10 +84,8 @@ def gather(
         return found, f"run {run}"
     decoded = dataset.open_photos(data_dir, output_dir, photo_table, frame)
     features = stage_features(decoded, files.project_path(output_dir) / "features")
-    frozen, source = (
-        out_of_fold(features, photo_table, fold_count),
-        "a logistic regression on a frozen backbone's features",
-    )
+    frozen = out_of_fold(features, photo_table, fold_count)
+    source = "a logistic regression on a frozen backbone's features"
     if not run:
         return frozen, source
     together = pd.concat([found, frozen[is_missing.to_numpy()]], ignore_index=True)

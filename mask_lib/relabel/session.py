@@ -35,10 +35,9 @@ ONE_DECISION = {  # actions that write one decision, and go on to the next photo
 
 
 class Session:
-    """One annotator's work by key presses. Safe to use from several threads.
+    """One annotator's work by key presses, safe to use from several threads.
 
-    All that was decided lives in the log. Two of these on one log, in two tabs or two kernels, see each other's
-    decisions there: a key that was pressed on an outdated screen is refused.
+    Two of these on one log see each other's decisions there: a key pressed on an outdated screen is refused.
     """
 
     def __init__(
@@ -46,9 +45,8 @@ class Session:
     ):
         """photo_table: train rows of the photo table, columns `path, person, label, split` and the numeric attribute's.
 
-        suspects: `path, field, current, suggested, score, why`, as `suspects.rank` gives them. Raises ValueError for
-        repeated paths, paths outside the images folder, suggestions that are no class, and attributes' keys that
-        cannot be typed.
+        suspects: as `suspects.rank` gives them. Raises ValueError for repeated paths, paths outside the images folder,
+        suggestions that are no class, and attributes' keys that cannot be typed.
         """
         self.log, self.photos = log, PhotoStates(photo_table, log, data_dir, suspects)
         self._swap = keys.swap_of(photo_table)
@@ -56,8 +54,6 @@ class Session:
         self._lock = threading.RLock()
         self._presses: deque[tuple[float, int]] = deque(maxlen=PACE_OVER)  # when, and how many waited then
         self.start("inspect")
-
-    # The screen.
 
     def start(self, mode: str, **options: Any) -> dict[str, Any]:
         """Begin a mode, one of `keys.MODES`, with a fresh queue and give the screen.
@@ -126,10 +122,7 @@ class Session:
         return self._mode == "suspects" and suspect.get("field") in (*labels.names(of_person=True), "swap")
 
     def _forget_typed(self) -> None:
-        """Forget what was typed and for whom the next decision is."""
         self._typed, self._scope = keys.Typed(), None
-
-    # Key presses.
 
     def press(self, key: str, path: str | None, sequence: int) -> dict[str, Any]:
         """Act on one key that was pressed while the screen showed `path` (in the grid: under the cursor).
@@ -148,7 +141,6 @@ class Session:
                 if isinstance(error, OSError):
                     self._message = f"Nothing was written: {error.strerror or error}"
                 self._forget_typed()
-            self._queue.update(made["path"] for made in written)
             if not self._queue.waiting and written and written[0]["undoes"] is None:
                 self._message = f"{self._message} {EMPTY[self._mode]}".strip()
             if accepted:
@@ -265,12 +257,11 @@ class Session:
         pair = [one for one, value in given.items() if value in values]
         if sorted(given[one] for one in pair) != sorted(values):
             raise ValueError("A swap needs exactly one {} and one {} photo of this person.".format(*words))
-        old = [self.photos.label(one) for one in pair]
-        new = [
-            labels.with_values(one, {name: labels.values_of(other)[name]})
-            for one, other in zip(old, old[::-1], strict=True)
+        moved = [labels.values_of(self.photos.label(one))[name] for one in reversed(pair)]
+        return [
+            self.photos.change(one, "label", labels.with_values(self.photos.label(one), {name: value}))
+            for one, value in zip(pair, moved, strict=True)
         ]
-        return [self.photos.change(one, "label", label) for one, label in zip(pair, new, strict=True)]
 
     def _page_right(self) -> list[Decision]:
         page = [path for path in self._queue.page() if self.photos.value(path, "mark") is None]
@@ -289,7 +280,6 @@ class Session:
         written = self._write(action.reversal(), "undo")
         self._forget_typed()
         self._message = f"Undone: {action.summary()}"
-        self._queue.update(made["path"] for made in written)
         first = written[0]["path"]
         if first in self.photos.files and (first in self._queue or self._mode != "grid"):
             self._queue.go_to(first)
@@ -300,9 +290,10 @@ class Session:
         written = self._write(changes, "person")
         self._message = Action(written).summary()
         self._forget_typed()
-        self._queue.update(made["path"] for made in written)
         self._queue.advance()
         return written
 
     def _write(self, changes: list[Decision], kind: str = "action") -> list[Decision]:
-        return self.log.append(changes, kind, if_refreshed=True)
+        written = self.log.append(changes, kind, if_refreshed=True)
+        self._queue.update(made["path"] for made in written)
+        return written

@@ -29,20 +29,17 @@ def rank(
     rows); probabilities: `path, p00 …`, out-of-fold; duplicates: `hash, path, label, set`, groups of copies by `hash`.
     The result has `SUSPECT_COLUMNS`, one row a photo:
 
-    - `field`: the attribute that is suspected, or `swap` where the two photos of a person that `keys.swap_of` is
-      about seem to have changed places
+    - `field`: the suspected attribute, or `swap` where the person's two photos that `keys.swap_of` is about seem to
+      have changed places
     - `current`, `suggested`: classes, equal where nothing speaks against the current one
-    - `score`: 0-1, how likely the evidence makes another value of that field; see `in_order`
-    - `why`: the same as a sentence
+    - `score`: 0-1, how likely the evidence makes another value of that field; `why`: the same as a sentence
 
-    Attributes of the person are judged once for all photos of a person. Raises ValueError if no photo has
-    probabilities.
+    Raises ValueError if no photo has probabilities.
     """
     columns = labels.probability_columns()
-    table = photo_table.merge(probabilities[["path", *columns]], on="path", how="inner")
+    table = photo_table.merge(probabilities[["path", *columns]], on="path").astype({"label": "int64"})
     if table.empty:
         raise ValueError("none of the photos has out-of-fold probabilities: train a run on this photo table first")
-    table = table.astype({"label": "int64"})
     parts = labels.marginals(table[columns].to_numpy(dtype="float64"))
     given = labels.decode_all(table["label"].to_numpy())
     # Of equal evidence the first counts: what a person's photos say together goes before what one says.
@@ -67,11 +64,7 @@ def log_odds_against(probabilities: np.ndarray, given: np.ndarray) -> np.ndarray
 
 
 def issue_bonus(probabilities: np.ndarray, given: np.ndarray) -> np.ndarray:
-    """(N,) log odds that confident learning adds: cleanlab's issues, and its quality score as a tie-break.
-
-    Northcutt, Jiang and Chuang, "Confident Learning", 2021: a label is an issue if another class is more probable
-    than is usual for photos of that class.
-    """
+    """(N,) log odds of cleanlab's issues (Northcutt et al., "Confident Learning", 2021), its score as a tie-break."""
     present, codes = np.unique(given, return_inverse=True)
     if len(present) < 2:
         return np.zeros(len(given))
@@ -111,10 +104,9 @@ def photo_evidence(table: pd.DataFrame, name: str, probabilities: np.ndarray, gi
 
 
 def border_doubt(table: pd.DataFrame, name: str, given: np.ndarray, suggested: np.ndarray) -> np.ndarray:
-    """(N,) log odds to take off evidence against a number: most where it lies at the edge that is crossed.
+    """(N,) log odds to take off evidence against a number: most at the edge that is crossed; 0 without its column.
 
-    Nobody sees the difference between 59 and 60 years: there, looking like the other group is normal and no sign of a
-    wrong row. 0 for an attribute that is no number, and without its column.
+    Nobody sees the difference between 59 and 60 years: looking like the other group is no sign of a wrong row there.
     """
     edges = np.array(labels.attribute(name).edges)
     if name not in table or not len(edges):
@@ -126,13 +118,10 @@ def border_doubt(table: pd.DataFrame, name: str, given: np.ndarray, suggested: n
 
 
 def lacks_partner(person: np.ndarray, given: np.ndarray, best: np.ndarray) -> np.ndarray:
-    """(N,) bool: no other photo of the person looks like this one's label while this one looks like the other's.
-
-    False for the only photo of a person, which tells nothing of pairs.
-    """
-    rows = list(zip(person, given, best, strict=True))
-    moves = set(rows)
-    lacks = [new == old or (who, new, old) not in moves for who, old, new in rows]
+    """(N,) bool: no other photo of the person looks like this one's label while this one looks like the other's."""
+    moves = set(zip(person, given, best, strict=True))
+    lacks = [new == old or (who, new, old) not in moves for who, old, new in zip(person, given, best, strict=True)]
+    # The only photo of a person tells nothing of pairs.
     return np.array(lacks, dtype=bool) & (pd.Series(person).groupby(person).transform("size").to_numpy() > 1)
 
 
@@ -153,29 +142,21 @@ def swap_evidence(
     # Where the two would rather stay, or only one of them would go, the photo's own evidence says all there is.
     pairs = both[is_pair & (both["odds"] > 0)]
     why = "this person's {} and {} photo look as if they had changed places".format(*swap.words)
-    odds, best = pairs["odds"].to_numpy(), pairs["to"].to_numpy()
-    return [evidence_table(table.iloc[pairs["row"]], "swap", swap.attribute, best, odds, why)]
+    rows, best, odds = (pairs[name].to_numpy() for name in ("row", "to", "odds"))
+    return [evidence_table(table.iloc[rows], "swap", swap.attribute, best, odds, why)]
 
 
 def evidence_table(
     rows: pd.DataFrame, field: str, name: str, best: np.ndarray, odds: np.ndarray, why: Sequence[str] | str
 ) -> pd.DataFrame:
-    """Evidence for the values `best` of the attribute `name`.
-
-    Columns path, person, field, current, suggested (classes), odds (log), why.
-    """
-    current = rows["label"].to_numpy()
-    parts = labels.decode_all(current)
-    return pd.DataFrame(
-        {
-            "path": rows["path"].to_numpy(),
-            "person": rows["person"].to_numpy(),
-            "field": field,
-            "current": current,
-            "suggested": labels.encode_all(parts | {name: best}),
-            "odds": odds,
-            "why": np.where(best == parts[name], "nothing speaks against this label", why),
-        }
+    """Columns path, person, field, current, suggested (classes), odds (log), why: `best` are values of `name`."""
+    parts = labels.decode_all(rows["label"].to_numpy())
+    return rows[["path", "person"]].assign(
+        field=field,
+        current=rows["label"],
+        suggested=labels.encode_all(parts | {name: best}),
+        odds=odds,
+        why=np.where(best == parts[name], "nothing speaks against this label", why),
     )
 
 
@@ -187,13 +168,9 @@ def with_duplicates(evidence: pd.DataFrame, table: pd.DataFrame, duplicates: pd.
     pairs = copies.merge(copies, on="hash", suffixes=("", "_other"))
     conflicts = pairs[pairs["label"] != pairs["label_other"]].drop_duplicates("path").set_index("path")
     others = evidence["path"].map(conflicts["path_other"]), evidence["path"].map(conflicts["label_other"])
-    # The copy speaks against the one attribute in which the labels differ, not against the others.
-    is_hit = np.array(
-        [
-            pd.notna(other) and field == differing_attribute(label, int(other))
-            for label, other, field in zip(evidence["current"], others[1], evidence["field"], strict=True)
-        ]
-    )
+    # The copy speaks against the first attribute in which the labels differ, not against the others.
+    differing = map(differing_attribute, conflicts["label"], conflicts["label_other"])
+    is_hit = evidence["field"] == evidence["path"].map(dict(zip(conflicts.index, differing, strict=True)))
     unchanged = evidence["suggested"] == evidence["current"]
     return evidence.assign(
         odds=evidence["odds"] + DUPLICATE_BONUS * is_hit,
@@ -206,19 +183,17 @@ def with_duplicates(evidence: pd.DataFrame, table: pd.DataFrame, duplicates: pd.
 
 
 def differing_attribute(label: int, other: int) -> str:
-    """The first attribute in which two classes differ, the person's before the photo's; "" if none."""
+    """The first attribute in which two classes differ, the person's before the photo's."""
     one, two = labels.values_of(label), labels.values_of(other)
-    order = (*labels.names(of_person=True), *labels.names(of_person=False))
-    return next((name for name in order if one[name] != two[name]), "")
+    return next(name for of_person in (True, False) for name in labels.names(of_person) if one[name] != two[name])
 
 
 def in_order(evidence: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     """Per photo its strongest evidence, worst first, and of each person's suspicion one photo before the others.
 
-    That photo leads: it shows most of the face if there is one that does. Who decides it for the person has decided
-    the others, which then wait no more. They count a little less, so that suspicions of about the same weight show
-    all their faces first; much less, and the top of the list would miss photos that are as surely wrong as their
-    leaders.
+    That photo leads, one that shows most of the face if there is one: deciding it for the person decides the others.
+    They count a little less, so that suspicions of about the same weight show all their faces first; much less, and
+    the top of the list would miss photos that are as surely wrong as their leaders.
     """
     strongest = evidence.sort_values("odds", ascending=False, kind="stable").drop_duplicates("path")
     place = strongest["path"].map(dict(zip(table["path"], range(len(table)), strict=True)))

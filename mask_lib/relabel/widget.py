@@ -1,8 +1,6 @@
 """The screen of label cleaning: it shows what `session.Session` says and hands the keys on to it.
 
-The page draws, `widget.js`; the kernel decides and writes. Nothing of the state and no photo is a synced trait, since
-those are saved inside the notebook: the page asks for what it needs by messages, each with the photo's path and a
-sequence number.
+The page, `widget.js`, draws and asks by messages. No state or photo is a synced trait: those are saved in the notebook.
 """
 
 import threading
@@ -24,8 +22,7 @@ TO_NEXT = ("wrong", "right", "confirm", "drop", "skip", "enter", "ahead")  # act
 class ReviewWidget(anywidget.AnyWidget):
     """Shows a `Session` and takes its keys; several views of it, in several tabs, show the same state.
 
-    `mode` is one of `keys.MODES`; `options` are those of `Session.start`, such as `label` and `page_size` of the
-    grid. Raises what `Session.start` raises for an unknown mode.
+    `mode` and `options` are those of `Session.start`, which raises ValueError for unknown ones.
     """
 
     _esm = Path(__file__).with_name("widget.js")
