@@ -1,8 +1,6 @@
 """The training loop: one fold of one run, resumable at every step to the same bits.
 
-All randomness of a step is a function of (seed, fold, epoch, step); a checkpoint therefore needs no generator's
-state, only the weights, the optimizer and the progress made. What lies in a fold's folder from before is gone on
-from, refused or put aside; what it makes untrue is removed before the first step.
+All randomness of a step is a function of (seed, fold, epoch, step), so a checkpoint needs no generator's state.
 """
 
 import dataclasses
@@ -68,19 +66,15 @@ class FoldTraining:
         counted = self.targets.labels[self.targets.is_real]
         self.class_weights = class_weights(counted, run.class_balance).to(self.device)
         self.policy = policy.named_policy(run.augmentation)
-        old = run.mixing == "cutmix_old"
-        self.partners = mixing.photos_of_last_group(self.targets.labels) if old else None
+        self.partners = mixing.photos_of_last_group(self.targets.labels) if run.mixing == "cutmix_old" else None
         self.progress = Progress()
 
     def start(self, network: nn.Module, forward: nn.Module) -> None:
         """Take a network with its initial weights; `forward` is the same one, compiled or not."""
         self.network, self.forward = network, forward
         self.optimizer = build_optimizer(network, self.run)
-        decay = self.run.ema_decay
-        self.moving_average = moving_average(network, decay) if decay else None
+        self.moving_average = moving_average(network, self.run.ema_decay) if self.run.ema_decay else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
-
-    # Checkpoints.
 
     def manifest(self) -> dict[str, Any]:
         """What a checkpoint says of itself."""
@@ -97,9 +91,9 @@ class FoldTraining:
 
     def save(self, path: Path, with_optimizer: bool) -> None:
         """Write a checkpoint; with the optimizer's state training can go on from it."""
-        used = devices.peak_memory_bytes(self.device)
-        self.progress.peak_memory_bytes = max(self.progress.peak_memory_bytes, used)
-        self.progress.scaler, self.progress.device = self.scaler.state_dict(), devices.device_name(self.device)
+        progress = self.progress
+        progress.peak_memory_bytes = max(progress.peak_memory_bytes, devices.peak_memory_bytes(self.device))
+        progress.scaler, progress.device = self.scaler.state_dict(), devices.device_name(self.device)
         state = self.optimizer.state_dict() if with_optimizer else None
         if state and self.moving_average:
             state = {**state, "state": {**state["state"], MOVING_AVERAGE: self.moving_average.module.state_dict()}}
@@ -116,8 +110,6 @@ class FoldTraining:
             self.moving_average.module.load_state_dict(states.pop(MOVING_AVERAGE))
         self.optimizer.load_state_dict({**optimizer, "state": states})
         self.scaler.load_state_dict(self.progress.scaler)
-
-    # A step.
 
     def train_step(self, batch: np.ndarray, epoch: int, step: int, step_count: int) -> torch.Tensor:
         """One update on the photos at positions `batch`; returns their summed loss, a float64 scalar."""
@@ -152,8 +144,6 @@ class FoldTraining:
         photos = apply.augment(pixels, self.policy, torch.Generator().manual_seed(seed))
         found = self.targets.batch(positions)
         return (photos, found) if partner is None else mixing.mixed(photos, found, partner, self.run, random)
-
-    # An epoch.
 
     def batches(self, epoch: int) -> list[np.ndarray]:
         """Positions of an epoch's photos among the train rows, batch by batch."""
@@ -239,9 +229,8 @@ class FoldTraining:
 
     def predict(self, part: str, network: nn.Module | None = None) -> np.ndarray:
         """(N, C) float32 probabilities of one part of the split, by the network in training or another."""
-        return predict_probabilities(
-            network or self.network, self.photos, self.rows[part], self.preprocessing, self.dtype
-        )
+        network = network or self.network
+        return predict_probabilities(network, self.photos, self.rows[part], self.preprocessing, self.dtype)
 
 
 def train_fold(
@@ -261,8 +250,7 @@ def train_fold(
 
     Columns `path, label` and `labels.probability_columns()` for the fold's val photos. Writes `history.csv`,
     `oof.csv` and `checkpoint/{last,best}.safetensors`; also `ema` and `epoch…` there if the settings ask.
-    Raises `config.ChangedSettingsError` if the folder holds a run of other settings and `when_changed` is refuse;
-    restart puts that folder aside.
+    ChangedSettingsError if the folder holds a run of other settings, unless when_changed: restart puts it aside.
     """
     training = FoldTraining(run, fold, split, source)
     training.start(network, forward)

@@ -1,7 +1,7 @@
 """Pseudo-labels, safe by fold: evaluation photos that a network is sure of, as further train rows of its own fold.
 
-Those of fold k are named by a network that was trained without the people whom fold k validates, and without
-the held-out ones, so they carry nothing of those people's labels back into fold k. `self_training` makes them.
+The network that names those of fold k was trained without the people whom fold k validates and the held-out ones,
+so they carry nothing of those people's labels back into fold k. `self_training` makes them.
 """
 
 import os
@@ -26,10 +26,9 @@ def choose(
 
     predictions: per fold a table with `path` (absolute) and `labels.probability_columns()` from that fold's network.
     A photo joins if its likeliest class has at least the probability `threshold` and, of the photos predicted as
-    that class, it is among the surest `class_share`: with a low threshold and a share of 0.2, say, each class
-    brings a fifth of its photos, so that the easy classes do not crowd out the others (class-balanced
-    self-training, Zou et al. 2018). `weight` is a photo's in the loss, beside 1 for a labeled one. Raises
-    ValueError for settings out of range, and for paths that are relative or stand twice.
+    that class, it is among the surest `class_share`, so that the easy classes do not crowd out the others
+    (class-balanced self-training, Zou et al. 2018). `weight` is a photo's in the loss, beside 1 for a labeled one.
+    Raises ValueError for settings out of range, and for paths that are relative or stand twice.
     """
     config.check_pseudo_choice(threshold, class_share)
     _check_weight(weight)
@@ -59,9 +58,6 @@ def _check_weight(weight: float) -> None:
     config.require("pseudo_weight", weight, 0 < weight <= 1, "above 0 and at most 1, a labeled photo's weight")
 
 
-# On disk.
-
-
 def table_path(output_dir: str | os.PathLike[str], run: str) -> Path:
     """Where the pseudo-labels lie that a run gave; beside it, as .json, whom its folds were never trained on."""
     return Path(output_dir) / "tables" / f"pseudo.{run}.csv"
@@ -84,8 +80,8 @@ def write(table: pd.DataFrame, output_dir: str | os.PathLike[str], run: str, spl
 def read(output_dir: str | os.PathLike[str], run: str, splits: dict[int, pd.DataFrame]) -> pd.DataFrame:
     """The table as it was written, for training on `splits`.
 
-    Raises FileNotFoundError that says how to make it, ValueError for a fold that `run` lacks, and if folds have
-    been made anew since: the network behind a pseudo-label might then know people whom its fold validates.
+    Raises FileNotFoundError that says how to make it; ValueError for a fold that `run` lacks, and if a fold has other
+    people by now: the network behind a pseudo-label might know those whom it validates.
     """
     path = table_path(output_dir, run)
     if not path.exists():
@@ -104,16 +100,12 @@ def read(output_dir: str | os.PathLike[str], run: str, splits: dict[int, pd.Data
     return pd.read_csv(path, dtype=KINDS)[COLUMNS]
 
 
-# What training reads.
-
-
 def joined(split: pd.DataFrame, table: pd.DataFrame, fold: int, weight: float | None = None) -> pd.DataFrame:
     """A fold's split with its pseudo-labeled photos as further train rows, and a column `weight`.
 
-    `weight` is 1 for the split's own rows, which stay as they are and come first, and the table's for the others,
-    or the one given. What else a split may tell of its photos is empty for them; each is a person of its own.
-    Rows of other folds stay out. Raises ValueError for labels that are no class, relative paths, photos that
-    stand in the split already, and a weight out of range.
+    `weight` is 1 for the split's own rows, which come first, and the table's or the one given for the others, each of
+    which is a person of its own; further columns are empty for them. Raises ValueError for labels that are no class,
+    relative paths, photos that stand in the split already, and a weight out of range.
     """
     rows = table[table["fold"] == fold]
     _check_paths(rows["path"])
@@ -135,10 +127,7 @@ def joined_splits(
     weight: float | None = None,
     only: Collection[int] = (),
 ) -> dict[int, pd.DataFrame]:
-    """Every fold's split `joined` with the pseudo-labels that an earlier run gave; as they are if `run` is empty.
-
-    only: the folds to be trained, if not all; the others' splits stay as they are.
-    """
+    """The splits of the folds `only`, or of all, `joined` with an earlier run's pseudo-labels, if `run` names one."""
     if not run:
         return splits
     wanted = {fold: split for fold, split in splits.items() if not only or fold in only}
@@ -147,10 +136,7 @@ def joined_splits(
 
 
 def with_pseudo(trainable: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    """A photo table's train rows (`path, split` at least) with every pseudo-labeled photo below, for the store.
-
-    Their labels are left empty: they differ from fold to fold.
-    """
+    """A photo table's train rows with every pseudo-labeled photo below, without its labels, which differ by fold."""
     paths = pd.Series(sorted(set(table["path"])), dtype="str")
     below = pd.DataFrame({"path": paths, "split": TRAIN}).reindex(columns=list(trainable))
     return pd.concat([trainable, below], ignore_index=True) if len(below) else trainable
