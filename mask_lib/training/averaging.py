@@ -1,8 +1,7 @@
 """Averages of networks' weights: over the steps of training (EMA), over its last epochs (SWA), over runs (soups).
 
-An average of weights is a new network, whose activations batch normalisation has never seen: without
-new statistics it may be worthless. SWA: Izmailov et al. 2018; soups: Wortsman et al. 2022. Training's files stay
-as they are: what was tried, its scores and what is picked stand in the run's averaging.json, written last.
+SWA: Izmailov et al. 2018; soups: Wortsman et al. 2022. Batch normalisation has never seen an average's activations:
+without new statistics it may be worthless. Training's files stay as they are: averaging.json tells the rest.
 """
 
 import dataclasses
@@ -36,8 +35,7 @@ def chosen_epochs(
 ) -> dict[int, Path]:
     """The kept epochs first_epoch … last_epoch (0: without that end); the last `average_epochs` if both are 0.
 
-    Raises ValueError for a range that is empty or reaches beyond what was kept, and where nothing was
-    kept for a range.
+    Raises ValueError for a range that is empty or reaches beyond what was kept.
     """
     paths = checkpoint_folder.glob("epoch[0-9]*.safetensors")
     kept = dict(sorted((int(path.stem.removeprefix("epoch")), path) for path in paths))
@@ -57,26 +55,21 @@ def chosen_epochs(
 def mean_state(paths: Sequence[Path], same: Collection[str] | None = None) -> State:
     """The equal mean of the weights of checkpoints, summed in float64; whole numbers are the last one's.
 
-    Batch normalisation's statistics are stale in it: see `refresh_batch_norm`. Raises ValueError as
-    `check_alike` does.
+    Its batch-norm statistics are stale: see `refresh_batch_norm`. Raises ValueError as `check_alike` does.
     """
     check_alike(paths, same)
-    states = (checkpoint.read_checkpoint(path)[0] for path in paths)  # one at a time in memory
-    first = next(states)
-    total = {name: value.double() if value.is_floating_point() else value for name, value in first.items()}
-    for state in states:
-        total = {name: total[name] + value if value.is_floating_point() else value for name, value in state.items()}
-    for name, value in first.items():
-        if value.is_floating_point():
-            total[name] = (total[name] / len(paths)).to(value.dtype)
-    return total
+    total: State = {}
+    for path in paths:  # one at a time in memory
+        state = checkpoint.read_checkpoint(path)[0]
+        floating = {name: value for name, value in state.items() if value.is_floating_point()}
+        total = {name: total[name] + value if total else value.double() for name, value in floating.items()}
+    return state | {name: (value / len(paths)).to(state[name].dtype) for name, value in total.items()}
 
 
 def check_alike(paths: Sequence[Path], same: Collection[str] | None = None) -> None:
     """Raise ValueError that names two checkpoints whose weights must not be averaged, and why.
 
-    They must be of the same fold, photos, labels, preprocessing and shapes. same: names of the settings
-    that must agree too, all of them if None.
+    same: names of the settings that must agree too, all of them if None.
     """
     first, shapes = checkpoint.read_manifest(paths[0]), checkpoint.read_shapes(paths[0])
     for path in paths[1:]:
@@ -99,13 +92,13 @@ def check_alike(paths: Sequence[Path], same: Collection[str] | None = None) -> N
 def refresh_batch_norm(loaded: predict.Loaded, source: devices.DevicePhotos, rows: np.ndarray) -> None:
     """Estimate a network's batch-norm statistics anew, in place, on the store's `rows` as they are, in float32.
 
-    rows: training photos only. Photos come shuffled, always alike, since statistics of a batch of one
-    person's photos would be narrower than those of all. A network without batch normalisation stays as it is.
+    rows: training photos only. They come shuffled, always alike, since statistics of a batch of one person's photos
+    would be narrower than those of all.
     """
     if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in loaded.network.modules()):
         return
-    shuffled = np.random.default_rng(0).permutation(rows)
-    parts = np.array_split(shuffled, math.ceil(len(rows) / REFRESH_BATCH))  # none is so small as to count too much
+    part_count = math.ceil(len(rows) / REFRESH_BATCH)  # equal parts: none is so small as to count too much
+    parts = np.array_split(np.random.default_rng(0).permutation(rows), part_count)
     update_bn((loaded.preprocessing.prepared(source.batch(part).float() / 255) for part in parts), loaded.network)
 
 
@@ -172,12 +165,10 @@ def average_run(
 ) -> Averaged:
     """Average the kept epochs of each fold of a finished run, score what there is, and pick.
 
-    With `checkpoint_choice: best` the weights with the highest macro F1 on the fold's val photos are
-    picked; training's own win ties, so an average that is no better than its best member never is.
-    Another choice is kept to. Writes for each fold `checkpoint/swa.safetensors`, `oof.swa.csv` and `oof.ema.csv`,
-    as far as there are such weights, and last `averaging.json`. Raises as `run_folder.run_settings`,
-    `chosen_epochs` and `mean_state` do, and ValueError for a soup and for a run of other photos or labels than
-    today's.
+    With `checkpoint_choice: best` the weights with the highest macro F1 on the fold's val photos are picked, training's
+    own if they tie; another choice is kept to. Writes `checkpoint/swa.safetensors`, `oof.swa.csv` and `oof.ema.csv` of
+    each fold, as far as there are such weights, and last `averaging.json`. Raises as `run_folder.run_settings`,
+    `chosen_epochs`, `mean_state` and `runs.require_today` do, and ValueError for a soup.
     """
     run_folder.refuse_soup(output_dir, run)
     settings, folder = run_folder.run_settings(output_dir, run), run_folder.folder_of(output_dir, run)
@@ -209,15 +200,12 @@ def average_run(
 
 
 def write_average(members: dict[int, Path], evaluator: FoldEvaluator, path: Path) -> None:
-    """Write the equal mean of epochs, its batch-norm statistics refreshed, with a manifest that names them.
-
-    Its `members` are the macro F1 on the fold's val photos that training noted, by epoch.
-    """
-    manifest = checkpoint.read_manifest(list(members.values())[-1])
-    state = evaluator.refreshed(mean_state(list(members.values())), manifest)
+    """Write the equal mean of epochs, refreshed; its manifest's `members` are the val macro F1 that training noted."""
+    paths = list(members.values())
+    manifest = checkpoint.read_manifest(paths[-1])
     noted = {row["epoch"]: row["val_macro_f1"] for row in manifest["place"]["history"]}
-    scored = {str(epoch): noted[epoch] for epoch in members}
-    checkpoint.write_checkpoint(path, state, {**_of_weights_alone(manifest), "members": scored})
+    about = {**_of_weights_alone(manifest), "members": {str(epoch): noted[epoch] for epoch in members}}
+    checkpoint.write_checkpoint(path, evaluator.refreshed(mean_state(paths), manifest), about)
 
 
 def _of_weights_alone(manifest: dict[str, Any]) -> dict[str, Any]:
@@ -248,10 +236,9 @@ def pick(choice: str, found: Mapping[str, Mapping[str, float]]) -> str:
 def make_soup(data_dir: Path, output_dir: Path, soup: str, members: Sequence[str]) -> dict[str, Any]:
     """Average finished runs greedily, fold by fold, into the run `soup`; returns what its averaging.json holds.
 
-    A member is taken only if the score on held-out people rises, so a soup is never worse there than its best
-    member. Its settings are those of the first member, its folds those that all members have. A fold's entry
-    lists the members in the order they were tried, best first: `run, macro_f1, accepted, why`. Raises
-    ValueError for members that did not start from the same weights, and names their files.
+    Its settings are those of the first member, its folds those that all members have. A fold's entry lists the members
+    in the order they were tried, best first: `run, macro_f1, accepted, why`. Raises ValueError for members that did not
+    start from the same weights, and names their files.
     """
     settings = [run_folder.run_settings(output_dir, run) for run in members]
     _check_members(output_dir, soup, members, settings)
@@ -299,17 +286,15 @@ def write_fold(paths: dict[str, Path], evaluator: FoldEvaluator, settings: confi
     checkpoint.write_checkpoint(home / "checkpoint" / f"{SOUP}.safetensors", state, about)
     files.write_csv(table, home / "oof.csv")
     epochs = [pd.read_csv(paths[one["run"]].parents[1] / "history.csv") for one in tried if one["accepted"]]
-    history = pd.concat(epochs, ignore_index=True)  # of the members, one after the other
-    history = history.assign(fold=manifest["fold"], epoch=range(1, len(history) + 1))
-    files.write_csv(history, home / "history.csv")
+    history = pd.concat(epochs).assign(fold=manifest["fold"], epoch=range(1, sum(map(len, epochs)) + 1))
+    files.write_csv(history, home / "history.csv")  # of the members, one after the other
     return {"members": tried, "scores": {SOUP: {"macro_f1": macro_f1(table)}}, "picked": SOUP}
 
 
 def greedy(paths: dict[str, Path], evaluator: FoldEvaluator) -> tuple[State, pd.DataFrame, list[dict[str, Any]]]:
     """(weights, out-of-fold table, what was tried) of the greedy soup of checkpoints, by run.
 
-    Starting from the best, each is averaged in, batch-norm statistics refreshed on training photos,
-    and kept if the macro F1 on the fold's val photos is higher than before.
+    From the best on, each is averaged in, refreshed, and kept if the macro F1 on the fold's val photos rises.
     """
     alone = {run: evaluator.out_of_fold(*checkpoint.read_checkpoint(path)) for run, path in paths.items()}
     score = {run: macro_f1(table) for run, table in alone.items()}

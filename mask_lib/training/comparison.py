@@ -1,7 +1,7 @@
 """Finished runs side by side: what was run, what it gave, which differences are real, where two disagree.
 
-Everything is read from what the runs left on disk. Runs are compared on photos that both predicted with the same
-label, so one with `label_source: clean` and one with `given` tell whether cleaning helped.
+Runs are compared on photos that both predicted with the same label, so one with `label_source: clean` and one with
+`given` tell whether cleaning helped.
 """
 
 import itertools
@@ -26,12 +26,11 @@ DISAGREEMENT_COLUMNS = ["path", "person", "label", "right_run", "right_sure", "w
 
 
 def settings_table(finished: Sequence[FinishedRun]) -> pd.DataFrame:
-    """One row a run: `run`, then model, device, image_size (`224 x 224`), epochs, k_fold, batch_size, learning_rate
-    and momentum, then `folds` (how many were trained), `head` (linear, attention or three) and `label_source`."""
+    """One row a run: `run`, `tracking.seed_fields`, `folds` (how many were trained), `head` and `label_source`."""
     rows = []
     for run in finished:
         fields = tracking.seed_fields(run.settings.settings(), run.device, run.k_fold)
-        fields["image_size"] = " x ".join(map(str, fields["image_size"]))
+        fields["image_size"] = " x ".join(map(str, fields["image_size"]))  # 224 x 224
         ours = {"folds": run.out_of_fold["fold"].nunique(), "head": run.settings.head}
         rows.append({"run": run.name, **fields, **ours, "label_source": run.settings.label_source})
     return pd.DataFrame(rows)
@@ -66,11 +65,8 @@ def for_people(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def common(first: FinishedRun, second: FinishedRun) -> pd.DataFrame:
-    """The photos that both runs predicted, with the same label and of the same person.
-
-    Columns `path, person, label`, and of each run, with the endings `_a` and `_b`, `predicted` (a class) and `sure`,
-    the probability of that.
-    """
+    """The photos that both runs predicted, with the same label and of the same person: `path, person, label`, and of
+    each run, with the endings `_a` and `_b`, `predicted` (a class) and `sure`, the probability of that."""
     tables = []
     for run in (first, second):
         probabilities = run.out_of_fold[labels.probability_columns()].to_numpy()  # (N, C)
@@ -82,9 +78,9 @@ def common(first: FinishedRun, second: FinishedRun) -> pd.DataFrame:
 def differences(finished: Sequence[FinishedRun], draws: int = DRAWS) -> pd.DataFrame:
     """For each pair and metric how much better b is than a on `common` photos, by a paired bootstrap of people.
 
-    `DIFFERENCE_COLUMNS`; b is the run that stands first. `low` and `high` are so wide that, of all pairs' intervals
-    of a metric together, the share `LEVEL` of such tables holds no false one (Bonferroni): the more runs, the more
-    would seem better by chance. `real`: the interval lies on one side of 0. Without common photos numbers are empty.
+    `DIFFERENCE_COLUMNS`; b is the run that stands first. `low` and `high` are widened for the number of pairs
+    (Bonferroni): the more runs, the more would seem better by chance. `real`: the interval lies on one side of 0.
+    Without common photos numbers are empty.
     """
     pairs = list(itertools.combinations(finished, 2))
     level = 1 - (1 - LEVEL) / max(len(pairs), 1)
@@ -108,17 +104,15 @@ def difference_summary(found: pd.DataFrame) -> str:
     for row in found[found["metric"] == "macro_f1"].itertuples():
         told = "chance may explain it" if not row.real else "more than chance explains"
         change = f"{row.difference:+.3f} ({row.low:+.3f} to {row.high:+.3f}) on {row.photos:,} photos, {told}"
-        sentences.append(
-            f"Macro F1 of {row.b} less that of {row.a}: {change if row.photos else 'they share no photo'}."
-        )
+        said = change if row.photos else "they share no photo"
+        sentences.append(f"Macro F1 of {row.b} less that of {row.a}: {said}.")
     return " ".join(sentences)
 
 
 def chosen_pair(finished: Sequence[FinishedRun], run_a: str = "", run_b: str = "") -> tuple[FinishedRun, ...]:
-    """The two runs of these names; an empty name stands for the best run that is left. One run if there is only one.
+    """The two runs of these names; an empty one: the best left that shares photos with the other. Of one run, that.
 
-    The best, that is, of those that share photos with the other. Raises ValueError for a name that no finished
-    run has, and for the same one twice.
+    Raises ValueError for a name that no finished run has, and for the same one twice.
     """
     by_name = {run.name: run for run in finished}
     for name in filter(None, (run_a, run_b)):
@@ -128,7 +122,7 @@ def chosen_pair(finished: Sequence[FinishedRun], run_a: str = "", run_b: str = "
         raise ValueError(f"run_a and run_b are both {run_a!r}: name two runs, or none")
     if run_a and run_b:
         return by_name[run_a], by_name[run_b]
-    first = by_name[run_a or run_b] if run_a or run_b else finished[0]
+    first = by_name.get(run_a or run_b, finished[0])
     left = [run for run in finished if run is not first]
     if not left:
         return (first,)
@@ -139,8 +133,7 @@ def chosen_pair(finished: Sequence[FinishedRun], run_a: str = "", run_b: str = "
 def disagreements(pair: Sequence[FinishedRun]) -> pd.DataFrame:
     """The `common` photos that one of two runs gets right and the other wrong, `DISAGREEMENT_COLUMNS`.
 
-    First those on which both are surest of their answers (the product of the two probabilities, `right_sure`
-    and `wrong_sure`). Empty for fewer than two runs.
+    First those on which both are surest: the product of `right_sure` and `wrong_sure`. Empty for fewer than two runs.
     """
     if len(pair) < 2:
         return pd.DataFrame(columns=DISAGREEMENT_COLUMNS)
@@ -156,10 +149,9 @@ def disagreements(pair: Sequence[FinishedRun]) -> pd.DataFrame:
 
 
 def right_alone(run: FinishedRun, table: pd.DataFrame, count: int) -> tuple[list[np.ndarray], pd.DataFrame, int, str]:
-    """Photos, rows, number of all rows, and why nothing can be shown: of `disagreements` that `run` gets right.
+    """Photos, rows (at most `count`), number of all rows, and why nothing can be shown: of what `run` gets right.
 
-    At most `count` rows. The photos are those of the run's own data set: that of the other run may hold others
-    under the same names.
+    The photos are of the run's own data set: that of the other run may hold others under the same names.
     """
     own = table[table["right_run"] == run.name]
     shown = own.head(count)

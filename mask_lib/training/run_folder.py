@@ -1,8 +1,7 @@
 """THE reader of runs/<run>/: settings, scores, histories, out-of-fold tables, and which weights are in use.
 
-Training writes config.json, data.json, the folds' folders and, last, scores.json: with it a run is finished.
-05_average_weights writes fold<k>/oof.{swa,ema}.csv and, last, averaging.json, which names the weights that are in
-use from then on; without that file they are training's own. Nothing here needs torch.
+Training writes scores.json last: with it a run is finished. 05_average_weights writes averaging.json last, which
+names the weights that are in use from then on; without that file they are training's own. Nothing here needs torch.
 """
 
 import dataclasses
@@ -88,8 +87,7 @@ def chosen_runs(output_dir: Path, run: str, soups: bool = True) -> list[str]:
     return found
 
 
-def require_finished(folder: Path) -> None:
-    """Raise FileNotFoundError that says what to run first unless a run is finished."""
+def _require_finished(folder: Path) -> None:
     if not is_finished(folder):
         raise FileNotFoundError(f"{files.shown_path(folder)} holds no finished run: {how_to_finish(folder)} first")
 
@@ -113,8 +111,8 @@ def read_settings(folder: Path) -> tuple[config.Run, str]:
 
 
 def run_settings(output_dir: Path, run: str) -> config.Run:
-    """The settings of a finished run. Raises as `require_finished` and `read_settings` do."""
-    require_finished(folder_of(output_dir, run))
+    """The settings of a finished run. FileNotFoundError that says what to run first, and as `read_settings` does."""
+    _require_finished(folder_of(output_dir, run))
     return read_settings(folder_of(output_dir, run))[0]
 
 
@@ -156,10 +154,9 @@ def out_of_fold(folder: Path, person_of: Mapping[str, str] | None = None) -> pd.
     """What a finished run's weights in use say of the photos that they were not trained on.
 
     Columns `path, label, p00 …, fold, person`, checked. person_of: by path; None: from tables/photos.csv.
-    Raises FileNotFoundError that says what to run for a run that is unfinished or lacks a table, ValueError that
-    names a damaged table, photos of two folds and photos of nobody.
+    FileNotFoundError for a run that is unfinished or lacks a table says what to run; ValueError names what is damaged.
     """
-    require_finished(folder)
+    _require_finished(folder)
     if person_of is None:
         person_of = photos.read_labeled(folder.parents[1]).set_index("path")["person"]
     return joined_tables({fold: table for fold, (_, table) in in_use(folder).items()}, person_of)
@@ -168,8 +165,7 @@ def out_of_fold(folder: Path, person_of: Mapping[str, str] | None = None) -> pd.
 def joined_tables(paths: Mapping[int, Path], person_of: Mapping[str, str]) -> pd.DataFrame:
     """The same of tables given by fold."""
     table = pd.concat([_read_table(path).assign(fold=fold) for fold, path in paths.items()], ignore_index=True)
-    twice = table["path"][table["path"].duplicated()]
-    if len(twice):
+    if len(twice := table["path"][table["path"].duplicated()]):
         raise ValueError(f"photos validated in two folds, such as {list(twice[:3])}")
     table["person"] = table["path"].map(person_of)
     if table["person"].isna().any():
@@ -181,12 +177,12 @@ def _read_table(path: Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, dtype={"path": "str", **dict.fromkeys(labels.probability_columns(), "float64")})
         scores.check_probabilities(table, "path")
+        return table
     except FileNotFoundError:
         again = f"run {'03_one_model' if path.name == 'oof.csv' else '05_average_weights'} for {path.parents[1].name}"
         raise FileNotFoundError(f"no {files.shown_path(path)}: {again} again") from None
     except ValueError as error:
         raise ValueError(f"{files.shown_path(path)}: {error}") from error
-    return table
 
 
 def read_histories(folder: Path, folds: Iterable[int]) -> pd.DataFrame:
@@ -216,7 +212,7 @@ class FinishedRun:
 
     @property
     def intervals(self) -> pd.DataFrame:
-        """Indexed by metric, `value`, `low` and `high` by person, as `scores.bootstrap` gave them."""
+        """Indexed by metric: `value`, `low` and `high` by person."""
         return pd.DataFrame.from_dict(self.scores["out_of_fold"], orient="index")[["value", "low", "high"]]
 
     def truth_and_prediction(self) -> tuple[np.ndarray, np.ndarray]:
@@ -225,19 +221,16 @@ class FinishedRun:
 
     def photo_folder(self) -> Path:
         """The data folder of its photos. Raises FileNotFoundError that says so where it is gone or nothing tells."""
-        if self.data_dir is not None and self.data_dir.is_dir():
-            return self.data_dir
-        why = f"nothing tells where the photos of {self.name} lie; run its notebook again, which trains nothing anew"
-        if self.data_dir is not None:
-            why = f"the data set of {self.name}, {files.shown_path(self.data_dir)}, is gone"
-        raise FileNotFoundError(why)
+        if self.data_dir is None:
+            unknown = f"nothing tells where the photos of {self.name} lie"
+            raise FileNotFoundError(f"{unknown}; run its notebook again, which trains nothing anew")
+        if not self.data_dir.is_dir():
+            raise FileNotFoundError(f"the data set of {self.name}, {files.shown_path(self.data_dir)}, is gone")
+        return self.data_dir
 
 
 def read_run(folder: Path, name: str = "", data_dir: Path | None = None) -> FinishedRun:
-    """One finished run; data_dir: where its photos lie, if not where it noted.
-
-    Raises OSError or ValueError that says what is unfinished, damaged or mixed up.
-    """
+    """One finished run; data_dir: where its photos lie, if not where it noted. OSError or ValueError tell faults."""
     if not is_finished(folder):
         raise FileNotFoundError("not finished: it has no scores.json; run its notebook again to go on")
     settings, device = read_settings(folder)
@@ -255,11 +248,10 @@ def read_run(folder: Path, name: str = "", data_dir: Path | None = None) -> Fini
 
 
 def find_runs(output_dirs: Iterable[Path], data_dir: Path | None = None) -> tuple[list[FinishedRun], pd.DataFrame]:
-    """Every finished run below some output folders, the best first, and what is wrong with the others.
+    """The finished runs below some output folders, the best first, and of the others a table `run, problem`.
 
-    data_dir: the data set of the first folder's runs; that of the others is the one that they noted. The
-    second table has the columns `run` (its folder) and `problem`. With several output folders a run is called
-    by its experiment too. Raises FileNotFoundError, which lists the others, if no run is finished.
+    data_dir: the data set of the first folder's runs; others noted theirs. With several output folders a run is
+    called by its experiment too. Raises FileNotFoundError, which lists the others, if no run is finished.
     """
     homes = list(dict.fromkeys(map(files.project_path, output_dirs)))
     finished, problems = [], []
@@ -285,35 +277,30 @@ def data_of(folder: Path) -> Path | None:
 
 
 def digests(folder: Path, folds: Collection[int] | None = None) -> dict[str, str]:
-    """By fold, as JSON names it, SHA-256 of a run's out-of-fold table, which stands for its weights in use.
+    """By fold, as JSON names it, SHA-256 of a run's out-of-fold table, which changes whenever the weights in use do.
 
-    Such tables are those weights' answers, are small, and change whenever other weights are used. Folds without
-    one are left out, and so is all of an unfinished run.
+    Folds without one are left out, and so is all of an unfinished run.
     """
-    tables = {fold: table for fold, (_, table) in (in_use(folder) if is_finished(folder) else {}).items()}
-    chosen = {fold: table for fold, table in tables.items() if (folds is None or fold in folds) and table.exists()}
-    return {str(fold): files.file_digest(table) for fold, table in chosen.items()}
+    tables = in_use(folder) if is_finished(folder) else {}
+    chosen = {fold: table for fold, (_, table) in tables.items() if folds is None or fold in folds}
+    return {str(fold): files.file_digest(table) for fold, table in chosen.items() if table.exists()}
 
 
 def refuse_stale_prediction(path: Path) -> None:
     """Raise ValueError that names the run of a file in `inferences/` if its weights in use are others by now.
 
-    06_inference notes beside the file, as .json, the `digests` of the run as `out_of_fold`. Files of which nothing
-    was noted, or whose run is not here, come from elsewhere and pass.
+    06_inference notes the run's `digests` beside it, as .json. Files without a note, or without their run, pass.
     """
     run = path.name.removesuffix(".csv").rpartition(".")[0]  # <run>.test.csv
     folder, note = folder_of(path.parent.parent, run), path.with_suffix(".json")
     if not (note.exists() and folder.is_dir()):
         return
-    if is_finished(folder):
-        refuse_stale_soup(folder)
-        if files.read_json(note)["out_of_fold"] == digests(folder):
-            return
-        why, first = "trained or averaged anew since", ""
-    else:
-        why, first = "begun anew since and is not finished", f"{how_to_finish(folder)}, then "
-    stale = f"{files.shown_path(path)} is stale: run {run} was {why}"
-    raise ValueError(f"{stale}; {first}run 06_inference with run: {run} again")
+    stale, again = f"{files.shown_path(path)} is stale: run {run} was", f"run 06_inference with run: {run} again"
+    if not is_finished(folder):
+        raise ValueError(f"{stale} begun anew since and is not finished; {how_to_finish(folder)}, then {again}")
+    refuse_stale_soup(folder)
+    if files.read_json(note)["out_of_fold"] != digests(folder):
+        raise ValueError(f"{stale} trained or averaged anew since; {again}")
 
 
 def soup_members(folder: Path) -> list[str]:
@@ -330,15 +317,9 @@ def refuse_soup(output_dir: Path, run: str) -> None:
 
 
 def refuse_stale_soup(folder: Path) -> None:
-    """Raise ValueError that names the members of a soup whose weights in use are others since it was made.
-
-    Members that are not here any more pass, and a folder that holds no soup does.
-    """
-    if not soup_members(folder):
-        return
-    made_of = _read(folder / AVERAGING, _Averaging).get("made_of", {})
-    beside = [run for run in made_of if (folder.parent / run).is_dir()]
-    changed = [run for run in beside if digests(folder.parent / run, [*map(int, made_of[run])]) != made_of[run]]
-    if changed:
+    """Raise ValueError that names a soup's members, if still here, whose weights in use changed since it was made."""
+    made_of = _read(folder / AVERAGING, _Averaging).get("made_of", {}) if soup_members(folder) else {}
+    beside = {run: noted for run, noted in made_of.items() if (folder.parent / run).is_dir()}
+    if changed := [run for run, noted in beside.items() if digests(folder.parent / run, [*map(int, noted)]) != noted]:
         stale = f"the soup {folder.name} is stale: {', '.join(changed)} was trained or averaged anew since it was made"
         raise ValueError(f"{stale}; {how_to_finish(folder)}")

@@ -26,12 +26,10 @@ def train_run(
     checkpoint_seconds: float = 300,
     on_epoch: Callable[[dict[str, float]], None] = lambda row: None,
 ) -> FinishedRun:
-    """Train every fold asked for, from where it was left; finished folds are read, not trained.
+    """Train every fold asked for, from where it was left; finished folds are read. Scores come by `write_scores`.
 
-    The network is built, and compiled if asked, once: each fold loads its own first weights. What is returned
-    are the tables as training left them, with no scores yet: see `write_scores`. Raises ValueError for a fold
-    without a split, for photos of other channels than the run's and for the name of a soup, ChangedSettingsError
-    as `loop.train_fold` does.
+    Raises ValueError for a fold without a split, for photos of other channels than the run's and for the name of a
+    soup, ChangedSettingsError as `loop.train_fold` does.
     """
     chosen, folder = chosen_folds(run, splits), run_folder.folder_of(output_dir, run.run)
     if run_folder.soup_members(folder):
@@ -39,9 +37,8 @@ def train_run(
     if photos.frame.channels != run.image_channels:
         raise ValueError(f"image_channels = {run.image_channels}: the store's photos have {photos.frame.channels}")
     source = devices.DevicePhotos(photos, devices.pick_device())
-    network = build.of_run(run)
-    network.to(source.device, memory_format=torch.channels_last)
-    forward = torch.compile(network) if run.compile_network else network
+    network = build.of_run(run).to(source.device, memory_format=torch.channels_last)
+    forward = torch.compile(network) if run.compile_network else network  # once: each fold loads its first weights
     counts = {fold: int((splits[fold]["split"] == TRAIN).sum()) for fold in chosen}
     steps = {fold: run.epochs * dataset.step_count(count, run.batch_size) for fold, count in counts.items()}
     options = {"when_changed": when_changed, "checkpoint_seconds": checkpoint_seconds, "on_epoch": on_epoch}
@@ -49,8 +46,7 @@ def train_run(
         for fold in chosen:
             before = bar.n  # steps of the folds before
             options["on_step"] = lambda done, before=before: bar.update(before + done - bar.n)
-            home = folder / f"fold{fold}"
-            loop.train_fold(run, fold, splits[fold], source, home, network, forward, **options)
+            loop.train_fold(run, fold, splits[fold], source, folder / f"fold{fold}", network, forward, **options)
             bar.update(before + steps[fold] - bar.n)
     return close_run(run, folder, splits, photos, source.device)
 
@@ -92,7 +88,7 @@ def _noted(folder: Path, folds: Sequence[int], name: str) -> list[Any]:
     """What the folds' last checkpoints note of their training under a name, each value once; nothing of a soup's."""
     paths = [folder / f"fold{fold}" / "checkpoint" / "last.safetensors" for fold in folds]
     noted = [checkpoint.read_manifest(path)["place"].get(name) for path in paths if path.exists()]
-    return list(dict.fromkeys(value for value in noted if value))
+    return list(dict.fromkeys(filter(None, noted)))
 
 
 def chosen_folds(run: config.Run, splits: Mapping[int, pd.DataFrame]) -> tuple[int, ...]:
@@ -109,10 +105,7 @@ def intervals(out_of_fold: pd.DataFrame) -> pd.DataFrame:
 
 
 def table_scores(out_of_fold: pd.DataFrame) -> dict[str, Any]:
-    """The part of `scores.json` that follows from an out-of-fold table with `fold`.
-
-    `out_of_fold` (`intervals` by metric), `folds` (metrics of each), their `mean` and `deviation`.
-    """
+    """The `out_of_fold` (`intervals`), `folds` (metrics of each), `mean` and `deviation` of scores.json, of a table."""
     rows = {fold: scores.summarise(*scores.from_probabilities(one)) for fold, one in out_of_fold.groupby("fold")}
     by_fold = pd.DataFrame.from_dict(rows, orient="index").rename_axis("fold")
     return {
@@ -126,8 +119,7 @@ def table_scores(out_of_fold: pd.DataFrame) -> dict[str, Any]:
 def write_scores(result: FinishedRun, baseline: pd.DataFrame | None = None) -> dict[str, Any]:
     """Write the run's `scores.json`, last of all its files, and return what it holds.
 
-    baseline: what something simpler says of the same photos, as `baseline` gives it. Its scores stand under
-    `baseline`, and under `over_baseline` how much better the run is, by a paired bootstrap.
+    With a table from `baseline` also its scores, and by a paired bootstrap `over_baseline`, how much better the run is.
     """
     history = result.history
     peaks = _noted(result.folder, [int(fold) for fold in history["fold"].unique()], "peak_memory_bytes")
@@ -151,8 +143,8 @@ def baseline(photos: store.Store, result: FinishedRun, splits: dict[int, pd.Data
 
     On the run's own folds, from photos with a label of their own alone, so that it is the same bar for every run.
     """
-    trained = {int(fold): splits[int(fold)] for fold in result.history["fold"].unique()}
-    trained = {fold: split[dataset.is_real(split)] for fold, split in trained.items()}
+    folds = map(int, result.history["fold"].unique())
+    trained = {fold: splits[fold][dataset.is_real(splits[fold])] for fold in folds}
     table = features.logistic_out_of_fold(features.backbone_features(photos, folder), photos, trained)
     return table.assign(person=table["path"].map(result.out_of_fold.set_index("path")["person"]))
 
@@ -168,9 +160,8 @@ def verdict(found: Mapping[str, Any]) -> str:
     if "baseline" not in found:
         return "It was compared with nothing simpler."
     theirs, over = scores.Score(**found["baseline"]["macro_f1"]), found["over_baseline"]["macro_f1"]
-    said = (
-        "It beats" if over["low"] > 0 else "It does worse than" if over["high"] < 0 else "It cannot be told apart from"
-    )
+    lost = "It does worse than" if over["high"] < 0 else "It cannot be told apart from"
+    said = "It beats" if over["low"] > 0 else lost
     difference = f"{over['difference']:+.3f} ({over['low']:+.3f} to {over['high']:+.3f})"
     return f"{said} the logistic regression on frozen features, {theirs}: the difference is {difference}."
 
@@ -196,24 +187,18 @@ def decodings(*results: FinishedRun) -> pd.DataFrame:
         truth, joint = result.truth_and_prediction()
         apart = labels.combine(labels.marginals(result.out_of_fold[labels.probability_columns()].to_numpy()))
         for decoding, predicted in (("joint", joint), ("apart", apart)):
-            differ = {"differ": int((joint != predicted).sum())}
-            rows[result.name, decoding] = {**scores.summarise(truth, predicted), **differ}
+            differ = int((joint != predicted).sum())
+            rows[result.name, decoding] = {**scores.summarise(truth, predicted), "differ": differ}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(["run", "decoding"])
 
 
 def checkpoints(
-    output_dir: Path,
-    run: str,
-    labeled: store.Store,
-    splits: dict[int, pd.DataFrame],
-    choice: str | None = None,
+    output_dir: Path, run: str, labeled: store.Store, splits: dict[int, pd.DataFrame], choice: str | None = None
 ) -> dict[int, Path]:
-    """The checkpoint of each fold of a finished run, whose photos, labels and split must be those of today.
+    """The checkpoint of each fold of a finished run: the one in use, or of the name `choice`.
 
-    It is the one in use, see `run_folder.in_use`; with `choice` the one of that name. labeled: the store of the
-    labeled photos. Raises FileNotFoundError that says what to run first for a run that is not finished or whose
-    chosen average was not made yet, ValueError that names a fold whose checkpoint belongs to something else, and
-    as `run_folder.refuse_stale_soup` does.
+    Raises FileNotFoundError that says what to run first for a run that is not finished or whose average was not made
+    yet, ValueError for other photos, labels or split than today's, and as `run_folder.refuse_stale_soup` does.
     """
     settings, folder = run_folder.run_settings(output_dir, run), run_folder.folder_of(output_dir, run)
     run_folder.refuse_stale_soup(folder)
@@ -244,7 +229,5 @@ def require_today(path: Path, settings: config.Run, labeled: store.Store, split:
         anew = f"run {notebook} again with run: {settings.run} and when_changed: restart"
         if members := run_folder.soup_members(path.parents[2]):
             anew = f"train {', '.join(members)} again, of which it is a soup, then make the soup again"
-        raise ValueError(
-            f"{files.shown_path(path)} was trained on other photos, labels or folds, or with other settings, than "
-            f"those of today ({'; '.join(reasons)}): {anew}"
-        )
+        other = "was trained on other photos, labels or folds, or with other settings, than those of today"
+        raise ValueError(f"{files.shown_path(path)} {other} ({'; '.join(reasons)}): {anew}")
