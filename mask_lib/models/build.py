@@ -59,9 +59,8 @@ def build_network(
 ) -> nn.Module:
     """A network for photos of `channels` and `size`; random weights unless `settings`, timm's, say more.
 
-    class_count: outputs; None for as many as `labels` has classes, which three heads always give; 0 for pooled
-    features. head: linear (the network's own), attention or three. Raises ValueError with near names if there is no
-    such network or where the head does not fit, OSError for a name on a hub that cannot be reached.
+    class_count: None for as many as `labels` has, which three heads always give; 0 for pooled features. head: linear
+    (the network's own), attention or three. ValueError where it does not fit; raises as `networks.require_known`.
     """
     class_count = labels.class_count() if class_count is None else class_count
     network = networks.create(architecture, channels, size, num_classes=class_count, drop_rate=dropout, **settings)

@@ -33,10 +33,7 @@ def write_checkpoint(
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """A checkpoint's manifest, without reading its weights; empty for a file of bare weights.
-
-    Raises OSError that names a file that is missing, cut short or no .safetensors file.
-    """
+    """A checkpoint's manifest; empty for a file of bare weights. OSError that names a file that cannot be read."""
     try:
         with safetensors.safe_open(path, framework="pt") as opened:
             return json.loads((opened.metadata() or {}).get("manifest", "{}"))
@@ -59,12 +56,9 @@ def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]
 
 def read_optimizer_state(path: Path) -> dict[int, dict[str, Any]]:
     """The `state` part of an optimizer's `state_dict`, as `write_checkpoint` kept it."""
-    state: dict[int, dict[str, Any]] = {}
-    scalars, tensors = read_manifest(path).get("optimizer_scalars", {}), load_file(path)
-    kept = {
-        name.removeprefix(OPTIMIZER_PREFIX): one for name, one in tensors.items() if name.startswith(OPTIMIZER_PREFIX)
-    }
-    for key, value in {**kept, **scalars}.items():
-        index, _, name = key.partition("/")
+    state, scalars = {}, read_manifest(path).get("optimizer_scalars", {})
+    tensors = {name: one for name, one in load_file(path).items() if name.startswith(OPTIMIZER_PREFIX)}
+    for key, value in (tensors | scalars).items():
+        index, _, name = key.removeprefix(OPTIMIZER_PREFIX).partition("/")
         state.setdefault(int(index), {})[name] = value
     return state

@@ -54,8 +54,7 @@ def reset_peak_memory(device: torch.device) -> None:
 class DevicePhotos:
     """A store's photos, given out as batches on a device; without loader workers, so nothing hangs in a notebook.
 
-    On a GPU they all go there once if they fill less than half of its free memory; otherwise, and without
-    `resident`, each batch is read from the memory map.
+    Without `resident`, or if they fill half of a GPU's free memory or more, each batch is read from the memory map.
     """
 
     def __init__(self, photos: store.Store, device: torch.device, resident: bool = True):

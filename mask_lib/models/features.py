@@ -1,9 +1,9 @@
 """A frozen backbone's features, and a logistic regression on them: the baseline that training must beat.
 
-It needs no trained network, so it also ranks suspicious labels before there is any run, and tells how much too good a
-score looks where photos are split without keeping people together.
+It ranks suspicious labels before there is any run, and shows how much too good scores look if people are split.
 """
 
+import contextlib
 import warnings
 import zipfile
 import zlib
@@ -32,20 +32,15 @@ HONEST, NAIVE = "people kept together", "photos dealt freely"
 
 
 def backbone_features(photos: store.Store, folder: Path, **network: str) -> np.ndarray:
-    """(N, D) float32 pooled features of every photo of the store, in its order; cached in `folder`.
-
-    network: its `architecture` and `weights`; EfficientNet-Lite0 with ImageNet's without them.
-    """
+    """(N, D) float32 pooled features of the store's photos; cached in `folder`. network: `architecture`, `weights`."""
     return _features(photos, folder, **network)[POOLED]
 
 
 def stage_features(photos: store.Store, folder: Path, **network: str) -> list[np.ndarray]:
-    """The network's last two stages, each (N, 2 x channels) float32, in the store's order; cached in `folder`.
+    """Mean and deviation of each channel of the network's last two stages, each (N, 2 x channels) float32.
 
-    A stage is described by the mean and the standard deviation of each channel over the photo: they
-    keep more of a mask's edge or of skin than what the last layer pools for telling objects apart.
-    A network without timm's `forward_intermediates` gives its pooled features as the only array. Shares its pass
-    over the photos, its file and its options with `backbone_features`.
+    They keep more of a mask's edge or of skin than what the last layer pools. A network without timm's
+    `forward_intermediates` gives its pooled features alone. Shares pass, file and options with `backbone_features`.
     """
     found = _features(photos, folder, **network)
     return [found[name] for name in found if name != POOLED] or [found[POOLED]]
@@ -60,22 +55,14 @@ def _features(
     source = weights if weights in config.WEIGHTS_BY_NAME else files.file_digest(files.project_path(weights))
     key = files.digest([photos.content, sorted(photos.row_of.items()), architecture, source, repr(preprocessing)])
     cached = Path(folder) / f"{architecture.replace('/', '_')}-{key}.npz"
-    found = _read_arrays(cached, len(photos.images))
-    if found is None:
-        found = _computed(photos, architecture, weights, preprocessing)
-        with files.replacing(cached) as temporary:
-            np.savez(temporary, **found)
+    with contextlib.suppress(*UNREADABLE), np.load(cached, allow_pickle=False) as opened:
+        found = dict(opened)  # the archive's checksums tell of changed bytes
+        if POOLED in found and all(len(one) == len(photos.images) for one in found.values()):
+            return found
+    found = _computed(photos, architecture, weights, preprocessing)
+    with files.replacing(cached) as temporary:
+        np.savez(temporary, **found)
     return found
-
-
-def _read_arrays(path: Path, rows: int) -> dict[str, np.ndarray] | None:
-    """The arrays of an .npz file in their order; None for one missing, damaged, or of other than `rows`."""
-    try:
-        with np.load(path, allow_pickle=False) as opened:  # the archive's checksums tell of changed bytes
-            found = {name: opened[name] for name in opened.files}
-    except UNREADABLE:
-        return None
-    return found if POOLED in found and all(len(one) == rows for one in found.values()) else None
 
 
 @torch.inference_mode()
@@ -102,10 +89,7 @@ def _batch_features(network: nn.Module, batch: torch.Tensor) -> dict[str, torch.
 
 
 def logistic_probabilities(known: np.ndarray, known_labels: np.ndarray, asked: np.ndarray) -> np.ndarray:
-    """(N, classes) probabilities of `asked` features from a logistic regression on `known` ones.
-
-    A class without known photos gets probability 0.
-    """
+    """(N, classes) probabilities of `asked` features from a logistic regression on `known`; 0 for unknown classes."""
     probabilities = np.zeros((len(asked), labels.class_count()))
     if len(np.unique(known_labels)) == 1:  # which scikit-learn refuses
         probabilities[:, known_labels[0]] = 1
@@ -134,8 +118,7 @@ def naive_fold_scores(
 ) -> dict[str, pd.DataFrame]:
     """Scores (see `scores.bootstrap`) of the same logistic regression by honest folds and by naive ones.
 
-    features: (N, D) of every photo of the store. Naive folds deal the photos of `splits`, but for test_val,
-    freely; they serve this comparison alone. Keys: `HONEST` and `NAIVE`.
+    features: (N, D) of the store. Naive folds deal the photos of `splits`, but test_val, freely. Keys: HONEST, NAIVE.
     """
     first = splits[min(splits)]
     dealt = first[(first["split"] != TEST_VAL) & ~is_external(first["path"])]
@@ -143,8 +126,7 @@ def naive_fold_scores(
     found = {}
     for name, some in ((HONEST, splits), (NAIVE, naive_splits(dealt, len(splits), seed))):
         table = logistic_out_of_fold(features, photos, some)
-        truth, predicted = scores.from_probabilities(table)
-        found[name] = scores.bootstrap(truth, predicted, person_of[table["path"]].to_numpy())
+        found[name] = scores.bootstrap(*scores.from_probabilities(table), person_of[table["path"]].to_numpy())
     return found
 
 

