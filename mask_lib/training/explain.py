@@ -31,8 +31,7 @@ def heatmaps(
     """(N, H, W) float32 in [0, 1]: how much each place of a photo speaks for its class, 1 where most does.
 
     photos_uint8: (N, H, W, C), of the size and channels that `preprocessing` tells; classes: (N,) class numbers.
-    A photo in which nothing speaks for its class has a map of zeros. The network is left in eval mode. Raises
-    UnsupportedNetworkError for one whose maps are not laid out in places, such as Swin's.
+    Where nothing speaks for it, zeros. Raises UnsupportedNetworkError if maps are not laid out in places, as Swin's.
     """
     network.eval()
     device, found = next(network.parameters()).device, [np.empty((0, *photos_uint8.shape[1:3]), dtype=np.float32)]
@@ -52,8 +51,8 @@ def heatmaps(
 def maps_layer(network: nn.Module, photo: torch.Tensor) -> Iterator[nn.Module]:
     """The layer whose (B, C, h, w) outputs are the last that still tell places apart; photo: (1, C, H, W), prepared.
 
-    For a vision transformer it is one put before the last block, through which the patches go as (B, D, rows,
-    columns) for as long as the context is open: after that block only the class token counts.
+    For a vision transformer it is put before the last block, after which only the class token counts: while the
+    context is open the patches go through it as (B, D, rows, columns).
     """
     if not (hasattr(network, "num_prefix_tokens") and hasattr(network, "blocks")):
         yield _last_maps(network, photo)
@@ -97,9 +96,8 @@ def _last_maps(network: nn.Module, photo: torch.Tensor) -> nn.Module:
 def explained_mistakes(run: run_folder.FinishedRun, count: int) -> tuple[pd.DataFrame, np.ndarray, np.ndarray, str]:
     """The `count` worst out-of-fold mistakes of a run, and why: (table, photos, maps of what was predicted, reason).
 
-    The table is `scores.worst_mistakes`; photos (N, H, W, C) uint8 and maps (N, H, W) float32 go with its rows.
-    Each photo is explained by the network of the fold that validated it, which had never seen its person. `reason`
-    is empty, or says why the rest is: `count` is 0, the network is not supported, or a file is gone.
+    The table is `scores.worst_mistakes`; photos (N, H, W, C) uint8 and maps (N, H, W) float32 go with its rows, each by
+    the network of the fold that validated it. `reason` is empty, or says why the rest is.
     """
     frame, worst = store.Frame.of_run(run.settings), scores.worst_mistakes(run.out_of_fold, max(count, 0))
     worst, predicted = worst.reset_index(drop=True), scores.from_probabilities(worst)[1]
@@ -109,8 +107,8 @@ def explained_mistakes(run: run_folder.FinishedRun, count: int) -> tuple[pd.Data
         for fold, rows in worst.groupby("fold").indices.items():
             paths = photos.files_of(run.photo_folder(), worst.iloc[rows].assign(split="train"))
             images[rows] = [store.decode(path, frame) for path in paths]
-            checkpoint = run_folder.in_use(run.folder)[fold][0]
-            loaded = predict.load_network(*read_checkpoint(checkpoint), devices.pick_device())
+            state, manifest = read_checkpoint(run_folder.in_use(run.folder)[fold][0])
+            loaded = predict.load_network(state, manifest, devices.pick_device())
             maps[rows] = heatmaps(loaded.network, loaded.preprocessing, images[rows], predicted[rows])
     except (UnsupportedNetworkError, OSError) as error:
         return worst.head(0), images[:0], maps[:0], f"The mistakes of {run.name} cannot be explained: {error}"

@@ -34,8 +34,7 @@ def find(
 ) -> pd.DataFrame:
     """Columns `learning_rate, loss, smoothed`, a row a step, up to `step_count` or until the loss explodes.
 
-    Trains the run's first weights on that fold's photos as they are sampled, augmented and mixed; no layer is
-    frozen. Nothing is written, and the run trains as if this had never been.
+    Trains the run's first weights on the fold's photos as training does, but no layer is frozen. Nothing is written.
     """
     network = build.of_run(run).to(source.device, memory_format=torch.channels_last)
     network.load_state_dict(weights.first_weights(run, dataset.step_seed(run.seed, fold, 0, 0)))

@@ -1,12 +1,9 @@
 """Search for an augmentation policy in three ways behind one setting, and a verdict on what it found.
 
-`random` trains a network with each random policy. `halving` does too, but stops early what falls behind (asynchronous
-successive halving, Li et al. 2020). `density` trains a network a fold once, without augmentation, and asks of each
-policy how well these recognise held-out people under it (Fast AutoAugment, Lim et al. 2019): a forward pass a policy.
-What density cannot see is whether a policy teaches anything: doing next to nothing keeps every photo recognisable.
-
-A search always finds a policy that looks best, if only by luck. So it counts only if networks trained with it, over
-several seeds, beat those trained with TrivialAugment on people of other folds.
+`random` trains a network with each policy, `halving` (asynchronous, Li et al. 2020) stops early what falls behind,
+`density` (Fast AutoAugment, Lim et al. 2019) asks networks trained without how well they recognise held-out people
+under each: a forward pass, blind to whether a policy teaches anything. The best may look so by luck alone: it counts
+only if networks trained with it, over several seeds, beat TrivialAugment's on people of other folds.
 """
 
 import dataclasses
@@ -96,10 +93,7 @@ class DensityScorer:
 def density_scorers(
     run: config.Run, splits: Mapping[int, pd.DataFrame], photos: store.Store, folder: Path
 ) -> list[DensityScorer]:
-    """One for each of the run's folds, with the weights that training chose; trained below `folder` if they are not.
-
-    One process trains at a time.
-    """
+    """One for each of the run's folds, with the weights that training chose; one process trains what is not trained."""
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / f"{run.run}.lock"):
         result = runs.train_run(run, dict(splits), photos, folder, when_changed="restart")
@@ -121,22 +115,25 @@ def run_search(
 ) -> pd.DataFrame:
     """Search until `policy_count` policies and no augmentation are scored, from where it was left; the trials.
 
-    Columns `search.TRIAL_COLUMNS`, also written to `trials.csv`; the best become `best_policy.json`. Several
-    processes may call it at once: each returns when all is done. A finished search is only read.
+    Columns `search.TRIAL_COLUMNS`, also written to `trials.csv`; the best, merged, become `best_policy.json`. Several
+    processes may call it at once: each returns when all is done.
     Raises ChangedSearchError if the folder holds one of other settings and `when_changed` is refuse.
     """
     network = settings.network(folds=list(settings.search_folds))
     digest = data.digest(runs.chosen_folds(network, data.splits), network.weights)
     study, scorer = search.open_study(settings, data.folder, digest, when_changed), TrialScorer(settings, data)
-    with files.progress(
-        total=settings.policy_count + 1, what=f"search by {settings.search_kind}", unit="policy"
-    ) as bar:
+    callbacks, what = [lambda study, trial: on_trial(trial)], f"search by {settings.search_kind}"
+    with files.progress(total=settings.policy_count + 1, what=what, unit="policy") as bar:
         while search.wait_for_trial(study):
-            study.optimize(
-                scorer, n_trials=1, callbacks=[lambda study, trial: on_trial(trial)], catch=search.NotWantedError
-            )
+            study.optimize(scorer, n_trials=1, callbacks=callbacks, catch=search.NotWantedError)
             bar.update(len(search.finished_trials(study)) - bar.n)  # by whomever
-    return write_results(settings, search.trials_table(study), data.folder)
+    trials = search.trials_table(study)
+    files.write_csv(trials, data.folder / "trials.csv")
+    merged, verdict = candidates(trials, settings.merged_count)["merged"], search.read_verdict(data.folder.parent)
+    # A best policy that a verdict has chosen among these very candidates stays.
+    if verdict is None or search.policy_digest(merged) not in verdict["candidates"].values():
+        write_policy(merged, search.best_path(data.folder.parent))
+    return trials
 
 
 @dataclasses.dataclass
@@ -194,25 +191,11 @@ def smoothed(history: Sequence[float], epochs: int) -> float:
     return float(np.mean(history[-epochs:]))
 
 
-def write_results(settings: Search, trials: pd.DataFrame, folder: Path) -> pd.DataFrame:
-    """Write `trials.csv` and `best_policy.json`, the best policies merged; returns the trials.
-
-    A best policy that a verdict has chosen among these very candidates stays.
-    """
-    files.write_csv(trials, folder / "trials.csv")
-    merged, judged = candidates(trials, settings.merged_count)["merged"], search.read_verdict(folder.parent)
-    if judged is None or search.policy_digest(merged) not in judged["candidates"].values():
-        write_policy(merged, search.best_path(folder.parent))
-    return trials
-
-
 def candidates(trials: pd.DataFrame, merged_count: int, alone: int = 1) -> dict[str, Policy]:
-    """What a search hands to the verdict, by name: its best policies `merged` into one, and some of them alone.
-
-    alone: how many: `best`, `best 2` … Policies that do the same stand there once, under the first name.
-    """
+    """What a search hands to the verdict, by name: its best policies `merged` into one, and `alone` of them: `best`,
+    `best 2` … Policies that do the same stand there once, under the first name."""
     first = search.best_policies(trials, max(merged_count, alone))
-    merged = itertools.chain.from_iterable(policy.sub_policies for policy in first[:merged_count])
+    merged = [sub_policy for policy in first[:merged_count] for sub_policy in policy.sub_policies]
     by_name = {"merged": Policy("merged", tuple(merged))}
     by_name |= {f"best {place}" if place > 1 else "best": policy for place, policy in enumerate(first[:alone], 1)}
     names = {search.policy_digest(policy): name for name, policy in reversed(by_name.items())}
@@ -228,9 +211,8 @@ def reach_verdict(
 ) -> dict[str, Any]:
     """Train what is not trained yet, write `verdict.json` and the best of the contenders as `best_policy.json`.
 
-    network: what is trained, on each of the folds with each seed, but for its augmentation. Returns what
-    the file holds: that of `judged`, and `seeds`, `folds` and `seconds`, what all trainings took. Raises ValueError
-    for a fold without a split, for no folds and for no seeds.
+    network: what is trained, on each fold with each seed, but for its augmentation. Returns what the file holds: that
+    of `judged`, `seeds`, `folds`, `seconds`. Raises ValueError for a fold without a split, no folds and no seeds.
     """
     if not verdict_folds or seed_count < 1:
         raise ValueError(f"verdict_folds = {list(verdict_folds)}, seed_count = {seed_count}: a verdict needs both")
@@ -243,18 +225,16 @@ def reach_verdict(
     }
     seconds = sum(table.groupby("seed")["seconds"].first().sum() for table in predictions.values())
     found = judged(predictions, contenders) | {"seeds": seed_count, "folds": list(verdict_folds), "seconds": seconds}
-    output_dir = data.folder.parent
     # The policy comes first: until its verdict is there, TrivialAugment is the choice.
-    write_policy(contenders[found["candidate"]], search.best_path(output_dir))
-    files.write_json(found, search.verdict_path(output_dir))
+    write_policy(contenders[found["candidate"]], search.best_path(data.folder.parent))
+    files.write_json(found, search.verdict_path(data.folder.parent))
     return found
 
 
 def judged(predictions: Mapping[str, pd.DataFrame], contenders: Mapping[str, Policy]) -> dict[str, Any]:
     """The verdict on predictions, columns `COLUMNS`, by name of the contender or reference that was trained with.
 
-    `policy` (digest), `candidate`, `candidates`, `beats_trivialaugment`, `level`, `differences` (candidate - reference
-    -> difference, low, high, p), `macro_f1` (of each seed), `sentence`.
+    `differences`: candidate - reference -> difference, low, high, p; `macro_f1`: of each seed.
     """
     macro_f1 = {
         name: [scores.summarise(part["label"], part["predicted"])["macro_f1"] for _, part in table.groupby("seed")]
@@ -262,13 +242,10 @@ def judged(predictions: Mapping[str, pd.DataFrame], contenders: Mapping[str, Pol
     }
     winner = max(contenders, key=lambda name: np.mean(macro_f1[name]))
     level = 1 - (1 - LEVEL) / len(contenders)  # the better of two looks good by luck twice as often
-    differences = {
-        f"{name} - {reference}": scores.paired_over_seeds(predictions[reference], predictions[name], level=level)
-        .loc["macro_f1"]
-        .to_dict()
-        for name in contenders
-        for reference in REFERENCES
-    }
+    differences = {}
+    for name, reference in itertools.product(contenders, REFERENCES):
+        compared = scores.paired_over_seeds(predictions[reference], predictions[name], level=level)
+        differences[f"{name} - {reference}"] = compared.loc["macro_f1"].to_dict()
     found = {
         "policy": search.policy_digest(contenders[winner]),
         "candidate": winner,
@@ -285,9 +262,8 @@ def verdict_summary(found: Mapping[str, Any]) -> str:
     """Whether searching paid, in one or two sentences."""
     trivial, none = (found["differences"][f"{found['candidate']} - {reference}"] for reference in REFERENCES)
     said = [f"{one['difference']:+.3f} ({one['low']:+.3f} to {one['high']:+.3f})" for one in (trivial, none)]
-    start = (
-        f"The policy “{found['candidate']}” scores {said[0]} macro F1 against TrivialAugment and {said[1]} against none"
-    )
+    start = f"The policy “{found['candidate']}” scores {said[0]} macro F1 against TrivialAugment"
+    start += f" and {said[1]} against none"
     if max(found["macro_f1"], key=lambda name: np.mean(found["macro_f1"][name])) == NONE:
         start += ", which scores highest here, as it may where training is short"
     if found["beats_trivialaugment"]:
@@ -301,10 +277,9 @@ def answer_summary(output_dir: Path, trials: pd.DataFrame, search_folds: Sequenc
     found, seconds = search.read_verdict(output_dir), trials["seconds"].sum()
     if found is None:
         return f"There is no verdict on this policy: train with TrivialAugment. The search took {seconds:,.0f} seconds."
-    shared = sorted(set(search_folds) & set(found.get("folds", [])))
-    beware = (
-        f" Beware: fold {shared[0]} served the search as well, which flatters the policy it chose." if shared else ""
-    )
+    beware = ""
+    if shared := set(search_folds) & set(found.get("folds", [])):
+        beware = f" Beware: fold {min(shared)} served the search as well, which flatters the policy it chose."
     seconds += found.get("seconds", 0)
     return f"{found['sentence']}{beware} Search and verdict took {seconds:,.0f} seconds."
 
@@ -319,7 +294,13 @@ def predicted(network: config.Run, policy: Policy, data: SearchData) -> pd.DataF
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.parent / "lock"):
         if not path.exists():
-            files.write_csv(_trained(network, policy, data, name), path)
+            policy_path = write_policy(policy, data.folder / "policies" / f"{name}.json")
+            run = network.replace(run=name, augmentation=files.shown_path(policy_path))
+            result = runs.train_run(run, data.splits, data.photos, data.folder)
+            truth, prediction = result.truth_and_prediction()
+            told = {"seed": run.seed, "label": truth, "predicted": prediction}
+            table = result.out_of_fold.assign(**told, seconds=result.history["seconds"].sum())
+            files.write_csv(table[COLUMNS], path)
     shutil.rmtree(run_folder.folder_of(data.folder, name), ignore_errors=True)
     return pd.read_csv(path, dtype={"path": str, "person": str}, keep_default_na=False)
 
@@ -328,12 +309,3 @@ def training_name(network: config.Run, policy: Policy, data: SearchData) -> str:
     """A name that only an equal training has: of the same photos and labels, settings and policy."""
     settings = {**network.settings(), "run": "", "augmentation": search.policy_digest(policy)}
     return f"seed{network.seed}-{files.digest([settings, data.digest(network.folds, network.weights)])}"
-
-
-def _trained(network: config.Run, policy: Policy, data: SearchData, name: str) -> pd.DataFrame:
-    path = write_policy(policy, data.folder / "policies" / f"{name}.json")
-    run = network.replace(run=name, augmentation=files.shown_path(path))
-    result = runs.train_run(run, data.splits, data.photos, data.folder)
-    truth, prediction = result.truth_and_prediction()
-    told = {"seed": run.seed, "label": truth, "predicted": prediction, "seconds": result.history["seconds"].sum()}
-    return result.out_of_fold.assign(**told)[COLUMNS]

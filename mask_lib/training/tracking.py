@@ -1,7 +1,6 @@
-"""Weights & Biases, offline by default: it records a run and can never slow or break one.
+"""Weights & Biases, imported only when recording, offline by default: it can never slow or break a run.
 
-Offline runs lie in `<folder>/wandb/offline-run-*`; `wandb leet` shows them in a terminal and
-`wandb sync` uploads them later. Importing this module does not import wandb.
+Offline runs lie in `<folder>/wandb/offline-run-*`: `wandb leet` shows and `wandb sync` uploads them.
 """
 
 import contextlib
@@ -58,7 +57,6 @@ class Tracker:
 def start(
     run_settings: Mapping[str, Any],
     *,
-    project: str = "mask-workbench",
     name: str,
     group: str,
     mode: Mode = "offline",
@@ -66,15 +64,14 @@ def start(
 ) -> Tracker:
     """Begin a record of `run_settings`, as `recorded` makes them, under `<folder>/wandb`.
 
-    `group` ties the folds of one run together. Online needs a key and
-    a server that answers: without them it warns and records offline. `disabled` does not even import wandb. If
-    wandb fails, it warns and gives a Tracker that does nothing. Raises ValueError for another mode, nothing else.
+    `group` ties the folds of one run together. Online needs a key and a server that answers, else it warns and records
+    offline. If wandb fails, it warns and gives a Tracker that does nothing. Raises ValueError for another mode only.
     """
     if mode not in get_args(Mode):
         raise ValueError(f"tracking mode = {mode!r}: it must be one of {', '.join(get_args(Mode))}")
     for attempt in {"disabled": (), "offline": ("offline",), "online": ("online", "offline")}[mode]:
         try:
-            about = {"project": project, "name": name, "group": group, "dir": Path(folder)}
+            about = {"name": name, "group": group, "dir": Path(folder)}
             return Tracker(_init(attempt, config=dict(run_settings), **about))
         except Exception as error:
             outcome = "goes on offline" if attempt == "online" else "is off for this run"
@@ -104,14 +101,11 @@ def _init(mode: Mode, **about: Any) -> Any:
         finish_timeout=FINISH_SECONDS,
         reinit="create_new",  # a run that someone opened in the same notebook stays open
     )
-    return wandb.init(mode=mode, settings=settings, **about)
+    return wandb.init(project="mask-workbench", mode=mode, settings=settings, **about)
 
 
 def seed_fields(settings: Mapping[str, Any], device: str, k_fold: int) -> dict[str, Any]:
-    """The eight fields, by name and in order, that the recipe this project grew from records of a run.
-
-    From a run's `settings()`; image_size is [width, height] in pixels.
-    """
+    """The eight fields, in order, that the recipe this project grew from records; image_size: [width, height]."""
     size = [settings["image_width"], settings["image_height"]]
     found = {"model": settings["architecture"], "device": device, "image_size": size, "k_fold": k_fold, **settings}
     names = ("model", "device", "image_size", "epochs", "k_fold", "batch_size", "learning_rate", "momentum")
