@@ -165,10 +165,7 @@ class AttentionHead(nn.Module):
 
 
 class AttributeHeads(nn.Module):
-    """One linear layer for each attribute of `labels`; `head: three` in settings.
-
-    It gives joint log-probabilities: their cross-entropy is the sum of the attributes', label smoothing included.
-    """
+    """One linear layer for each attribute of `labels`, which give joint log-probabilities; `head: three`."""
 
     def __init__(self, features: int):
         super().__init__()

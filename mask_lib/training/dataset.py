@@ -109,10 +109,7 @@ def batches(
 
 
 def sampling_probabilities(train_labels: np.ndarray, is_real: np.ndarray | None = None) -> np.ndarray:
-    """(N,) float64 probabilities of drawing each photo, 1 / count of its class: each class present is as likely.
-
-    is_real: (N,) bool, which photos are counted; None: all. Others are as likely as a counted one of their class.
-    """
+    """(N,) float64 probabilities of being drawn, 1 / count of its class among `is_real`, (N,) bool; None: all."""
     counts = np.bincount(train_labels if is_real is None else train_labels[is_real], minlength=labels.class_count())
     inverse = 1 / np.maximum(counts, 1)[train_labels]
     return inverse / inverse.sum()

@@ -305,10 +305,7 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def moving_average(network: nn.Module, decay: float) -> ModelEmaV3:
-    """An exponential moving average of all weights and of batch normalisation's statistics.
-
-    After s steps the decay is s / (s + 10), up to `decay`, so that the first weights are soon forgotten.
-    """
+    """An average of all weights and statistics; its decay is s / (s + 10) after s steps, up to `decay`."""
     return ModelEmaV3(network, decay=decay, use_warmup=True, warmup_gamma=10, warmup_power=1)
 
 

@@ -5,6 +5,7 @@ Mixup: Zhang et al. 2018; cutmix: Yun et al. 2019. NumPy draws, so that the same
 
 import numpy as np
 import torch
+from numpy.random import Generator
 
 from mask_lib.base import labels
 from mask_lib.base.config import Run
@@ -21,9 +22,7 @@ def photos_of_last_group(train_labels: np.ndarray) -> np.ndarray:
     return found
 
 
-def with_partners(
-    batch: np.ndarray, partners: np.ndarray | None, random: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def with_partners(batch: np.ndarray, partners: np.ndarray | None, random: Generator) -> tuple[np.ndarray, np.ndarray]:
     """(positions to load, where among them the partner of each of the first B stands), for the (B,) `batch`.
 
     Partners are the batch itself in another order; or any of `partners`, since a batch may hold none of them.
@@ -35,7 +34,7 @@ def with_partners(
 
 
 def mixed(
-    photos: torch.Tensor, targets: BatchTargets, partner: np.ndarray, run: Run, random: np.random.Generator
+    photos: torch.Tensor, targets: BatchTargets, partner: np.ndarray, run: Run, random: Generator
 ) -> tuple[torch.Tensor, BatchTargets]:
     """The first B of `photos`, (≥ B, C, H, W) float32, each mixed with its partner, and their targets.
 
@@ -55,9 +54,7 @@ def mixed(
     return photos[:count] * kept + photos[other] * (1 - kept), BatchTargets(target, weights)
 
 
-def kept_parts(
-    run: Run, shape: tuple[int, int, int], device: torch.device, random: np.random.Generator
-) -> torch.Tensor:
+def kept_parts(run: Run, shape: tuple[int, int, int], device: torch.device, random: Generator) -> torch.Tensor:
     """(B, 1, H, W) or (B, 1, 1, 1) float32 for `shape` (B, H, W): what each photo keeps of itself, 0 to 1."""
     count, height, width = shape
     chosen = random.random((count, 1)) < run.mixing_probability
@@ -69,7 +66,7 @@ def kept_parts(
     return 1 - (rows[:, None, :, None] & columns[:, None, None, :]).float()
 
 
-def boxes(run: Run, count: int, height: int, width: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def boxes(run: Run, count: int, height: int, width: int, random: Generator) -> tuple[np.ndarray, np.ndarray]:
     """(count, H) and (count, W) bool: the rows and columns of each photo that its partner fills.
 
     cutmix_half: the left or the right half. Else a box of the photo's shape whose share of the area comes from

@@ -41,9 +41,7 @@ def parameter_groups(
         for parameter in group["params"]:
             peak = learning_rate * group.get("lr_scale", 1.0) * (head_scale if id(parameter) in head else 1.0)
             groups.setdefault((peak, group["weight_decay"]), []).append(parameter)
-    return [
-        {"params": members, "peak": peak, "lr": 0.0, "weight_decay": decay} for (peak, decay), members in groups.items()
-    ]
+    return [{"params": members, "peak": peak, "weight_decay": decay} for (peak, decay), members in groups.items()]
 
 
 @contextlib.contextmanager

@@ -41,10 +41,7 @@ class FoldTargets:
 
 
 def fold_targets(train: pd.DataFrame, run: Run, device: torch.device | str = "cpu") -> FoldTargets:
-    """Those of a split's train rows; the target of an ordinal run is (N, C + K) float32, with `past_borders`.
-
-    Raises ValueError as `reads_numbers` and `known_numbers` do.
-    """
+    """Those of a split's train rows; (N, C + K) if ordinal. Raises as `reads_numbers` and `known_numbers` do."""
     found = target = train["label"].to_numpy(np.int64)
     if reads_numbers(run):
         numbers = known_numbers(train)
