@@ -70,10 +70,9 @@ def clean_tables(
 
 
 def opinions_by_photo(logs: Mapping[str, DecisionLog]) -> dict[str, dict[str, tuple[Opinion, Decision]]]:
-    """Per photo, sorted, what each annotator thinks: "drop", "right" or a class; and the decision that says so.
+    """Per photo, sorted, each annotator's last opinion, "drop", "right" or a class, and the decision that says so.
 
-    The last word of an annotator counts, whichever field it is on. Marking a photo wrong is no opinion yet: it does
-    not say what would be right.
+    Marking a photo wrong is no opinion yet: it does not say what would be right.
     """
     found: dict[str, dict[str, tuple[Opinion, Decision]]] = {}
     for annotator, log in sorted(logs.items()):
@@ -124,12 +123,11 @@ def patch_of(decisions: Iterable[Decision]) -> pd.DataFrame:
     back to where it began is not in it. Written with `files.write_csv` it goes to `import_patch` elsewhere.
     """
     rows = [
-        {**last, "old": first["old"]}
+        {**last, "old": value_text(first["old"]), "new": value_text(last["new"])}
         for first, last in CurrentDecisions(decisions).first_and_last()
         if last["field"] in PATCHED and last["new"] != first["old"]
     ]
-    table = pd.DataFrame(rows, columns=PATCH_COLUMNS, dtype="object")
-    return table.assign(**{side: table[side].map(value_text) for side in ("old", "new")}).fillna("").astype("str")
+    return pd.DataFrame(rows, columns=PATCH_COLUMNS, dtype="object").fillna("").astype("str")
 
 
 def value_text(value: Any) -> str:

@@ -78,9 +78,8 @@ def is_allowed(field: str, value: Any, class_count: int) -> bool:
 class DecisionLog:
     """An open log: `decisions` in order, what is `current` of them, `actions` to undo, `problems` found in the file.
 
-    Every write happens under a file lock that other kernels and tabs respect, in one piece, and is flushed to the
-    disk before `append` returns. What a crash left of a last line, or of a last action, was never acknowledged: it is
-    moved to a `.torn` file beside the log and reported.
+    A write is locked against other kernels and tabs, and flushed to the disk before `append` returns. An action that a
+    crash left unfinished was never acknowledged: it is moved to a `.torn` file beside the log and reported.
     """
 
     def __init__(self, path: Path | str, annotator: str):

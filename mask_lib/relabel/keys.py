@@ -54,24 +54,21 @@ DECIDING: dict[str, list[Binding]] = {  # modes in which a label is right or wro
 def swap_of(photo_table: pd.DataFrame) -> Swap | None:
     """The two values of a photo's own attribute of which people usually have one photo each; None if there are none.
 
-    photo_table: columns `person, label`. Of five photos with a mask, one with it worn wrongly and one without it is
-    the last two: such photos are easily filed under each other's name.
+    photo_table: columns `person, label`. Such photos, of a mask worn wrongly and of none, are easily mixed up.
     """
     given = labels.decode_all(photo_table["label"].to_numpy("int64"))
     for name in labels.names(of_person=False):
         counts = pd.crosstab(photo_table["person"].to_numpy(), given[name]).median()
         single = [int(value) for value in counts.index[counts == 1]]
         if len(single) == 2:
-            words = labels.attribute(name).words
-            return Swap(name, (single[0], single[1]), (words[single[0]], words[single[1]]))
+            return Swap(name, tuple(single), tuple(labels.attribute(name).words[value] for value in single))
     return None
 
 
 def bindings(mode: str, swap: Swap | None = None) -> list[Binding]:
     """The bindings of a mode; of two for one key the first counts.
 
-    Where classes are typed, the keys of attribute values go before commands: a command keeps its other keys, and is
-    not there if it has none.
+    Where classes are typed, the keys of attribute values are taken from commands; one left without a key is not there.
     """
     if mode in DECIDING:
         return DECIDING[mode]
@@ -108,10 +105,7 @@ def actions(mode: str, swap: Swap | None = None) -> dict[str, str]:
 
 
 def attribute_keys() -> dict[str, tuple[str, int]]:
-    """By key the name of an attribute and its value.
-
-    Raises ValueError for a key that cannot stand for one: those that type a number and those of the page itself.
-    """
+    """By key the name of an attribute and its value. Raises ValueError for keys of numbers and of the page itself."""
     found = {}
     for one in labels.attributes():
         for value, key in enumerate(one.keys):
@@ -146,10 +140,7 @@ class Typed:
         return bool(self.digits or self.values)
 
     def take_digit(self, digit: str) -> int | None:
-        """The class if it is complete with this digit, None if another may follow.
-
-        Raises ValueError for digits that are no class.
-        """
+        """The class if this digit completes it, None if another may follow. Raises ValueError if there is none such."""
         self.values, digits = {}, self.digits + digit
         if is_begun(digits):
             self.digits = digits
@@ -166,7 +157,7 @@ class Typed:
         self.values[name] = value
 
     def complete(self) -> dict[str, int]:
-        """The attributes' values that were typed; digits are a class, so they give all of them."""
+        """The attributes' values that were typed; digits are a class and give all of them."""
         return labels.values_of(int(self.digits)) if self.digits else dict(self.values)
 
     def leads_to(self, label: int) -> list[int]:

@@ -20,19 +20,18 @@ class PhotoStates:
 
     def __init__(self, photo_table: pd.DataFrame, log: DecisionLog, data_dir: Path, suspects: pd.DataFrame | None):
         """photo_table, suspects and errors as in `session.Session`."""
-        if photo_table["path"].duplicated().any():
+        rows = photo_table.set_index("path")
+        if rows.index.has_duplicates:
             raise ValueError("a photo stands twice in the table")
         if suspects is not None and not suspects["suggested"].isin(range(labels.class_count())).all():
             raise ValueError(f"suspects: `suggested` must be a class 0-{labels.class_count() - 1} in every row")
         self.log, self.mode = log, "inspect"
-        self.paths = list(photo_table["path"])
+        self.paths = list(rows.index)
         self.files = dict(zip(self.paths, photos.files_of(data_dir, photo_table), strict=True))
-        self.given = dict(zip(self.paths, photo_table["label"].astype("int64").tolist(), strict=True))
-        self.person = dict(zip(self.paths, photo_table["person"], strict=True))
+        self.given, self.person = rows["label"].astype("int64").to_dict(), rows["person"].to_dict()
         self._photos_of = photo_table.groupby("person")["path"].agg(list).to_dict()
         number = labels.number()
-        has_numbers = number is not None and number.name in photo_table
-        self._numbers = dict(zip(self.paths, photo_table[number.name], strict=True)) if has_numbers else {}
+        self._numbers = rows[number.name].to_dict() if number and number.name in rows else {}
         suspected = [] if suspects is None else suspects.drop_duplicates("path").to_dict("records")
         self.suspects = {row["path"]: row for row in suspected if row["path"] in self.files}
 
@@ -107,10 +106,7 @@ class PhotoStates:
         }
 
     def photo_bytes(self, path: str) -> tuple[bytes, str]:
-        """A photo's bytes and MIME type: JPEG and PNG as they are, others as JPEG.
-
-        Raises KeyError for a path that is not in the table, OSError for a file that cannot be read.
-        """
+        """The bytes and MIME type, JPEG or PNG. Raises KeyError for unknown paths, OSError for unreadable files."""
         content = self.files[path].read_bytes()
         if content.startswith(b"\xff\xd8\xff"):
             return content, "image/jpeg"

@@ -73,11 +73,13 @@ def gather(
 ) -> tuple[pd.DataFrame, str]:
     """Probabilities of every train photo from networks that have not seen its person, and where they come from.
 
-    Columns `path, label, p00 …`, from the finished run `run`, or if that is empty the latest one; photos that it says
-    nothing of, and all of them before there is any run, are judged by a frozen backbone's features at `frame`.
-    Raises FileNotFoundError for a named run that is not finished.
+    Columns `path, label, p00 …`, from the finished run `run` (empty: the latest); photos that it says nothing of, and
+    all before any run, are judged by a frozen backbone. Raises FileNotFoundError for a named run that is not finished.
     """
-    run = run or latest_run(output_dir)
+    if not run:
+        folders = [run_folder.folder_of(output_dir, one) for one in run_folder.trained_runs(output_dir)]
+        finished = {folder.name: (folder / run_folder.SCORES).stat().st_mtime for folder in folders}
+        run = max(finished, key=finished.get, default="")
     found = of_run(output_dir, run) if run else pd.DataFrame({"path": []})
     is_missing = ~photo_table["path"].isin(found["path"])
     if not is_missing.any():
@@ -90,12 +92,6 @@ def gather(
         return frozen, source
     together = pd.concat([found, frozen[is_missing.to_numpy()]], ignore_index=True)
     return together, f"run {run}; for {is_missing.sum():,} photos that it left out, {source}"
-
-
-def latest_run(output_dir: Path) -> str:
-    """The finished run that was finished last, empty if there is none."""
-    folders = [run_folder.folder_of(output_dir, run) for run in run_folder.trained_runs(output_dir)]
-    return max(folders, key=lambda folder: (folder / run_folder.SCORES).stat().st_mtime).name if folders else ""
 
 
 def of_run(output_dir: Path, run: str) -> pd.DataFrame:

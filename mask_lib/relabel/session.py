@@ -128,8 +128,7 @@ class Session:
         """Act on one key that was pressed while the screen showed `path` (in the grid: under the cursor).
 
         Gives `sequence`, `accepted`, `message`, `decisions` (the ids written, on disk by now) and the new `screen`.
-        Nothing is written for a key from an outdated screen, an unknown key, or when the photo or the log cannot be
-        reached; `message` says why.
+        Where it is not accepted nothing is written, and `message` says why.
         """
         with self._lock:
             written, accepted = [], True
@@ -181,13 +180,13 @@ class Session:
     def _act_on_queue(self, action: str, key: str) -> list[Decision]:
         columns = int(self._options["columns"])
         steps = {"ArrowLeft": -1, "ArrowRight": 1, "ArrowUp": -columns, "ArrowDown": columns}
-        if action == "undo":
+        if action == "undo" and not self._typed:
             return self._undo()
         if action == "page_right":
             return self._page_right()
         if action == "person":
             self._scope = not self._is_for_person()
-        elif action == "clear":
+        elif action in ("clear", "undo"):
             self._forget_typed()
         elif action in ("next_page", "previous_page"):
             self._queue.turn_page(1 if action == "next_page" else -1)
@@ -271,9 +270,6 @@ class Session:
         return written
 
     def _undo(self) -> list[Decision]:
-        if self._typed:
-            self._forget_typed()
-            return []
         action = next((one for one in reversed(self.log.actions) if not one.is_undone), None)
         if action is None:
             raise ValueError("There is nothing left to undo.")

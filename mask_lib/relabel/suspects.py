@@ -162,9 +162,7 @@ def evidence_table(
 
 def with_duplicates(evidence: pd.DataFrame, table: pd.DataFrame, duplicates: pd.DataFrame) -> pd.DataFrame:
     """Evidence with more weight for photos whose copies carry another label, the copy named in `why`."""
-    label_of = table.set_index("path")["label"]
-    copies = duplicates[duplicates["path"].isin(label_of.index)]
-    copies = copies[["hash", "path"]].assign(label=label_of[copies["path"]].to_numpy())
+    copies = duplicates[["hash", "path"]].merge(table[["path", "label"]], on="path")
     pairs = copies.merge(copies, on="hash", suffixes=("", "_other"))
     conflicts = pairs[pairs["label"] != pairs["label_other"]].drop_duplicates("path").set_index("path")
     others = evidence["path"].map(conflicts["path_other"]), evidence["path"].map(conflicts["label_other"])

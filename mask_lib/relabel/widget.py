@@ -110,8 +110,8 @@ def vocabulary() -> list[list[str]]:
 def known_moves(screen: dict[str, Any]) -> dict[str, int]:
     """Keys after which it is known already what comes: 1 the first of `upcoming`, -1 the last of `previous`.
 
-    The page shows that photo at once instead of waiting for the answer. A decision for a whole person may settle some
-    of the upcoming photos too, and in the grid all photos are in view: nothing is foreseen there.
+    The page shows that photo without waiting. A decision for a whole person may settle upcoming photos too, and the
+    grid shows all photos: nothing is foreseen there.
     """
     if screen["mode"] == "grid" or screen["pending"]:
         return {}
