@@ -28,16 +28,8 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 NOT_PART_OF_RESULT = frozenset({"run", "folds"})  # another name, or more folds, leave each fold's result as it is
 REMOVED = {"partial_labels": False, "age_softness": 0.0}  # settings of older runs, with what all runs now do
-_WORDS = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    str: "text",
-    list: "a list",
-    tuple: "a list",
-    dict: "a mapping",
-    types.NoneType: "empty",
-}
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", dict: "a mapping"}
+_WORDS |= {list: "a list", tuple: "a list", types.NoneType: "empty"}
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 _ERRORS = {f"{kind.__name__.replace('str', 'string')}_type": kind for kind in _WORDS}  # as pydantic calls them
 _LIMITS = {"greater than or equal to": "at least", "less than or equal to": "at most"}
@@ -131,9 +123,7 @@ class Run(Settings):
     age_target: Literal["classes", "ordinal"] = "classes"  # ordinal: that head of three learns from the number itself
     old_from: int = 0  # years from which training, not scoring, counts a person as the oldest; 0: the last edge
     augmentation: str = "flip"  # a preset of AUGMENTATIONS, or the path of a policy's .json
-    mixing: Literal["none", "mixup", "cutmix", "cutmix_half", "cutmix_old"] = (
-        "none"  # cutmix_old: with an oldest person
-    )
+    mixing: Literal["none", "mixup", "cutmix", "cutmix_half", "cutmix_old"] = "none"  # old: with an oldest person
     mixing_alpha: Positive = 1.0  # shares come from Beta(alpha, alpha): 1 any alike, below 1 mostly small ones
     mixing_probability: Annotated[float, Field(ge=0, le=1)] = 0.5  # share of the photos that are mixed
     dropout: Share = 0.0
@@ -206,10 +196,7 @@ class Run(Settings):
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Self:
-        """A run from a mapping of fields alone, such as `config.json`; those it lacks have their defaults.
-
-        Settings of older runs that are no more may be there with their defaults.
-        """
+        """As for `Settings`; settings of older runs that are no more may be there with their defaults."""
         for name, default in REMOVED.items():
             gone = f"{default!r}: runs with another value can no longer be read, for this setting is no more"
             require(name, settings.get(name, default), settings.get(name, default) == default, gone)
@@ -217,10 +204,7 @@ class Run(Settings):
 
 
 def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What differs between two runs' settings in a way that changes results: `epochs: 2 → 4`.
-
-    A setting that one side lacks is of a later version and has its default, which does what was done before it.
-    """
+    """What differs between two runs' settings in a way that changes results: `epochs: 2 → 4`."""
     old, new = (_with_defaults(settings) for settings in (old, new))
     names = [name for name in {**old, **new} if name not in NOT_PART_OF_RESULT]
     return [f"{name}: {old.get(name)} → {new.get(name)}" for name in names if old.get(name) != new.get(name)]
@@ -228,7 +212,7 @@ def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 def _with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings with every field, and defaults that depend on the attributes as what they stand for."""
-    full = {**Run().settings(), **REMOVED, **settings}
+    full = {**Run().settings(), **REMOVED, **settings}  # a later version's default does what was done before it
     run = Run.model_construct(old_from=full["old_from"], head_loss_weights=tuple(full["head_loss_weights"]))
     return full | {"old_from": run.last_edge(), "head_loss_weights": list(run.attribute_weights())}
 

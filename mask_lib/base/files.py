@@ -16,14 +16,12 @@ from tqdm import tqdm
 
 # The folder that relative paths count from: the checkout, unless data and outputs are kept elsewhere.
 PROJECT = Path(os.environ.get("MASK_LIB_PROJECT") or Path(__file__).parents[2]).resolve()
-PROGRESS_SECONDS = {"interactive": 1.0, "headless": 15.0}  # between two updates of a progress line
 
 
 def project_path(path: str | os.PathLike[str]) -> Path:
-    """An absolute path; a relative one counts from the project, whatever the working folder.
+    """An absolute path; a relative one counts from the project.
 
-    Jupyter runs a notebook in `notebooks/`, papermill runs it where it was started: counting from
-    the project makes one parameter file right for both.
+    Jupyter runs a notebook in `notebooks/`, papermill where it was started: so one parameter file is right for both.
     """
     return Path(os.path.normpath(PROJECT / Path(path).expanduser()))
 
@@ -107,21 +105,14 @@ def put_aside(folder: Path) -> Path:
 
 def is_headless() -> bool:
     """Whether this notebook runs with nobody watching, by `mask_lib.headless`, papermill or nbconvert."""
-    return os.environ.get("MASK_LIB_HEADLESS") == "1" or not can_be_asked()
-
-
-def can_be_asked() -> bool:
-    """False where what sent this cell to the kernel says that nobody could answer a question; else True."""
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     request = shell.kernel.get_parent() if hasattr(shell, "kernel") else {}
-    return request.get("content", {}).get("allow_stdin", True)
+    can_be_asked = request.get("content", {}).get("allow_stdin", True)  # as says what sent this cell to the kernel
+    return os.environ.get("MASK_LIB_HEADLESS") == "1" or not can_be_asked
 
 
 def progress(items: Iterable | None = None, total: int | None = None, what: str = "", unit: str = "photo") -> tqdm:
-    """A plain-text progress line with pace and time left.
-
-    Headless it is updated each fifteen seconds: every update is a message to papermill, which thousands can time out.
-    """
-    seconds = PROGRESS_SECONDS["headless" if is_headless() else "interactive"]
+    """A plain-text progress line with pace and time left."""
+    seconds = 15 if is_headless() else 1  # every update is a message to papermill, which thousands can time out
     pace = {"mininterval": seconds, "maxinterval": seconds}
     return tqdm(items, total=total, desc=what, unit=unit, ncols=90, file=sys.stdout, **pace)

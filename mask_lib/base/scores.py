@@ -50,17 +50,13 @@ def bootstrap(
 ) -> pd.DataFrame:
     """Indexed by metric, the columns `value`, `low` and `high`: percentile intervals at `level`.
 
-    Whole people are drawn with replacement (Efron's bootstrap on groups), because one person's photos
-    succeed or fail together: drawing photos would make the intervals far too narrow. In a small set,
-    draws that miss a rare class altogether count 0 for it, and the interval of macro F1 reaches low
-    or even lies below its value. Raises ValueError as `summarise` does, and for a missing person.
+    Whole people are drawn with replacement (Efron's bootstrap on groups), because one person's photos succeed or
+    fail together: drawing photos would make the intervals far too narrow. In a small set, draws without a rare class
+    count 0 for it, and the interval of macro F1 reaches low or even lies below its value. Raises ValueError as
+    `summarise` does, and for a missing person.
     """
     drawn = _resampled_metrics(person_tallies(truth, predicted, person), draws, seed)
-    return _by_metric(value=list(summarise(truth, predicted).values()), **_interval(drawn, level))
-
-
-def _by_metric(**columns: Sequence[float]) -> pd.DataFrame:
-    return pd.DataFrame(columns, index=pd.Index(metric_names(), name="metric"))
+    return _with_interval("value", list(summarise(truth, predicted).values()), drawn, level)
 
 
 def side_by_side(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -92,23 +88,20 @@ def paired_bootstrap(
 def _differences(values: np.ndarray, drawn: np.ndarray, level: float) -> pd.DataFrame:
     """The table of (M,) differences in each metric and of (draws, M) drawn ones."""
     # The two sides are sums of the same numbers: equal ones differ by rounding at most.
-    return _by_metric(difference=values, **_interval(drawn, level), p=(drawn <= 1e-12).mean(axis=0))
+    return _with_interval("difference", values, drawn, level).assign(p=(drawn <= 1e-12).mean(axis=0))
 
 
-def paired_over_seeds(
-    before: pd.DataFrame, after: pd.DataFrame, draws: int = 1000, seed: int = 0, level: float = 0.95
-) -> pd.DataFrame:
+def paired_over_seeds(before: pd.DataFrame, after: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
     """Indexed by metric, how much better `after` is than `before`, both trained with several seeds.
 
-    Both have the columns `seed, person, label, predicted`, with the same people for every seed. Each
-    draw takes people and seeds with replacement, the same for both: what is hard for both cancels
-    out, and a difference that came from one lucky seed does not look sure. Of three seeds such draws
-    still know little. Columns and errors as `paired_bootstrap` has them.
+    Both have the columns `seed, person, label, predicted`, with the same people for every seed. Each of 1000 draws
+    takes people and seeds with replacement, the same for both: a difference that came from one lucky seed does not
+    look sure. Of three seeds such draws still know little. Columns and errors as `paired_bootstrap` has them.
     """
     tallies = [_tallies_by_seed(before), _tallies_by_seed(after)]  # (S, P, T) each
     if tallies[0].shape != tallies[1].shape:
         raise ValueError(f"{tallies[0].shape[:2]} seeds and people on one side, {tallies[1].shape[:2]} on the other")
-    drawn = np.subtract(*(_resampled_over_seeds(part, draws, seed) for part in reversed(tallies)))
+    drawn = np.subtract(*(_resampled_over_seeds(part, draws=1000, seed=0) for part in reversed(tallies)))
     values = metrics_of(tallies[1].sum(axis=(0, 1))[None]) - metrics_of(tallies[0].sum(axis=(0, 1))[None])
     return _differences(values[0], drawn, level)
 
@@ -122,7 +115,7 @@ def _tallies_by_seed(table: pd.DataFrame) -> np.ndarray:
 
 
 def _resampled_over_seeds(tallies: np.ndarray, draws: int, seed: int) -> np.ndarray:
-    """(draws, M) metrics of resamples of seeds and people; the same seed draws the same ones."""
+    """(draws, M) metrics of resamples of seeds and people."""
     generator, (seeds, people) = np.random.default_rng(seed), tallies.shape[:2]
     times_of_seed = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws)  # (D, S)
     times = generator.multinomial(people, np.full(people, 1 / people), size=draws).astype(np.float64)  # (D, P)
@@ -230,16 +223,16 @@ def metrics_of(sums: np.ndarray) -> np.ndarray:
     return np.concatenate([f1.mean(axis=1, keepdims=True), right / photos], axis=1)
 
 
-def _interval(drawn: np.ndarray, level: float) -> dict[str, np.ndarray]:
-    """The (M,) ends `low` and `high` of each column's interval, of (draws, M) drawn values."""
+def _with_interval(name: str, values: Sequence[float], drawn: np.ndarray, level: float) -> pd.DataFrame:
+    """By metric the (M,) values and the ends `low` and `high` of their intervals, of (draws, M) drawn ones."""
     if not 0 < level < 1:
         raise ValueError(f"level = {level!r}: it must lie between 0 and 1, such as 0.95")
-    return dict(zip(("low", "high"), np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0), strict=True))
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return pd.DataFrame({name: values, "low": low, "high": high}, index=pd.Index(metric_names(), name="metric"))
 
 
 def worst_mistakes(table: pd.DataFrame, count: int) -> pd.DataFrame:
     """The `count` rows of a table with `label` and probabilities that are wrong with most confidence."""
-    truth, predicted = from_probabilities(table)
-    wrong = table[truth != predicted]
-    confidence = wrong[labels.probability_columns()].max(axis=1)
-    return wrong.iloc[np.argsort(-confidence.to_numpy(), kind="stable")[:count]]
+    wrong = table[np.not_equal(*from_probabilities(table))]
+    confidence = wrong[labels.probability_columns()].max(axis=1).to_numpy()
+    return wrong.iloc[np.argsort(-confidence, kind="stable")[:count]]

@@ -1,7 +1,4 @@
-"""Charts of how training went: losses and scores by epoch, of one run or of several, and the learning-rate finder.
-
-They take axes, or make them, and return them; nothing here computes a result or writes a file.
-"""
+"""Charts of how training went: losses and scores by epoch, of one run or of several, and the learning-rate finder."""
 
 from collections.abc import Mapping, Sequence
 
@@ -23,8 +20,7 @@ def curves(history: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Sequenc
     """
     axes = plt.subplots(1, 2, figsize=(12, 4), layout="constrained")[1] if axes is None else axes
     losses, f1 = axes
-    if "fold" not in history:
-        history = history.assign(fold=0)
+    history = history.assign(fold=history.get("fold", 0))
     _fold_lines(losses, history, "train_loss", GREY, "training")
     _fold_lines(losses, history, "val_loss", BLUE, "validation")
     _fold_lines(f1, history, "val_macro_f1", ORANGE, "validation")
@@ -32,8 +28,7 @@ def curves(history: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Sequenc
     f1.plot(best["epoch"], best["val_macro_f1"], "o", color=ORANGE, markersize=5, label="best epoch of a fold")
     mean = history.groupby("epoch")["val_macro_f1"].mean()
     for ax, title in ((losses, "Loss"), (f1, f"Macro F1, at best {mean.max():.3f} after epoch {mean.idxmax()}")):
-        _by_epoch(ax, title)
-        ax.legend(frameon=False)
+        _by_epoch(ax, title).legend(frameon=False)
     return axes
 
 
@@ -53,8 +48,7 @@ def learning_rate_finder(found: pd.DataFrame, suggestion: float, ax: Axes | None
     ax.set(xlabel="learning rate", ylabel="loss")
     style.grid(ax)
     ax.legend(frameon=False)
-    style.set_title(ax, "How fast it can learn")
-    return ax
+    return style.set_title(ax, "How fast it can learn")
 
 
 def run_curves(histories: Mapping[str, pd.DataFrame], axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
@@ -72,8 +66,7 @@ def run_curves(histories: Mapping[str, pd.DataFrame], axes: Sequence[Axes] | Non
             by_epoch = history.groupby("epoch")[column].agg(["mean", "min", "max"])
             ax.fill_between(by_epoch.index, by_epoch["min"], by_epoch["max"], color=colour, alpha=0.12, linewidth=0)
             marker = "o" if len(by_epoch) == 1 else ""  # a line of one epoch would not be seen
-            how = {"color": colour, "linestyle": dashes, "linewidth": 2, "marker": marker}
-            lines += ax.plot(by_epoch.index, by_epoch["mean"], **how)
+            lines += ax.plot(by_epoch["mean"], color=colour, linestyle=dashes, linewidth=2, marker=marker)
         _by_epoch(ax, title)
     style.add_legend(axes[1], lines, histories)
     return axes
@@ -84,14 +77,13 @@ def _fold_lines(ax: Axes, history: pd.DataFrame, column: str, colour: str, name:
     folds = history.groupby("fold")
     for _, fold in folds:
         ax.plot(fold["epoch"], fold[column], color=colour, linewidth=1, alpha=0.45)
-    mean = history.groupby("epoch")[column].mean()
     label = f"{name}, mean of {len(folds)} folds" if len(folds) > 1 else name
-    ax.plot(mean.index, mean, color=colour, linewidth=2.5, label=label)
+    ax.plot(history.groupby("epoch")[column].mean(), color=colour, linewidth=2.5, label=label)
 
 
-def _by_epoch(ax: Axes, title: str) -> None:
+def _by_epoch(ax: Axes, title: str) -> Axes:
     """Whole epochs along x, and a title."""
     style.despine(ax).set_xlabel("epoch")
     ax.xaxis.get_major_locator().set_params(integer=True)
     style.grid(ax)
-    style.set_title(ax, title)
+    return style.set_title(ax, title)

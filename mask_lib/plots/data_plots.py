@@ -1,7 +1,4 @@
-"""Charts of the photos: their classes, ages and sizes, what is wrong with them, and how folds divide them.
-
-They take an `ax`, or make one, and return it; nothing here computes a result or writes a file.
-"""
+"""Charts of the photos: their classes, ages and sizes, what is wrong with them, and how folds divide them."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,7 +6,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 
 from mask_lib.base import labels
@@ -20,10 +16,7 @@ MOST_SIZES = 6  # shown one by one
 
 
 def class_counts(photos: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Bars of photos a class, coloured by the first attribute, with the number of people beneath each count.
-
-    `photos` has the columns `label` and `person`.
-    """
+    """Bars of photos a class, coloured by the first attribute, with its people; columns `label` and `person`."""
     ax = style.styled_axes(ax, 12, 5)
     classes = range(labels.class_count())
     counts = photos["label"].value_counts().reindex(classes, fill_value=0)
@@ -36,37 +29,31 @@ def class_counts(photos: pd.DataFrame, ax: Axes | None = None) -> Axes:
     style.class_ticks(ax)
     ax.set_ylabel("photos")
     ax.yaxis.set_major_formatter("{x:,.0f}")
-    style.set_title(ax, f"{counted(len(photos), 'photo')} of {counted(photos['person'].nunique(), 'person', 'people')}")
-    return ax
+    everyone = counted(photos["person"].nunique(), "person", "people")
+    return style.set_title(ax, f"{counted(len(photos), 'photo')} of {everyone}")
 
 
 def class_changes(before: Sequence[int], after: Sequence[int], ax: Axes | None = None) -> Axes:
-    """Photos a class before and after label cleaning, side by side, with the difference above where there is one.
-
-    Both hold labels; photos that were dropped are not in `after`.
-    """
+    """Photos of each label before and after cleaning, which drops some, with the difference above where it is not 0."""
     ax = style.styled_axes(ax, 12, 4.2)
     at = np.arange(labels.class_count())
     old, new = (np.bincount(np.asarray(part, dtype=np.int64), minlength=len(at)) for part in (before, after))
     bars = [ax.bar(at - 0.2, old, 0.38, color=GREY), ax.bar(at + 0.2, new, 0.38, color=BLUE)]
-    for place, (left, right) in enumerate(zip(old, new, strict=True)):
-        if left != right:
-            above = {"xytext": (0, 2), "textcoords": "offset points", "ha": "center", "va": "bottom", "fontsize": 8}
-            ax.annotate(f"{right - left:+,}", (place, max(left, right)), color=INK, **above)
+    above = {"xytext": (0, 2), "textcoords": "offset points", "ha": "center", "va": "bottom", "fontsize": 8}
+    for place in np.flatnonzero(old != new):
+        ax.annotate(f"{new[place] - old[place]:+,}", (place, max(old[place], new[place])), color=INK, **above)
     ax.margins(x=0.01, y=0.1)
     ax.set_ylabel("photos")
     ax.yaxis.set_major_formatter("{x:,.0f}")
     style.class_ticks(ax)
     style.add_legend(ax, bars, ["as given", "cleaned"])
-    style.set_title(ax, f"Classes before and after: {counted(len(before), 'photo')} given, {len(after):,} kept")
-    return ax
+    return style.set_title(ax, f"Classes before and after: {counted(len(before), 'photo')} given, {len(after):,} kept")
 
 
 def number_histogram(photos: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """People by the attribute that is a number (age in years), stacked by another of theirs, the edges drawn.
+    """People by the attribute that is a number (age in years), if there is one, stacked by another of theirs.
 
-    `photos` has the columns `person`, `label` and the number's name; each person counts once. A task without
-    such an attribute gets a sentence.
+    `photos` has the columns `person`, `label` and the number's name; each person counts once.
     """
     ax, number = style.styled_axes(ax, 9, 4), labels.number()
     if number is None:
@@ -84,8 +71,7 @@ def number_histogram(photos: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ax.annotate(f"{edge} ", (edge - 0.5, 1), xycoords=("data", "axes fraction"), ha="right", va="top", color=INK)
     ax.set(xlabel=number.name, ylabel="people")
     ax.legend(frameon=False)
-    style.set_title(ax, f"{counted(len(people), 'person', 'people')} by {' and '.join([number.name, *by[:1]])}")
-    return ax
+    return style.set_title(ax, f"{counted(len(people), 'person', 'people')} by {' and '.join([number.name, *by[:1]])}")
 
 
 def sizes_and_brightness(sizes: np.ndarray, brightness: np.ndarray, splits: Sequence[str]) -> Figure:
@@ -122,33 +108,29 @@ def problems(problems: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax = style.styled_axes(ax, 9, 0.6 + 0.35 * max(len(counts), 2))
     if counts.empty:
         return style.say(ax, "nothing found")
-    style.set_title(ax, f"{counted(len(problems), 'problem')} found")
     bars = ax.barh(range(len(counts)), counts, color=BLUE, height=0.7)
     ax.bar_label(bars, [f"{count:,}" for count in counts], padding=3, color=INK)
     ax.set_yticks(range(len(counts)), [plain(kind) for kind in counts.index], parse_math=False)
     ax.margins(x=0.08)
     ax.xaxis.set_visible(False)  # the counts are written
     ax.spines["bottom"].set_visible(False)
-    return ax
+    return style.set_title(ax, f"{counted(len(problems), 'problem')} found")
 
 
 def fold_balance(splits: Mapping[int, pd.DataFrame], ax: Axes | None = None) -> Axes:
     """Heat map, folds x classes: a class's share of a fold's validation part over its share of all.
 
-    `splits` maps a fold to its table with the columns `label` and `split`; 1 is perfect balance. A
-    class without photos stays empty.
+    `splits` maps a fold to its table with the columns `label` and `split`. A class without photos stays empty.
     """
     ax = style.styled_axes(ax, 12, 1.9 + 0.4 * len(splits))
     parts = [(split.loc[split["split"] == "val", "label"], split["label"]) for split in splits.values()]
     validated, whole = (np.array([style.class_shares(one) for one in part]) for part in zip(*parts, strict=True))
     ratios = np.divide(validated, whole, out=np.full(whole.shape, np.nan), where=whole > 0)  # (folds, C)
     limit = max(np.nanmax(np.abs(ratios - 1), initial=0), 0.05)  # below 5% no colour should cry out
-    norm = TwoSlopeNorm(1, 1 - limit, 1 + limit)
-    image = ax.imshow(ratios, cmap="RdBu_r", norm=norm, aspect="auto")
+    image = ax.imshow(ratios, cmap="RdBu_r", vmin=1 - limit, vmax=1 + limit, aspect="auto")
     style.write_cells(ax, ratios, "{:.2f}", dark=np.abs(ratios - 1) > 0.7 * limit)
     style.class_ticks(ax)
     ax.set_yticks(range(len(splits)), [f"fold {fold}" for fold in splits])
     style.frameless(ax)
     ax.figure.colorbar(image, ax=ax, pad=0.01, label="share in fold / share in all")
-    style.set_title(ax, "Balance of the validation folds")
-    return ax
+    return style.set_title(ax, "Balance of the validation folds")

@@ -1,7 +1,4 @@
-"""Charts of an ensemble: how sure its members are and rightly so, whether they agree, what each adds, what to expect.
-
-They take an `ax`, or make one, and return it; nothing here computes a result or writes a file.
-"""
+"""Charts of an ensemble: how sure its members are and rightly so, whether they agree, what each adds and its score."""
 
 from collections.abc import Mapping, Sequence
 
@@ -27,19 +24,17 @@ def reliability(tables: Mapping[str, pd.DataFrame], ax: Axes | None = None) -> A
         lines += ax.plot(filled["confidence"], filled["accuracy"], color=colour, linewidth=1.5)
         areas = 250 * filled["photos"] / max(table["photos"].sum(), 1) + 6  # points squared
         ax.scatter(filled["confidence"], filled["accuracy"], s=areas, color=colour, zorder=3)
-    ax.set(xlabel="probability of the likeliest class", ylabel="share of photos that are right", xlim=(0, 1))
-    ax.set_ylim(-0.03, 1.03)
+    ax.set(xlabel="probability of the likeliest class", ylabel="share of photos that are right")
+    ax.set(xlim=(0, 1), ylim=(-0.03, 1.03))
     style.add_legend(ax, lines, tables, loc="lower right")
-    style.set_title(ax, "Sure and right: above the diagonal too modest, below it too sure")
-    return ax
+    return style.set_title(ax, "Sure and right: above the diagonal too modest, below it too sure")
 
 
 def agreement(shares: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Heat map of an (M, M) table from `blending.agreement`: the share of photos that two members answer alike."""
     count = len(shares)
     ax = style.styled_axes(ax, 3 + 0.7 * count, 2 + 0.6 * count)
-    values = shares.to_numpy(dtype=float)
-    others = np.where(np.eye(count, dtype=bool), np.nan, values)  # everyone agrees with themselves
+    others = shares.mask(np.eye(count, dtype=bool)).to_numpy(dtype=float)  # everyone agrees with themselves
     low, high = (np.nanmin(others), np.nanmax(others)) if count > 1 else (0, 1)
     ax.imshow(others, cmap="Blues", vmin=low - 0.02, vmax=high + 0.02)
     style.write_cells(ax, others, "{:.1%}", dark=others > (low + high) / 2 + 0.01)
@@ -47,8 +42,7 @@ def agreement(shares: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set_xticks(range(count), names, rotation=35, ha="right", rotation_mode="anchor", parse_math=False)
     ax.set_yticks(range(count), names, parse_math=False)
     style.frameless(ax)
-    style.set_title(ax, "Photos that two members answer alike")
-    return ax
+    return style.set_title(ax, "Photos that two members answer alike")
 
 
 def contributions(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
@@ -59,8 +53,7 @@ def contributions(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax = style.styled_axes(ax, 9, 1.4 + 0.35 * max(len(table), 2))
     style.interval_rows(ax, table, [f"{row.member} ({row.weight:.0%})" for row in table.itertuples()])
     ax.set_xlabel("macro F1 with it, less that without it")
-    style.set_title(ax, "What each member adds (its weight)")
-    return ax
+    return style.set_title(ax, "What each member adds (its weight)")
 
 
 def expected_score(
@@ -74,8 +67,7 @@ def expected_score(
     drawn: macro F1 of each draw, as in `expected_score.Expected.drawn`; score: its value, low and high; known:
     macro F1 by name where labels are known.
     """
-    ax = style.styled_axes(ax, 9, 3.6)
-    value, low, high = score
+    ax, (value, low, high) = style.styled_axes(ax, 9, 3.6), score
     ax.hist(drawn, bins=40, color=FAINT)
     handles = [ax.axvspan(low, high, color=BLUE, alpha=0.15), ax.axvline(value, color=BLUE, linewidth=2)]
     names = ["95% interval", f"expected: {value:.3f}"]
@@ -85,5 +77,4 @@ def expected_score(
     ax.set(xlabel="macro F1", yticks=[])
     ax.spines["left"].set_visible(False)
     style.add_legend(ax, handles, names, loc="upper left", bbox_to_anchor=(1, 1))
-    style.set_title(ax, f"Expected macro F1 on unseen people: {value:.3f} ({low:.3f} to {high:.3f})")
-    return ax
+    return style.set_title(ax, f"Expected macro F1 on unseen people: {value:.3f} ({low:.3f} to {high:.3f})")

@@ -1,7 +1,6 @@
-"""Photos in grids with a few words to each.
+"""Photos in grids with a few words to each; words too wide for their photo lose their middle.
 
 A grid is a `Figure` that pyplot no longer holds: a notebook shows it once, as the value of its cell.
-Words too wide for their photo lose their middle.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,11 +33,10 @@ def photo_grid(
     title: str | None = None,
     notes: Sequence[str] | None = None,
 ) -> Figure:
-    """A grid of (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) uint8 photos.
+    """A grid of (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) uint8 photos, titles above, smaller notes in grey below.
 
-    Each has its title above and its note, smaller and grey, below. Of four channels (red, green,
-    blue, yellow) the first three are shown. Raises ValueError for another number of titles or notes
-    than of photos.
+    Of red, green, blue and yellow the first three are shown. Raises ValueError for another number of titles or
+    notes than of photos.
     """
     room = 72 * WIDTH / columns - GAP  # points
     titles = _fitted_all("titles", titles, len(images), TITLE_SIZE, room)
@@ -59,9 +57,8 @@ def photo_grid(
 def mistakes(images: Sequence[np.ndarray], table: pd.DataFrame, of: int, reason: str = "", columns: int = 7) -> Figure:
     """The rows of `table`: the true class, → what was predicted otherwise (confidence), and the file below.
 
-    `table` has the columns `path`, `label` and probabilities and holds mistakes alone, as
-    `scores.worst_mistakes` chooses and orders them; `images` are their photos. `of` is the number of
-    all mistakes, for the heading; a `reason` why nothing can be shown replaces it. Raises ValueError for another
+    `table`: mistakes alone, as `scores.worst_mistakes` gives them; `images`: their photos; `of`: the number of all
+    mistakes, for the heading, which a `reason` why nothing can be shown replaces. Raises ValueError for another
     number of photos than of rows.
     """
     truth, predicted = from_probabilities(table)
@@ -94,9 +91,7 @@ def disagreements(
 ) -> Figure:
     """Photos that one run gets right and another wrong: the class, → what the other says otherwise (confidence).
 
-    `table` has the columns of `comparison.disagreements`, all rows with the same two runs; `images` are their
-    photos and `of` the number of all such photos, for the heading; a `reason` why nothing can be shown replaces
-    it. Raises ValueError for another number of photos than of rows.
+    `table`: from `comparison.disagreements`, all rows with the same two runs; the rest is as in `mistakes`.
     """
     titles = [
         f"{describe(row.label)} ({row.right_sure:.0%})\n→ {_difference(row.label, row.wrong)} ({row.wrong_sure:.0%})"
@@ -111,14 +106,10 @@ def disagreements(
 
 def overlaid(images: np.ndarray, maps: np.ndarray) -> list[np.ndarray]:
     """(N, H, W, C) uint8 photos under (N, H, W) maps in [0, 1], each (H, W, 3) uint8: grey, warm where it is high."""
-    found = []
-    for image, heat in zip(images, maps, strict=True):
-        shown = _shown(image)
-        grey = (shown if shown.ndim == 2 else shown.mean(axis=2)) / 255
-        colour = colormaps["inferno"](heat)[..., :3]
-        share = 0.65 * heat[..., None]  # where the network looks at nothing, the photo stays as it is
-        found.append(np.rint(255 * ((1 - share) * grey[..., None] + share * colour)).astype(np.uint8))
-    return found
+    grey = images[..., :3].mean(axis=3, keepdims=True) / 255
+    colour = colormaps["inferno"](maps)[..., :3]
+    share = 0.65 * maps[..., None]  # where the network looks at nothing, the photo stays as it is
+    return list(np.rint(255 * ((1 - share) * grey + share * colour)).astype(np.uint8))
 
 
 def beside(rows: Mapping[str, Sequence[np.ndarray]], title: str | None = None) -> Figure:
@@ -126,11 +117,10 @@ def beside(rows: Mapping[str, Sequence[np.ndarray]], title: str | None = None) -
 
     Raises ValueError for rows of different lengths.
     """
-    lengths = {len(images) for images in rows.values()}
-    if len(lengths) != 1:
-        raise ValueError(f"rows of {sorted(lengths)} photos: each must show the same ones")
-    columns = lengths.pop()
-    titles = [name if not place else "" for name, images in rows.items() for place in range(len(images))]
+    columns, *others = {len(images) for images in rows.values()}
+    if others:
+        raise ValueError(f"rows of {sorted([columns, *others])} photos: each must show the same ones")
+    titles = [name if not place else "" for name in rows for place in range(columns)]
     return photo_grid([image for images in rows.values() for image in images], titles, columns, title)
 
 
@@ -154,17 +144,13 @@ def _shown(image: np.ndarray) -> np.ndarray:
 
 def _file_names(paths: Sequence[str]) -> list[str]:
     """Folder and file of each path, a line each; a line break in a name stays visible."""
-    lines = [plain(path).replace("\n", "\N{REPLACEMENT CHARACTER}") for path in paths]
+    lines = (plain(path).replace("\n", "\N{REPLACEMENT CHARACTER}") for path in paths)
     return ["\n".join(line.split("/")[-2:]) for line in lines]
 
 
-def _empty_grid(
-    rows: int, columns: int, tall: float, above: float, below: float, heading: float
-) -> tuple[Figure, np.ndarray]:
-    """A figure of places for photos `tall` points high, with room for words; (rows, columns) axes.
-
-    The places are worked out, not left to a layout engine, which narrows photos with wide words.
-    """
+def _empty_grid(rows: int, columns: int, tall: float, above: float, below: float, heading: float) -> tuple:
+    """A figure of places for photos `tall` points high, with room for words, and its (rows, columns) axes."""
+    # Worked out, not left to a layout engine, which narrows photos with wide words.
     wide, between = 72 * WIDTH / columns - GAP, above + below + GAP
     width, height = 72 * WIDTH, heading + rows * (tall + between)
     figure, axes = plt.subplots(rows, columns, figsize=(width / 72, height / 72), squeeze=False)
@@ -184,8 +170,7 @@ def _height(texts: Sequence[str], size: float) -> float:
 
 def _fitted_all(what: str, texts: Sequence[str] | None, photos: int, size: float, room: float) -> list[str]:
     """A text for each photo, every line of it at most `room` points wide in letters of `size` points."""
-    if texts is None:
-        return [""] * photos
+    texts = [""] * photos if texts is None else texts
     if len(texts) != photos:
         raise ValueError(f"{photos} photos but {len(texts)} {what}")
     return ["\n".join(_fitted(line, size, room) for line in plain(text).split("\n")) for text in texts]
@@ -193,13 +178,9 @@ def _fitted_all(what: str, texts: Sequence[str] | None, photos: int, size: float
 
 def _fitted(line: str, size: float, room: float) -> str:
     """The line, or as many characters of its two ends as fit."""
-    kept = min(len(line), int(room / (NARROWEST * size)))
     font = FontProperties(size=size)
-    while kept > 1 and text_to_path.get_text_width_height_descent(_ends(line, kept), font, ismath=False)[0] > room:
-        kept -= 1
-    return _ends(line, kept)
-
-
-def _ends(line: str, kept: int) -> str:
-    """The first and the last characters of a line, `kept` in all, or the whole line if it has no more."""
-    return line if len(line) <= kept else f"{line[: kept - kept // 2]}…{line[len(line) - kept // 2 :]}"
+    for kept in range(max(min(len(line), int(room / (NARROWEST * size))), 1), 0, -1):
+        shown = line if len(line) <= kept else f"{line[: kept - kept // 2]}…{line[len(line) - kept // 2 :]}"
+        if text_to_path.get_text_width_height_descent(shown, font, ismath=False)[0] <= room:
+            break
+    return shown

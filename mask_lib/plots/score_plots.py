@@ -1,7 +1,4 @@
-"""Charts of how right predictions are: confusions, scores with their intervals, differences between runs, shares.
-
-They take an `ax`, or make one, and return it; nothing here computes a result or writes a file.
-"""
+"""Charts of how right predictions are: confusions, scores with their intervals, differences between runs, shares."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,15 +20,14 @@ WRITTEN_MODELS = 5  # side by side; the numbers of more would overlap
 def confusion(truth: Sequence[int], predicted: Sequence[int], ax: Axes | None = None) -> Axes:
     """C x C counts of (N,) labels, coloured by share of the row, with lines between values of the first attribute."""
     ax, names = style.styled_axes(ax, 10.5, 9.5), style.class_names()
-    _confusion(ax, np.asarray(truth), np.asarray(predicted), names)
+    _confusion(ax, truth, predicted, names)
     ax.set_xticks(range(len(names)), names, rotation=55, ha="right", rotation_mode="anchor", fontsize=8.5)
     block = len(names) // labels.shape()[0]  # neighbouring classes that share the first attribute's value
     for edge in np.arange(block, len(names), block) - 0.5:
         ax.axhline(edge, color=INK, linewidth=1)
         ax.axvline(edge, color=INK, linewidth=1)
     wrong = int(np.not_equal(truth, predicted).sum())
-    style.set_title(ax, f"{counted(wrong, 'mistake')} in {counted(len(truth), 'photo')}")
-    return ax
+    return style.set_title(ax, f"{counted(wrong, 'mistake')} in {counted(len(truth), 'photo')}")
 
 
 def attribute_confusions(truth: Sequence[int], predicted: Sequence[int]) -> Figure:
@@ -66,8 +62,7 @@ def score_table(scores: Mapping[str, pd.DataFrame], ax: Axes | None = None) -> A
     style.grid(ax)
     above = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0}  # clear of the dots
     style.add_legend(ax, dots, scores, ncols=WRITTEN_MODELS, **above)
-    style.set_title(ax, "Scores with their intervals by person")
-    return ax
+    return style.set_title(ax, "Scores with their intervals by person")
 
 
 def differences(table: pd.DataFrame, ax: Axes | None = None, metric: str = "macro_f1") -> Axes:
@@ -82,8 +77,7 @@ def differences(table: pd.DataFrame, ax: Axes | None = None, metric: str = "macr
     names = [f"{row.b} over {row.a}" for row in rows.itertuples()]
     style.interval_rows(ax, rows, names, [BLUE if real else GREY for real in rows["real"]])
     ax.set_xlabel(f"difference in {metric.replace('_', ' ').replace('f1', 'F1')}, with its interval by person")
-    style.set_title(ax, f"{int(rows['real'].sum())} of {counted(len(rows), 'difference')} beyond chance")
-    return ax
+    return style.set_title(ax, f"{int(rows['real'].sum())} of {counted(len(rows), 'difference')} beyond chance")
 
 
 def predicted_shares(tables: Mapping[str, pd.DataFrame], known: Sequence[int], ax: Axes | None = None) -> Axes:
@@ -92,26 +86,22 @@ def predicted_shares(tables: Mapping[str, pd.DataFrame], known: Sequence[int], a
     `tables` maps a name to a table with probabilities; `known` holds labels, such as training's.
     """
     ax = style.styled_axes(ax, 12, 4.2)
-    width = 0.8 / max(len(tables), 1)
-    bars = []
+    at, width, bars = np.arange(labels.class_count()), 0.8 / max(len(tables), 1), []
     for number, table in enumerate(tables.values()):
         predicted = table[labels.probability_columns()].to_numpy().argmax(axis=1)
-        places = np.arange(labels.class_count()) + (number - (len(tables) - 1) / 2) * width
+        places = at + (number - (len(tables) - 1) / 2) * width
         bars.append(ax.bar(places, style.class_shares(predicted), 0.92 * width, color=COLOURS[number % len(COLOURS)]))
-    at = np.arange(labels.class_count())
     ticks = ax.hlines(style.class_shares(known), at - 0.45, at + 0.45, color=INK, linewidth=1.6)
     ax.margins(x=0.01)
     ax.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.3g}%")
     style.class_ticks(ax)
     style.add_legend(ax, [*bars, ticks], [*tables, "training photos"])
-    style.set_title(ax, "Share of each class among the predictions")
-    return ax
+    return style.set_title(ax, "Share of each class among the predictions")
 
 
-def _confusion(ax: Axes, truth: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> None:
+def _confusion(ax: Axes, truth: Sequence[int], predicted: Sequence[int], names: Sequence[str]) -> None:
     counts = confusion_matrix(truth, predicted, labels=range(len(names)))  # (K, K), a row a true class
-    totals = counts.sum(axis=1, keepdims=True)
-    shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     style.write_cells(ax, np.where(counts > 0, counts, np.nan), "{:,.0f}", dark=shares > 0.55)
     ax.set_xticks(range(len(names)), names)
@@ -124,8 +114,7 @@ def _dots_with_whiskers(ax: Axes, places: np.ndarray, rows: pd.DataFrame, colour
     """One model's dots; not `errorbar`, because an interval need not contain its value."""
     ax.vlines(places, rows["low"], rows["high"], color=colour, linewidth=2, alpha=0.55)
     (dots,) = ax.plot(places, rows["value"], "o", color=colour, markersize=6)
-    for place, value, high in zip(places, rows["value"], rows["high"], strict=True):
-        if written:
-            top = (place, max(value, high))
-            ax.annotate(f"{value:.3f}", top, (0, 4), textcoords="offset points", ha="center", fontsize=8, color=INK)
+    above = {"xytext": (0, 4), "textcoords": "offset points", "ha": "center", "fontsize": 8, "color": INK}
+    for place, value, high in zip(places, rows["value"], rows["high"], strict=True) if written else ():
+        ax.annotate(f"{value:.3f}", (place, max(value, high)), **above)
     return dots

@@ -1,7 +1,4 @@
-"""Charts of the search for an augmentation policy: its history, what good policies use, its verdict, and a policy.
-
-They take an `ax`, or make one, and return it; nothing here computes a result or writes a file.
-"""
+"""Charts of the search for an augmentation policy: its history, what good policies use, its verdict, and a policy."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,8 +17,7 @@ NO_MAGNITUDE = -0.1  # where an operation without one stands
 def search_history(trials: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """A dot a policy in the order of the search, a line for the best so far, a dashed one for no augmentation.
 
-    `trials` has the columns `trial`, `state` and `value`, as `search.trials_table` gives them; what was stopped
-    early has no value and stands as a cross at the bottom.
+    `trials`: from `search.trials_table`; what was stopped early has no `value` and stands as a cross at the bottom.
     """
     ax = style.styled_axes(ax, 9, 4)
     scored, stopped = trials[trials["value"].notna()], trials[trials["value"].isna()]
@@ -37,15 +33,11 @@ def search_history(trials: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.xaxis.get_major_locator().set_params(integer=True)
     style.grid(ax)
     ax.legend(frameon=False)
-    style.set_title(ax, f"{counted(int((trials['trial'] > 0).sum()), 'policy', 'policies')} searched")
-    return ax
+    return style.set_title(ax, f"{counted(int((trials['trial'] > 0).sum()), 'policy', 'policies')} searched")
 
 
 def operation_importance(importance: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Bars of how the score of a policy goes with its use of each operation, with the number of policies beside.
-
-    `importance` has the columns `operation`, `correlation` in [-1, 1] and `policies`.
-    """
+    """Bars of a table with `operation`, `correlation` of its use with the score in [-1, 1], and count of `policies`."""
     table = importance.iloc[::-1]
     ax = style.styled_axes(ax, 9, 0.9 + 0.32 * max(len(table), 2))
     colours = [BLUE if value >= 0 else ORANGE for value in table["correlation"]]
@@ -54,23 +46,17 @@ def operation_importance(importance: pd.DataFrame, ax: Axes | None = None) -> Ax
     ax.bar_label(bars, notes, padding=3, fontsize=8, color=INK)
     ax.set_yticks(range(len(table)), [plain(name).replace("_", " ") for name in table["operation"]], parse_math=False)
     ax.axvline(0, color=INK, linewidth=1)
-    ax.set_xlim(-1.25, 1.25)
-    ax.set_xlabel("rank correlation of its use with the score")
-    style.set_title(ax, "Operations that good policies use more, and less")
-    return ax
+    ax.set(xlim=(-1.25, 1.25), xlabel="rank correlation of its use with the score")
+    return style.set_title(ax, "Operations that good policies use more, and less")
 
 
 def verdict(found: Mapping[str, Any], ax: Axes | None = None) -> Axes:
-    """Differences in macro F1 with their intervals, candidates against references, and a line at none.
-
-    `found` is what `policy_search.reach_verdict` returns.
-    """
+    """Differences in macro F1 with intervals, candidates against references, of `policy_search.reach_verdict`."""
     differences = pd.DataFrame(found["differences"]).T
     ax = style.styled_axes(ax, 9, 0.9 + 0.45 * len(differences))
     style.interval_rows(ax, differences, list(differences.index))
     ax.set_xlabel("difference in macro F1")
-    style.set_title(ax, f"With {counted(found['seeds'], 'seed')} each, intervals by person and seed")
-    return ax
+    return style.set_title(ax, f"With {counted(found['seeds'], 'seed')} each, intervals by person and seed")
 
 
 def policy(policy: Policy, ax: Axes | None = None) -> Axes:
@@ -95,5 +81,4 @@ def policy(policy: Policy, ax: Axes | None = None) -> Axes:
     ax.set(xlim=(-0.2, 1.2), xlabel="magnitude", xticks=[NO_MAGNITUDE, 0, 0.5, 1], xticklabels=["none", "0", "½", "1"])
     ax.invert_yaxis()
     style.grid(ax, "x")
-    style.set_title(ax, f"{plain(policy.name)}: what a photo meets, and how strongly")
-    return ax
+    return style.set_title(ax, f"{plain(policy.name)}: what a photo meets, and how strongly")

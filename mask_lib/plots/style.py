@@ -1,8 +1,4 @@
-"""The one look of every picture: its colours, its axes, and words that can always be drawn.
-
-Names of files, kinds and runs are untrusted text: whatever they hold, they are drawn as it stands and
-never read as formulas.
-"""
+"""The one look of every picture. Names of files, kinds and runs are untrusted: drawn as they are, never as formulas."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -72,9 +68,10 @@ def grid(ax: Axes, axis: str = "y") -> None:
     ax.grid(axis=axis, color=FAINT, linewidth=0.6)
 
 
-def set_title(ax: Axes, text: str) -> None:
-    """Write a heading above the left end, as it stands."""
+def set_title(ax: Axes, text: str) -> Axes:
+    """The axes with a heading above the left end, as it stands."""
     ax.set_title(text, loc="left", color=INK, fontsize=11, parse_math=False)
+    return ax
 
 
 def add_legend(ax: Axes, handles: Sequence[Any], names: Iterable[str], **options: Any) -> None:
@@ -103,16 +100,14 @@ def class_shares(label_numbers: Sequence[int]) -> np.ndarray:
 
 
 def interval_rows(ax: Axes, rows: pd.DataFrame, names: Sequence[str], colours: Sequence[str] | str = BLUE) -> None:
-    """Dots with whiskers, the first row of a table at the top: columns `difference`, `low`, `high`; a line at 0.
-
-    Not `errorbar`, because an interval need not contain its value.
-    """
+    """Dots with whiskers, the first row of a table at the top: columns `difference`, `low`, `high`; a line at 0."""
     places = np.arange(len(rows))
+    # Not `errorbar`, because an interval need not contain its value.
     ax.hlines(places, rows["low"], rows["high"], color=colours, linewidth=2.5, alpha=0.6)
     ax.scatter(rows["difference"], places, s=36, color=colours, zorder=3)
-    for place, value in zip(places, rows["difference"], strict=True):
-        above = {"textcoords": "offset points", "ha": "center", "fontsize": 8, "color": INK}
-        ax.annotate(f"{value:+.3f}", (value, place), (0, 6), **above)
+    above = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center", "fontsize": 8, "color": INK}
+    for place, value in enumerate(rows["difference"]):
+        ax.annotate(f"{value:+.3f}", (value, place), **above)
     ax.axvline(0, color=INK, linewidth=1)
     ax.set_yticks(places, [plain(name) for name in names], parse_math=False)
     ax.set_ylim(len(rows) - 0.4, -0.7)
