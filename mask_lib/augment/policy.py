@@ -1,15 +1,10 @@
 """Augmentation policies as data: the operations, presets, random policies, policy files, and policies in words.
 
-A policy is a list of sub-policies, each a list of steps (operation, probability, magnitude). Every photo draws one
-sub-policy and takes each of its steps with that step's probability. A magnitude runs from 0, the mildest, to 1, as far
-as `OPERATIONS` lets it go. It is a number, a range [low, high] from which each photo draws uniformly, or null: where an
-operation has no magnitude, and otherwise for one of `MAGNITUDE_BINS` even steps, drawn for each photo. Operations with
-a sign draw it for each photo.
-
+Every photo draws one sub-policy and takes each of its steps (operation, probability, magnitude) with that probability.
+A magnitude runs from 0, the mildest, to 1, as far as `OPERATIONS` lets it go: a number, a range [low, high] from which
+each photo draws uniformly, or null where there is none, else for one of `MAGNITUDE_BINS` even steps, drawn by photo.
 A file holds `{"format": 1, "name": "mild", "sub_policies": [[["rotate", 0.5, 0.1], ["invert", 0.2, null]]]}`, or
-the bare list of sub-policies, which is then named as its file. It is read as data and checked to the last value:
-nothing in it is ever executed.
-
+the bare list of sub-policies, which is then named as its file; nothing in it is ever executed.
 Sources: AutoAugment, Cubuk et al. 2019; RandAugment, Cubuk et al. 2020; TrivialAugment, Müller and Hutter 2021.
 """
 
@@ -116,21 +111,19 @@ class Policy:
 
         Raises ValueError that names the place, such as `sub_policies[3][0], probability`.
         """
-        keys = {"format", "name", "sub_policies"}
         if isinstance(value, list) and value and name is not None:
             return cls(name, value)
         if not isinstance(value, Mapping):
             raise ValueError(f"it is {words_for(value)}; write {{'format': 1, 'name': …, 'sub_policies': […]}}")
-        if set(value) != keys:
-            raise ValueError(f"its keys must be {', '.join(sorted(keys))}, not {', '.join(sorted(map(str, value)))}")
+        if set(value) != {"format", "name", "sub_policies"}:
+            raise ValueError(f"its keys must be format, name, sub_policies, not {', '.join(sorted(map(str, value)))}")
         if isinstance(value["format"], bool) or value["format"] != POLICY_FORMAT:
             raise ValueError(f"format = {_shown(value['format'])}: this version reads format {POLICY_FORMAT}")
         return cls(value["name"], value["sub_policies"])
 
     def plain(self) -> dict[str, Any]:
         """The policy as JSON has it, with lists for tuples."""
-        lists = json.loads(json.dumps(self.sub_policies))
-        return {"format": POLICY_FORMAT, "name": self.name, "sub_policies": lists}
+        return json.loads(json.dumps({"format": POLICY_FORMAT, "name": self.name, "sub_policies": self.sub_policies}))
 
 
 def _checked_sub_policies(value: Any) -> tuple[tuple[Step, ...], ...]:
@@ -206,9 +199,9 @@ SEED_SPACE = Space()
 
 
 def random_policy(generator: np.random.Generator, space: Space = SEED_SPACE, name: str = "random") -> Policy:
-    """A policy of `space`, each choice uniform: a step's operation, its probability and its magnitude.
+    """A policy of `space`, each choice uniform, no operation twice in a sub-policy while there are others.
 
-    No operation comes twice in a sub-policy while there are others. Raises ValueError for a space without operations.
+    Raises ValueError for a space without operations.
     """
 
     def drawn(operation: str) -> Step:
@@ -251,17 +244,14 @@ def write_policy(policy: Policy, path: str | Path) -> Path:
 
 
 def named_policy(augmentation: str) -> Policy:
-    """The policy that a run's `augmentation` names: a preset, or the file at a path ending in .json.
-
-    Raises ValueError for an unknown name, with the nearest preset, and as `read_policy` does.
-    """
+    """The preset or .json file that a run's `augmentation` names. ValueError for another name, and as `read_policy`."""
     if augmentation in PRESET_POLICIES:
         return PRESET_POLICIES[augmentation]
     if augmentation.endswith(".json"):
         return read_policy(augmentation)
     wanted = f"one of {', '.join(PRESET_POLICIES)}, or the path of a policy's .json file"
-    wanted += did_you_mean(augmentation, PRESET_POLICIES)
-    raise ValueError(f"augmentation = {_shown(augmentation)}: it must be {wanted}")
+    hint = did_you_mean(augmentation, PRESET_POLICIES)
+    raise ValueError(f"augmentation = {_shown(augmentation)}: it must be {wanted}{hint}")
 
 
 def _faces() -> Policy:

@@ -1,11 +1,7 @@
 """A search over augmentation policies as an Optuna study: its settings, its trials, and the files that it leaves.
 
-Any number of processes share a study: an SQLite file in the search's folder, or a database server. Every policy has a
-place, from 0, no augmentation, to `policy_count`; all places wait in Optuna's queue from the start. A worker that dies
-stops sending heartbeats, and after `GRACE_SECONDS` its place goes back to the queue.
-
-A run with `augmentation: searched` takes the best policy only with a verdict that it beats TrivialAugment, which needs
-no search; until then, and otherwise, it is TrivialAugment.
+Any number of processes share a study. Every policy has a place, from 0, no augmentation, to `policy_count`; all places
+wait in Optuna's queue from the start. The place of a worker that died goes back there after `GRACE_SECONDS`.
 """
 
 import json
@@ -28,7 +24,6 @@ from mask_lib.augment.policy import OPERATIONS, SEED, Policy, Space, Step, check
 from mask_lib.base import config, files
 
 Count = Annotated[int, Field(ge=1, le=100_000)]
-SET_BY_SEARCH = ("run", "folds", "augmentation")  # settings of a run
 HEARTBEAT_SECONDS, GRACE_SECONDS = 20, 60
 POLL_SECONDS = 0.5
 RANDOM_FIRST = 10  # policies that the density search draws blindly before it learns from them
@@ -37,7 +32,6 @@ COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
 TRIAL_COLUMNS = ["trial", "state", "value", "macro_f1", "epochs", "seconds", "policy"]
 FOLDER, SEARCHED, FALLBACK = "search", "searched", "trivialaugment"
 STUDY = "study.db"
-WRITTEN = ("trials.csv", "best_policy.json", "verdict.json", STUDY)
 
 
 class Search(config.Settings):
@@ -64,7 +58,7 @@ class Search(config.Settings):
         self.require("search_folds", self.search_folds, "the folds to search on, such as [0]")
         for name in self.policy_operations:
             checked_operation(name, "policy_operations")
-        own = sorted(set(self.search_network) & set(SET_BY_SEARCH))
+        own = sorted({"run", "folds", "augmentation"} & set(self.search_network))
         if own:
             raise ValueError(f"search_network: the search sets {', '.join(own)} itself")
         if self.network().checkpoint_choice == "swa":
@@ -79,8 +73,7 @@ class Search(config.Settings):
 
     def space(self) -> Space:
         """What policies are drawn from. Density would prefer steps that are never taken: it has none."""
-        shares = (0.0, 0.25, 0.5, 0.75)
-        shares = shares[1:] if self.search_kind == "density" else shares
+        shares = (0.25, 0.5, 0.75) if self.search_kind == "density" else (0.0, 0.25, 0.5, 0.75)
         return Space(self.policy_operations, self.sub_policy_count, self.steps_each, shares)
 
     def recorded(self, data: str) -> dict[str, Any]:
@@ -99,16 +92,15 @@ def open_study(
 ) -> optuna.Study:
     """The study of a search in `folder`, new or to go on, with every place finished, at work or in the queue.
 
-    data: digest of the photos. Raises ChangedSearchError that lists what differs from the settings of a study that is
-    there (restart: puts the folder aside instead), and ValueError for a file that is no study.
+    data: digest of the photos. Raises ChangedSearchError that lists changed settings (restart: puts the folder aside
+    instead), and ValueError for a file that is no study.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f".{folder.name}.lock")):
         study, new = _study(search, folder), search.recorded(data)
         old = study.user_attrs.get(SETTINGS, new)
-        differences = [
-            f"{name}: {old.get(name)} → {new.get(name)}" for name in {**old, **new} if old.get(name) != new.get(name)
-        ]
+        changed = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+        differences = [f"{name}: {old.get(name)} → {new.get(name)}" for name in changed]
         if differences and when_changed == "refuse":
             raise ChangedSearchError(
                 f"{files.shown_path(folder)} holds a search with other settings ({'; '.join(differences)}). Give this "
@@ -164,8 +156,8 @@ class NotWantedError(RuntimeError):
 def start_trial(search: Search, trial: optuna.Trial) -> Policy:
     """The policy of a trial, also noted there: none in place 0, else random or, of density, suggested by TPE.
 
-    All chance follows from the seed and the place. After `RANDOM_FIRST` trials the suggestions of the tree-structured
-    Parzen estimators (Bergstra et al. 2011) follow from those that are finished too. Raises NotWantedError.
+    All chance follows from the seed and the place; after `RANDOM_FIRST` trials, suggestions (Bergstra et al. 2011) from
+    those that are finished too. Raises NotWantedError.
     """
     place = trial.user_attrs.get(PLACE, np.inf)
     if place > search.policy_count:
@@ -219,10 +211,7 @@ def finished_trials(study: optuna.Study) -> dict[int, FrozenTrial]:
 
 
 def trials_table(study: optuna.Study) -> pd.DataFrame:
-    """One row a finished trial, columns `TRIAL_COLUMNS`; trial is its place, value what the search maximises.
-
-    A trial that was stopped early is `pruned` and has no value. policy is JSON text.
-    """
+    """One row a finished trial, `TRIAL_COLUMNS`; trial is its place, policy JSON text. Pruned ones have no value."""
     rows = [
         {
             "trial": place,
@@ -241,7 +230,7 @@ def trials_table(study: optuna.Study) -> pd.DataFrame:
 def _scored(trials: pd.DataFrame) -> pd.DataFrame:
     """The policies that were scored to the end, the best first; of equals the earlier one."""
     scored = trials[(trials["state"] == "complete") & (trials["trial"] > 0)]
-    return scored.sort_values(["value", "trial"], ascending=[False, True])
+    return scored.sort_values(["value", "trial"], ascending=[False, True], ignore_index=True)
 
 
 def best_policies(trials: pd.DataFrame, count: int) -> list[Policy]:
@@ -253,12 +242,12 @@ def best_policies(trials: pd.DataFrame, count: int) -> list[Policy]:
 
 
 def operation_importance(trials: pd.DataFrame) -> pd.DataFrame:
-    """Which operations the score of a policy goes with: columns `operation`, `correlation`, `policies`.
+    """Which operations the score of a policy goes with: columns `operation`, `correlation`, `policies`, that use it.
 
     correlation: Spearman's, over the scored policies, between the value and `operation_use`; 0 where all use it alike.
-    policies: how many use it at all. With few trials it is a hint, and no effect, since nothing was held fixed.
+    With few trials it is a hint, and no effect, since nothing was held fixed.
     """
-    scored = _scored(trials).reset_index(drop=True)
+    scored = _scored(trials)
     uses = pd.DataFrame([operation_use(Policy.from_plain(json.loads(text))) for text in scored["policy"]]).fillna(0.0)
     with warnings.catch_warnings(action="ignore"):  # a use that does not vary
         correlation = uses.corrwith(scored["value"], method="spearman").fillna(0.0)
@@ -291,10 +280,7 @@ def verdict_path(output_dir: Path) -> Path:
 
 
 def read_verdict(output_dir: Path) -> dict[str, Any] | None:
-    """What `policy_search.reach_verdict` wrote on the policy that lies there; None if nothing, or on another policy.
-
-    Raises ValueError that names a file that is no policy or no verdict.
-    """
+    """What `policy_search.reach_verdict` wrote on the best policy; None if nothing. ValueError names a faulty file."""
     path = verdict_path(output_dir)
     if not best_path(output_dir).exists():
         return None
@@ -303,17 +289,12 @@ def read_verdict(output_dir: Path) -> dict[str, Any] | None:
     if found is None:
         return None
     if not isinstance(found, dict) or any(not isinstance(found.get(name), kind) for name, kind in kinds.items()):
-        raise ValueError(
-            f"{files.shown_path(path)} is no verdict of a search: remove it and run 02_search_augmentation"
-        )
+        raise ValueError(f"{files.shown_path(path)} is no verdict of a search: remove it, run 02_search_augmentation")
     return found if found["policy"] == policy_digest(policy) else None
 
 
 def chosen_augmentation(output_dir: Path) -> str:
-    """What to train a run with: the best policy's path if it beat TrivialAugment, else `trivialaugment`.
-
-    Also `trivialaugment` where there was no search, no verdict, or one on another policy. Raises as `read_verdict`.
-    """
+    """The best policy's path if it provably beat TrivialAugment, else `trivialaugment`. Raises as `read_verdict`."""
     found = read_verdict(output_dir)
     return files.shown_path(best_path(output_dir)) if found and found["beats_trivialaugment"] else FALLBACK
 
@@ -338,5 +319,6 @@ def resolved(augmentation: str, output_dir: str | os.PathLike[str] | None) -> st
 
 def written(output_dir: Path) -> list[str]:
     """Names of the files of a search that are there; a verdict only if it is on the policy that is."""
-    names = [name for name in WRITTEN if (Path(output_dir) / FOLDER / name).exists()]
-    return [name for name in names if name != "verdict.json" or read_verdict(output_dir)]
+    names = ("trials.csv", "best_policy.json", "verdict.json", STUDY)
+    there = [name for name in names if (Path(output_dir) / FOLDER / name).exists()]
+    return [name for name in there if name != "verdict.json" or read_verdict(output_dir)]

@@ -15,13 +15,7 @@ from mask_lib.base import labels, scores
 from mask_lib.base.scores import Score
 from mask_lib.data import splits
 from mask_lib.ensemble import calibration
-from mask_lib.ensemble.members import (
-    Members,
-    OutOfFold,
-    probabilities_of,
-    read_out_of_fold,
-    with_probabilities,
-)
+from mask_lib.ensemble.members import Members, OutOfFold, probabilities_of, read_out_of_fold, with_probabilities
 from mask_lib.training.run_folder import folder_of, is_finished
 
 ROUNDS = 25  # of greedy selection; with replacement, so that weights come in steps of 1/25 at finest
@@ -73,13 +67,11 @@ def given_recipe(weights: Sequence[float], members: int) -> Recipe:
 
 
 def greedy_weights(members: np.ndarray, truth: np.ndarray, rounds: int = ROUNDS) -> np.ndarray:
-    """(M,) weights by Caruana's greedy selection with replacement, for macro F1; log loss breaks ties.
+    """(M,) weights by greedy selection with replacement, for macro F1; log loss breaks ties.
 
-    Each round adds the member that makes the mean best; the best of all rounds is returned, the
-    earliest of equals. Caruana et al., "Ensemble Selection from Libraries of Models", 2004.
+    The best round's, the earliest of equals. Caruana et al., "Ensemble Selection from Libraries of Models", 2004.
     """
-    rows = np.arange(len(truth))
-    own, own_sum = members[:, rows, truth], np.zeros(len(truth))
+    own, own_sum = members[:, np.arange(len(truth)), truth], np.zeros(len(truth))
     total, counts = np.zeros(members.shape[1:]), np.zeros(len(members))
     best, weights = -1.0, counts
     for number in range(1, rounds + 1):
@@ -107,16 +99,12 @@ def macro_f1(truth: np.ndarray, predicted: np.ndarray) -> float:
 def fit(members: np.ndarray, truth: np.ndarray, greedy: bool = False, tempering: bool = False) -> Recipe:
     """A recipe found on (M, N, C) members and (N,) labels: equal or greedy weights, then the mean's temperature."""
     recipe = Recipe(tuple(greedy_weights(members, truth).tolist())) if greedy else given_recipe([], len(members))
-    if not tempering:
-        return recipe
-    return dataclasses.replace(recipe, temperature=calibration.fit_temperature(recipe.blend(members), truth))
+    temperature = calibration.fit_temperature(recipe.blend(members), truth) if tempering else 1.0
+    return dataclasses.replace(recipe, temperature=temperature)
 
 
 def person_parts(photos: pd.DataFrame, count: int = PARTS, seed: int = 0) -> np.ndarray:
-    """(N,) part 0 … count-1 of each row of `photos` (columns person, label); a person's rows share one.
-
-    Raises ValueError when there are fewer people than parts.
-    """
+    """(N,) part 0 … count-1 of each row of `photos` (person, label), one a person. ValueError for fewer people."""
     return photos["person"].map(splits.spread_people(photos, count, seed)).to_numpy()
 
 
@@ -144,15 +132,12 @@ def decide(
 ) -> tuple[OutOfFold | None, Choice]:
     """The members' out-of-fold probabilities and the recipe: the given `weights`, or if there are none the chosen one.
 
-    Members that are no finished runs of this experiment, such as files from elsewhere, cannot be scored:
-    then there is no table, and weights that are not given are equal. Raises ValueError as `given_recipe` does.
+    Without a table, and equal weights if none are given, for members that are no finished runs of this experiment:
+    they cannot be scored. Raises ValueError as `given_recipe` does.
     """
     recipe = given_recipe(weights, len(members.names))
-    unknown = [
-        name
-        for name, own in zip(members.names, members.own, strict=True)
-        if not (own and is_finished(folder_of(output_dir, name)))  # a file from elsewhere may bear a run's name
-    ]
+    names = zip(members.names, members.own, strict=True)  # a file from elsewhere may bear a run's name
+    unknown = [name for name, own in names if not (own and is_finished(folder_of(output_dir, name)))]
     if unknown:
         kept = "the weights are as given" if weights else "equal weights are taken"
         reason = f"{', '.join(unknown)} cannot be scored, having no out-of-fold tables here: {kept}."
@@ -168,13 +153,12 @@ def decide(
 def choose_recipe(found: OutOfFold, seed: int = 0) -> Choice:
     """Equal weights, unless greedy weights, or a temperature, prove really better on people they have not seen.
 
-    Really better means that the paired interval by person lies above 0: of the difference in macro F1 for
-    weights, in log loss for the temperature. Both intervals are at 97.5%, since two rivals have more luck
-    between them than one (Bonferroni); a single member has no weights to find, and its temperature has all 5%.
-    The temperature is that of one network's answers a member; means over folds are less sure to begin with.
-    `table` has a row for each way to weigh members: weights, method, macro_f1 with low and high, log_loss,
-    difference (of macro F1) with difference_low and difference_high, p, weights (found on all people), chosen.
-    Raises ValueError when there are fewer people than parts.
+    That is, the paired interval by person lies above 0: of the difference in macro F1 for weights, in log loss for the
+    temperature. Both are at 97.5%, since two rivals have more luck between them than one (Bonferroni); a single member
+    has no weights to find, and its temperature has all 5%. The temperature is that of one network's answers a member;
+    means over folds are less sure to begin with. `table` has a row for each way to weigh members: method, macro_f1 with
+    low and high, log_loss, difference (of macro F1) with difference_low and difference_high, p, weights (found on all
+    people), chosen. Raises ValueError when there are fewer people than parts.
     """
     members, truth = found.probabilities, found.truth
     parts, ways = person_parts(found.photos, seed=seed), [False, True][: len(found.names)]  # greedy or not
@@ -237,8 +221,8 @@ def intervals(
 ) -> dict[str, pd.DataFrame]:
     """Scores, as `scores.bootstrap` gives them, of each of (M, N, C) members and of their blend, by name.
 
-    blended: `path, person, label, p00 …`, rows as in `members`; of a single member it is not scored beside it.
-    voted: the same after a vote.
+    blended, and voted, after a vote: `path, person, label, p00 …`, rows as in `members`; a single member's blend is
+    not scored beside it.
     """
     answers = dict(zip(names, members.argmax(axis=2), strict=True))
     tables = {"ensemble": blended if len(names) > 1 else None, "after the vote": voted}
@@ -250,15 +234,13 @@ def intervals(
 def agreement(found: OutOfFold) -> pd.DataFrame:
     """(M, M) share of photos to which two members give the same answer, named both ways."""
     answers = found.probabilities.argmax(axis=2)  # (M, N)
-    shares = [[float((one == other).mean()) for other in answers] for one in answers]
-    return pd.DataFrame(shares, index=found.names, columns=found.names)
+    return pd.DataFrame((answers[:, None] == answers).mean(axis=2), index=found.names, columns=found.names)
 
 
 def contributions(found: OutOfFold, recipe: Recipe, seed: int = 0) -> pd.DataFrame:
-    """One row a member: member, weight, and how much macro F1 it adds: difference, low, high, p.
+    """One row a member: member, weight, and how much macro F1 it adds to the others: difference, low, high, p.
 
-    The difference is that of the recipe to the recipe without the member, the others' weights raised in
-    proportion, on the same draws of people. A single member has nothing to be compared with: no rows.
+    The others' weights are raised in proportion. A single member has nothing to be compared with: no rows.
     """
     predicted = recipe.blend(found.probabilities).argmax(axis=1)
     rows = []

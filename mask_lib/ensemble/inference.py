@@ -24,9 +24,8 @@ def predict_stored(
 ) -> np.ndarray:
     """(N, C) float64 probabilities one network gives of `paths`, from disk if they were computed before.
 
-    They lie in `<start>.<digest>.csv`, columns `path, p00 …`. The digest stands for all that they
-    depend on: weights, photos, views and precision; so a file of that name is always right, and a killed
-    inference goes on with the next network. Files of the same start with another digest are removed.
+    They lie in `<start>.<digest>.csv`, columns `path, p00 …`. The digest stands for all that they depend on: weights,
+    photos, views and precision; so a file of that name is always right. Those with another digest are removed.
     """
     dtype = devices.dtype_for(read_manifest(checkpoint)["run"]["precision"], source.device)
     made_of = [files.file_digest(checkpoint), source.store.content, paths, dataclasses.asdict(tta), str(dtype)]
@@ -41,12 +40,7 @@ def predict_stored(
 
 
 def mean_over_folds(
-    checkpoints: Mapping[int, Path],
-    source: devices.DevicePhotos,
-    paths: list[str],
-    tta: Tta,
-    folder: Path,
-    part: str,
+    checkpoints: Mapping[int, Path], source: devices.DevicePhotos, paths: list[str], tta: Tta, folder: Path, part: str
 ) -> np.ndarray:
     """(N, C) probabilities of `paths`, averaged over the folds' checkpoints; each fold's own stay in `folder`."""
     found = files.progress(checkpoints.items(), what=f"predict {len(paths)} photos", unit="fold")
@@ -59,11 +53,11 @@ def predict_run(
 ) -> dict[str, pd.DataFrame]:
     """Write `inferences/<run>.test.csv` and `<run>.test_val.csv`, or what `split` says, and return them by name.
 
-    test: `ImageID, p00 …`, every row of info.csv in its order; a photo that could not be read gets the mean of
-    the others, since a submission must answer it all the same. test_val: `path, label, p00 …`. Each fold's own
-    lie in `inferences/models/<run>/` and are computed once, see `predict_stored`. Beside each file stands, as
-    .json, what `run_folder.refuse_stale_prediction` reads. Raises FileNotFoundError for a run that is not trained,
-    ValueError for views that do not suit its photos, and as `runs.checkpoints` does.
+    test: `ImageID, p00 …`, every row of info.csv in its order; a photo that could not be read gets the mean of the
+    others, since a submission must answer it. test_val: `path, label, p00 …`. Each fold's own lie in
+    `inferences/models/<run>/`. Beside each file stands, as .json, what `run_folder.refuse_stale_prediction` reads.
+    Raises FileNotFoundError for a run that is not trained, ValueError for views that do not suit its photos, and as
+    `runs.checkpoints` does.
     """
     parts = ("test", "test_val") if config.checked("split", split, Part) == "both" else (split,)
     settings = run_folder.run_settings(output_dir, run)
@@ -86,19 +80,16 @@ def predict_run(
 
 
 def predict_evaluated(
-    data_dir: Path,
-    output_dir: Path,
-    checkpoints: Mapping[int, Path],
-    frame: store.Frame,
-    tta: Tta,
-    folder: Path,
+    data_dir: Path, output_dir: Path, checkpoints: Mapping[int, Path], frame: store.Frame, tta: Tta, folder: Path
 ) -> pd.DataFrame:
-    """The table of the evaluation photos, `ImageID, p00 …`, from checkpoints by fold."""
+    """`predict_run`'s table of the evaluation photos, from checkpoints by fold."""
     evaluated = photos.read_evaluated(output_dir)
     source = devices.DevicePhotos(dataset.open_photos(data_dir, output_dir, evaluated, frame), devices.pick_device())
     probabilities = mean_over_folds(checkpoints, source, list(evaluated["path"]), tta, folder, "test")
     keys = evaluated[["path"]].rename(columns={"path": "ImageID"})
-    return with_every_id(predict.probability_table(keys, probabilities), layout.eval_ids(data_dir))
+    table = predict.probability_table(keys, probabilities)
+    whole = table.set_index("ImageID").reindex(layout.eval_ids(data_dir))
+    return whole.fillna(table[labels.probability_columns()].mean()).rename_axis("ImageID").reset_index()
 
 
 def predict_held_out(
@@ -109,12 +100,6 @@ def predict_held_out(
     source = devices.DevicePhotos(labeled, devices.pick_device(), resident=False)
     probabilities = mean_over_folds(checkpoints, source, list(held_out["path"]), tta, folder, "test_val")
     return predict.probability_table(held_out, probabilities)
-
-
-def with_every_id(test: pd.DataFrame, ids: list[str]) -> pd.DataFrame:
-    """`test` in the order of `ids`; an id it lacks gets the mean of all rows."""
-    whole = test.set_index("ImageID").reindex(ids)
-    return whole.fillna(test[labels.probability_columns()].mean()).rename_axis("ImageID").reset_index()
 
 
 def as_photos(predicted: dict[str, pd.DataFrame], output_dir: Path) -> pd.DataFrame:
@@ -128,12 +113,10 @@ def as_photos(predicted: dict[str, pd.DataFrame], output_dir: Path) -> pd.DataFr
 def surest(table: pd.DataFrame) -> pd.DataFrame:
     """Of each class that is predicted at all the photo with the highest probability, in the classes' order."""
     probabilities = table[labels.probability_columns()].to_numpy()
-    ranked = table.assign(predicted=probabilities.argmax(axis=1), sure=probabilities.max(axis=1))
-    best = ranked.sort_values("sure", ascending=False, kind="stable").drop_duplicates("predicted")
-    return best.sort_values("predicted").drop(columns=["predicted", "sure"])
+    sure = pd.Series(probabilities.max(axis=1), table.index)
+    return table.loc[sure.groupby(probabilities.argmax(axis=1)).idxmax()]
 
 
 def most_doubtful(table: pd.DataFrame, count: int) -> pd.DataFrame:
     """The `count` photos whose likeliest class has the lowest probability."""
-    sure = table[labels.probability_columns()].max(axis=1)
-    return table.loc[sure.sort_values(kind="stable").index[:count]]
+    return table.loc[table[labels.probability_columns()].max(axis=1).nsmallest(count).index]

@@ -53,12 +53,11 @@ def apply_leaks(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The submission in which copies take the label of their original, and every decision about a copy.
 
-    submission: columns `ImageID, ans`; leaks: `LEAK_COLUMNS`, of which `label` is not read, since it
-    may be from before cleaning; labels_of: label by training path, without dropped photos. Of several
-    originals the nearest decides; equally near ones with different labels decide nothing, and dropped
-    ones have no say. The second table has `OVERRIDE_COLUMNS`, in the submission's order: one row an
-    applied override, and rows that say why of those that were not; its `label` is Int64, empty for
-    dropped photos. Raises ValueError for a leak of a photo that the submission does not answer.
+    submission: `ImageID, ans`; leaks: `LEAK_COLUMNS`, of which `label` is not read, since it may be from before
+    cleaning; labels_of: label by training path, without dropped photos. Of several originals the nearest decides;
+    equally near ones with different labels decide nothing. The second table has `OVERRIDE_COLUMNS`, in the
+    submission's order: one row an applied override, and rows that say why of those that were not; its `label` is
+    Int64, empty for dropped photos. Raises ValueError for a leak of a photo that the submission does not answer.
     """
     predicted = submission.set_index("ImageID")["ans"]
     unknown = set(leaks["ImageID"]) - set(predicted.index)
@@ -69,8 +68,8 @@ def apply_leaks(
         )
     found = leaks[["ImageID", "path", "distance"]].assign(label=leaks["path"].map(dict(labels_of)).astype("Int64"))
     decided = _decided(found).assign(predicted=lambda rows: rows["ImageID"].map(predicted).astype("int64"))
-    order = decided["ImageID"].map(pd.Series(range(len(predicted)), predicted.index))
-    table = decided.loc[order.sort_values(kind="stable").index, OVERRIDE_COLUMNS].reset_index(drop=True)
+    table = decided.sort_values("ImageID", key=predicted.index.get_indexer, kind="stable", ignore_index=True)
+    table = table[OVERRIDE_COLUMNS]
     taken = table[table["applied"]].set_index("ImageID")["label"]
     answers = submission["ImageID"].map(taken).fillna(submission["ans"]).astype("int64")
     return submission.assign(ans=answers), table
@@ -94,10 +93,7 @@ def _decided(found: pd.DataFrame) -> pd.DataFrame:
 def write_leak_submission(
     submission: pd.DataFrame, table: pd.DataFrame, output_dir: Path, ids: Sequence[str]
 ) -> list[Path]:
-    """Write `submission.csv.leak.csv`, checked against info.csv's `ids`, and every decision to `overrides.csv`.
-
-    Both, as `apply_leaks` gives them, go to the folder `submissions`; returns their paths.
-    """
+    """Write what `apply_leaks` gives to `submissions`: `submission.csv.leak.csv`, checked, and `overrides.csv`."""
     check_submission(submission, ids)
     tables = {"submission.csv.leak.csv": submission, "overrides.csv": table}
     return [files.write_csv(one, Path(output_dir) / "submissions" / name) for name, one in tables.items()]
@@ -115,10 +111,8 @@ def leak_gallery_title(table: pd.DataFrame, shown: int) -> str:
 
 def leak_captions(table: pd.DataFrame) -> list[str]:
     """For each row of the table that `apply_leaks` gives, what was predicted and what the original's label says."""
-    return [
-        f"predicted {labels.describe(row.predicted)}\nlabeled {labels.describe(row.label)}"
-        for row in table.itertuples()
-    ]
+    pairs = zip(table["predicted"], table["label"], strict=True)
+    return [f"predicted {labels.describe(old)}\nlabeled {labels.describe(new)}" for old, new in pairs]
 
 
 def leak_summary(table: pd.DataFrame) -> str:

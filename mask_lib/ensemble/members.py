@@ -60,10 +60,7 @@ def with_probabilities(table: pd.DataFrame, probabilities: np.ndarray) -> pd.Dat
 
 
 def read_probabilities(path: Path, key: str) -> pd.DataFrame:
-    """A checked probability file, its `key` column (ImageID or path) as text.
-
-    Raises FileNotFoundError or ValueError that names the file and what is wrong in it.
-    """
+    """A checked probability file, its `key` column (ImageID or path) as text. Errors name the file and the fault."""
     try:
         table = pd.read_csv(path, dtype={key: str, **dict.fromkeys(labels.probability_columns(), "float64")})
         scores.check_probabilities(table, key)
@@ -83,13 +80,12 @@ def read_members(
 ) -> Members:
     """The members of an ensemble, their files checked.
 
-    Empty lists mean every file under `inferences/`. The two lists are paired by their places; file names
-    other than `<run>.test.csv` and `<run>.test_val.csv` will do. ids: those of info.csv, which a test file must
-    hold in their order, as 06_inference writes it; a file in another order was edited since. split: today's
-    `path, person, label`, which test_val photos take, since runs may have been trained before labels were
-    cleaned or after; photos that are not in it any more are left out.
-    Raises FileNotFoundError if there is nothing, ValueError that names a faulty file, one whose run has other weights
-    by now (see `run_folder.refuse_stale_prediction`), or lists that differ in length or in the order of their runs.
+    Empty lists mean every file under `inferences/`. The two lists are paired by their places; file names other than
+    `<run>.test.csv` and `<run>.test_val.csv` will do. ids: those of info.csv, which a test file must hold in their
+    order. split: today's `path, person, label`, which test_val photos take, since runs may have been trained before
+    labels were cleaned or after; photos that are not in it any more are left out. Raises FileNotFoundError if there is
+    nothing, ValueError that names a faulty file, one whose run has other weights by now (see
+    `run_folder.refuse_stale_prediction`), or lists that differ in length or in the order of their runs.
     """
     pairs = _file_pairs(output_dir, test_filenames, test_val_filenames)
     names = member_names(pairs)
@@ -116,28 +112,20 @@ def _file_pairs(output_dir: Path, test_filenames: Sequence[str], test_val_filena
     if not test_filenames and not test_val_filenames:
         folder = Path(output_dir) / "inferences"
         test_filenames = sorted(folder.glob("*.test.csv"))
-        test_val_filenames = [
-            path.with_name(path.name.removesuffix("test.csv") + "test_val.csv") for path in test_filenames
-        ]
+        test_val_filenames = [path.with_suffix("").with_suffix(".test_val.csv") for path in test_filenames]
         if not test_filenames:
             raise FileNotFoundError(f"no {files.shown_path(folder)}/*.test.csv: run 06_inference first")
-    pairs = list(
-        zip(map(files.project_path, test_filenames), map(files.project_path, test_val_filenames), strict=False)
-    )
+    tests, test_vals = (list(map(files.project_path, names)) for names in (test_filenames, test_val_filenames))
+    pairs = list(zip(tests, test_vals, strict=False))
     differs = any(all(runs) and len(set(runs)) > 1 for runs in map(_runs_of, pairs))
-    if len(test_filenames) != len(test_val_filenames) or differs:
-        given = [[Path(name).name for name in names] for names in (test_filenames, test_val_filenames)]
-        raise ValueError(
-            f"test_filenames and test_val_filenames must name the same runs in the same order, not {given}"
-        )
+    if len(tests) != len(test_vals) or differs:
+        both = [[path.name for path in paths] for paths in (tests, test_vals)]
+        raise ValueError(f"test_filenames and test_val_filenames must name the same runs in the same order, not {both}")
     return pairs
 
 
 def member_names(pairs: Sequence[Pair]) -> list[str]:
-    """A name a member: its run's, or that of a test file that bears none.
-
-    `x/resnet.csv` is called resnet; where several are called so, `x/resnet`, `y/resnet`.
-    """
+    """A name a member: its run's, else its test file's; `resnet` of `x/resnet.csv`, if there are several `x/resnet`."""
     short = [_runs_of(pair)[0] or pair[0].stem for pair in pairs]
     long = [f"{test.parent.name}/{name}" for name, (test, _) in zip(short, pairs, strict=True)]
     return [whole if short.count(name) > 1 else name for name, whole in zip(short, long, strict=True)]
@@ -186,10 +174,9 @@ def same_order(found: Sequence[str], wanted: Sequence[str], source: str) -> None
 def read_out_of_fold(output_dir: Path, names: Sequence[str]) -> OutOfFold:
     """The out-of-fold tables of the finished runs `names`, aligned photo by photo.
 
-    Labels are today's cleaned ones, whatever a run was trained on, and photos dropped since are left
-    out: all members are scored alike. `person` is the group of people who share copies.
-    Raises FileNotFoundError for a run that is not finished, ValueError that names a run whose table is faulty,
-    or whose photos differ from what most members have.
+    Labels are today's cleaned ones, whatever a run was trained on, and photos dropped since are left out: all members
+    are scored alike. `person` is the group of people who share copies. Raises FileNotFoundError for a run that is not
+    finished, ValueError that names a run whose table is faulty, or whose photos differ from what most members have.
     """
     if not names:
         raise ValueError("an ensemble needs at least one member")
@@ -227,10 +214,7 @@ def _usual_photos(tables: Mapping[str, pd.DataFrame]) -> set[str]:
 
 
 def make_submission(probabilities: pd.DataFrame, ids: Sequence[str]) -> pd.DataFrame:
-    """Columns `ImageID, ans` for `ids`, info.csv's; ans is the likeliest class. Checked.
-
-    Raises ValueError unless the probabilities are sound and of those ids in their order.
-    """
+    """`ImageID, ans`, the likeliest class. ValueError unless the table is sound and of info.csv's `ids` in order."""
     scores.check_probabilities(probabilities, "ImageID")
     answers = probabilities_of(probabilities).argmax(axis=1)
     found = pd.DataFrame({"ImageID": probabilities["ImageID"].to_numpy(), "ans": answers})

@@ -44,10 +44,9 @@ def make(
 def predictions(data_dir: Path, output_dir: Path, run: str, num_tta: int = 1) -> dict[int, pd.DataFrame]:
     """Per fold of a finished run the evaluation photos' class probabilities, columns `path` (absolute), p00 ….
 
-    The network is each fold's last one, not the best: which is best was chosen by the labels of the very
-    people whom the fold validates. Raises ValueError for a run whose training itself used them, for a soup,
-    whose members were weighed by their labels, and as `runs.checkpoints` does for one of other photos, labels or
-    folds than today's.
+    The network is each fold's last one, not the best, which was chosen by the labels of the very people whom the fold
+    validates. Raises ValueError for a run whose training itself used them, for a soup, whose members were weighed by
+    their labels, and as `runs.checkpoints` does.
     """
     run_folder.refuse_soup(output_dir, run)
     settings = run_folder.run_settings(output_dir, run)
@@ -57,11 +56,8 @@ def predictions(data_dir: Path, output_dir: Path, run: str, num_tta: int = 1) ->
     checkpoints = runs.checkpoints(output_dir, run, labeled, splits, choice="last")
     evaluated = photos.read_evaluated(output_dir)
     opened = dataset.open_photos(data_dir, output_dir, evaluated, labeled.frame)
-    source, rows, tta = (
-        devices.DevicePhotos(opened, devices.pick_device()),
-        np.arange(len(evaluated)),
-        predict.Tta(num_tta),
-    )
+    source = devices.DevicePhotos(opened, devices.pick_device())
+    rows, tta = np.arange(len(evaluated)), predict.Tta(num_tta)
     paths, found = pd.DataFrame({"path": list(map(str, photos.files_of(data_dir, evaluated)))}), {}
     for fold, checkpoint in checkpoints.items():
         network = predict.load_network(*read_checkpoint(checkpoint), source.device)

@@ -56,12 +56,11 @@ def hold_vote(
 ) -> VoteResult:
     """Let photos that seem to show one person vote, if `person_voting` asks for it; tables as `VoteResult` has them.
 
-    person_voting: False or None, nobody; True, where the gain in macro F1 on training photos is above 0 for
-    sure; `ALWAYS`, in any case. out_of_fold: of the same networks on training photos; from these is learned who
-    resembles whom and what the vote gains, so without them (None) nobody votes. test_val's people are looked
-    for among themselves: as they are fewer than the evaluation set's, that goes a little better than it will
-    there. Evaluation photos that could not be read have no vote and stay as they are. frame: what the frozen
-    backbone sees. Raises ValueError for another `person_voting`.
+    person_voting: False or None, nobody; True, where the gain in macro F1 on training photos is above 0 for sure;
+    `ALWAYS`, in any case. out_of_fold: of the same networks on training photos, from which is learned who resembles
+    whom and what the vote gains; without them (None) nobody votes. test_val's people are looked for among themselves:
+    as they are fewer than the evaluation set's, that goes a little better than it will there. Evaluation photos that
+    could not be read stay as they are. frame: what the frozen backbone sees. Raises ValueError as `why_nobody_votes`.
     """
     reason = why_nobody_votes(person_voting, out_of_fold)
     if reason:
@@ -118,10 +117,9 @@ def photo_features(
 def vote(table: pd.DataFrame, group: np.ndarray) -> pd.DataFrame:
     """`table` (p00 …) with the person's attributes of each group voted upon; group: (N,), rows as in `table`.
 
-    A photo's own attributes stay, and so does every probability of photos that are alone. The votes are averaged
-    as logarithms, so that a photo that is sure counts for more than one that is not. In groups of two or more
-    the attributes become independent, as a head for each makes them; rows sum to 1.
-    Raises ValueError for another number of groups.
+    A photo's own attributes stay, and so does every probability of photos that are alone. The votes are averaged as
+    logarithms, so that a photo that is sure counts for more. In groups of two or more the attributes become
+    independent, as a head for each makes them; rows sum to 1. Raises ValueError for another number of groups.
     """
     if len(group) != len(table):
         raise ValueError(f"the groups are of other photos: {len(group)} and {len(table)} rows")
@@ -140,10 +138,9 @@ def has_company(group: np.ndarray) -> np.ndarray:
 
 
 def vote_report(out_of_fold: pd.DataFrame, finder: PersonFinder, draws: int = 1000, seed: int = 0) -> VoteReport:
-    """How sure the groups are, and macro F1 before and after the vote, on the photos that were learned from.
+    """How sure the groups are, and macro F1 before and after the vote, on the photos given to `learn_people`.
 
-    out_of_fold: `path, person, label, p00 …`, as given to `learn_people`. Each photo was grouped by what
-    other people taught; only the threshold, one number, has seen them all.
+    Each was grouped by what other people taught; only the threshold, one number, has seen them all.
     """
     truth, before = scores.from_probabilities(out_of_fold)
     _, after = scores.from_probabilities(vote(out_of_fold, finder.group))
