@@ -103,7 +103,9 @@ class Policy:
         name = self.name
         if not (isinstance(name, str) and name.isprintable() and 0 < len(name.strip()) == len(name) <= LONGEST_NAME):
             raise ValueError(f"name = {_shown(name)}: it must be text of 1 to {LONGEST_NAME} printable letters")
-        object.__setattr__(self, "sub_policies", _checked_sub_policies(self.sub_policies))
+        lists = _checked_list(self.sub_policies, "sub_policies", MOST_SUB_POLICIES, "sub-policies")
+        checked = tuple(_checked_steps(steps, f"sub_policies[{number}]") for number, steps in enumerate(lists))
+        object.__setattr__(self, "sub_policies", checked)
 
     @classmethod
     def from_plain(cls, value: Any, name: str | None = None) -> Self:
@@ -126,15 +128,9 @@ class Policy:
         return json.loads(json.dumps({"format": POLICY_FORMAT, "name": self.name, "sub_policies": self.sub_policies}))
 
 
-def _checked_sub_policies(value: Any) -> tuple[tuple[Step, ...], ...]:
-    """Sub-policies from lists or tuples of [operation, probability, magnitude]."""
-    return tuple(
-        tuple(
-            _checked_step(step, f"sub_policies[{number}][{place}]")
-            for place, step in enumerate(_checked_list(steps, f"sub_policies[{number}]", MOST_STEPS, "steps"))
-        )
-        for number, steps in enumerate(_checked_list(value, "sub_policies", MOST_SUB_POLICIES, "sub-policies"))
-    )
+def _checked_steps(value: Any, where: str) -> tuple[Step, ...]:
+    steps = _checked_list(value, where, MOST_STEPS, "steps")
+    return tuple(_checked_step(step, f"{where}[{place}]") for place, step in enumerate(steps))
 
 
 def _checked_step(value: Any, where: str) -> Step:

@@ -86,8 +86,7 @@ def predict_evaluated(
     evaluated = photos.read_evaluated(output_dir)
     source = devices.DevicePhotos(dataset.open_photos(data_dir, output_dir, evaluated, frame), devices.pick_device())
     probabilities = mean_over_folds(checkpoints, source, list(evaluated["path"]), tta, folder, "test")
-    keys = evaluated[["path"]].rename(columns={"path": "ImageID"})
-    table = predict.probability_table(keys, probabilities)
+    table = predict.probability_table(pd.DataFrame({"ImageID": evaluated["path"]}), probabilities)
     whole = table.set_index("ImageID").reindex(layout.eval_ids(data_dir))
     return whole.fillna(table[labels.probability_columns()].mean()).rename_axis("ImageID").reset_index()
 

@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 
 from mask_lib.base import config, files
-from mask_lib.data import hashes, photos
+from mask_lib.data import photos
 from mask_lib.data.splits import TRAIN
+from mask_lib.ensemble.leaks import read_leaks
 from mask_lib.models import devices, predict
 from mask_lib.models.checkpoint import read_checkpoint
 from mask_lib.training import dataset, pseudo_labels, run_folder, runs
@@ -78,13 +79,8 @@ def refuse_feedback(settings: config.Run) -> None:
 
 def without_copies(table: pd.DataFrame, split: pd.DataFrame, output_dir: Path) -> pd.DataFrame:
     """The rows of absolute `path`s that are no copies of photos which a fold validates or holds out."""
-    unseen = set(split.loc[split["split"] != TRAIN, "path"])
-    copies: set[str] = set()
-    for kind in hashes.KINDS:
-        path = output_dir / "tables" / f"data_leak.{kind}.csv"
-        if path.exists():
-            leaks = pd.read_csv(path, dtype=str)
-            copies |= set(leaks["ImageID"][leaks["path"].isin(unseen)])
+    leaks = read_leaks(output_dir)
+    copies = leaks["ImageID"][leaks["path"].isin(split.loc[split["split"] != TRAIN, "path"])]
     return table[~table["path"].map(os.path.basename).isin(copies)].reset_index(drop=True)
 
 
@@ -100,9 +96,8 @@ def summary(run: str, found: pd.DataFrame) -> str:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m mask_lib.ensemble.self_training", description=__doc__.partition("\n")[0]
-    )
+    about = __doc__.partition("\n")[0]
+    parser = argparse.ArgumentParser("python -m mask_lib.ensemble.self_training", description=about)
     for name in ("data_dir", "output_dir", "run"):
         parser.add_argument(name)
     parser.add_argument("--threshold", type=float, default=0.9, help="least probability (default: %(default)s)")

@@ -89,9 +89,8 @@ def hold_vote(
 def why_nobody_votes(person_voting: bool | str | None, out_of_fold: pd.DataFrame | None) -> str:
     """Why no vote can be held, in a sentence; "" where one can. Raises ValueError for another `person_voting`."""
     if not (person_voting is None or isinstance(person_voting, bool) or person_voting == ALWAYS):
-        raise ValueError(
-            f"person_voting = {person_voting!r}: write false, true (if it proves its worth) or {ALWAYS!r} (in any case)"
-        )
+        wanted = f"false, true (if it proves its worth) or {ALWAYS!r} (in any case)"
+        raise ValueError(f"person_voting = {person_voting!r}: write {wanted}")
     if not person_voting:
         return "Nobody voted."
     if out_of_fold is None:
