@@ -1,6 +1,5 @@
 """Finding the data folder, and unpacking an archive that comes from elsewhere without trusting it."""
 
-import contextlib
 import gzip
 import os
 import re
@@ -31,11 +30,8 @@ def is_junk(name: str) -> bool:
 
 
 def leaves_folder(name: str) -> bool:
-    """Whether a name from a table or an archive could lead out of the folder it is meant for.
-
-    Windows' rules are the wider ones (drives, both slashes), so they are used on every system.
-    """
-    path = PureWindowsPath(name)
+    """Whether a name from a table or an archive could lead out of the folder it is meant for."""
+    path = PureWindowsPath(name)  # on every system: its rules are the wider ones (drives, both slashes)
     return bool(path.drive or path.root) or ".." in path.parts or "\0" in name
 
 
@@ -51,29 +47,22 @@ def folders_with_data(root: Path) -> list[Path]:
         found = [folder for folder in level if holds_data(folder)]
         if found:
             return found
-        level = [child for folder in level for child in subfolders(folder)]
-    return []
-
-
-def subfolders(folder: Path) -> list[Path]:
-    """The folders inside `folder`, sorted, without junk; [] where it may not be read."""
-    with contextlib.suppress(PermissionError):
-        return sorted(child for child in folder.iterdir() if child.is_dir() and not is_junk(child.name))
+        # glob passes over what may not be read.
+        level = sorted(child for folder in level for child in folder.glob("*/") if not is_junk(child.name))
     return []
 
 
 def unpack(archive: Path, unpack_into: Path, size_limit: int = SIZE_LIMIT) -> Path:
     """Unpack a .zip, .tar, .tar.gz or .tgz into a folder of its own inside `unpack_into`; return that folder.
 
-    The folder's name carries a digest of the archive's size and time: the same archive is unpacked once, a changed
-    one again. It appears when it is whole and not before. Raises ValueError for a broken archive or another file, for
-    a member that is a link, a device or would land outside, and for more bytes than `size_limit`, the free disk or
-    `RATIO_LIMIT` allow; nothing is left behind then.
+    The same archive is unpacked once, one of another size or time again. Raises ValueError for a broken archive or
+    another file, for a member that is a link, a device or would land outside, and for more bytes than `size_limit`,
+    the free disk or `RATIO_LIMIT` allow; nothing is left behind then.
     """
-    if not archive.name.lower().endswith(ENDINGS):
+    ending = next((ending for ending in ENDINGS if archive.name.lower().endswith(ending)), None)
+    if not ending:
         raise ValueError(f"{archive} is neither a folder nor one of {', '.join(ENDINGS)}")
     status = archive.stat()
-    ending = next(ending for ending in ENDINGS if archive.name.lower().endswith(ending))
     plain = re.sub(r"[^\w-]+", "_", archive.name[: -len(ending)])[:80]
     folder = unpack_into / f"{plain}-{files.digest([status.st_size, status.st_mtime_ns])[:8]}"
     unpack_into.mkdir(parents=True, exist_ok=True)
@@ -158,8 +147,7 @@ def extract_tar(archive: Path, folder: Path, limits: dict[str, int]) -> None:
 def check_end(handle: tarfile.TarFile) -> None:
     """Raise tarfile.ReadError unless the archive's end mark, a block of zeros, follows the last member.
 
-    `tarfile` takes a file cut off between two members, or garbage there, for a proper end. Reading
-    on to the very end lets gzip compare its checksum.
+    `tarfile` takes a file cut off between two members for whole. Reading to the end lets gzip compare its checksum.
     """
     handle.fileobj.seek(handle.offset)
     if handle.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):

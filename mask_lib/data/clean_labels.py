@@ -6,15 +6,10 @@ from pathlib import Path, PurePath
 import pandas as pd
 
 from mask_lib.base import files
-from mask_lib.data.splits import audit_splits, is_external, read_splits
+from mask_lib.data.splits import audit_splits, is_external, read_splits, table_path
 
 CLEAN_COLUMNS = ["path", "class"]
 RUN_AGAIN = "run 01_label_cleaning again"
-
-
-def _table_path(output_dir: str | os.PathLike[str], name: str) -> Path:
-    """Of the photos that were kept (clean) or dropped the absolute paths and classes; of given ones, folder/file."""
-    return Path(output_dir) / "tables" / f"{name}.csv"
 
 
 def write(kept: pd.DataFrame, dropped: pd.DataFrame, output_dir: str | os.PathLike[str]) -> list[Path]:
@@ -23,14 +18,12 @@ def write(kept: pd.DataFrame, dropped: pd.DataFrame, output_dir: str | os.PathLi
     Beside them `given.csv`, the labels of the data set that cleaning began with, `path` below the images folder.
     """
     # The table that training reads comes after the first: between the writes an older one still stands, or none.
-    paths = [
-        files.write_csv(table[CLEAN_COLUMNS], _table_path(output_dir, name))
-        for name, table in (("dropped", dropped), ("clean", kept))
-    ]
+    left_out = files.write_csv(dropped[CLEAN_COLUMNS], table_path(output_dir, "dropped"))
+    clean = files.write_csv(kept[CLEAN_COLUMNS], table_path(output_dir, "clean"))
     # Last, so that a kill before it leaves labels that are refused if they are not the same.
     given = _own_photos(next(iter(read_splits(Path(output_dir)).values()))).rename(columns={"label": "class"})
-    files.write_csv(given[CLEAN_COLUMNS], _table_path(output_dir, "given"))
-    return paths[::-1]
+    files.write_csv(given[CLEAN_COLUMNS], table_path(output_dir, "given"))
+    return [clean, left_out]
 
 
 def _own_photos(split: pd.DataFrame) -> pd.DataFrame:
@@ -43,35 +36,31 @@ def read_clean_splits(
 ) -> dict[int, pd.DataFrame]:
     """The folds' tables (see `splits.read_splits`) as a run trains on them.
 
-    label_source: clean takes labels from `tables/clean.csv` and leaves dropped photos out of every part; where that
-    file is not there, and with given, the labels are those of the data set. Raises ValueError if clean.csv was
-    written before photos were added to the set or its labels were changed, FileNotFoundError if it is missing though
-    there are decisions.
+    label_source: clean takes labels from `tables/clean.csv`, where it is there, and leaves dropped photos out of every
+    part; given, those of the data set. Raises ValueError if clean.csv was written before photos were added to the set
+    or its labels were changed, FileNotFoundError if it is missing though there are decisions.
     """
     splits = read_splits(Path(output_dir), small)
-    if label_source == "given" or not _is_cleaned(Path(output_dir)):
+    path = table_path(output_dir, "clean")
+    if label_source == "given":
+        return splits
+    if not path.exists() and any((Path(output_dir) / "review").glob("decisions.*.jsonl")):
+        raise FileNotFoundError(
+            f"no {files.shown_path(path)}, though labels were decided on: run 01_label_cleaning, or train with "
+            "label_source: given"
+        )
+    if not path.exists():
         return splits
     _refuse_changed(next(iter(splits.values())), output_dir)
-    class_of, dropped = (_read_classes(_table_path(output_dir, name)) for name in ("clean", "dropped"))
+    class_of, dropped = (_read_classes(table_path(output_dir, name)) for name in ("clean", "dropped"))
     cleaned = {fold: _with_classes(split, class_of, dropped) for fold, split in splits.items()}
     audit_splits(cleaned)
     return cleaned
 
 
-def _is_cleaned(output_dir: Path) -> bool:
-    """Whether there are clean labels. Raises FileNotFoundError if there are decisions that no table holds yet."""
-    path = _table_path(output_dir, "clean")
-    if not path.exists() and any((output_dir / "review").glob("decisions.*.jsonl")):
-        raise FileNotFoundError(
-            f"no {files.shown_path(path)}, though labels were decided on: run 01_label_cleaning, or train with "
-            "label_source: given"
-        )
-    return path.exists()
-
-
 def _refuse_changed(split: pd.DataFrame, output_dir: str | os.PathLike[str]) -> None:
     """Raise ValueError that names photos whose given label is another than the one that cleaning began with."""
-    path = _table_path(output_dir, "given")
+    path = table_path(output_dir, "given")
     if not path.exists():  # clean labels from elsewhere
         return
     now = _own_photos(split).set_index("path")["label"]

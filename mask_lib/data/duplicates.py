@@ -1,7 +1,7 @@
 """Photos that occur more than once: within the training photos, and on both sides of the evaluation.
 
-Near hashes make a pair a candidate, its pixels decide (`pixels`). Copies are photos re-encoded, resized or cropped by
-up to 2 % on each side; another photo of the same person is none.
+Near hashes make a pair a candidate, its pixels decide. Copies are photos re-encoded, resized or cropped by up to 2 %
+on each side; another photo of the same person is none.
 """
 
 import os
@@ -36,10 +36,9 @@ def find(
     """All pairs of copies among the rows of the photo table, columns `PAIR_COLUMNS`.
 
     `row` < `other` are positions in the table, `ahash` and `phash` how many bits the hashes differ in, `residual`
-    what the pixels differ in once one photo is aligned with the other (grey levels). `distances` gives for each kind
-    of hash the bits in which candidates may differ; 0 takes equal hashes only. Photos of one colour are nobody's
-    copies. Raises OSError that names an unreadable photo, ValueError for hashes of another table and distances that
-    are none.
+    what the pixels differ in once one photo is aligned with the other (grey levels). `distances`: by kind of hash the
+    bits in which candidates may differ. Photos of one colour are nobody's copies. Raises OSError that names an
+    unreadable photo, ValueError for hashes of another table and distances that are none.
     """
     if len(hashes.ahash) != len(photo_table):
         raise ValueError(f"{len(hashes.ahash)} hashes for {len(photo_table)} photos: open them for this photo table")
@@ -89,10 +88,9 @@ def duplicates(
 ) -> pd.DataFrame:
     """Groups of copies by one kind of hash, a row a photo, columns `DUPLICATE_COLUMNS`.
 
-    pairs: as `find` gives them; those at most `distance` bits apart (default: `DISTANCES`) join their photos, and
-    what hangs together is a group. `hash` is that of the group's representative, the photo nearest to all others, 16
-    hex digits and no other group's; `distance` counts the bits to it; `set` is train, eval or external, and `label`
-    empty in eval. The representative comes first.
+    pairs: as `find` gives them; those at most `distance` bits apart (default: `DISTANCES`) join their photos, and what
+    hangs together is a group. `hash` is that of its representative, the photo nearest to all others, which comes
+    first: 16 hex digits, no other group's. `distance`: bits to it; `set`: train, eval (`label` empty) or external.
     """
     pairs = within(pairs, kind, distance)
     group_of = pd.Series(components(len(photo_table), pairs[["row", "other"]].to_numpy().T))
@@ -130,9 +128,8 @@ def components(count: int, ends: np.ndarray) -> np.ndarray:
 def leaks(photo_table: pd.DataFrame, pairs: pd.DataFrame, kind: str, distance: int | None = None) -> pd.DataFrame:
     """Evaluation photos that are copies of training photos, columns `LEAK_COLUMNS`, by ImageID, the best match first.
 
-    pairs: as `find` gives them; those at most `distance` bits apart by this kind of hash (default: `DISTANCES`).
-    Every training photo that an evaluation photo is a copy of has a row: each is confirmed by its own pixels, and
-    where they disagree on the label, the reader should see it. `path` and `label` are the training photo's.
+    pairs: as `find` gives them; those at most `distance` bits apart by this kind of hash (default: `DISTANCES`) count.
+    Every training photo that is a copy has a row with its `path` and `label`: the reader should see disagreement.
     """
     pairs = within(pairs, kind, distance)
     is_eval = (photo_table["split"] == "eval").to_numpy()
@@ -153,10 +150,7 @@ def write(
     output_dir: str | os.PathLike[str],
     distances: Mapping[str, int] = DISTANCES,
 ) -> dict[str, pd.DataFrame]:
-    """Write both tables of both kinds of hash under `<output_dir>/tables`; gives them by name.
-
-    The names are `duplicates.ahash`, `duplicates.phash`, `data_leak.ahash` and `data_leak.phash`.
-    """
+    """Write `duplicates.<kind>` and `data_leak.<kind>` of both kinds of hash to `tables`; gives them by name."""
     tables = {}
     for kind in KINDS:
         distance = distances.get(kind, -1)  # no pair is that near: a kind that was not asked for has no rows
@@ -215,10 +209,7 @@ def captions(first: pd.DataFrame, second: pd.DataFrame) -> list[str]:
 def side_by_side(
     data_dir: str | os.PathLike[str], first: pd.DataFrame, second: pd.DataFrame, side: int = 192
 ) -> list[np.ndarray]:
-    """A picture of each row of one photo table beside the same row of another, (H, W, 3) uint8, for galleries.
-
-    The tables have the columns path and split.
-    """
+    """A picture of each row of one photo table beside the same row of another, (H, W, 3) uint8, for galleries."""
     found = []
     for left, right in zip(*(photos.thumbnails(data_dir, table, side) for table in (first, second)), strict=True):
         picture = np.full((max(len(left), len(right)), left.shape[1] + 4 + right.shape[1], 3), 255, np.uint8)

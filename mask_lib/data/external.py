@@ -34,10 +34,9 @@ def scan(
 
     The first table has `external_columns`: `path` absolute, `person` as `external:<source>/<person>`, the attributes
     as in the photo table, a number empty where only the label is given, `label` int64. The second has
-    `photos.PROBLEM_COLUMNS`. Photos whose label is not whole are left out, and so are those that are in the photo
-    table of `data_dir` as well, byte for byte, for one of them might be validated. With `verify` every photo is
-    decoded, in `workers` threads. Raises FileNotFoundError for a missing source, ValueError for one that cannot be
-    used or holds no usable photo.
+    `photos.PROBLEM_COLUMNS`. Left out are photos whose label is not whole, and those of the data folder, byte for
+    byte: they might be validated. With `verify` every photo is decoded, in `workers` threads. Raises FileNotFoundError
+    for a missing source, ValueError for one that cannot be used or holds no usable photo.
     """
     own, seen = photos.files_of(data_dir, photo_table), set()
     tables, findings = [external_table([])], []
@@ -131,10 +130,9 @@ def read_list(path: Path) -> list[Raw]:
     if "label" not in table and not set(labels.names()) <= set(table):
         raise ValueError(f"{path} labels no photo: it needs the columns {', '.join(labels.names())}, or label")
     rows = table.reindex(columns=external_columns(), fill_value="").to_dict("records")
-    return [
-        row | {"path": os.path.normpath(path.parent / row["path"]), "person": row["person"] or row["path"]}
-        for row in rows
-    ]
+    for row in rows:
+        row |= {"path": os.path.normpath(path.parent / row["path"]), "person": row["person"] or row["path"]}
+    return rows
 
 
 def read_folder(folder: Path) -> tuple[list[Raw], list[Finding]]:
@@ -214,16 +212,10 @@ def read(output_dir: str | os.PathLike[str]) -> pd.DataFrame:
 
 
 def as_photos(table: pd.DataFrame) -> pd.DataFrame:
-    """External photos with the columns of a photo table, split `external`.
-
-    `photos.files_of` finds their files, so that they can be shown, and compared with all others for copies.
-    """
+    """External photos with the columns of a photo table, split `external`, as `photos.files_of` takes them."""
     return table.assign(split=photos.EXTERNAL).astype({"label": "Int64"})[layout.photo_columns()]
 
 
 def with_external(labeled: pd.DataFrame, output_dir: str | os.PathLike[str]) -> pd.DataFrame:
-    """`photos.read_labeled` with the experiment's external photos below, whose paths are absolute.
-
-    This is what `dataset.open_photos` opens for training and for the check of its checkpoints.
-    """
+    """`photos.read_labeled` with the experiment's external photos below, whose paths are absolute."""
     return pd.concat([labeled, read(output_dir).assign(split="train")[list(labeled)]], ignore_index=True)

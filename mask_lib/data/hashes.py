@@ -1,7 +1,7 @@
 """Two 64-bit hashes of every photo, kept on disk, and all pairs of photos whose hashes are near.
 
-The hashes are imagehash's `average_hash` and `phash` of a JPEG decoded in grey at a fraction of its
-size, a fifth of the work: at most a few bits differ from those of the whole photo.
+They are imagehash's `average_hash` and `phash` of a JPEG decoded in grey at a fraction of its size, a fifth of the
+work: at most a few bits differ from those of the whole photo.
 """
 
 import os
@@ -66,10 +66,7 @@ def grey_photo(path: Path, least_side: int = LEAST_SIDE) -> Image.Image:
 
 
 def hash_photo(path: Path) -> tuple[np.uint64, np.uint64, np.ndarray]:
-    """ahash, phash and the (16, 16) uint8 grey picture of one file.
-
-    The first bit of a hash is the number's highest, so that its hex digits are imagehash's.
-    """
+    """ahash, phash, whose hex digits are imagehash's, and the (16, 16) uint8 grey picture of one file."""
     image = grey_photo(path)
     ahash, phash = (np.packbits(one(image).hash).view(">u8")[0] for one in (imagehash.average_hash, imagehash.phash))
     small = np.asarray(image.resize((SMALL_SIDE, SMALL_SIDE), Image.Resampling.BILINEAR))
@@ -136,8 +133,8 @@ def write_cache(cache: Path, names: np.ndarray, states: np.ndarray, hashes: Hash
 def near(hashes: np.ndarray, distance: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """All pairs of (N,) uint64 hashes in which at most `distance` bits differ, some at a time.
 
-    Each is (K,) int64 rows and (K,) int64 others, row below other, sorted; within one yield, the rows lie within
-    `ROWS_AT_ONCE` of one another, so memory does not grow with the square of N.
+    Each is (K,) int64 rows, sorted and of `ROWS_AT_ONCE` neighbours, and (K,) int64 others above them, so memory does
+    not grow with the square of N.
     """
     for first in range(0, len(hashes), ROWS_AT_ONCE):
         block, rows, others = hashes[first : first + ROWS_AT_ONCE, None], [], []

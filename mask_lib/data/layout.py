@@ -1,7 +1,4 @@
-"""The competition's layout: its two tables and the names of its files, and what is odd about them.
-
-Beside the painted sample this is the one place that knows mask, gender and age by name.
-"""
+"""The competition's layout and what is odd about it; beside the sample the one place to name mask, gender and age."""
 
 import enum
 import os
@@ -17,10 +14,8 @@ from mask_lib.base import files, labels
 from mask_lib.data import archives
 
 TRAIN_COLUMNS = ["id", "gender", "age", "path"]  # of train.csv; `race` is compared where it is there
-PHOTO_NAMES = {f"mask{number}": "worn" for number in range(1, 6)} | {
-    "incorrect_mask": "incorrect",
-    "normal": "not_worn",
-}  # the seven photos of a person by name without ending, and how the mask is worn, as the photo table writes it
+# The seven photos of a person by name without ending, and how the mask is worn, as the photo table writes it.
+PHOTO_NAMES = {f"mask{n}": "worn" for n in range(1, 6)} | {"incorrect_mask": "incorrect", "normal": "not_worn"}
 ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 FOLDER_NAME = re.compile(r"(?P<id>[^_]+)_(?P<gender>male|female)_(?P<race>.+)_(?P<age>\d+)", re.IGNORECASE)
 WHOLE_NUMBER = re.compile(r"-?[0-9]{1,9}(\.0*)?")
@@ -118,8 +113,7 @@ def scan_train(folder: Path) -> tuple[pd.DataFrame, list[Finding]]:
 
 def photo_row(row: dict[str, str], name: str) -> tuple:
     """The row of the photo table of one photo of a usable row of train.csv."""
-    values = photo_values(row, name)
-    values |= {"gender": row["gender"].strip().lower(), "age": whole_number(row["age"])}
+    values = photo_values(row, name) | {"gender": row["gender"].strip().lower(), "age": whole_number(row["age"])}
     label = labels.encode(**{one.name: one.value_of(values[one.name]) for one in labels.attributes()})
     return f"{row['path']}/{name}", row["path"], *(values[one] for one in labels.names()), label, "train"
 
@@ -195,11 +189,9 @@ def whole_number(text: str) -> int | None:
 def contradictions(row: dict[str, str]) -> list[tuple[Problem, str]]:
     """What a folder named `id_gender_race_age` says otherwise than its row; [] for any other name."""
     named = FOLDER_NAME.fullmatch(PurePosixPath(row["path"]).name)
-    if not named:
-        return []
     differing = [
         f"{field} {row[field]!r} in train.csv, {text!r} in the name"
-        for field, text in named.groupdict().items()
+        for field, text in (named.groupdict() if named else {}).items()
         if field in row and meaning(row[field]) != meaning(text)
     ]
     return [(Problem.FOLDER_CONTRADICTS_ROW, f"{'; '.join(differing)}; train.csv counts")] if differing else []

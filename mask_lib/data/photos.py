@@ -24,9 +24,8 @@ def find_data(
 ) -> Path:
     """The folder that holds train/ and eval/, up to three levels inside `source`.
 
-    `source` is a folder, or an archive (.zip, .tar, .tar.gz, .tgz), which is unpacked once into `unpack_into`, up to
-    `size_limit` bytes; see `archives.unpack`. Raises FileNotFoundError if `source` is not there or holds no data
-    folder, ValueError if it holds several or is no archive.
+    `source` is a folder, or an archive, which `archives.unpack` unpacks once into `unpack_into`, up to `size_limit`
+    bytes. Raises FileNotFoundError if it is not there or holds no data folder, ValueError for several or no archive.
     """
     source = files.project_path(source)
     if source.is_file():
@@ -58,13 +57,10 @@ def scan_photos(
     """Every usable photo of a data folder, and everything found wrong with it.
 
     The first table has `layout.photo_columns`: the train photos sorted by path (`<folder>/mask1.jpg`, `person` the
-    folder, the attributes as `labels.Attribute.value_of` reads them, `label`), then the eval photos in info.csv's
-    order (`path` the ImageID, attributes and label empty). Numbers are Int64. The second has `PROBLEM_COLUMNS`, one
-    row a finding.
-
-    With `verify` every photo is decoded, in `workers` threads; without, names are taken at their word. Raises
-    FileNotFoundError for a missing folder or csv, ValueError for a csv that cannot be used and when no train photo is
-    usable.
+    folder, the attributes as `labels.Attribute.value_of` reads them), then the eval photos in info.csv's order (`path`
+    the ImageID, attributes and label empty). Numbers are Int64. The second has `PROBLEM_COLUMNS`. With `verify` every
+    photo is decoded, in `workers` threads. Raises FileNotFoundError for a missing folder or csv, ValueError for a csv
+    that cannot be used and when no train photo is usable.
     """
     folder = checked_folder(data_dir)
     train, train_findings = layout.scan_train(folder / "train")
@@ -85,10 +81,9 @@ def scan_photos(
 def problem_table(findings: Iterable[Finding]) -> pd.DataFrame:
     """Findings as a table with `PROBLEM_COLUMNS`, sorted, fit to be written as UTF-8."""
     # A file name that is not UTF-8 reaches us with stray surrogates, which no text file may hold.
-    rows = sorted((printable(path), str(problem), printable(detail)) for path, problem, detail in findings)
-    return pd.DataFrame(rows, columns=PROBLEM_COLUMNS, dtype="str").sort_values(
-        ["problem", "path"], kind="stable", ignore_index=True
-    )
+    rows = [(printable(path), str(problem), printable(detail)) for path, problem, detail in findings]
+    rows.sort(key=lambda row: (row[1], row))  # by problem
+    return pd.DataFrame(rows, columns=PROBLEM_COLUMNS, dtype="str")
 
 
 def printable(text: str) -> str:
@@ -141,10 +136,7 @@ def files_of(data_dir: str | os.PathLike[str], photos: pd.DataFrame) -> list[Pat
 
 
 def read_photos(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """The photo table from a csv that `files.write_csv` wrote, with the dtypes of `layout.photo_table`.
-
-    Raises FileNotFoundError, and ValueError for a missing column or a value that cannot stand there.
-    """
+    """The photo table from a csv, in the dtypes of `layout.photo_table`; ValueError for what cannot stand there."""
     text = layout.read_table(Path(path), layout.photo_columns())[layout.photo_columns()]
     try:
         found = layout.with_numbers(text)
@@ -158,10 +150,7 @@ def read_photos(path: str | os.PathLike[str]) -> pd.DataFrame:
 
 
 def read_labeled(output_dir: str | os.PathLike[str]) -> pd.DataFrame:
-    """The train rows of an experiment's `tables/photos.csv`, their labels int64.
-
-    Raises FileNotFoundError that says what to run first.
-    """
+    """The train rows of an experiment's `tables/photos.csv`, labels int64; FileNotFoundError says what to run first."""
     return _read_split(output_dir, "train").astype({"label": "int64"})
 
 

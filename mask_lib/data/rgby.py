@@ -2,9 +2,8 @@
 
     python -m mask_lib.data.rgby SOURCE OUT
 
-makes `OUT/<folder>/<name>.png` of `SOURCE/<folder>/<name>_{red,green,blue,yellow}.<png, jpg, …>`. The file is an RGBA
-PNG whose fourth channel is yellow and not transparency: programs that do not know so show it see-through. The naming
-is that of the Human Protein Atlas.
+makes `OUT/<folder>/<name>.png`, an RGBA PNG whose fourth channel is yellow and not transparency, of
+`SOURCE/<folder>/<name>_{red,green,blue,yellow}.<png, jpg, …>`, the naming of the Human Protein Atlas.
 """
 
 import argparse
@@ -45,9 +44,8 @@ def combine(
     """Combine every four images below `source_dir` into one below `output_dir`, in `workers` threads.
 
     Can be stopped and called again: an image that is no older than its four files is kept. What cannot be combined is
-    listed, also in `output_dir`'s `problems.csv`; the rest is made all the same. Hidden files, such as a Mac's
-    `._cell_red.png`, and linked folders are passed over; source files are only read. Raises FileNotFoundError for a
-    folder that is not there or holds no such images, ValueError for folders one inside the other.
+    listed, also in `output_dir`'s `problems.csv`. Hidden files and linked folders are passed over. Raises
+    FileNotFoundError for a folder that is not there or holds no such images, ValueError for one inside the other.
     """
     source, output = files.project_path(source_dir).resolve(), files.project_path(output_dir).resolve()
     if not source.is_dir():
@@ -68,25 +66,20 @@ def combine(
 
 
 def find_images(source: Path) -> tuple[dict[Path, Sources], list[Finding]]:
-    """The files of each image, by its path without colour and ending, and what has no colour in its name.
-
-    Paths are relative to `source`. Raises FileNotFoundError where there is no image at all.
-    """
+    """The files of each image, by its path in `source` without colour and ending; what has no colour in its name."""
     images: dict[Path, Sources] = defaultdict(lambda: defaultdict(list))
     findings = []
     found = (Path(folder, name).relative_to(source) for folder, _, names in os.walk(source) for name in names)
     for path in sorted(found):
         if path.suffix.lower() not in layout.ENDINGS or path.name.startswith("."):
             continue
-        named = NAMED.fullmatch(path.stem)
-        if named:
+        if named := NAMED.fullmatch(path.stem):
             images[path.with_name(named["name"])][named["colour"].lower()].append(path)
         else:
             findings.append(Finding(str(path), Problem.UNKNOWN_NAME, "no colour at the end of its name"))
     if not images:
-        wanted = ", ".join(f"*_{colour}" for colour in COLOURS)
-        endings = " or ".join(sorted(layout.ENDINGS))
-        raise FileNotFoundError(f"{files.shown_path(source)} holds no images named {wanted} and {endings}")
+        wanted = f"{', '.join(f'*_{colour}' for colour in COLOURS)} and {' or '.join(sorted(layout.ENDINGS))}"
+        raise FileNotFoundError(f"{files.shown_path(source)} holds no images named {wanted}")
     return images, findings
 
 
@@ -131,8 +124,7 @@ def read_band(source: Path, path: Path) -> Image.Image | Finding:
     except Exception as error:  # a damaged file can raise nearly anything from Pillow's readers
         return Finding(name, *(photos.check_photo(path) or (Problem.UNREADABLE, str(error))))
     if band.mode != "L":
-        detail = f"PIL mode {band.mode}: a colour's file is 8-bit grey, its one channel"
-        return Finding(name, Problem.ODD_MODE, detail)
+        return Finding(name, Problem.ODD_MODE, f"PIL mode {band.mode}: a colour's file is 8-bit grey, its one channel")
     return band
 
 

@@ -30,10 +30,9 @@ def make_splits(
 ) -> dict[int, pd.DataFrame]:
     """One table a fold, columns `path, person, label, split`; split is train, val or test_val.
 
-    photos: train rows of the photo table (columns path, person, label). groups: group name by person (index): people
-    of one group are kept together as if they were one. About `test_val_share` of the people and of every class (0:
-    none) are test_val, the same in every fold: training never sees them, nor does the choice of checkpoints. Raises
-    ValueError for settings that leave a part empty.
+    photos: columns path, person, label. groups: group name by person (index): people of one group are kept together.
+    About `test_val_share` of the people and of every class (0: none) are test_val, the same in every fold: neither
+    training nor the choice of checkpoints sees them. Raises ValueError for settings that leave a part empty.
     """
     if fold_count < 2:
         raise ValueError(f"fold_count = {fold_count}: cross-validation needs at least 2")
@@ -67,8 +66,7 @@ def spread_people(photos: pd.DataFrame, part_count: int, seed: int) -> pd.Series
 def held_out_people(photos: pd.DataFrame, share: float, seed: int) -> pd.Index:
     """About `share` of the people (column person) and of every class (label), at least one person; 0: nobody.
 
-    They are some parts of `spread_people`: one of ten for 0.1, two of five for 0.4. Raises ValueError for a share
-    that is less than half a person.
+    They are some parts of `spread_people`: two of five for 0.4. Raises ValueError for less than half a person.
     """
     people = photos["person"].nunique()
     if not share:
@@ -97,8 +95,8 @@ def _parts(splitter: StratifiedKFold | StratifiedGroupKFold, photos: pd.DataFram
 def naive_splits(photos: pd.DataFrame, fold_count: int = 5, seed: int = 0) -> dict[int, pd.DataFrame]:
     """DISHONEST splits of single photos, as one makes without thinking of people: only to show how they flatter.
 
-    Each class is spread evenly, but a person's photos are on both sides, and a network is then scored on faces it
-    knows. Columns as `make_splits` gives them, without a test_val; the audit refuses them.
+    A person's photos are on both sides, and a network is then scored on faces it knows. Columns as `make_splits` gives
+    them, without a test_val; the audit refuses them.
     """
     photos = photos[["path", "person", "label"]].astype({"label": "int64"}).reset_index(drop=True)
     parts = _parts(StratifiedKFold(fold_count, shuffle=True, random_state=seed), photos)
@@ -110,9 +108,8 @@ def join_training(
 ) -> dict[int, pd.DataFrame]:
     """The splits with external photos as further train rows: in each fold those that may train there.
 
-    external: the table of `external.scan` (columns path, person, label). One whose group also holds a person of the
-    data folder trains only where that person does; it is a copy of theirs, and would give the answer away elsewhere.
-    Raises ValueError for relative paths and for people of the data folder.
+    external: columns path, person, label. One whose group also holds a person of the data folder trains only where that
+    person does: it is a copy of theirs. Raises ValueError for relative paths and for people of the data folder.
     """
     kinds = {"path": "str", "person": "str", "label": "int64"}
     rows = external[[*kinds]].astype(kinds).assign(split=TRAIN)
@@ -130,8 +127,7 @@ def join_training(
 def group_of(people: pd.Series, groups: pd.Series | None) -> pd.Series:
     """The group of each entry of a column of people: who is not in `groups` is alone under their own name.
 
-    groups: group name by person (index), such as `duplicates.unite` gives; None: all are alone. Raises ValueError
-    for a person in two groups.
+    groups: as `duplicates.unite` gives them; None: all are alone. Raises ValueError for a person in two groups.
     """
     if groups is None:
         return people
@@ -155,20 +151,17 @@ def fingerprint(content: str, split: pd.DataFrame, weights: str) -> str:
     return files.digest([content, split[columns].values.tolist(), *weight_file])
 
 
-def _table_path(output_dir: Path, name: str) -> Path:
+def table_path(output_dir: Path, name: str) -> Path:
     return Path(output_dir) / "tables" / f"{name}.csv"
 
 
 def write_splits(splits: dict[int, pd.DataFrame], output_dir: Path, groups: pd.Series | None = None) -> list[Path]:
-    """Write two CSVs a fold, as it is and without external photos (small), and everybody's group.
-
-    Files of folds beyond these, from an earlier larger count, are removed.
-    """
+    """Write two CSVs a fold, as it is and without external photos, and everybody's group; remove other folds' files."""
     tables = {f"{MAIN}.{fold}": split for fold, split in splits.items()}
     tables |= {f"{SMALL}.{fold}": split[~is_external(split["path"])] for fold, split in splits.items()}
     people = pd.Series(sorted(set().union(*(split["person"] for split in splits.values()))), dtype="str")
     tables["groups"] = pd.DataFrame({"person": people, "group": group_of(people, groups)})
-    written = [files.write_csv(table, _table_path(output_dir, name)) for name, table in tables.items()]
+    written = [files.write_csv(table, table_path(output_dir, name)) for name, table in tables.items()]
     for path in {*_split_files(output_dir, MAIN), *_split_files(output_dir, SMALL)} - set(written):
         path.unlink()
     return written
@@ -180,17 +173,14 @@ def _split_files(output_dir: Path, kind: str) -> list[Path]:
 
 def read_groups(output_dir: Path) -> pd.Series | None:
     """Group name by person (index) as `write_splits` left it, None if it left nothing."""
-    path = _table_path(output_dir, "groups")
+    path = table_path(output_dir, "groups")
     if not path.exists():
         return None
     return pd.read_csv(path, dtype="str", keep_default_na=False).set_index("person")["group"]
 
 
 def read_splits(output_dir: Path, small: bool = False) -> dict[int, pd.DataFrame]:
-    """All folds' tables, audited by person and group; small: those without external photos.
-
-    Raises FileNotFoundError that says how to make them.
-    """
+    """All folds' tables, audited by person and group; small: those without external photos."""
     found = _split_files(output_dir, SMALL if small else MAIN)
     if not found:
         raise FileNotFoundError(f"no splits in {files.shown_path(output_dir)}/tables: run 00_prepare_data first")

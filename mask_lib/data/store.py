@@ -68,10 +68,7 @@ class Store:
 
 
 def fit(image: Image.Image, frame: Frame) -> np.ndarray:
-    """One photo as (H, W, C) uint8: turned upright by its EXIF, then stretched, cropped or padded.
-
-    Raises ValueError for a photo without a fourth channel where four are asked for.
-    """
+    """One photo as (H, W, C) uint8: turned upright by its EXIF, then stretched, cropped or padded."""
     image = with_channels(ImageOps.exif_transpose(image), frame.channels)
     size, how = (frame.width, frame.height), Image.Resampling.BILINEAR
     if frame.resize == "stretch":
@@ -117,9 +114,9 @@ def open_store(
 ) -> Store:
     """The store of `paths` (relative to `root`) under `folder`, built or rebuilt if need be.
 
-    Opening costs one `stat` a photo. Where a file's size or times differ its bytes are hashed again: equal bytes are
-    accepted, changed ones rebuild the store and are named in `rebuilt_for`. Processes that want the same store at
-    once wait for the first. Raises OSError that names a missing or unreadable photo, ValueError for repeated paths.
+    Where a file's size or times differ its bytes are hashed again: changed ones rebuild the store and are named in
+    `rebuilt_for`. Processes that want the same store at once wait for the first. Raises OSError that names a missing
+    or unreadable photo, ValueError for repeated paths.
     """
     if len(set(paths)) != len(paths):
         raise ValueError("a store takes each path once")

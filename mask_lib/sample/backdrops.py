@@ -24,16 +24,11 @@ def paint_scene(face: Face, shot: Shot, size: tuple[int, int]) -> Image.Image:
     return half.resize(size, Image.Resampling.NEAREST)
 
 
-def draw_disc(draw: ImageDraw.ImageDraw, middle: np.ndarray, radius: float, colour: tuple[int, ...]) -> None:
-    """A round spot of a background."""
-    draw.ellipse((*(middle - radius), *(middle + radius)), fill=colour)
-
-
 def bokeh(draw: ImageDraw.ImageDraw, random: np.random.Generator, size: np.ndarray, slide: np.ndarray) -> None:
     """Discs of light far behind."""
     for _ in range(16):
         colour = (*random.integers((200, 150, 90), 256).tolist(), int(random.integers(60, 150)))
-        draw_disc(draw, random.uniform(0, size) + slide, random.uniform(0.04, 0.13) * size[0], colour)
+        draw.circle(random.uniform(0, size) + slide, random.uniform(0.04, 0.13) * size[0], fill=colour)
 
 
 def window(draw: ImageDraw.ImageDraw, random: np.random.Generator, size: np.ndarray, slide: np.ndarray) -> None:
@@ -50,9 +45,8 @@ def shelves(draw: ImageDraw.ImageDraw, random: np.random.Generator, size: np.nda
         x = slide[0]
         while x < size[0]:
             thing = random.uniform((0.04, 0.06), (0.12, 0.17)) * size
-            draw.rectangle(
-                (x, shelf - thing[1], x + thing[0], shelf), fill=(*random.integers(50, 230, 3).tolist(), 170)
-            )
+            colour = (*random.integers(50, 230, 3).tolist(), 170)
+            draw.rectangle((x, shelf - thing[1], x + thing[0], shelf), fill=colour)
             x += thing[0] + random.uniform(0, 0.1) * size[0]
         draw.rectangle((0, shelf, size[0], shelf + 0.015 * size[1]), fill=(70, 50, 40, 200))
 
@@ -63,7 +57,7 @@ def garden(draw: ImageDraw.ImageDraw, random: np.random.Generator, size: np.ndar
     draw.rectangle((0, 0, size[0], horizon + slide[1]), fill=(176, 210, 236, 210))
     for _ in range(26):
         colour = (*random.integers((50, 100, 40), (130, 180, 90)).tolist(), 190)
-        draw_disc(draw, random.uniform((0, horizon), size) + slide, random.uniform(0.08, 0.2) * size[0], colour)
+        draw.circle(random.uniform((0, horizon), size) + slide, random.uniform(0.08, 0.2) * size[0], fill=colour)
 
 
 def wall(draw: ImageDraw.ImageDraw, random: np.random.Generator, size: np.ndarray, slide: np.ndarray) -> None:

@@ -1,7 +1,7 @@
 """Curves and brush lines: the few shapes that every part of a portrait is drawn with.
 
-A head is drawn in its own units: the origin lies between the eyes, x grows to the right, y downwards,
-the face is about 2 wide, its chin at y = 1.42 and the top of the skull at y = -1.38.
+A head is drawn in its own units: the origin lies between the eyes, x grows to the right, y downwards, the face is about
+2 wide, its chin at y = 1.42 and the top of the skull at y = -1.38.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 Colour = tuple[float, float, float]
 Points = Sequence[Sequence[float]] | np.ndarray
-Ends = tuple[float, float]
+Pair = tuple[float, float]
 FINE, BLUNT = (0.15, 0.15), (1.0, 1.0)  # the ends of a brush line: shares of its full width
 SOFT_STEP = 8  # soft shadows are drawn this much smaller: nobody sees it, and it is 64 times less work
 
@@ -50,7 +50,7 @@ def mirrored(points: Points) -> np.ndarray:
 
 
 @lru_cache(maxsize=256)
-def taper(count: int, ends: Ends) -> np.ndarray:
+def taper(count: int, ends: Pair) -> np.ndarray:
     """(count, 1) shares of a brush line's width along it. Read-only, since most lines are of a few lengths."""
     profile = np.interp(np.linspace(0, 1, count), (0, 0.5, 1), (ends[0], 1, ends[1]))[:, None]
     profile.flags.writeable = False
@@ -65,14 +65,7 @@ def ink(colour: Colour) -> tuple[int, ...]:
 class Pen:
     """Draws shapes given in head units on a picture, through one pose; `side` -1 mirrors a shape."""
 
-    def __init__(
-        self,
-        image: Image.Image,
-        origin: tuple[float, float],
-        unit: float,
-        angle: float = 0.0,
-        lean: tuple[float, float] = (0.0, 0.0),
-    ):
+    def __init__(self, image: Image.Image, origin: Pair, unit: float, angle: float = 0.0, lean: Pair = (0.0, 0.0)):
         """`origin` and `unit` in pixels, `angle` in degrees, `lean`: how far the middle of the face moves, in units."""
         turn = np.deg2rad(angle)
         self.matrix = unit * np.array(((np.cos(turn), np.sin(turn)), (-np.sin(turn), np.cos(turn))))
@@ -94,7 +87,7 @@ class Pen:
             self.glaze.polygon(pixels, fill=(*ink(colour), int(255 * opacity)))
 
     def stroke(
-        self, points: Points, colour: Colour, width: float, opacity: float = 1.0, ends: Ends = FINE, side: int = 1
+        self, points: Points, colour: Colour, width: float, opacity: float = 1.0, ends: Pair = FINE, side: int = 1
     ) -> None:
         """A brush line of full `width` in its middle and the `ends` shares of it at its two ends."""
         points = np.asarray(points, dtype=float)
@@ -105,7 +98,7 @@ class Pen:
         self.fill(np.concatenate((points + offset, (points - offset)[::-1])), colour, opacity, side)
 
     def curve(
-        self, points: Points, colour: Colour, width: float, opacity: float = 1.0, ends: Ends = FINE, side: int = 1
+        self, points: Points, colour: Colour, width: float, opacity: float = 1.0, ends: Pair = FINE, side: int = 1
     ) -> None:
         """A brush line along the smooth curve through a few points."""
         self.stroke(spline(points), colour, width, opacity, ends, side)

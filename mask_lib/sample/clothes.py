@@ -14,17 +14,10 @@ def paint_body(pen: Pen, face: Face) -> None:
     """Neck, shoulders and clothes."""
     neck, wide = (0.56, 2.15) if face.gender is Gender.MALE else (0.45, 1.8)
     dark, depth = mix(face.cloth, (20, 16, 30), 0.35), NECKLINES[face.outfit]
-    half = [
-        (neck, 1.6),
-        (neck + 0.26, 1.84),
-        (wide - 0.4, 2.16),
-        (wide - 0.06, 2.6),
-        (wide + 0.1, 3.4),
-        (wide + 0.12, 5.0),
-    ]
+    slope = [(neck, 1.6), (neck + 0.26, 1.84), (wide - 0.4, 2.16)]
     if face.outfit == "hoodie":
         pen.fill(spline([(-0.95, 2.1), (-0.8, 1.35), (0, 1.1), (0.8, 1.35), (0.95, 2.1)], closed=True), dark)
-    shoulder = spline(half)
+    shoulder = spline([*slope, (wide - 0.06, 2.6), (wide + 0.1, 3.4), (wide + 0.12, 5.0)])
     pen.fill(np.concatenate((shoulder, mirrored(shoulder))), face.cloth)
     sleeve = [(wide - 0.5, 2.75), (wide - 0.42, 3.3), (wide - 0.46, 5.0)]
     for side in (-1, 1):
@@ -70,14 +63,8 @@ def collar_soft(pen: Pen, face: Face, neck: float, depth: float, dark: Colour) -
     pen.curve([(-neck, 1.75), (-0.25, 2.1), (0, 2.2), (0.25, 2.1), (neck, 1.75)], GOLD, 0.025, 0.9)
 
 
-COLLARS: dict[str, Callable] = {
-    "tee": collar_round,
-    "hoodie": collar_round,
-    "shirt": collar_open,
-    "blazer": collar_open,
-    "blouse": collar_soft,
-    "turtleneck": collar_rolled,
-}
+COLLARS: dict[str, Callable] = {"blouse": collar_soft, "turtleneck": collar_rolled}
+COLLARS |= {"tee": collar_round, "hoodie": collar_round, "shirt": collar_open, "blazer": collar_open}
 
 
 def paint_glasses(pen: Pen, face: Face) -> None:
@@ -172,9 +159,8 @@ def beak(pen: Pen, cut: Cut) -> None:
     pen.fill(ridge, cut.dark, 0.16)
     fold = [(0, cut.top), (0.04, cut.corner + 0.2), (0.03, cut.lower), (0, cut.bottom)]
     pen.curve(fold, cut.dark, 0.05, 0.8, (0.5, 0.8))
-    pen.curve(
-        [(-0.28, cut.top + 0.09), (0, cut.top + 0.04), (0.28, cut.top + 0.09)], (176, 180, 186), 0.06, 0.9, (0.8, 0.8)
-    )
+    clip = [(-0.28, cut.top + 0.09), (0, cut.top + 0.04), (0.28, cut.top + 0.09)]
+    pen.curve(clip, (176, 180, 186), 0.06, 0.9, (0.8, 0.8))
     weld = [(0.93 * cut.wide, cut.corner + 0.08), (0.92 * cut.narrow, cut.lower - 0.02), (0.4, cut.bottom - 0.12)]
     for side in (-1, 1):
         pen.curve(weld, cut.dark, 0.025, 0.6, BLUNT, side)

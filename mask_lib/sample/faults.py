@@ -11,14 +11,8 @@ from mask_lib.base.labels import Gender
 from mask_lib.sample.crowd import AGES, RACE_ODDS, STEMS, Person, age_group, hashed_name, stream, with_row
 from mask_lib.sample.portrait import save_photo
 
-FAULTS = {  # people with each fault among 120
-    "wrong_gender": 4,
-    "wrong_age": 4,
-    "swapped": 4,
-    "duplicate_people": 3,
-    "leaks": 12,
-    "unreadable": 3,
-}
+# People with each fault among 120.
+FAULTS = {"wrong_gender": 4, "wrong_age": 4, "swapped": 4, "duplicate_people": 3, "leaks": 12, "unreadable": 3}
 SINGLE_FAULTS = ("double_id", "double_id", "missing_photo", "unknown_name", "bad_age", "contradiction")
 SMALLEST_FAULTY_SET = 12  # people; every fault still finds a person of its own
 IMPOSSIBLE_AGE = 212  # years
@@ -26,11 +20,10 @@ IMPOSSIBLE_AGE = 212  # years
 
 def plan_faults(random: np.random.Generator, crowd: list[Person]) -> list[Person]:
     """The crowd with faults dealt out, never two to one person, and their rows falsified accordingly."""
-    people = len(crowd)
     kinds = list(SINGLE_FAULTS)
     for fault, among_120 in FAULTS.items():
-        kinds += [fault] * max(1, round(among_120 * people / 120))
-    chosen = random.permutation(people)[: len(kinds)]
+        kinds += [fault] * max(1, round(among_120 * len(crowd) / 120))
+    chosen = random.permutation(len(crowd))[: len(kinds)]
     twin = crowd[chosen[0]]  # the first two share an id
     dealt = dict(zip(chosen.tolist(), kinds, strict=True))
     return [falsified(random, replace(person, fault=dealt.get(place, "")), twin) for place, person in enumerate(crowd)]
@@ -115,8 +108,7 @@ def leak(random: np.random.Generator, root: Path, person: Person, truth: dict[st
 def change_photo(random: np.random.Generator, source: Path, target: Path) -> dict[str, Any]:
     """Write a copy of `source` that is re-encoded, resized by 3-8 % or cropped by up to 2 %; say which."""
     kind = str(random.choice(("reencoded", "resized", "cropped")))
-    quality = int(random.integers(70, 90))
-    change: dict[str, Any] = {"kind": kind, "quality": quality}
+    change = {"kind": kind, "quality": int(random.integers(70, 90))}
     with Image.open(source) as opened:
         picture = opened.convert("RGB")
     if kind == "resized":
@@ -127,7 +119,7 @@ def change_photo(random: np.random.Generator, source: Path, target: Path) -> dic
         change["edge"] = round(float(random.uniform(0.005, 0.01)), 4)  # share of a side, off each end
         left, top = (max(1, round(side * change["edge"])) for side in picture.size)
         picture = picture.crop((left, top, picture.width - left, picture.height - top))
-    save_photo(picture, target, quality)
+    save_photo(picture, target, change["quality"])
     return change
 
 

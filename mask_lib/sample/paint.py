@@ -1,11 +1,7 @@
 """A painted sample set in the official layout, with known planted faults, to try the workbench on.
 
-    python -m mask_lib.sample data/sample
-    python -m mask_lib.sample sheet data/sample people.png
-    python -m mask_lib.sample score data/sample outputs/demo/submissions/submission.csv
-
-The same arguments give the same bytes. `truth.json` beside the set holds what a real set never tells:
-the true labels, and every fault that was planted.
+The same arguments give the same bytes. `truth.json` beside the set holds what a real set never tells: the true labels,
+and every fault that was planted.
 """
 
 import argparse
@@ -28,18 +24,8 @@ from PIL import Image
 
 from mask_lib.base import files, labels
 from mask_lib.base.labels import Mask
-from mask_lib.sample import portrait
-from mask_lib.sample.crowd import (
-    ROW_COLUMNS,
-    SHARES,
-    STEMS,
-    Person,
-    eval_photos,
-    invent_people,
-    stream,
-    train_photos,
-    truth_of,
-)
+from mask_lib.sample import crowd, portrait
+from mask_lib.sample.crowd import SHARES, STEMS, Person, invent_people, stream
 from mask_lib.sample.faults import SMALLEST_FAULTY_SET, plan_faults, plant
 from mask_lib.sample.people import invent_face, invent_shot
 
@@ -59,19 +45,17 @@ def paint(
 ) -> dict[str, Any]:
     """Paint a sample set into the folder `out`, seven photos a person, and give its truth.
 
-    The same arguments give the same bytes, whatever the number of `workers` (processes; by default
-    one a core). A sample painted with the same arguments is left as it is; one painted with others
-    is replaced whole. Keys of the truth, which is also kept as `truth.json`:
+    The bytes are the same whatever the number of `workers` (processes; by default one a core). A sample painted with
+    the same arguments is left as it is; one painted with others is replaced whole. Keys of the truth:
 
     - `arguments`
-    - `photos`: per `folder/file` below train/images the true `label` 0-17, `mask`, `gender`, `age`
-      (years) and `face` (the same for all photos of one person), and the label `given` by the
-      layout (None for an impossible age); unreadable photos and unknown names are left out
+    - `photos`: per `folder/file` below train/images the true `label`, `mask`, `gender`, `age` (years) and `face` (the
+      same for all photos of one person), and the label `given` by the layout (None for an impossible age); unreadable
+      photos and unknown names are left out
     - `eval`: the same per ImageID, without `given`
     - `faults`: per kind a list of folders, of paths below train/images, or of records
 
-    Raises ValueError for a set too small for its faults, FileExistsError for a folder that holds
-    anything this program did not put there.
+    Raises ValueError for a set too small for its faults, FileExistsError for a folder that holds anything else.
     """
     out = files.project_path(out)
     arguments = {"painting": PAINTING, "people": people, "eval_people": eval_people, "seed": seed}
@@ -120,10 +104,7 @@ def check(arguments: dict[str, Any]) -> None:
 
 
 def existing_truth(out: Path) -> dict[str, Any] | None:
-    """The truth of the sample that lies at `out`, None if nothing does.
-
-    Raises FileExistsError if something else lies there: it is not ours to replace.
-    """
+    """The truth of the sample at `out`, None if nothing is there; FileExistsError for what is not ours to replace."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
     strange = {path.name for path in out.iterdir()} - OWN_FILES if out.is_dir() else {out.name}
@@ -150,10 +131,10 @@ def build(root: Path, arguments: dict[str, Any], workers: int) -> dict[str, Any]
     if arguments["faults"]:
         train = plan_faults(stream(seed, 0, 2), train)
     paint_all(jobs_of(root, seed, size, train, judged), workers)
-    rows, truth = [person.row for person in train], {"arguments": arguments} | truth_of(seed, train, judged)
+    rows, truth = [person.row for person in train], {"arguments": arguments} | crowd.truth_of(seed, train, judged)
     if arguments["faults"]:
         plant(root, seed, train, rows, truth)
-    table = pd.DataFrame(rows, columns=ROW_COLUMNS).sort_values(["id", "path"])
+    table = pd.DataFrame(rows, columns=crowd.ROW_COLUMNS).sort_values(["id", "path"])
     files.write_csv(table, root / "train" / "train.csv")
     order = stream(seed, 0, 4).permutation(sorted(truth["eval"]))  # an order that says nothing
     files.write_csv(pd.DataFrame({"ImageID": order, "ans": 0}), root / "eval" / "info.csv")
@@ -161,13 +142,15 @@ def build(root: Path, arguments: dict[str, Any], workers: int) -> dict[str, Any]
     return truth
 
 
-Job = tuple[int, Person, tuple[int, int], list[tuple[int, Mask, str]]]  # seed, who, pixels; number, mask, path each
+Job = tuple[
+    int, crowd.Person, tuple[int, int], list[tuple[int, Mask, str]]
+]  # seed, who, pixels; number, mask, path each
 
 
 def jobs_of(root: Path, seed: int, size: tuple[int, int], train: list[Person], judged: list[Person]) -> list[Job]:
     """The photos of each person to paint: those to learn from below `root`/train, those to answer below `root`/eval."""
     jobs = []
-    for folder, people, named in (("train", train, train_photos), ("eval", judged, eval_photos)):
+    for folder, people, named in (("train", train, crowd.train_photos), ("eval", judged, crowd.eval_photos)):
         for person in people:
             photos = [(n, mask, str(root / folder / "images" / path)) for n, mask, path in named(seed, person)]
             jobs.append((seed, person, size, photos))
@@ -212,9 +195,8 @@ def paint_job(job: Job) -> int:
 def score_submission(folder: str | os.PathLike[str], submission: str | os.PathLike[str]) -> dict[str, float]:
     """Score a submission (columns ImageID, ans) against the truth of the sample in `folder`.
 
-    Gives `macro_f1` over all classes (an absent class counts 0, as in the competition),
-    `accuracy`, and the accuracy of each attribute alone. Raises ValueError if the
-    submission does not answer every evaluation photo exactly once.
+    Gives `macro_f1` over all classes (an absent class counts 0, as in the competition), `accuracy`, and the accuracy of
+    each attribute alone. Raises ValueError if the submission does not answer every evaluation photo exactly once.
     """
     # Here, since the painting processes import this module too and need no scikit-learn.
     from sklearn.metrics import f1_score
@@ -241,8 +223,7 @@ def contact_sheet(
 ) -> Path:
     """Write a PNG of `rows` people over the six gender and age groups, seven photos of `width` pixels each."""
     folder, path = files.project_path(folder), files.project_path(path)
-    truth = read_truth(folder)
-    names = [name for person in sheet_people(truth, rows) for name in person]
+    names = [name for person in sheet_people(read_truth(folder), rows) for name in person]
     with Image.open(folder / "train" / "images" / names[0]) as first:
         cell = (width, round(width * first.height / first.width))
     sheet = Image.new("RGB", (cell[0] * len(STEMS), cell[1] * (len(names) // len(STEMS))))

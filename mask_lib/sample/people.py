@@ -1,9 +1,6 @@
-"""What people can look like: colours, hairstyles, masks, and what is worn at which stage of life.
+"""People who never were: their lasting looks, and what differs between two photos of them.
 
-People who never were: a person's lasting looks, and what differs between two photos of them.
-
-Nothing here is taken from a photo of a real person. The order in which random numbers are drawn is
-part of the picture: change it, and the same seed gives other people.
+The order in which random numbers are drawn is part of the picture: change it, and the same seed gives other people.
 """
 
 from dataclasses import dataclass
@@ -190,8 +187,7 @@ def invent_face(random: np.random.Generator, gender: Gender, race: str, years: i
 
 
 def wear_at(random: np.random.Generator, years: int) -> float:
-    """How old a face of this age looks, 0-1."""
-    # Steeper across 30 and 60, so that the three groups can be told apart, yet never flat.
+    """How old a face of this age looks, 0-1: steeper across 30 and 60, to tell the groups apart, yet never flat."""
     wear = float(np.interp(years, (16, 28, 32, 56, 60, 80), (0.0, 0.08, 0.4, 0.6, 0.88, 1.0)))
     return float(np.clip(wear + random.normal(0, 0.04), 0, 1))
 
@@ -288,12 +284,8 @@ def head_outline(face: Face) -> np.ndarray:
     """The closed outline of the face."""
     cheek = 0.05 * (1 - face.wear)
     upper = [(0.5, -1.3), (0.88, -0.9), (0.99, -0.3)]
-    lower = [
-        (0.97, 0.2),
-        (0.89 + cheek * 0.6, 0.62),
-        (0.77 * face.jaw + 0.04 + cheek, 1.0),
-        (0.4 * face.jaw + 0.02, 1.31),
-    ]
+    chin = (0.4 * face.jaw + 0.02, 1.31)
+    lower = [(0.97, 0.2), (0.89 + cheek * 0.6, 0.62), (0.77 * face.jaw + 0.04 + cheek, 1.0), chin]
     half = [*upper, *((x, y * face.length) for x, y in lower)]
     return spline([(0, -1.38), *half, (0, 1.42 * face.length), *mirrored(half)], closed=True)
 

@@ -73,7 +73,6 @@ def lids(face: Face) -> tuple[np.ndarray, np.ndarray]:
 
 
 def paint_eye(pen: Pen, face: Face, shot: Shot, side: int) -> None:
-    """One eye with its lids and lashes."""
     upper, lower = lids(face)
     pen.fill(np.concatenate((upper, lower[::-1])), mix((250, 248, 244), face.skin, 0.12), side=side)
     paint_iris(pen, face, shot, side)
@@ -110,7 +109,6 @@ def paint_lashes(pen: Pen, face: Face, upper: np.ndarray, side: int) -> None:
 
 
 def paint_brow(pen: Pen, face: Face, side: int) -> None:
-    """One eyebrow."""
     arch, y = (0.06, -0.34) if face.gender is Gender.FEMALE else (0.03, -0.3)
     y += 0.03 * face.wear
     tone = mix(hair_tone(face, -0.25), (50, 34, 28), 0.35 * (1 - face.grey))
@@ -119,7 +117,6 @@ def paint_brow(pen: Pen, face: Face, side: int) -> None:
 
 
 def paint_nose(pen: Pen, face: Face, shot: Shot) -> None:
-    """A nose: shadow on one side of the bridge, tip, wings and nostrils."""
     wide, tone = face.nose, skin_tone(face, -0.85)
     bridge = [(0.06, -0.2), (0.14, -0.1), (wide + 0.03, 0.5), (0.08, 0.5)]
     pen.soft(bridge, skin_tone(face, -0.6), 0.5, 0.05, shot.dark_side)
@@ -154,7 +151,6 @@ def paint_mouth(pen: Pen, face: Face, shot: Shot) -> None:
 
 
 def paint_beard(pen: Pen, face: Face) -> None:
-    """Stubble, a moustache or a full beard."""
     random, tone, y = np.random.default_rng(face.seed + 4), hair_tone(face, -0.1), 0.88 * face.length
     if face.beard == "moustache":
         right = [(0.2, y - 0.17), (0.38, y + 0.02)]
@@ -198,7 +194,13 @@ def portrait(face: Face, shot: Shot, width: int = 384, height: int = 512) -> Ima
     paint_back_hair(head, face)
     paint_body(Pen(image, origin, unit), face)  # the body stays upright while the head turns
     paint_head(head, face, shot)
-    paint_features(head, face, shot)
+    paint_wrinkles(head, face)
+    paint_nose(head, face, shot)
+    paint_beard(head, face)
+    paint_mouth(head, face, shot)
+    for side in (-1, 1):
+        paint_eye(head, face, shot, side)
+        paint_brow(head, face, side)
     if shot.mask is not Mask.NOT_WORN:
         paint_mask(head, face, shot)
     paint_glasses(head, face)
@@ -206,21 +208,7 @@ def portrait(face: Face, shot: Shot, width: int = 384, height: int = 512) -> Ima
     return develop(image.reduce(OVERSAMPLING), shot)
 
 
-def paint_features(pen: Pen, face: Face, shot: Shot) -> None:
-    """All that lies between ears and hair, in the order in which it covers one another."""
-    paint_wrinkles(pen, face)
-    paint_nose(pen, face, shot)
-    paint_beard(pen, face)
-    paint_mouth(pen, face, shot)
-    for side in (-1, 1):
-        paint_eye(pen, face, shot, side)
-        paint_brow(pen, face, side)
-
-
 def save_photo(picture: Image.Image, path: Path, quality: int) -> None:
     """Write a PNG or a JPEG, as the name's ending says."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".png":
-        picture.save(path, "PNG", compress_level=1)
-    else:
-        picture.save(path, "JPEG", quality=quality)
+    picture.save(path, quality=quality, compress_level=1)  # each format takes its own of the two
