@@ -296,10 +296,7 @@ def words_for(value: Any) -> str:
 
 
 def import_plugins(names: Sequence[str]) -> None:
-    """Import Python modules, from the project folder too, so that networks they register with timm are known.
-
-    Raises ValueError that names the module that is not there or does not load.
-    """
+    """Import modules, the project folder's too, whose networks timm is to know; ValueError names one that fails."""
     if str(files.PROJECT) not in sys.path:
         sys.path.append(str(files.PROJECT))
     for name in checked("plugins", names, list[str]):

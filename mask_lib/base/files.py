@@ -34,10 +34,7 @@ def shown_path(path: str | os.PathLike[str]) -> str:
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary path beside `path`; on leaving without an error, flush and rename it there.
-
-    Readers see the old file or the new one, never a part; an error leaves the old one untouched.
-    """
+    """Give a temporary path, renamed to `path` on leaving without an error: readers see the old file or a whole one."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # The ending is kept: pandas, numpy and safetensors read the format from it.
@@ -86,8 +83,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 def digest(value: Any) -> str:
     """16 hex digits of the SHA-256 of plain data: the same for equal data, in any process."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
 
 
 def file_digest(path: str | os.PathLike[str]) -> str:

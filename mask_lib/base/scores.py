@@ -33,10 +33,9 @@ class Score:
 
 
 def summarise(truth: Classes, predicted: Classes) -> dict[str, float]:
-    """The metrics of `metric_names`, each in [0, 1], of (N,) class numbers.
+    """The metrics of `metric_names` in [0, 1]. ValueError for numbers that are no class, none at all, or two lengths.
 
-    Macro F1 is the plain mean over all classes; one that is neither true nor predicted counts 0. Raises
-    ValueError for numbers that are no class, none at all, or two lengths.
+    Macro F1 is the plain mean over all classes; one that is neither true nor predicted counts 0.
     """
     truth, predicted = _checked_labels(truth, predicted)
     true_values, predicted_values = labels.decode_all(truth), labels.decode_all(predicted)
@@ -66,22 +65,15 @@ def side_by_side(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def paired_bootstrap(
-    truth: Classes,
-    predicted_a: Classes,
-    predicted_b: Classes,
-    person: Sequence,
-    draws: int = 1000,
-    seed: int = 0,
-    level: float = 0.95,
+    truth: Classes, a: Classes, b: Classes, person: Sequence, draws: int = 1000, seed: int = 0, level: float = 0.95
 ) -> pd.DataFrame:
-    """Indexed by metric, how much better b is than a: `difference`, `low`, `high` and `p`.
+    """Indexed by metric, how much better the predictions b are than a: `difference`, `low`, `high` and `p`.
 
     Both are scored on the same draws of people, so what is hard for both cancels out. `p` is the
     share of draws in which b is no better than a. Raises ValueError as `bootstrap` does.
     """
-    tallies = [person_tallies(truth, predicted, person) for predicted in (predicted_a, predicted_b)]
-    drawn = np.subtract(*(_resampled_metrics(part, draws, seed) for part in reversed(tallies)))
-    values = np.subtract(*(list(summarise(truth, part).values()) for part in (predicted_b, predicted_a)))
+    drawn = np.subtract(*(_resampled_metrics(person_tallies(truth, part, person), draws, seed) for part in (b, a)))
+    values = np.subtract(*(list(summarise(truth, part).values()) for part in (b, a)))
     return _differences(values, drawn, level)
 
 
@@ -185,8 +177,7 @@ def _checked_labels(truth: Classes, predicted: Classes) -> tuple[np.ndarray, np.
 def person_tallies(truth: Classes, predicted: Classes, person: Sequence) -> np.ndarray:
     """(P, T) float64 sums over each person's photos, people in sorted order, from which all metrics follow.
 
-    T is 3C + A: how often each class was hit, true and predicted, then how often each attribute was right. So the
-    metrics of a resample of people are those of a product of matrices.
+    T is 3C + A: how often each class was hit, true and predicted, then how often each attribute was right.
     """
     truth, predicted = _checked_labels(truth, predicted)
     if len(person) != len(truth):

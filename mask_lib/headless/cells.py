@@ -13,11 +13,8 @@ FilePath = str | os.PathLike[str]
 
 
 def read(path: FilePath) -> list[dict[str, Any]]:
-    """The cells of a notebook in format 4, their sources as text. Raises ValueError that names the file.
-
-    Read as plain JSON: importing nbformat takes over a second, and each job of a cluster reads the
-    Snakefile, and with it every notebook, anew.
-    """
+    """The cells of a notebook in format 4, their sources as text. Raises ValueError that names the file."""
+    # As plain JSON: importing nbformat takes over a second, and each job of a cluster reads all notebooks anew.
     try:
         cells = json.loads(Path(path).read_text(encoding="utf-8"))["cells"]
         return [{"metadata": {}, **cell, "source": "".join(cell["source"])} for cell in cells]
@@ -33,11 +30,7 @@ def digest(notebook: FilePath) -> str:
 
 
 def declared_parameters(notebook: FilePath) -> dict[str, Any]:
-    """Names and defaults from the one cell tagged `parameters`, in its order.
-
-    Raises ValueError that names the notebook and the line unless there is exactly one such cell and
-    it holds plain `name = literal` lines only.
-    """
+    """What the one cell tagged `parameters` sets, in its order. ValueError unless it is `name = literal` lines."""
     shown = files.shown_path(notebook)
     cells = [cell for cell in read(notebook) if "parameters" in cell["metadata"].get("tags", [])]
     if len(cells) != 1 or cells[0]["cell_type"] != "code":

@@ -1,6 +1,7 @@
 """What the Snakefile asks of an experiment: the settings of each step, and the files that steps read and write."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,12 @@ def relative(path: FilePath) -> str:
 
 
 def experiment_values(config_files: Iterable[FilePath], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of an experiment's files, later ones first, and on top of them what is given.
+    """The values of an experiment's files, later ones first, and on top what is given. Raises ValueError for none.
 
-    Read anew by our reader, since Snakemake's own keeps the last of two values of a name in silence. Raises
-    ValueError that names file and line, and if there are no values at all.
+    Read anew by our reader, since Snakemake's own keeps the last of two values of a name in silence.
     """
-    values: dict[str, Any] = {}
-    for path in config_files:
-        values = parameters.merged(values, parameters.read_parameter_file(path))
-    values = parameters.merged(values, given)
+    found = [parameters.read_parameter_file(path) for path in config_files]
+    values = functools.reduce(parameters.merged, [*found, given], {})
     if not values:
         raise ValueError("an experiment's values are missing; name a file: --configfile notebooks/params/demo.yml")
     return values
@@ -36,17 +34,13 @@ def experiment_values(config_files: Iterable[FilePath], given: Mapping[str, Any]
 class Chain:
     """An experiment's steps. Settings are by run where a step is one of a run; paths are as `relative` gives them.
 
-    config_files: what `--configfile` names. given: what `--config` gives, which goes before all, a run's own
-    settings too. folder: the Snakefile's, with `notebooks` in it. find_folders: gives the folders with data in one
-    (`archives.folders_with_data`). Raises ValueError for whatever is wrong with the values, before any step runs.
+    config_files, given: of `--configfile` and `--config`, which goes before all, a run's own settings too. folder: the
+    Snakefile's, with `notebooks` in it. find_folders: gives the folders with data in one. Raises ValueError for
+    whatever is wrong with the values, before any step runs.
     """
 
     def __init__(
-        self,
-        config_files: Iterable[FilePath],
-        given: Mapping[str, Any],
-        folder: FilePath,
-        find_folders: Callable[[Path], Sequence[Path]],
+        self, config_files: Iterable[FilePath], given: Mapping, folder: FilePath, find_folders: Callable
     ) -> None:
         self.given, self.folder = dict(given), Path(folder)
         self.values = experiment_values(config_files, given)
@@ -60,8 +54,7 @@ class Chain:
         self.data = files.project_path(prepare["data_dir"])
         self.lists = self.lists_of_photos(find_folders(self.data) if self.data.is_dir() else [])
         self.tables = self.tables_of(prepare["fold_count"])
-        decisions = sorted(files.project_path(self.output).glob("review/decisions.*.jsonl"))
-        self.decisions = [relative(path) for path in decisions]
+        self.decisions = sorted(map(relative, files.project_path(self.output).glob("review/decisions.*.jsonl")))
         self.found = self.found_by_search()
         self.train = {run: self.settings(notebook, run, when_changed="restart") for run, notebook in self.runs.items()}
         # A soup needs all its runs and is made by hand; a step of one run writes all that the steps after it read.
@@ -86,10 +79,7 @@ class Chain:
         return cells.declared_parameters(self.path_of(notebook))
 
     def settings(self, notebook: str, run: str | None = None, **known: Any) -> dict[str, Any]:
-        """What a step is run with where its notebook's defaults are not meant.
-
-        known: defaults that the chain knows better, of parameters that the notebook has.
-        """
+        """What a step is run with beside its notebook's defaults, of which the chain knows better those in `known`."""
         declared = self.declared(notebook)
         values = {name: value for name, value in known.items() if name in declared} | self.values
         given = {name: value for name, value in self.given.items() if name in declared}
@@ -101,10 +91,7 @@ class Chain:
         return self.settings(notebook, run) | {name: value for name, value in values.items() if name in declared}
 
     def lists_of_photos(self, folders: Iterable[Path]) -> list[str]:
-        """The tables that list the photos, and the data themselves if they are an archive.
-
-        The photos are too many to follow one by one: these files stand for them.
-        """
+        """The tables that stand for the photos, too many to follow, and the data themselves if they are an archive."""
         lists = [folder / path for folder in folders for path in ("train/train.csv", "eval/info.csv")]
         return [relative(path) for path in [*lists, self.data] if path.is_file()]
 
@@ -159,11 +146,8 @@ class Chain:
 
     def options_of(self, run: str) -> list[str]:
         """How `mask_lib.ensemble.self_training` chooses the pseudo-labels of a run, where defaults are not meant."""
-        given = {name: value for name, value in self.given.items() if name in parameters.PSEUDO_LABEL_OPTIONS}
-        values = parameters.pseudo_label_options(self.values, run, given, WHERE)
-        names = {name: name.removeprefix("pseudo_").replace("_", "-") for name in values}
-        chosen = {
-            names[name]: value for name, value in values.items() if value != parameters.PSEUDO_LABEL_OPTIONS[name]
-        }
+        values = parameters.pseudo_label_options(self.values, run, self.given, WHERE)
+        chosen = {name: value for name, value in values.items() if value != parameters.PSEUDO_LABEL_OPTIONS[name]}
+        options = [f"--{name.removeprefix('pseudo_').replace('_', '-')}={value}" for name, value in chosen.items()]
         plugins = parameters.held_to_type("plugins", self.values.get("plugins", []), [""], WHERE)
-        return [*(f"--{name}={value}" for name, value in chosen.items()), *(f"--plugin={name}" for name in plugins)]
+        return [*options, *(f"--plugin={name}" for name in plugins)]

@@ -1,14 +1,10 @@
 """What a notebook is run with: its parameters cell, an experiment's files of values, the command line.
 
-A file of values holds names that all notebooks share, and two kinds of sections:
-
     epochs: 4                                    # for every notebook that declares `epochs`
     notebooks: {07_ensemble: {weights: [1, 2]}}  # for that notebook alone
     runs: {deep: {epochs: 9}}                    # what the run `deep` changes
 
-Each of these goes before those above it, and a value given on the command line before all. Whatever is misspelt
-or of another type than the declared default is refused with what to write. `CHAIN` names what no notebook need
-declare.
+Each of these goes before those above it, and a value given on the command line before all.
 """
 
 import contextlib
@@ -30,14 +26,14 @@ CHAIN = {*PSEUDO_LABEL_OPTIONS, "plugins"}  # what steps of the chain read that 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # it becomes part of file names
 PLAIN_NUMBER = re.compile(r"[+-]?(?!0\d)[^:]*")
 TEXT_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
-Declared = Mapping[str, Mapping[str, Any]]  # names and defaults of parameters, by notebook
+Values = Mapping[str, Any]
+Declared = Mapping[str, Values]  # names and defaults of parameters, by notebook
 
 
 class ParameterLoader(yaml.SafeLoader):
     """Plain YAML without what it would read in silence as something else than was meant.
 
-    That is a key written twice, of which it keeps the last; a key that is no text, such as `no` or 7; and a number
-    that is octal for its leading zero, or has base 60 for its colons.
+    That is a key written twice, one that is no text, such as `no` or 7, and numbers of base 8 (007) or 60 (1:30).
     """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
@@ -88,12 +84,9 @@ def merged(first: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]
     return both
 
 
-def planned_runs(values: Mapping[str, Any], notebook: str = "03_one_model") -> dict[str, str]:
-    """Per run of an experiment the name of the notebook that trains it, `notebook` unless it says other.
-
-    Without a `runs` section there is one run: the parameter `run`, or `one_model`. Raises ValueError
-    for a name that cannot be part of a file name.
-    """
+def planned_runs(values: Values) -> dict[str, str]:
+    """By run, if only that of the parameter `run`, the notebook that trains it. ValueError for what is no file name."""
+    notebook = "03_one_model"
     single = {"run": "one_model", **values, **section(values, notebook)}["run"]
     runs = run_overrides(values) or {config.checked("run", single, str): {}}
     for run in runs:
@@ -102,15 +95,9 @@ def planned_runs(values: Mapping[str, Any], notebook: str = "03_one_model") -> d
     return {run: str(overrides.get("notebook", notebook)).removesuffix(".ipynb") for run, overrides in runs.items()}
 
 
-def pseudo_label_options(
-    values: Mapping[str, Any], run: str, given: Mapping[str, Any] | None = None, where: str = "parameters"
-) -> dict[str, float]:
-    """How `mask_lib.ensemble.self_training` chooses the pseudo-labels that come from `run`.
-
-    What `runs` says of that run goes before what all share, and `given` before both; else the defaults of
-    `PSEUDO_LABEL_OPTIONS`. Raises ValueError for values that are no numbers or out of range.
-    """
-    chosen = {**PSEUDO_LABEL_OPTIONS, **values, **run_overrides(values).get(run, {}), **(given or {})}
+def pseudo_label_options(values: Values, run: str, given: Values, where: str = "parameters") -> dict[str, float]:
+    """How `ensemble.self_training` chooses the pseudo-labels of `run`. ValueError for no numbers or out of range."""
+    chosen = {**PSEUDO_LABEL_OPTIONS, **values, **run_overrides(values).get(run, {}), **given}
     found = {name: held_to_type(name, chosen[name], default, where) for name, default in PSEUDO_LABEL_OPTIONS.items()}
     try:
         config.check_pseudo_choice(*found.values())
@@ -138,10 +125,7 @@ def section(values: Mapping[str, Any], stem: str) -> dict[str, Any]:
 
 
 def resolve(notebook: FilePath, files_given: Sequence[FilePath] = (), given: Mapping[str, Any] | None = None) -> dict:
-    """The parameters of one notebook from YAML files, later ones first, and on top of them `given`.
-
-    See `choose` for what is refused; the message names the file.
-    """
+    """The parameters of one notebook from YAML files, later ones first, and on top `given`; errors as of `choose`."""
     values: dict[str, Any] = {}
     for path in files_given:
         found = read_parameter_file(path)
@@ -150,18 +134,14 @@ def resolve(notebook: FilePath, files_given: Sequence[FilePath] = (), given: Map
     return choose(notebook, values, given, where=", ".join(map(str, files_given)) or "parameters")
 
 
-def choose(
-    notebook: FilePath, values: Mapping[str, Any], given: Mapping[str, Any] | None = None, where: str = "parameters"
-) -> dict[str, Any]:
+def choose(notebook: FilePath, values: Values, given: Values | None = None, where: str = "parameters") -> dict:
     """What one notebook is to be run with, in types that match its declared defaults.
 
-    values: an experiment's, shared by all notebooks of a folder, so that names of the others are passed
-        over; with a section for a notebook, and a `runs` section with what a run changes and its `notebook`.
+    values: an experiment's, shared by all notebooks of a folder; a run of `runs` may say its `notebook`.
     given: for this notebook alone; text is read as the declared type asks, as on a command line.
-
-    Raises ValueError for a name in `values` that no notebook in the same folder declares, a name in a
-    notebook's section or in `given` that this notebook does not, a value of another type than the declared
-    default's, and for none of the runs that `values` describe, unless it is the default or was run before.
+    Raises ValueError for a name in `values` that no notebook in the same folder declares, in a section or in `given`
+    that its notebook does not, a value of another type than the declared default's, and for a run that `values` do not
+    describe, unless it is the default or was run before.
     """
     chosen = _chosen(notebook, values, given, where)
     declared, runs = cells.declared_parameters(notebook), run_overrides(values)
@@ -177,9 +157,7 @@ def choose(
     return chosen
 
 
-def _chosen(
-    notebook: FilePath, values: Mapping[str, Any], given: Mapping[str, Any] | None, where: str
-) -> dict[str, Any]:
+def _chosen(notebook: FilePath, values: Values, given: Values | None, where: str) -> dict[str, Any]:
     stem, declared, given = Path(notebook).stem, cells.declared_parameters(notebook), dict(given or {})
     beside = {**cells.declared_in(Path(notebook).parent), stem: declared}
     refuse_unknown(given, declared, files.shown_path(notebook))
@@ -230,9 +208,8 @@ def parsed(value: Any, default: Any) -> Any:
 def held_to_type(name: str, value: Any, default: Any, where: str = "parameters", beside: Declared | None = None) -> Any:
     """`value`, which must be of its default's type; a whole number will do for a float, None takes anything.
 
-    The elements of a list are held to those of the default list. Raises ValueError that starts with
-    `where` and says what to write; also, where `value` suits another notebook's parameter of that name
-    (`beside`), in which section.
+    The elements of a list are held to those of the default list. Raises ValueError that starts with `where` and says
+    what to write; also in which section, where `value` suits a parameter of that name `beside`.
     """
     try:
         fitting = fitted(name, value, default)
@@ -241,8 +218,7 @@ def held_to_type(name: str, value: Any, default: Any, where: str = "parameters",
     try:
         json.dumps(fitting)  # so that papermill carries it unchanged too
     except TypeError:
-        message = f"{where}: {name} may hold text, numbers, true, false, null, lists and mappings of text"
-        raise ValueError(message) from None
+        raise ValueError(f"{where}: {name} may hold text, numbers, true, false, null, lists or mappings") from None
     return fitting
 
 

@@ -1,10 +1,7 @@
 """One notebook run with nobody watching: papermill with its gaps closed.
 
-    python -m mask_lib.headless NOTEBOOK OUT.ipynb [-f PARAMS.yml ...] [-p NAME VALUE ...]
-
-Papermill only warns of a misspelt parameter, reads 007 as 7, takes `sys.exit(0)` for success and
-leaves a half-run notebook under the final name. Here each of these stops with a message and an exit
-code (`ExitCode`), and OUT appears when the notebook has run to its end, with an HTML report beside it.
+Papermill only warns of a misspelt parameter, reads 007 as 7, takes `sys.exit(0)` for success and leaves a half-run
+notebook under the final name. Here each of these stops with a message and an exit code.
 """
 
 import argparse
@@ -31,15 +28,11 @@ from mask_lib.headless.parameters import choose, resolve
 
 ADDED_BY_PAPERMILL = {"injected-parameters", "papermill-error-cell-tag"}  # cell tags
 TRACEBACK_LINES = 15
-# What makes training on the CPU nearly twice as fast; OpenMP and glibc read it when a process starts.
-# A thread that waits for the others is to spin for some microseconds: asleep it is slow to come back, and spinning for
-# long it is in the way of whatever else wants the cores. And memory that goes back to the system after each step must
-# be filled with zeros before the next: here it is kept, up to 4 GiB of it.
-QUICKER = {
-    "GOMP_SPINCOUNT": "2000",
-    "MALLOC_MMAP_THRESHOLD_": str(4 << 30),
-    "MALLOC_TRIM_THRESHOLD_": str(4 << 30),
-}
+# What makes training on the CPU nearly twice as fast; OpenMP and glibc read it when a process starts. A thread that
+# waits is to spin for some microseconds: asleep it is slow to come back, and spinning for long it is in the way of
+# others. And memory that goes back to the system after each step must be filled with zeros before the next: it is kept.
+KEPT = str(4 << 30)  # bytes of memory
+QUICKER = {"GOMP_SPINCOUNT": "2000", "MALLOC_MMAP_THRESHOLD_": KEPT, "MALLOC_TRIM_THRESHOLD_": KEPT}
 OFFLINE_TEMPLATE = """{% extends 'lab/index.html.j2' %}
 {% block html_head_js %}{% endblock %}
 {% block html_head_js_mathjax %}{% endblock %}
@@ -65,18 +58,12 @@ class NotebookError(Exception):
 
 
 def run_notebook(
-    notebook: FilePath,
-    out: FilePath,
-    parameters: Mapping[str, Any],
-    report: FilePath | None = None,
-    cell_seconds: float | None = None,
+    notebook: FilePath, out: FilePath, given: Mapping, report: FilePath | None = None, cell_seconds: float | None = None
 ) -> Path:
     """Run a notebook in a fresh kernel of this Python, from the project folder; `out` when all went well.
 
-    Writes `out` and an HTML `report` (by default beside it), both whole or not at all. What ran of a
-    notebook that stopped is kept as `<out>.failed.ipynb`; an older `out` is left as it was.
-
-    Raises NotebookError for wrong parameters or paths and for a notebook that stopped.
+    Writes `out` and an HTML `report` (by default beside it), both whole or not at all. Raises NotebookError for wrong
+    parameters or paths and for a notebook that stopped; what ran of that is kept as `<out>.failed.ipynb`.
     """
     notebook, out = Path(notebook).absolute(), Path(out).absolute()
     report = Path(report).absolute() if report else out.with_suffix(".html")
@@ -86,7 +73,7 @@ def run_notebook(
     if not files.PROJECT.is_dir():
         raise NotebookError(f"MASK_LIB_PROJECT names no folder: {files.PROJECT}", ExitCode.WRONG_PARAMETERS)
     try:
-        values = choose(notebook, {}, parameters)
+        values = choose(notebook, {}, given)
     except (ValueError, OSError) as error:
         raise NotebookError(str(error), ExitCode.WRONG_PARAMETERS) from None
     failed = out.with_name(f"{out.stem}.failed.ipynb")
@@ -106,14 +93,8 @@ def run_notebook(
     return out
 
 
-def execute(
-    notebook: Path, temporary: Path, values: Mapping[str, Any], cell_seconds: float | None
-) -> nbformat.NotebookNode:
-    """The notebook with its outputs; papermill saves to `temporary` after each cell.
-
-    Raises NotebookError if a cell fails or takes longer than `cell_seconds`, the kernel dies, or cells
-    were skipped.
-    """
+def execute(notebook: Path, temporary: Path, values: Mapping, cell_seconds: float | None) -> nbformat.NotebookNode:
+    """The notebook with its outputs, saved to `temporary` after each cell. Raises NotebookError if it stopped."""
     from nbclient.exceptions import CellTimeoutError
     from papermill.exceptions import PapermillExecutionError, strip_color
 
@@ -176,17 +157,14 @@ def run_cells(
 
 
 def watched_kernel(endings: list[int | None]) -> type:
-    """A kernel manager class that notes in `endings` how its kernel ended; nbclient tells only that it did.
-
-    It also encrypts what goes to and from the kernel, which others on a shared machine could else read.
-    """
+    """A kernel manager class that notes in `endings` how its kernel ended; nbclient tells only that it did."""
     import traitlets
     from jupyter_client.manager import AsyncKernelManager
 
     class WatchedKernel(AsyncKernelManager):
         @traitlets.default("transport_encryption")
         def _encrypt_where_possible(self) -> str:
-            return "auto"
+            return "auto"  # or others on a shared machine could read what goes to and from the kernel
 
         async def is_alive(self) -> bool:
             alive = await self._async_is_alive()
@@ -220,13 +198,10 @@ def last_started_cell(partial: nbformat.NotebookNode) -> str:
 
 def skipped_cells(executed: nbformat.NotebookNode) -> bool:
     """Whether a cell left by `sys.exit()`, which papermill passes over, or code cells never ran."""
-    for cell in executed.cells:
-        if cell.cell_type != "code" or "skip-execution" in cell.metadata.get("tags", []):
-            continue
-        left = any(output.get("ename") == "SystemExit" for output in cell.outputs)
-        if left or (cell.source.strip() and cell.execution_count is None):
-            return True
-    return False
+    code = [cell for cell in executed.cells if cell.cell_type == "code"]
+    meant = [cell for cell in code if "skip-execution" not in cell.metadata.get("tags", [])]
+    left = any(output.get("ename") == "SystemExit" for cell in meant for output in cell.outputs)
+    return left or any(cell.source.strip() and cell.execution_count is None for cell in meant)
 
 
 def write_report(executed: nbformat.NotebookNode, report: Path, notebook: Path) -> None:
@@ -246,8 +221,8 @@ def write_report(executed: nbformat.NotebookNode, report: Path, notebook: Path) 
         temporary.write_text(body, encoding="utf-8")
 
 
-def argument_parser() -> argparse.ArgumentParser:
-    """The command line, as the head of this module shows it."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; an exit code, 0 or one of `ExitCode`. Messages go to stderr."""
     parser = argparse.ArgumentParser(prog="python -m mask_lib.headless", description="Run one notebook unattended.")
     parser.add_argument("notebook", type=Path)
     parser.add_argument("out", type=Path, help="where the executed notebook goes")
@@ -256,12 +231,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--values", type=json.loads, default={}, help="JSON of values, as the Snakefile gives them")
     parser.add_argument("--report", type=Path, help="where the HTML goes (default: beside OUT)")
     parser.add_argument("--timeout-per-cell", type=float, metavar="SECONDS", help="stop a cell after so long")
-    return parser
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; an exit code, 0 or one of `ExitCode`. Messages go to stderr."""
-    asked = argument_parser().parse_args(arguments)
+    asked = parser.parse_args(arguments)
     try:
         parameters = resolve(asked.notebook, asked.file, {**asked.values, **dict(asked.parameter)})
     except (ValueError, OSError) as error:

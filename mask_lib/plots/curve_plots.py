@@ -33,10 +33,7 @@ def curves(history: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Sequenc
 
 
 def learning_rate_finder(found: pd.DataFrame, suggestion: float, ax: Axes | None = None) -> Axes:
-    """Loss against a growing learning rate, dots a step and a line smoothed, with the suggested rate marked.
-
-    `found` has the columns `learning_rate`, `loss` and `smoothed`, as `lr_finder.find` gives them.
-    """
+    """Loss of `lr_finder.find` against the learning rate, a dot a step, a line smoothed, the suggestion marked."""
     ax = style.styled_axes(ax, 9, 4)
     ax.plot(found["learning_rate"], found["loss"], ".", color=GREY, markersize=4, alpha=0.6, label="a step")
     ax.plot(found["learning_rate"], found["smoothed"], color=BLUE, linewidth=2.5, label="smoothed")
@@ -52,10 +49,7 @@ def learning_rate_finder(found: pd.DataFrame, suggestion: float, ax: Axes | None
 
 
 def run_curves(histories: Mapping[str, pd.DataFrame], axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
-    """Validation loss on the left, macro F1 on the right, a line a run: the mean of its folds in a band of their range.
-
-    `histories` maps a run's name to a table as `curves` takes it. Raises ValueError for no run at all.
-    """
+    """Curves of runs, by name, each the mean of its folds in a band of their range. Raises ValueError for no run."""
     if not histories:
         raise ValueError("no runs to draw")
     axes = plt.subplots(1, 2, figsize=(12, 4.2), layout="constrained")[1] if axes is None else axes

@@ -78,7 +78,6 @@ def sizes_and_brightness(sizes: np.ndarray, brightness: np.ndarray, splits: Sequ
     """Photos by size, the most frequent first, and by mean brightness, each split in a colour.
 
     sizes: (N, 2) width and height in pixels; brightness: (N,) grey levels 0-255; splits: a name a photo.
-    Training and evaluation photos that differ here were not taken alike.
     """
     figure, axes = plt.subplots(1, 2, figsize=(12, 3.6), layout="constrained", width_ratios=(1, 2))
     left, right = (style.despine(ax) for ax in axes)
@@ -118,10 +117,7 @@ def problems(problems: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 def fold_balance(splits: Mapping[int, pd.DataFrame], ax: Axes | None = None) -> Axes:
-    """Heat map, folds x classes: a class's share of a fold's validation part over its share of all.
-
-    `splits` maps a fold to its table with the columns `label` and `split`. A class without photos stays empty.
-    """
+    """Each class's share of a fold's validation part over its share of all; columns `label` and `split`."""
     ax = style.styled_axes(ax, 12, 1.9 + 0.4 * len(splits))
     parts = [(split.loc[split["split"] == "val", "label"], split["label"]) for split in splits.values()]
     validated, whole = (np.array([style.class_shares(one) for one in part]) for part in zip(*parts, strict=True))
@@ -131,6 +127,5 @@ def fold_balance(splits: Mapping[int, pd.DataFrame], ax: Axes | None = None) -> 
     style.write_cells(ax, ratios, "{:.2f}", dark=np.abs(ratios - 1) > 0.7 * limit)
     style.class_ticks(ax)
     ax.set_yticks(range(len(splits)), [f"fold {fold}" for fold in splits])
-    style.frameless(ax)
     ax.figure.colorbar(image, ax=ax, pad=0.01, label="share in fold / share in all")
     return style.set_title(ax, "Balance of the validation folds")

@@ -11,11 +11,7 @@ from mask_lib.plots.style import BLUE, COLOURS, FAINT, GREY, plain
 
 
 def reliability(tables: Mapping[str, pd.DataFrame], ax: Axes | None = None) -> Axes:
-    """How often predictions are right, over how sure they are: a line a model, a dot for each bin with photos.
-
-    `tables` maps a name to a table from `calibration.reliability` (columns `photos`, `confidence`,
-    `accuracy`); the dots grow with the number of photos. On the grey diagonal both are equal.
-    """
+    """How often predictions are right, over how sure they are: a line for each table of `calibration.reliability`."""
     ax = style.styled_axes(ax, 6.5, 5.5)
     ax.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--")
     lines = []
@@ -41,15 +37,11 @@ def agreement(shares: pd.DataFrame, ax: Axes | None = None) -> Axes:
     names = [plain(name) for name in shares.index]
     ax.set_xticks(range(count), names, rotation=35, ha="right", rotation_mode="anchor", parse_math=False)
     ax.set_yticks(range(count), names, parse_math=False)
-    style.frameless(ax)
     return style.set_title(ax, "Photos that two members answer alike")
 
 
 def contributions(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """What each member adds to macro F1, as dots with whiskers, from `blending.contributions`.
-
-    Columns `member, weight, difference, low, high`; left of the line at 0 a member does harm.
-    """
+    """What each member adds to macro F1, from `blending.contributions`; left of the line at 0 it does harm."""
     ax = style.styled_axes(ax, 9, 1.4 + 0.35 * max(len(table), 2))
     style.interval_rows(ax, table, [f"{row.member} ({row.weight:.0%})" for row in table.itertuples()])
     ax.set_xlabel("macro F1 with it, less that without it")
@@ -57,21 +49,17 @@ def contributions(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 def expected_score(
-    drawn: Sequence[float],
-    score: tuple[float, float, float],
-    known: Mapping[str, float] | None = None,
-    ax: Axes | None = None,
+    drawn: Sequence[float], score: tuple[float, float, float], known: Mapping[str, float], ax: Axes | None = None
 ) -> Axes:
     """What an evaluation set may score: a histogram of the draws, the interval shaded, what is known as lines.
 
-    drawn: macro F1 of each draw, as in `expected_score.Expected.drawn`; score: its value, low and high; known:
-    macro F1 by name where labels are known.
+    drawn: macro F1 of each draw; score: its value, low and high; known: macro F1 by name where labels are known.
     """
     ax, (value, low, high) = style.styled_axes(ax, 9, 3.6), score
     ax.hist(drawn, bins=40, color=FAINT)
     handles = [ax.axvspan(low, high, color=BLUE, alpha=0.15), ax.axvline(value, color=BLUE, linewidth=2)]
     names = ["95% interval", f"expected: {value:.3f}"]
-    for colour, (name, found) in zip(COLOURS[1:], (known or {}).items(), strict=False):
+    for colour, (name, found) in zip(COLOURS[1:], known.items(), strict=False):
         handles.append(ax.axvline(found, color=colour, linewidth=1.5, linestyle="--"))
         names.append(f"{name}: {found:.3f}")
     ax.set(xlabel="macro F1", yticks=[])

@@ -18,6 +18,7 @@ from mask_lib.base.labels import describe
 from mask_lib.base.scores import from_probabilities
 from mask_lib.plots.style import GREY, INK, counted, plain, released
 
+Texts = Sequence[str] | None
 WIDTH = 12  # inches, of a whole grid
 TITLE_SIZE, NOTE_SIZE = 7.5, 6.5  # points
 LINE_HEIGHT = 1.3  # of a line of text, over the size of its letters
@@ -27,11 +28,7 @@ NARROWEST = 0.25  # width of a narrow letter, over its size
 
 
 def photo_grid(
-    images: Sequence[np.ndarray],
-    titles: Sequence[str] | None = None,
-    columns: int = 7,
-    title: str | None = None,
-    notes: Sequence[str] | None = None,
+    images: Sequence[np.ndarray], titles: Texts = None, columns: int = 7, title: str | None = None, notes: Texts = None
 ) -> Figure:
     """A grid of (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) uint8 photos, titles above, smaller notes in grey below.
 
@@ -58,8 +55,7 @@ def mistakes(images: Sequence[np.ndarray], table: pd.DataFrame, of: int, reason:
     """The rows of `table`: the true class, → what was predicted otherwise (confidence), and the file below.
 
     `table`: mistakes alone, as `scores.worst_mistakes` gives them; `images`: their photos; `of`: the number of all
-    mistakes, for the heading, which a `reason` why nothing can be shown replaces. Raises ValueError for another
-    number of photos than of rows.
+    mistakes, for the heading, which a `reason` why nothing can be shown replaces.
     """
     truth, predicted = from_probabilities(table)
     confidence = table[labels.probability_columns()].max(axis=1)
@@ -73,22 +69,17 @@ def mistakes(images: Sequence[np.ndarray], table: pd.DataFrame, of: int, reason:
     return photo_grid(images, titles, columns, reason or heading, _file_names(table["path"]))
 
 
-def suspects(images: Sequence[np.ndarray], table: pd.DataFrame, columns: int = 7) -> Figure:
-    """The rows of a table of suspicious labels, as `suspects.rank` gives it: the class, → what is suggested (score).
-
-    `images` are their photos. Raises ValueError for another number of photos than of rows.
-    """
+def suspects(images: Sequence[np.ndarray], table: pd.DataFrame) -> Figure:
+    """The photos of the rows of a table, as `suspects.rank` gives it: the class, → what is suggested (score)."""
     titles = [
         f"{describe(row.current)}\n→ {_difference(row.current, row.suggested) or 'the same'} ({row.score:.0%})"
         for row in table.itertuples()
     ]
     heading = f"The {counted(len(table), 'most suspicious label')}" if len(table) else "No label is left to look at"
-    return photo_grid(images, titles, columns, heading, _file_names(table["path"]))
+    return photo_grid(images, titles, title=heading, notes=_file_names(table["path"]))
 
 
-def disagreements(
-    images: Sequence[np.ndarray], table: pd.DataFrame, of: int, reason: str = "", columns: int = 7
-) -> Figure:
+def disagreements(images: Sequence[np.ndarray], table: pd.DataFrame, of: int, reason: str = "") -> Figure:
     """Photos that one run gets right and another wrong: the class, → what the other says otherwise (confidence).
 
     `table`: from `comparison.disagreements`, all rows with the same two runs; the rest is as in `mistakes`.
@@ -101,7 +92,7 @@ def disagreements(
     if len(table):
         heading = f"{table['right_run'].iloc[0]} is right, {table['wrong_run'].iloc[0]} is wrong: "
         heading += f"{len(table):,} of {counted(of, 'photo')}, the surest first"
-    return photo_grid(images, titles, columns, reason or heading, _file_names(table["path"]))
+    return photo_grid(images, titles, title=reason or heading, notes=_file_names(table["path"]))
 
 
 def overlaid(images: np.ndarray, maps: np.ndarray) -> list[np.ndarray]:
@@ -113,10 +104,7 @@ def overlaid(images: np.ndarray, maps: np.ndarray) -> list[np.ndarray]:
 
 
 def beside(rows: Mapping[str, Sequence[np.ndarray]], title: str | None = None) -> Figure:
-    """The same photos in several versions, a row a version, with its name above the first of its row.
-
-    Raises ValueError for rows of different lengths.
-    """
+    """A row for each version of the same photos, with its name. Raises ValueError for rows of different lengths."""
     columns, *others = {len(images) for images in rows.values()}
     if others:
         raise ValueError(f"rows of {sorted([columns, *others])} photos: each must show the same ones")
@@ -168,7 +156,7 @@ def _height(texts: Sequence[str], size: float) -> float:
     return lines * size * LINE_HEIGHT + (PAD if lines else 0)
 
 
-def _fitted_all(what: str, texts: Sequence[str] | None, photos: int, size: float, room: float) -> list[str]:
+def _fitted_all(what: str, texts: Texts, photos: int, size: float, room: float) -> list[str]:
     """A text for each photo, every line of it at most `room` points wide in letters of `size` points."""
     texts = [""] * photos if texts is None else texts
     if len(texts) != photos:

@@ -42,11 +42,7 @@ def attribute_confusions(truth: Sequence[int], predicted: Sequence[int]) -> Figu
 
 
 def score_table(scores: Mapping[str, pd.DataFrame], ax: Axes | None = None) -> Axes:
-    """Several models side by side for each metric, as dots with interval whiskers.
-
-    `scores` maps a model's name to a table from `scores.bootstrap`: indexed by metric, with the
-    columns `value`, `low` and `high`, in [0, 1]. Raises ValueError for no model at all.
-    """
+    """Dots with whiskers of the tables of `scores.bootstrap`, models side by side. Raises ValueError for no model."""
     if not scores:
         raise ValueError("no scores to draw")
     ax = style.styled_axes(ax, 12, 4.5)
@@ -66,10 +62,7 @@ def score_table(scores: Mapping[str, pd.DataFrame], ax: Axes | None = None) -> A
 
 
 def differences(table: pd.DataFrame, ax: Axes | None = None, metric: str = "macro_f1") -> Axes:
-    """A dot and an interval for each pair of runs: how much better the one is; coloured where that is real, else grey.
-
-    `table` has the columns of `comparison.differences`; pairs without common photos are left out.
-    """
+    """How much better one run is than another, with intervals, of `comparison.differences`: grey unless it is real."""
     rows = table[(table["metric"] == metric) & table["difference"].notna()]
     ax = style.styled_axes(ax, 9, 1.2 + 0.36 * max(len(rows), 2))
     if rows.empty:
@@ -81,10 +74,7 @@ def differences(table: pd.DataFrame, ax: Axes | None = None, metric: str = "macr
 
 
 def predicted_shares(tables: Mapping[str, pd.DataFrame], known: Sequence[int], ax: Axes | None = None) -> Axes:
-    """Share of each class among the predictions, a bar a table, with the share among known labels as a tick.
-
-    `tables` maps a name to a table with probabilities; `known` holds labels, such as training's.
-    """
+    """Share of each class among the predictions of tables with probabilities, and as a tick among known labels."""
     ax = style.styled_axes(ax, 12, 4.2)
     at, width, bars = np.arange(labels.class_count()), 0.8 / max(len(tables), 1), []
     for number, table in enumerate(tables.values()):
@@ -107,7 +97,6 @@ def _confusion(ax: Axes, truth: Sequence[int], predicted: Sequence[int], names: 
     ax.set_xticks(range(len(names)), names)
     ax.set_yticks(range(len(names)), names)
     ax.set(xlabel="predicted", ylabel="true")
-    style.frameless(ax)
 
 
 def _dots_with_whiskers(ax: Axes, places: np.ndarray, rows: pd.DataFrame, colour: str, written: bool) -> Any:

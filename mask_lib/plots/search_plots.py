@@ -15,10 +15,7 @@ NO_MAGNITUDE = -0.1  # where an operation without one stands
 
 
 def search_history(trials: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """A dot a policy in the order of the search, a line for the best so far, a dashed one for no augmentation.
-
-    `trials`: from `search.trials_table`; what was stopped early has no `value` and stands as a cross at the bottom.
-    """
+    """A dot a policy of `search.trials_table`, a line for the best so far; a cross at the bottom: stopped early."""
     ax = style.styled_axes(ax, 9, 4)
     scored, stopped = trials[trials["value"].notna()], trials[trials["value"].isna()]
     policies, plainly = scored[scored["trial"] > 0], scored[scored["trial"] == 0]
@@ -62,8 +59,7 @@ def verdict(found: Mapping[str, Any], ax: Axes | None = None) -> Axes:
 def policy(policy: Policy, ax: Axes | None = None) -> Axes:
     """A dot for each operation and magnitude of an augmentation policy, as large as the share of photos that meet it.
 
-    A magnitude that each photo draws is a line over its range; an operation without one has its dot left of 0. On
-    the right, how often a photo meets the operation at all.
+    A magnitude that each photo draws is a line over its range; an operation without one has its dot left of 0.
     """
     shares = operation_shares(policy)
     names = list(dict.fromkeys(shares["operation"]))

@@ -50,12 +50,6 @@ def despine(ax: Axes) -> Axes:
     return ax
 
 
-def frameless(ax: Axes) -> None:
-    """Take away frame and tick marks, as a heat map wants it."""
-    ax.spines[:].set_visible(False)
-    ax.tick_params(length=0)
-
-
 def say(ax: Axes, text: str) -> Axes:
     """A sentence in place of a chart, where there is nothing to draw."""
     ax.set_axis_off()
@@ -87,7 +81,9 @@ def class_ticks(ax: Axes) -> None:
 
 
 def write_cells(ax: Axes, values: np.ndarray, form: str, dark: np.ndarray) -> None:
-    """Write every value that is not NaN into its cell, white on the dark ones."""
+    """Write every value of a heat map that is not NaN into its cell, white on the dark ones, without a frame."""
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)
     for row, column in np.argwhere(~np.isnan(values)):
         colour = "white" if dark[row, column] else INK
         ax.text(column, row, form.format(values[row, column]), ha="center", va="center", fontsize=8, color=colour)
