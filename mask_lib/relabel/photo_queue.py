@@ -54,10 +54,6 @@ class Queue:
         start = self.place + 1
         return [self.paths[start + step] for step in np.flatnonzero(self._is_waiting[start:])[:count]]
 
-    def previous(self, count: int) -> list[str]:
-        """The photos just before the place, up to `count`, in the queue's order."""
-        return self.paths[max(0, self.place - count) : self.place]
-
     def page(self) -> list[str]:
         """The photos of the page that the place is on."""
         start = self.place // self.page_size * self.page_size

@@ -91,7 +91,7 @@ class Session:
                 "position": queue.place,
                 "current": card(queue.current) if queue.current else None,
                 "upcoming": [card(path) for path in coming],
-                "previous": [card(path) for path in queue.previous(PREVIOUS)],
+                "previous": [card(path) for path in queue.paths[max(0, queue.place - PREVIOUS) : queue.place]],
                 "page": [card(path) for path in page],
                 "cursor": queue.place % queue.page_size,
                 "columns": self._options["columns"],

@@ -40,7 +40,12 @@ class ReviewWidget(anywidget.AnyWidget):
         """Answer one message of a page: `hello`, `press`, `start` or `photos`."""
         if message.get("type") == "photos":
             for path in message["paths"]:
-                self.send_photo(path)
+                try:
+                    content, mime = self.session.photos.photo_bytes(path)
+                except (OSError, ValueError, KeyError) as error:
+                    self.send({"type": "photo", "path": path, "error": f"This photo cannot be read: {error}"})
+                else:
+                    self.send({"type": "photo", "path": path, "mime": mime}, buffers=[content])
             return
         with self.turn:
             self.send({**self.answer(message), "type": "screen", "view": message["view"]})
@@ -70,15 +75,6 @@ class ReviewWidget(anywidget.AnyWidget):
         shown = screen["current"]["path"] if screen["current"] else None
         is_stale = not outcome["accepted"] and (before != self.version or shown != message["path"])
         return outcome | {"stale": is_stale, "moves": known_moves(screen), "options": self.options}
-
-    def send_photo(self, path: str) -> None:
-        """Send a photo's bytes, or why there are none, as one message."""
-        try:
-            content, mime = self.session.photos.photo_bytes(path)
-        except (OSError, ValueError, KeyError) as error:
-            self.send({"type": "photo", "path": path, "error": f"This photo cannot be read: {error}"})
-        else:
-            self.send({"type": "photo", "path": path, "mime": mime}, buffers=[content])
 
 
 def screen(
