@@ -147,9 +147,8 @@ def focal(logits: Tensor, wanted: Tensor, gamma: float, label_smoothing: float) 
 def macro_f1_loss(part: AttributeTarget) -> Tensor:
     """Scalar 1 - soft macro F1 of a batch, over the classes that are in it: 0 when every answer is right and sure.
 
-    Probabilities are counted as shares of photos, of which the smaller of target and answer is right. For whole
-    labels that is their product; for mixed ones the product is largest for an answer sure of the larger share,
-    the smaller of both where they agree (Wang et al. 2023, Dice semimetric losses).
+    Of probabilities as shares of photos the smaller of target and answer is right (Wang et al. 2023, Dice semimetric
+    losses): of mixed labels their product would be largest for an answer sure of the larger share.
     """
     wanted = as_probabilities(part.target, part.logits.shape[1])
     given = functional.softmax(part.logits, dim=1)

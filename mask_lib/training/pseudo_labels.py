@@ -25,10 +25,9 @@ def choose(
     """The confident evaluation photos of each fold, `COLUMNS`, sorted by fold and path.
 
     predictions: per fold a table with `path` (absolute) and `labels.probability_columns()` from that fold's network.
-    A photo joins if its likeliest class has at least the probability `threshold` and, of the photos predicted as
-    that class, it is among the surest `class_share`, so that the easy classes do not crowd out the others
-    (class-balanced self-training, Zou et al. 2018). `weight` is a photo's in the loss, beside 1 for a labeled one.
-    Raises ValueError for settings out of range, and for paths that are relative or stand twice.
+    A photo joins if its likeliest class has at least the probability `threshold` and it is among the surest
+    `class_share` of that class, so that easy ones do not crowd out others (Zou et al. 2018). `weight`: in the loss,
+    beside 1 for a labeled one. ValueError for settings out of range, and for paths that are relative or stand twice.
     """
     config.check_pseudo_choice(threshold, class_share)
     _check_weight(weight)
