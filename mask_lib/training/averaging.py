@@ -34,9 +34,7 @@ def chosen_epochs(
     checkpoint_folder: Path, average_epochs: int, first_epoch: int = 0, last_epoch: int = 0
 ) -> dict[int, Path]:
     """The kept epochs first_epoch … last_epoch (0: without that end); the last `average_epochs` if both are 0.
-
-    Raises ValueError for a range that is empty or reaches beyond what was kept.
-    """
+    ValueError for a range that is empty or reaches beyond what was kept."""
     paths = checkpoint_folder.glob("epoch[0-9]*.safetensors")
     kept = dict(sorted((int(path.stem.removeprefix("epoch")), path) for path in paths))
     if average_epochs < 1:
@@ -53,10 +51,8 @@ def chosen_epochs(
 
 
 def mean_state(paths: Sequence[Path], same: Collection[str] | None = None) -> State:
-    """The equal mean of the weights of checkpoints, summed in float64; whole numbers are the last one's.
-
-    Its batch-norm statistics are stale: see `refresh_batch_norm`. Raises ValueError as `check_alike` does.
-    """
+    """The equal mean of the weights of checkpoints, summed in float64; whole numbers are the last one's. Its batch-norm
+    statistics are stale: see `refresh_batch_norm`. Raises ValueError as `check_alike` does."""
     check_alike(paths, same)
     total: State = {}
     for path in paths:  # one at a time in memory
@@ -67,10 +63,8 @@ def mean_state(paths: Sequence[Path], same: Collection[str] | None = None) -> St
 
 
 def check_alike(paths: Sequence[Path], same: Collection[str] | None = None) -> None:
-    """Raise ValueError that names two checkpoints whose weights must not be averaged, and why.
-
-    same: names of the settings that must agree too, all of them if None.
-    """
+    """Raise ValueError that names two checkpoints whose weights must not be averaged, and why. same: names of the
+    settings that must agree too, all of them if None."""
     first, shapes = checkpoint.read_manifest(paths[0]), checkpoint.read_shapes(paths[0])
     for path in paths[1:]:
         other, other_shapes = checkpoint.read_manifest(path), checkpoint.read_shapes(path)
@@ -90,10 +84,9 @@ def check_alike(paths: Sequence[Path], same: Collection[str] | None = None) -> N
 
 
 def refresh_batch_norm(loaded: predict.Loaded, source: devices.DevicePhotos, rows: np.ndarray) -> None:
-    """Estimate a network's batch-norm statistics anew, in place, on the store's `rows` as they are, in float32.
+    """Estimate a network's batch-norm statistics anew, in place, in float32, on the store's `rows`: training photos.
 
-    rows: training photos only. They come shuffled, always alike, since statistics of a batch of one person's photos
-    would be narrower than those of all.
+    They come shuffled, always alike: statistics of a batch of one person's photos would be narrower than those of all.
     """
     if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in loaded.network.modules()):
         return
@@ -236,9 +229,8 @@ def pick(choice: str, found: Mapping[str, Mapping[str, float]]) -> str:
 def make_soup(data_dir: Path, output_dir: Path, soup: str, members: Sequence[str]) -> dict[str, Any]:
     """Average finished runs greedily, fold by fold, into the run `soup`; returns what its averaging.json holds.
 
-    Its settings are those of the first member, its folds those that all members have. A fold's entry lists the members
-    in the order they were tried, best first: `run, macro_f1, accepted, why`. Raises ValueError for members that did not
-    start from the same weights, and names their files.
+    It has the first member's settings, the folds that all have, and of each the members in the order they were tried,
+    `run, macro_f1, accepted, why`. Raises ValueError that names the files of members of other first weights.
     """
     settings = [run_folder.run_settings(output_dir, run) for run in members]
     _check_members(output_dir, soup, members, settings)
@@ -292,10 +284,8 @@ def write_fold(paths: dict[str, Path], evaluator: FoldEvaluator, settings: confi
 
 
 def greedy(paths: dict[str, Path], evaluator: FoldEvaluator) -> tuple[State, pd.DataFrame, list[dict[str, Any]]]:
-    """(weights, out-of-fold table, what was tried) of the greedy soup of checkpoints, by run.
-
-    From the best on, each is averaged in, refreshed, and kept if the macro F1 on the fold's val photos rises.
-    """
+    """(weights, out-of-fold table, what was tried) of the greedy soup of checkpoints, by run: from the best on, each is
+    averaged in, refreshed, and kept if the macro F1 on the fold's val photos rises."""
     alone = {run: evaluator.out_of_fold(*checkpoint.read_checkpoint(path)) for run, path in paths.items()}
     score = {run: macro_f1(table) for run, table in alone.items()}
     first, *others = sorted(paths, key=lambda run: -score[run])

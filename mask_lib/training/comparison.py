@@ -78,9 +78,8 @@ def common(first: FinishedRun, second: FinishedRun) -> pd.DataFrame:
 def differences(finished: Sequence[FinishedRun], draws: int = DRAWS) -> pd.DataFrame:
     """For each pair and metric how much better b is than a on `common` photos, by a paired bootstrap of people.
 
-    `DIFFERENCE_COLUMNS`; b is the run that stands first. `low` and `high` are widened for the number of pairs
-    (Bonferroni): the more runs, the more would seem better by chance. `real`: the interval lies on one side of 0.
-    Without common photos numbers are empty.
+    `DIFFERENCE_COLUMNS`; b stands first. `low` and `high` are widened for the number of pairs (Bonferroni).
+    `real`: the interval lies on one side of 0. Without common photos numbers are empty.
     """
     pairs = list(itertools.combinations(finished, 2))
     level = 1 - (1 - LEVEL) / max(len(pairs), 1)
@@ -111,9 +110,7 @@ def difference_summary(found: pd.DataFrame) -> str:
 
 def chosen_pair(finished: Sequence[FinishedRun], run_a: str = "", run_b: str = "") -> tuple[FinishedRun, ...]:
     """The two runs of these names; an empty one: the best left that shares photos with the other. Of one run, that.
-
-    Raises ValueError for a name that no finished run has, and for the same one twice.
-    """
+    ValueError for a name that no finished run has, and for the same one twice."""
     by_name = {run.name: run for run in finished}
     for name in filter(None, (run_a, run_b)):
         if name not in by_name:
@@ -131,10 +128,8 @@ def chosen_pair(finished: Sequence[FinishedRun], run_a: str = "", run_b: str = "
 
 
 def disagreements(pair: Sequence[FinishedRun]) -> pd.DataFrame:
-    """The `common` photos that one of two runs gets right and the other wrong, `DISAGREEMENT_COLUMNS`.
-
-    First those on which both are surest: the product of `right_sure` and `wrong_sure`. Empty for fewer than two runs.
-    """
+    """The `common` photos that one of two runs gets right and the other wrong, `DISAGREEMENT_COLUMNS`: first those
+    whose product of `right_sure` and `wrong_sure` is highest. Empty for fewer than two runs."""
     if len(pair) < 2:
         return pd.DataFrame(columns=DISAGREEMENT_COLUMNS)
     both, tables = common(*pair), []
@@ -149,10 +144,8 @@ def disagreements(pair: Sequence[FinishedRun]) -> pd.DataFrame:
 
 
 def right_alone(run: FinishedRun, table: pd.DataFrame, count: int) -> tuple[list[np.ndarray], pd.DataFrame, int, str]:
-    """Photos, rows (at most `count`), number of all rows, and why nothing can be shown: of what `run` gets right.
-
-    The photos are of the run's own data set: that of the other run may hold others under the same names.
-    """
+    """Photos, rows (at most `count`), number of all rows, and why nothing can be shown: of what `run` gets right. The
+    photos are of the run's own data set: that of the other run may hold others under the same names."""
     own = table[table["right_run"] == run.name]
     shown = own.head(count)
     try:

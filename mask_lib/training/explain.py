@@ -96,8 +96,8 @@ def _last_maps(network: nn.Module, photo: torch.Tensor) -> nn.Module:
 def explained_mistakes(run: run_folder.FinishedRun, count: int) -> tuple[pd.DataFrame, np.ndarray, np.ndarray, str]:
     """The `count` worst out-of-fold mistakes of a run, and why: (table, photos, maps of what was predicted, reason).
 
-    The table is `scores.worst_mistakes`; photos (N, H, W, C) uint8 and maps (N, H, W) float32 go with its rows, each by
-    the network of the fold that validated it. `reason` is empty, or says why the rest is.
+    The table is `scores.worst_mistakes`, with photos (N, H, W, C) uint8 and maps (N, H, W) float32 of its rows, each by
+    the network of the fold that validated it, which never saw its person. `reason` is empty, or says why the rest is.
     """
     frame, worst = store.Frame.of_run(run.settings), scores.worst_mistakes(run.out_of_fold, max(count, 0))
     worst, predicted = worst.reset_index(drop=True), scores.from_probabilities(worst)[1]

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import itertools
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,6 @@ import optuna
 import pandas as pd
 import torch
 from filelock import FileLock
-from optuna.trial import FrozenTrial
 
 from mask_lib.augment import apply, search
 from mask_lib.augment.policy import PRESET_POLICIES, Policy, write_policy
@@ -68,26 +67,21 @@ class DensityScorer:
 
     @torch.inference_mode()
     def score(self, policy: Policy, views: int = 1, seed: int = 0) -> dict[str, float]:
-        """`log_likelihood`, the mean of the true classes', and `macro_f1` of every photo under `views` draws.
-
-        Each photo draws from the same random numbers whatever the policy, so that luck cancels out between policies.
-        """
+        """`log_likelihood`, the mean of the true classes', and `macro_f1` of every photo under `views` draws, from the
+        same random numbers whatever the policy, so that luck cancels out between policies."""
         self.loaded.network.eval()
-        found = [self._log_probabilities(policy, dataset.step_seed(seed, self.fold, 0, view)) for view in range(views)]
+        found = []
+        for view in range(views):
+            generator = torch.Generator().manual_seed(dataset.step_seed(seed, self.fold, 0, view))
+            for block in store.blocks(len(self.rows), predict.PREDICT_BATCH):
+                photos = apply.augment(self.source.batch(self.rows[block]), policy, generator)
+                with devices.autocast(self.source.device, self.loaded.dtype):
+                    logits = self.loaded.network(self.loaded.preprocessing.prepared(photos))
+                found.append(logits.float().log_softmax(dim=1).cpu().numpy())
         log_probabilities, truth = np.concatenate(found), np.tile(self.labels, views)
         of_truth = log_probabilities[np.arange(len(truth)), truth]
         macro_f1 = scores.summarise(truth, log_probabilities.argmax(axis=1))["macro_f1"]
         return {"log_likelihood": float(of_truth.mean(dtype=np.float64)), "macro_f1": macro_f1}
-
-    def _log_probabilities(self, policy: Policy, seed: int) -> np.ndarray:
-        """(N, classes) float32 of the validation photos, augmented once."""
-        generator, found = torch.Generator().manual_seed(seed), []
-        for block in store.blocks(len(self.rows), predict.PREDICT_BATCH):
-            photos = apply.augment(self.source.batch(self.rows[block]), policy, generator)
-            with devices.autocast(self.source.device, self.loaded.dtype):
-                logits = self.loaded.network(self.loaded.preprocessing.prepared(photos))
-            found.append(logits.float().log_softmax(dim=1).cpu().numpy())
-        return np.concatenate(found)
 
 
 def density_scorers(
@@ -108,24 +102,20 @@ def density_scorers(
 
 
 def run_search(
-    settings: Search,
-    data: SearchData,
-    when_changed: Literal["refuse", "restart"] = "refuse",
-    on_trial: Callable[[FrozenTrial], None] = lambda trial: None,
+    settings: Search, data: SearchData, when_changed: Literal["refuse", "restart"] = "refuse"
 ) -> pd.DataFrame:
     """Search until `policy_count` policies and no augmentation are scored, from where it was left; the trials.
 
-    Columns `search.TRIAL_COLUMNS`, also written to `trials.csv`; the best, merged, become `best_policy.json`. Several
-    processes may call it at once: each returns when all is done.
-    Raises ChangedSearchError if the folder holds one of other settings and `when_changed` is refuse.
+    Columns `search.TRIAL_COLUMNS`, also in `trials.csv`; the best, merged, become `best_policy.json`. Several processes
+    may call it at once and return when all is done. ChangedSearchError for other settings, if `when_changed: refuse`.
     """
     network = settings.network(folds=list(settings.search_folds))
     digest = data.digest(runs.chosen_folds(network, data.splits), network.weights)
     study, scorer = search.open_study(settings, data.folder, digest, when_changed), TrialScorer(settings, data)
-    callbacks, what = [lambda study, trial: on_trial(trial)], f"search by {settings.search_kind}"
+    what = f"search by {settings.search_kind}"
     with files.progress(total=settings.policy_count + 1, what=what, unit="policy") as bar:
         while search.wait_for_trial(study):
-            study.optimize(scorer, n_trials=1, callbacks=callbacks, catch=search.NotWantedError)
+            study.optimize(scorer, n_trials=1, catch=search.NotWantedError)
             bar.update(len(search.finished_trials(study)) - bar.n)  # by whomever
     trials = search.trials_table(study)
     files.write_csv(trials, data.folder / "trials.csv")
@@ -232,10 +222,8 @@ def reach_verdict(
 
 
 def judged(predictions: Mapping[str, pd.DataFrame], contenders: Mapping[str, Policy]) -> dict[str, Any]:
-    """The verdict on predictions, columns `COLUMNS`, by name of the contender or reference that was trained with.
-
-    `differences`: candidate - reference -> difference, low, high, p; `macro_f1`: of each seed.
-    """
+    """The verdict on predictions, columns `COLUMNS`, by name of the contender or reference that was trained with; its
+    `differences`: candidate - reference -> difference, low, high, p; `macro_f1`: of each seed."""
     macro_f1 = {
         name: [scores.summarise(part["label"], part["predicted"])["macro_f1"] for _, part in table.groupby("seed")]
         for name, table in predictions.items()
@@ -285,10 +273,8 @@ def answer_summary(output_dir: Path, trials: pd.DataFrame, search_folds: Sequenc
 
 
 def predicted(network: config.Run, policy: Policy, data: SearchData) -> pd.DataFrame:
-    """Columns `COLUMNS`: what a network trained with a policy predicts, and the seconds that its training took.
-
-    Trained if it is not, by one process at a time; what is kept is the table, not the checkpoints.
-    """
+    """Columns `COLUMNS`: what a network trained with a policy predicts, and the seconds that its training took. Trained
+    if it is not, by one process at a time; what is kept is the table, not the checkpoints."""
     name = training_name(network, policy, data)
     path = data.folder / "verdict" / f"{name}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -20,19 +20,13 @@ AVERAGING = "averaging.json"  # in a run's folder: what averaging tried, scored 
 SCORES = "scores.json"
 
 
-class _Interval(pydantic.BaseModel):
-    value: float
-    low: float
-    high: float
-
-
 class _Fold(pydantic.BaseModel, extra="allow"):
     fold: int
 
 
 class _Scores(pydantic.BaseModel, extra="allow"):
     folds: list[_Fold] = pydantic.Field(min_length=1)  # those that were trained
-    out_of_fold: dict[str, _Interval] = {}  # by metric
+    out_of_fold: dict[str, scores.Score] = {}  # by metric
     training_seconds: float | None = None
     photos_per_second: float | None = None
     peak_memory_bytes: float | None = None
@@ -278,19 +272,15 @@ def data_of(folder: Path) -> Path | None:
 
 def digests(folder: Path, folds: Collection[int] | None = None) -> dict[str, str]:
     """By fold, as JSON names it, SHA-256 of a run's out-of-fold table, which changes whenever the weights in use do.
-
-    Folds without one are left out, and so is all of an unfinished run.
-    """
+    Folds without one are left out, and so is all of an unfinished run."""
     tables = in_use(folder) if is_finished(folder) else {}
     chosen = {fold: table for fold, (_, table) in tables.items() if folds is None or fold in folds}
     return {str(fold): files.file_digest(table) for fold, table in chosen.items() if table.exists()}
 
 
 def refuse_stale_prediction(path: Path) -> None:
-    """Raise ValueError that names the run of a file in `inferences/` if its weights in use are others by now.
-
-    06_inference notes the run's `digests` beside it, as .json. Files without a note, or without their run, pass.
-    """
+    """Raise ValueError that names the run of a file in `inferences/` if its weights in use are others by now, by the
+    `digests` that 06_inference notes beside it, as .json. Files without a note, or without their run, pass."""
     run = path.name.removesuffix(".csv").rpartition(".")[0]  # <run>.test.csv
     folder, note = folder_of(path.parent.parent, run), path.with_suffix(".json")
     if not (note.exists() and folder.is_dir()):

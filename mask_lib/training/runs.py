@@ -1,6 +1,6 @@
 """A whole run: all its folds with one network, its scores, and its checkpoints held against today's data."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +17,12 @@ from mask_lib.training.run_folder import SCORES, FinishedRun
 
 
 def train_run(
-    run: config.Run,
-    splits: dict[int, pd.DataFrame],
-    photos: store.Store,
-    output_dir: Path,
-    *,
-    when_changed: str = "refuse",
-    checkpoint_seconds: float = 300,
-    on_epoch: Callable[[dict[str, float]], None] = lambda row: None,
+    run: config.Run, splits: dict[int, pd.DataFrame], photos: store.Store, output_dir: Path, **options: Any
 ) -> FinishedRun:
     """Train every fold asked for, from where it was left; finished folds are read. Scores come by `write_scores`.
 
-    Raises ValueError for a fold without a split, for photos of other channels than the run's and for the name of a
-    soup, ChangedSettingsError as `loop.train_fold` does.
+    options: `when_changed`, `checkpoint_seconds` and `on_epoch` of `loop.train_fold`. Raises as it does, and ValueError
+    for a fold without a split, for photos of other channels than the run's and for the name of a soup.
     """
     chosen, folder = chosen_folds(run, splits), run_folder.folder_of(output_dir, run.run)
     if run_folder.soup_members(folder):
@@ -41,7 +34,6 @@ def train_run(
     forward = torch.compile(network) if run.compile_network else network  # once: each fold loads its first weights
     counts = {fold: int((splits[fold]["split"] == TRAIN).sum()) for fold in chosen}
     steps = {fold: run.epochs * dataset.step_count(count, run.batch_size) for fold, count in counts.items()}
-    options = {"when_changed": when_changed, "checkpoint_seconds": checkpoint_seconds, "on_epoch": on_epoch}
     with files.progress(total=sum(steps.values()), what=f"train {run.run}", unit="step") as bar:
         for fold in chosen:
             before = bar.n  # steps of the folds before
@@ -117,10 +109,8 @@ def table_scores(out_of_fold: pd.DataFrame) -> dict[str, Any]:
 
 
 def write_scores(result: FinishedRun, baseline: pd.DataFrame | None = None) -> dict[str, Any]:
-    """Write the run's `scores.json`, last of all its files, and return what it holds.
-
-    With a table from `baseline` also its scores, and by a paired bootstrap `over_baseline`, how much better the run is.
-    """
+    """Write the run's `scores.json`, last of all its files; with a table from `baseline` also its scores, and by a
+    paired bootstrap `over_baseline`, how much better the run is. Returns what the file holds."""
     history = result.history
     peaks = _noted(result.folder, [int(fold) for fold in history["fold"].unique()], "peak_memory_bytes")
     found = {
@@ -139,10 +129,8 @@ def write_scores(result: FinishedRun, baseline: pd.DataFrame | None = None) -> d
 
 
 def baseline(photos: store.Store, result: FinishedRun, splits: dict[int, pd.DataFrame], folder: Path) -> pd.DataFrame:
-    """What a logistic regression on frozen features says, out of fold: columns `path, label, p00 …, person`.
-
-    On the run's own folds, from photos with a label of their own alone, so that it is the same bar for every run.
-    """
+    """Of a logistic regression on frozen features, out of fold: columns `path, label, p00 …, person`. On the run's own
+    folds, from photos with a label of their own alone, so that it is the same bar for every run."""
     folds = map(int, result.history["fold"].unique())
     trained = {fold: splits[fold][dataset.is_real(splits[fold])] for fold in folds}
     table = features.logistic_out_of_fold(features.backbone_features(photos, folder), photos, trained)
@@ -178,10 +166,8 @@ def summary(result: FinishedRun, found: Mapping[str, Any]) -> str:
 
 
 def decodings(*results: FinishedRun) -> pd.DataFrame:
-    """Scores of two ways from class probabilities to a class: index run, decoding; `scores.summarise`'s columns.
-
-    joint: the likeliest class. apart: each attribute's likeliest value. `differ`: photos on which the two disagree.
-    """
+    """Scores by run and decoding, joint: the likeliest class, or apart: each attribute's likeliest value. Columns of
+    `scores.summarise`, and `differ`: photos on which the two disagree."""
     rows = {}
     for result in results:
         truth, joint = result.truth_and_prediction()
@@ -213,10 +199,8 @@ def checkpoints(
 
 
 def require_today(path: Path, settings: config.Run, labeled: store.Store, split: pd.DataFrame | None) -> None:
-    """Raise ValueError unless a checkpoint was trained with a run's settings, on today's photos, labels and split.
-
-    What is in the file of its policy counts, and if its training read ages in years those of today do.
-    """
+    """Raise ValueError unless a checkpoint was trained with a run's settings, on today's photos, labels and split. What
+    is in the file of its policy counts, and if its training read ages in years those of today do."""
     manifest = checkpoint.read_manifest(path)
     data, years = None, manifest.get("years")
     if split is not None:
