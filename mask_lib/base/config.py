@@ -40,8 +40,7 @@ _adapter = functools.cache(functools.partial(TypeAdapter, config=_STRICT))
 class Settings(BaseModel):
     """Base of frozen settings, checked however built. ValueError says in a sentence what is wrong and what to write.
 
-    Types are strict, but whole numbers will do for floats and lists for tuples; NaN and infinity are refused. Rules
-    between fields stand in a `model_validator(mode="after")` of the subclass, which may use `require`.
+    Types are strict, but whole numbers will do for floats and lists for tuples; NaN and infinity are refused.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", **_STRICT)

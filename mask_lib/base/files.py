@@ -19,10 +19,7 @@ PROJECT = Path(os.environ.get("MASK_LIB_PROJECT") or Path(__file__).parents[2]).
 
 
 def project_path(path: str | os.PathLike[str]) -> Path:
-    """An absolute path; a relative one counts from the project.
-
-    Jupyter runs a notebook in `notebooks/`, papermill where it was started: so one parameter file is right for both.
-    """
+    """An absolute path; a relative one counts from the project, in whatever folder Jupyter or papermill runs."""
     return Path(os.path.normpath(PROJECT / Path(path).expanduser()))
 
 
@@ -103,7 +100,7 @@ def is_headless() -> bool:
     """Whether this notebook runs with nobody watching, by `mask_lib.headless`, papermill or nbconvert."""
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     request = shell.kernel.get_parent() if hasattr(shell, "kernel") else {}
-    can_be_asked = request.get("content", {}).get("allow_stdin", True)  # as says what sent this cell to the kernel
+    can_be_asked = request.get("content", {}).get("allow_stdin", True)  # by what sent this cell
     return os.environ.get("MASK_LIB_HEADLESS") == "1" or not can_be_asked
 
 

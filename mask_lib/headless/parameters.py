@@ -85,7 +85,7 @@ def merged(first: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]
 
 
 def planned_runs(values: Values) -> dict[str, str]:
-    """By run, if only that of the parameter `run`, the notebook that trains it. ValueError for what is no file name."""
+    """The notebook that trains each run, or the one of the parameter `run`. ValueError for what is no file name."""
     notebook = "03_one_model"
     single = {"run": "one_model", **values, **section(values, notebook)}["run"]
     runs = run_overrides(values) or {config.checked("run", single, str): {}}

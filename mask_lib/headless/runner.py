@@ -67,12 +67,11 @@ def run_notebook(
     """
     notebook, out = Path(notebook).absolute(), Path(out).absolute()
     report = Path(report).absolute() if report else out.with_suffix(".html")
-    if out.suffix != ".ipynb" or out == notebook:
-        message = f"{files.shown_path(out)}: name another .ipynb file to write the executed notebook to"
-        raise NotebookError(message, ExitCode.WRONG_PARAMETERS)
-    if not files.PROJECT.is_dir():
-        raise NotebookError(f"MASK_LIB_PROJECT names no folder: {files.PROJECT}", ExitCode.WRONG_PARAMETERS)
     try:
+        if out.suffix != ".ipynb" or out == notebook:
+            raise ValueError(f"{files.shown_path(out)}: name another .ipynb file to write the executed notebook to")
+        if not files.PROJECT.is_dir():
+            raise ValueError(f"MASK_LIB_PROJECT names no folder: {files.PROJECT}")
         values = choose(notebook, {}, given)
     except (ValueError, OSError) as error:
         raise NotebookError(str(error), ExitCode.WRONG_PARAMETERS) from None

@@ -75,10 +75,7 @@ def number_histogram(photos: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 def sizes_and_brightness(sizes: np.ndarray, brightness: np.ndarray, splits: Sequence[str]) -> Figure:
-    """Photos by size, the most frequent first, and by mean brightness, each split in a colour.
-
-    sizes: (N, 2) width and height in pixels; brightness: (N,) grey levels 0-255; splits: a name a photo.
-    """
+    """By split, photos of (N, 2) width and height in pixels, most frequent first, and (N,) mean grey levels 0-255."""
     figure, axes = plt.subplots(1, 2, figsize=(12, 3.6), layout="constrained", width_ratios=(1, 2))
     left, right = (style.despine(ax) for ax in axes)
     names = list(dict.fromkeys(splits))

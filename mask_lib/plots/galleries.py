@@ -80,10 +80,7 @@ def suspects(images: Sequence[np.ndarray], table: pd.DataFrame) -> Figure:
 
 
 def disagreements(images: Sequence[np.ndarray], table: pd.DataFrame, of: int, reason: str = "") -> Figure:
-    """Photos that one run gets right and another wrong: the class, → what the other says otherwise (confidence).
-
-    `table`: from `comparison.disagreements`, all rows with the same two runs; the rest is as in `mistakes`.
-    """
+    """As `mistakes`, for rows of `comparison.disagreements` of the same two runs: the class, → what one gets wrong."""
     titles = [
         f"{describe(row.label)} ({row.right_sure:.0%})\n→ {_difference(row.label, row.wrong)} ({row.wrong_sure:.0%})"
         for row in table.itertuples()
