@@ -1,8 +1,7 @@
 """External data: labeled photos from elsewhere, which join the training rows and nothing else.
 
-A source is a folder as the competition lays it out (with train/train.csv, or train.csv, or only
-images/<id_gender_race_age>/), or a CSV with the column `path` and either `label` or all attributes of
-`labels.attributes()` or both, and perhaps `person`.
+A source is a folder as the competition lays it out (with train/train.csv, train.csv, or only folders named
+id_gender_race_age), or a CSV with `path`, with `label` or all attributes of `labels` or both, and perhaps `person`.
 """
 
 import difflib

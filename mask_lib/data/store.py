@@ -97,8 +97,7 @@ def decode(path: Path, frame: Frame) -> np.ndarray:
     """Read and fit one photo file, (H, W, C) uint8. Raises OSError that names a file it cannot read."""
     try:
         with Image.open(path, formats=FORMATS) as image:
-            # A JPEG can be decoded at a half, quarter or eighth of its size for a fraction of the work;
-            # twice the frame is kept, so that the last step is still a proper filtered resize.
+            # A JPEG decodes smaller for a fraction of the work; twice the frame leaves a proper filtered resize.
             image.draft(MODES[frame.channels], (2 * frame.width, 2 * frame.height))
             return fit(image, frame)
     except Exception as error:

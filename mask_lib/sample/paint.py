@@ -93,11 +93,10 @@ def paint_anew(out: Path, arguments: dict[str, Any], workers: int) -> dict[str, 
 
 def check(arguments: dict[str, Any]) -> None:
     """Raise ValueError for arguments that no sample can be painted with."""
-    least = SMALLEST_FAULTY_SET if arguments["faults"] else len(SHARES)
-    if arguments["people"] < least:
-        raise ValueError(f"people={arguments['people']} is too few: paint at least {least}")
-    if arguments["eval_people"] < len(SHARES):
-        raise ValueError(f"eval_people={arguments['eval_people']} is too few: paint at least {len(SHARES)}")
+    needed = {"people": SMALLEST_FAULTY_SET if arguments["faults"] else len(SHARES), "eval_people": len(SHARES)}
+    for name, least in needed.items():
+        if arguments[name] < least:
+            raise ValueError(f"{name}={arguments[name]} is too few: paint at least {least}")
     for side in ("width", "height"):
         if not 64 <= arguments[side] <= 2048:
             raise ValueError(f"{side}={arguments[side]} is outside 64-2048 pixels")
