@@ -34,7 +34,8 @@ def chosen_epochs(
     checkpoint_folder: Path, average_epochs: int, first_epoch: int = 0, last_epoch: int = 0
 ) -> dict[int, Path]:
     """The kept epochs first_epoch … last_epoch (0: without that end); the last `average_epochs` if both are 0.
-    ValueError for a range that is empty or reaches beyond what was kept."""
+    ValueError for a range that is empty or reaches beyond what was kept.
+    """
     paths = checkpoint_folder.glob("epoch[0-9]*.safetensors")
     kept = dict(sorted((int(path.stem.removeprefix("epoch")), path) for path in paths))
     if average_epochs < 1:
@@ -52,7 +53,8 @@ def chosen_epochs(
 
 def mean_state(paths: Sequence[Path], same: Collection[str] | None = None) -> State:
     """The equal mean of the weights of checkpoints, summed in float64; whole numbers are the last one's. Its batch-norm
-    statistics are stale: see `refresh_batch_norm`. Raises ValueError as `check_alike` does."""
+    statistics are stale: see `refresh_batch_norm`. Raises ValueError as `check_alike` does.
+    """
     check_alike(paths, same)
     total: State = {}
     for path in paths:  # one at a time in memory
@@ -64,7 +66,8 @@ def mean_state(paths: Sequence[Path], same: Collection[str] | None = None) -> St
 
 def check_alike(paths: Sequence[Path], same: Collection[str] | None = None) -> None:
     """Raise ValueError that names two checkpoints whose weights must not be averaged, and why. same: names of the
-    settings that must agree too, all of them if None."""
+    settings that must agree too, all of them if None.
+    """
     first, shapes = checkpoint.read_manifest(paths[0]), checkpoint.read_shapes(paths[0])
     for path in paths[1:]:
         other, other_shapes = checkpoint.read_manifest(path), checkpoint.read_shapes(path)
@@ -285,7 +288,8 @@ def write_fold(paths: dict[str, Path], evaluator: FoldEvaluator, settings: confi
 
 def greedy(paths: dict[str, Path], evaluator: FoldEvaluator) -> tuple[State, pd.DataFrame, list[dict[str, Any]]]:
     """(weights, out-of-fold table, what was tried) of the greedy soup of checkpoints, by run: from the best on, each is
-    averaged in, refreshed, and kept if the macro F1 on the fold's val photos rises."""
+    averaged in, refreshed, and kept if the macro F1 on the fold's val photos rises.
+    """
     alone = {run: evaluator.out_of_fold(*checkpoint.read_checkpoint(path)) for run, path in paths.items()}
     score = {run: macro_f1(table) for run, table in alone.items()}
     first, *others = sorted(paths, key=lambda run: -score[run])

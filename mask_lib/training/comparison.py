@@ -38,7 +38,8 @@ def settings_table(finished: Sequence[FinishedRun]) -> pd.DataFrame:
 
 def score_table(finished: Sequence[FinishedRun]) -> pd.DataFrame:
     """One row a run: `run`, model, accuracy and macro_f1, each followed by the ends of its interval by person
-    (`accuracy_low`, …), `photos` scored, training_seconds, photos_per_second, peak_memory_bytes."""
+    (`accuracy_low`, …), `photos` scored, training_seconds, photos_per_second, peak_memory_bytes.
+    """
     rows = []
     for run in finished:
         row: dict[str, Any] = {"run": run.name, "model": run.settings.architecture}
@@ -66,7 +67,8 @@ def for_people(table: pd.DataFrame) -> pd.DataFrame:
 
 def common(first: FinishedRun, second: FinishedRun) -> pd.DataFrame:
     """The photos that both runs predicted, with the same label and of the same person: `path, person, label`, and of
-    each run, with the endings `_a` and `_b`, `predicted` (a class) and `sure`, the probability of that."""
+    each run, with the endings `_a` and `_b`, `predicted` (a class) and `sure`, the probability of that.
+    """
     tables = []
     for run in (first, second):
         probabilities = run.out_of_fold[labels.probability_columns()].to_numpy()  # (N, C)
@@ -110,7 +112,8 @@ def difference_summary(found: pd.DataFrame) -> str:
 
 def chosen_pair(finished: Sequence[FinishedRun], run_a: str = "", run_b: str = "") -> tuple[FinishedRun, ...]:
     """The two runs of these names; an empty one: the best left that shares photos with the other. Of one run, that.
-    ValueError for a name that no finished run has, and for the same one twice."""
+    ValueError for a name that no finished run has, and for the same one twice.
+    """
     by_name = {run.name: run for run in finished}
     for name in filter(None, (run_a, run_b)):
         if name not in by_name:
@@ -129,7 +132,8 @@ def chosen_pair(finished: Sequence[FinishedRun], run_a: str = "", run_b: str = "
 
 def disagreements(pair: Sequence[FinishedRun]) -> pd.DataFrame:
     """The `common` photos that one of two runs gets right and the other wrong, `DISAGREEMENT_COLUMNS`: first those
-    whose product of `right_sure` and `wrong_sure` is highest. Empty for fewer than two runs."""
+    whose product of `right_sure` and `wrong_sure` is highest. Empty for fewer than two runs.
+    """
     if len(pair) < 2:
         return pd.DataFrame(columns=DISAGREEMENT_COLUMNS)
     both, tables = common(*pair), []
@@ -145,7 +149,8 @@ def disagreements(pair: Sequence[FinishedRun]) -> pd.DataFrame:
 
 def right_alone(run: FinishedRun, table: pd.DataFrame, count: int) -> tuple[list[np.ndarray], pd.DataFrame, int, str]:
     """Photos, rows (at most `count`), number of all rows, and why nothing can be shown: of what `run` gets right. The
-    photos are of the run's own data set: that of the other run may hold others under the same names."""
+    photos are of the run's own data set: that of the other run may hold others under the same names.
+    """
     own = table[table["right_run"] == run.name]
     shown = own.head(count)
     try:

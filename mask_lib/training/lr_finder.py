@@ -33,7 +33,8 @@ def find(
     high: float = 1.0,
 ) -> pd.DataFrame:
     """Columns `learning_rate, loss, smoothed`, a row a step, up to `step_count` or until the loss explodes. Trains the
-    run's first weights on the fold's photos as training does, but no layer is frozen. Nothing is written."""
+    run's first weights on the fold's photos as training does, but no layer is frozen. Nothing is written.
+    """
     network = build.of_run(run).to(source.device, memory_format=torch.channels_last)
     network.load_state_dict(weights.first_weights(run, dataset.step_seed(run.seed, fold, 0, 0)))
     trial = loop.FoldTraining(run, fold, split, source)

@@ -68,7 +68,8 @@ class DensityScorer:
     @torch.inference_mode()
     def score(self, policy: Policy, views: int = 1, seed: int = 0) -> dict[str, float]:
         """`log_likelihood`, the mean of the true classes', and `macro_f1` of every photo under `views` draws, from the
-        same random numbers whatever the policy, so that luck cancels out between policies."""
+        same random numbers whatever the policy, so that luck cancels out between policies.
+        """
         self.loaded.network.eval()
         found = []
         for view in range(views):
@@ -183,7 +184,8 @@ def smoothed(history: Sequence[float], epochs: int) -> float:
 
 def candidates(trials: pd.DataFrame, merged_count: int, alone: int = 1) -> dict[str, Policy]:
     """What a search hands to the verdict, by name: its best policies `merged` into one, and `alone` of them: `best`,
-    `best 2` … Policies that do the same stand there once, under the first name."""
+    `best 2` … Policies that do the same stand there once, under the first name.
+    """
     first = search.best_policies(trials, max(merged_count, alone))
     merged = [sub_policy for policy in first[:merged_count] for sub_policy in policy.sub_policies]
     by_name = {"merged": Policy("merged", tuple(merged))}
@@ -223,7 +225,8 @@ def reach_verdict(
 
 def judged(predictions: Mapping[str, pd.DataFrame], contenders: Mapping[str, Policy]) -> dict[str, Any]:
     """The verdict on predictions, columns `COLUMNS`, by name of the contender or reference that was trained with; its
-    `differences`: candidate - reference -> difference, low, high, p; `macro_f1`: of each seed."""
+    `differences`: candidate - reference -> difference, low, high, p; `macro_f1`: of each seed.
+    """
     macro_f1 = {
         name: [scores.summarise(part["label"], part["predicted"])["macro_f1"] for _, part in table.groupby("seed")]
         for name, table in predictions.items()
@@ -274,7 +277,8 @@ def answer_summary(output_dir: Path, trials: pd.DataFrame, search_folds: Sequenc
 
 def predicted(network: config.Run, policy: Policy, data: SearchData) -> pd.DataFrame:
     """Columns `COLUMNS`: what a network trained with a policy predicts, and the seconds that its training took. Trained
-    if it is not, by one process at a time; what is kept is the table, not the checkpoints."""
+    if it is not, by one process at a time; what is kept is the table, not the checkpoints.
+    """
     name = training_name(network, policy, data)
     path = data.folder / "verdict" / f"{name}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -272,7 +272,8 @@ def data_of(folder: Path) -> Path | None:
 
 def digests(folder: Path, folds: Collection[int] | None = None) -> dict[str, str]:
     """By fold, as JSON names it, SHA-256 of a run's out-of-fold table, which changes whenever the weights in use do.
-    Folds without one are left out, and so is all of an unfinished run."""
+    Folds without one are left out, and so is all of an unfinished run.
+    """
     tables = in_use(folder) if is_finished(folder) else {}
     chosen = {fold: table for fold, (_, table) in tables.items() if folds is None or fold in folds}
     return {str(fold): files.file_digest(table) for fold, table in chosen.items() if table.exists()}
@@ -280,7 +281,8 @@ def digests(folder: Path, folds: Collection[int] | None = None) -> dict[str, str
 
 def refuse_stale_prediction(path: Path) -> None:
     """Raise ValueError that names the run of a file in `inferences/` if its weights in use are others by now, by the
-    `digests` that 06_inference notes beside it, as .json. Files without a note, or without their run, pass."""
+    `digests` that 06_inference notes beside it, as .json. Files without a note, or without their run, pass.
+    """
     run = path.name.removesuffix(".csv").rpartition(".")[0]  # <run>.test.csv
     folder, note = folder_of(path.parent.parent, run), path.with_suffix(".json")
     if not (note.exists() and folder.is_dir()):

@@ -64,7 +64,8 @@ def close_run(
     run: config.Run, folder: Path, splits: Mapping[int, pd.DataFrame], photos: store.Store, device: torch.device
 ) -> FinishedRun:
     """Write config.json and data.json of a run whose folds are trained on `device`, unless their checkpoints tell
-    of another one, and return its tables as training left them."""
+    of another one, and return its tables as training left them.
+    """
     chosen = chosen_folds(run, splits)
     name = " and ".join(_noted(folder, chosen, "device")) or devices.device_name(device)
     files.write_json({**run.settings(), "device": name}, folder / "config.json")
@@ -110,7 +111,8 @@ def table_scores(out_of_fold: pd.DataFrame) -> dict[str, Any]:
 
 def write_scores(result: FinishedRun, baseline: pd.DataFrame | None = None) -> dict[str, Any]:
     """Write the run's `scores.json`, last of all its files; with a table from `baseline` also its scores, and by a
-    paired bootstrap `over_baseline`, how much better the run is. Returns what the file holds."""
+    paired bootstrap `over_baseline`, how much better the run is. Returns what the file holds.
+    """
     history = result.history
     peaks = _noted(result.folder, [int(fold) for fold in history["fold"].unique()], "peak_memory_bytes")
     found = {
@@ -130,7 +132,8 @@ def write_scores(result: FinishedRun, baseline: pd.DataFrame | None = None) -> d
 
 def baseline(photos: store.Store, result: FinishedRun, splits: dict[int, pd.DataFrame], folder: Path) -> pd.DataFrame:
     """Of a logistic regression on frozen features, out of fold: columns `path, label, p00 …, person`. On the run's own
-    folds, from photos with a label of their own alone, so that it is the same bar for every run."""
+    folds, from photos with a label of their own alone, so that it is the same bar for every run.
+    """
     folds = map(int, result.history["fold"].unique())
     trained = {fold: splits[fold][dataset.is_real(splits[fold])] for fold in folds}
     table = features.logistic_out_of_fold(features.backbone_features(photos, folder), photos, trained)
@@ -167,7 +170,8 @@ def summary(result: FinishedRun, found: Mapping[str, Any]) -> str:
 
 def decodings(*results: FinishedRun) -> pd.DataFrame:
     """Scores by run and decoding, joint: the likeliest class, or apart: each attribute's likeliest value. Columns of
-    `scores.summarise`, and `differ`: photos on which the two disagree."""
+    `scores.summarise`, and `differ`: photos on which the two disagree.
+    """
     rows = {}
     for result in results:
         truth, joint = result.truth_and_prediction()
@@ -200,7 +204,8 @@ def checkpoints(
 
 def require_today(path: Path, settings: config.Run, labeled: store.Store, split: pd.DataFrame | None) -> None:
     """Raise ValueError unless a checkpoint was trained with a run's settings, on today's photos, labels and split. What
-    is in the file of its policy counts, and if its training read ages in years those of today do."""
+    is in the file of its policy counts, and if its training read ages in years those of today do.
+    """
     manifest = checkpoint.read_manifest(path)
     data, years = None, manifest.get("years")
     if split is not None:

@@ -17,7 +17,8 @@ FINISH_SECONDS = 60.0  # for the last uploads; what is left then stays on disk f
 
 class Tracker:
     """One run's record; `run` is a wandb run, or None: every method does nothing. The first error in wandb is told as a
-    warning and ends the tracking, never the training."""
+    warning and ends the tracking, never the training.
+    """
 
     def __init__(self, run: Any = None) -> None:
         self.run, self.epochs_logged = run, 0
