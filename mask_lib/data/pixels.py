@@ -1,7 +1,8 @@
 """Whether two photos are one by their pixels: re-encoded, resized or cropped by a few hundredths, otherwise the same.
 
-Both comparisons ask whether after a small shift and stretch along each axis (a crop, once both have one size) nothing
-is left but noise. Another photo of the same person leaves a turned head, another mask or another light.
+Both comparisons here ask whether there is a small shift and stretch along each axis (what a crop is, once both photos
+are brought to one size) after which nothing is left but noise. Another photo of the same person leaves a turned head,
+another mask or another light.
 """
 
 from collections.abc import Sequence
@@ -20,8 +21,9 @@ BLUR = 1.0  # pixels, of a Gaussian; finer detail is what an encoder takes away
 STEPS = 5  # of the alignment; the third hardly moves a copy any more
 FARTHEST = 0.06  # share of a side that the alignment may move an edge by
 MOST_UNLIKE = 2.5  # grey levels left in 16 x 16 pixels to be looked at more closely; crops of 2 % leave up to 1.5
-# The most that a copy shows. Crops of 2 % off each edge, halved, in quality 60, leave a residual of up to 1.4; the most
-# alike photos of one person that are none leave 2.0 (painted, and caught by the next lines) and 2.6 (real).
+# The most that a copy shows. Crops of 2 % off each edge, halved and written with quality 60, leave a residual of up
+# to 1.4; the most alike photos of one person that are none leave 2.0 (painted, and caught by the next lines) and 2.6
+# (real).
 MOST_RESIDUAL = 2.0  # grey levels
 MOST_RESIDUAL_SHARE = 0.08  # of the photo's own contrast, for dull photos
 MOST_CROPPED = 0.03  # share of a side, off each edge
@@ -65,8 +67,9 @@ def slopes(photos: np.ndarray) -> np.ndarray:
 def is_alike(small: np.ndarray, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
     """(K,) bool: which pairs of rows may be copies by (N, 16, 16) float32 blurred photos; quick, misses none.
 
-    `rows` must be sorted. To first order a shifted, stretched, brighter or duller photo is the photo plus a sum of what
-    `tangents` spans; what the other has beyond no such change explains (tangent distance: Simard et al., 1993).
+    `rows` must be sorted. To first order a shifted, stretched, brighter or duller photo is the photo plus a sum of
+    its derivatives, itself and a constant: the six that `tangents` spans. What is left of the other photo after its
+    projection on them no such change explains. The idea is the tangent distance of Simard, LeCun and Denker, 1993.
     """
     if not len(rows):
         return np.zeros(0, bool)
@@ -89,10 +92,10 @@ def tangents(small: np.ndarray) -> np.ndarray:
 def residuals(first: np.ndarray, second: np.ndarray) -> dict[str, np.ndarray]:
     """What two blurred photos, (N, 64, 64) float32 each, differ in once the first is aligned with the second.
 
-    Shift and stretch along each axis are found as Lucas and Kanade, 1981, do; the second photo and a constant are among
-    the unknowns, so that a change of light is not taken for a move. Gives (N,) each: `residual` (root mean square, grey
-    levels), `contrast` (standard deviation), `cropped` (the farthest that an edge moved, a share of the side),
-    `brighter` (difference of the means, grey levels) and `gain` (of contrast).
+    Shift and stretch along each axis are found by Gauss-Newton steps, as Lucas and Kanade, 1981, do; the second photo
+    and a constant are among the unknowns, so that a change of light is not taken for a move. Gives (N,) each:
+    `residual` (root mean square, grey levels), `contrast` (the standard deviation), `cropped` (the farthest that an
+    edge moved, a share of the side), `brighter` (difference of the means, grey levels) and `gain` (of contrast).
     """
     target = without_margin(second, MARGIN)
     moves = np.zeros((len(first), 4))

@@ -1,12 +1,15 @@
 """What a submission should score on people nobody has trained on, with an interval that can be held to account.
 
-Chance enters twice, in who the estimate is learned from and in who is evaluated: both are drawn, person by person.
+The interval is one for the score itself, not for a mean: chance enters twice, in who was there to learn
+the estimate from and in who is in the evaluation set. Both are drawn, person by person.
+
 Three things make out-of-fold scores wrong for an evaluation set, and each is corrected:
 
 - Macro F1 of a small set is low by nature, since rare classes are missed: sets of its size are drawn.
 - An out-of-fold photo was predicted by one network a member, an evaluation photo by the mean of all folds', which
   errs less: a share of the errors is taken away (`AVERAGING`), as far as held-out people do not say otherwise.
-- Nobody knows whether the evaluation labels are as noisy: in half of the draws the doubted labels are taken for wrong.
+- Some of the labels that it is measured by are wrong, and nobody knows whether the evaluation labels are as
+  noisy: in half of the draws the doubted labels are taken for wrong.
 """
 
 import dataclasses
@@ -55,8 +58,9 @@ class Expected:
     def summary(self) -> str:
         """The one line that belongs under a submission."""
         doubt = f", {self.doubtful:,} doubtful labels taken for wrong in half of the draws" if self.doubtful else ""
-        few = len(self.thin)
-        thin = f" Fewer than {FEW} people are known of {few} classes: it may err by more." if few else ""
+        thin = (
+            f" Fewer than {FEW} people are known of {len(self.thin)} classes: it may err by more." if self.thin else ""
+        )
         return (
             f"On {self.evaluation_people:,} unseen people this submission should score a macro F1 of {self.score} "
             f"and an accuracy of {Score(**self.table.loc['accuracy'])}: 95% intervals for the score itself, "
@@ -65,7 +69,10 @@ class Expected:
 
 
 def write_expected(found: Expected | None, folder: Path) -> list[Path]:
-    """Write `FILE` into a submission's folder, or for None, no promise, remove it. Returns [its path], or []."""
+    """Write `FILE` into a submission's folder; None, where no score can be promised, removes an older one.
+
+    It holds `metrics` by name with value, low and high, and what they come from. Returns its path in a list, or [].
+    """
     path = Path(folder) / FILE
     if found is None:
         path.unlink(missing_ok=True)
@@ -85,10 +92,12 @@ def estimate(
 ) -> Expected:
     """The expected scores of a submission on an evaluation set of so many photos, as many a person as out of fold.
 
-    out_of_fold: `path, person, label, p00 …` of the submission's recipe, nested (`blending.Choice.out_of_fold`);
-    test_val: the same of the held-out people, by the mean over `fold_count` networks a member, as the evaluation
-    photos are; doubtful: see `doubtful_photos`. Each draw weights the people at random (Rubin's Bayesian bootstrap),
-    then draws an evaluation set of people by those weights: it is taken to have the labeled people's class make-up.
+    out_of_fold: `path, person, label, p00 …` of the recipe that the submission is made by, nested
+    (`blending.Choice.out_of_fold`), labels as cleaned; test_val: the same of the held-out people, by the mean over
+    `fold_count` networks a member, as the evaluation photos are; doubtful: paths whose label may be wrong, see
+    `doubtful_photos`. Each draw weights the people at random (Rubin's Bayesian bootstrap: what else the
+    population might be), then draws an evaluation set of people by those weights and scores it. The evaluation
+    set is thus taken to have the class make-up of the labeled people.
     Raises ValueError for an empty table, as `scores.bootstrap` does, and for no evaluation photo.
     """
     if evaluation_photos < 1:
@@ -139,8 +148,9 @@ def _metrics(tallies: np.ndarray) -> np.ndarray:
 def _corrected(less: tuple[float, float], seen: np.ndarray, beside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(M,) means and deviations of the share of errors taken away, once held-out people scored `seen`.
 
-    beside: (draws, M) of what as many people should score if nothing is taken away. What was believed before and what
-    the held-out people say are two normal estimates of one share, weighted by their certainty.
+    beside: (draws, M) of what as many people should score if nothing is taken away. What was believed before
+    and what the held-out people say are two normal estimates of one share, weighted by their certainty: a dozen
+    people say little.
     """
     mean, deviation = less
     errors = np.maximum(1 - beside.mean(axis=0), 1e-6)
@@ -152,10 +162,11 @@ def _corrected(less: tuple[float, float], seen: np.ndarray, beside: np.ndarray) 
 def _centred(tallies: Tallies, people: int, draws: int, generator: np.random.Generator) -> np.ndarray:
     """(draws, M) metrics of evaluation sets of `people` people, each from another likely population.
 
-    Drawing a population loses rare people, and drawing a set from it loses them again: macro F1 is too low on average.
-    So the draws are moved to the mean of one drawing.
+    A draw of a population loses rare people, and the draw of a set from it loses them again, so that the draws'
+    macro F1 is too low on average. They spread as they must but are moved to what one drawing gives.
     """
-    drawn, once = (_drawn(tallies, people, draws, generator, uncertain) for uncertain in (True, False))
+    drawn = _drawn(tallies, people, draws, generator, uncertain=True)
+    once = _drawn(tallies, people, draws, generator, uncertain=False)
     return drawn + once.mean(axis=0) - drawn.mean(axis=0)
 
 
@@ -175,8 +186,9 @@ def _drawn(tallies: Tallies, people: int, draws: int, generator: np.random.Gener
 def doubtful_photos(out_of_fold: pd.DataFrame, reviewed: set[str] | None = None) -> set[str]:
     """Paths of photos whose label is more likely than `SURE` to be wrong, but for those a person has `reviewed`.
 
-    out_of_fold: `path, person, label, p00 …`. The ranking is that of label cleaning (`suspects.rank`, which takes a
-    person's photos together), here with calibrated probabilities.
+    out_of_fold: `path, person, label, p00 …`. The ranking is that of label cleaning (`suspects.rank`, which
+    takes a person's photos together), here with calibrated probabilities: a network that is wrong while
+    it is sure of more than nine in ten casts doubt on the label.
     """
     probabilities, truth = probabilities_of(out_of_fold), out_of_fold["label"].to_numpy()
     believed = calibration.tempered(probabilities, calibration.fit_temperature(probabilities, truth))

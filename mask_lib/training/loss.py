@@ -28,7 +28,10 @@ class AttributeTarget(NamedTuple):
 
 
 def class_weights(train_labels: np.ndarray, balance: str) -> Tensor:
-    """(C,) float32 weights 1 / count^power, by `POWERS`, of mean 1 over photos; a class without photos weighs 0."""
+    """(C,) float32 weights of the classes: 1 / count^power, scaled so that their mean over photos is 1.
+
+    A class without photos weighs 0. balance: none, sqrt or full, whose power is 0, 1/2 or 1.
+    """
     counts = np.bincount(train_labels, minlength=labels.class_count()).astype(np.float64)
     weights = np.where(counts > 0, np.maximum(counts, 1) ** -POWERS[balance], 0.0)
     return torch.from_numpy(weights * counts.sum() / (weights * counts).sum()).float()
@@ -37,29 +40,25 @@ def class_weights(train_labels: np.ndarray, balance: str) -> Tensor:
 def loss_of(logits: Tensor, target: Tensor, run: Run, weights: Tensor, photo_weights: Tensor | None = None) -> Tensor:
     """Scalar loss of (B, C) float32 logits for (B,) int64 labels or, of mixed photos, (B, C) probabilities.
 
-    The run's `loss` over the C classes, plus `attribute_loss` times the sum of the same over the attributes: so a
-    rare class learns its age from all photos of that age. Of head three only the attributes', each times its weight.
-    For an ordinal run the targets have further columns, `targets.past_borders`.
+    The run's `loss` over the C classes, plus `attribute_loss` times the sum of the same over the attributes that
+    the class probabilities imply: so a rare class learns its age from all photos of that age. Of head three only
+    the attributes' losses, each times its weight; of cross-entropy with weights of 1 they are in sum the one over
+    classes. For an ordinal run the targets have further columns, `targets.past_borders`.
 
-    weights: (C,) of `class_weights`. photo_weights: (B,) float32, None for 1 each. Losses are averaged over B: over
-    the sum of weights, a photo's weight would depend on its batch.
+    weights: (C,) of `class_weights`. photo_weights: (B,) float32, None for 1 each. Losses of photos are multiplied
+    by both and averaged over B; over the sum of weights, a photo's weight would depend on its batch.
     """
     past_borders = None
     if target.is_floating_point():
         target, past_borders = target[:, : labels.class_count()], target[:, labels.class_count() :]
     weight_of_photo = target @ weights if target.is_floating_point() else weights[target]
     joint = AttributeTarget(logits, target, labels.shape(), run.attribute_label_smoothing, photo_weights)
-    if run.head != "three":
-        loss = _summed_loss([joint], run, weight_of_photo)
-        if run.attribute_loss:
-            loss = loss + run.attribute_loss * _summed_loss(attribute_targets(joint), run, weight_of_photo)
-        return loss
-    heads = attribute_targets(joint)
-    parts = [_summed_loss([head], run, weight_of_photo) for head in heads]
-    if run.age_target == "ordinal":  # `Run` takes no loss but cross-entropy beside it
-        place = labels.names().index(labels.number().name)
-        parts[place] = (ordinal_losses(heads[place], past_borders, run) * weight_of_photo).mean()
-    return sum(weight * part for weight, part in zip(run.attribute_weights(), parts, strict=True))
+    if run.head == "three":
+        return _heads_loss(attribute_targets(joint), past_borders, run, weight_of_photo)
+    loss = _summed_loss([joint], run, weight_of_photo)
+    if run.attribute_loss:
+        loss = loss + run.attribute_loss * _summed_loss(attribute_targets(joint), run, weight_of_photo)
+    return loss
 
 
 def attribute_targets(joint: AttributeTarget) -> list[AttributeTarget]:
@@ -76,12 +75,22 @@ def attribute_targets(joint: AttributeTarget) -> list[AttributeTarget]:
     return found
 
 
-def ordinal_losses(head: AttributeTarget, past_borders: Tensor, run: Run) -> Tensor:
-    """(B,) cross-entropies of being past each known border, twice their mean, as three groups are two borders.
+def _heads_loss(heads: list[AttributeTarget], past_borders: Tensor | None, run: Run, weight_of_photo: Tensor) -> Tensor:
+    """Scalar sum of the heads' losses, each times its weight; `past_borders` as `ordinal_losses` takes it."""
+    parts = [_summed_loss([head], run, weight_of_photo) for head in heads]
+    if run.age_target == "ordinal":  # `Run` takes no loss but cross-entropy beside it
+        place = labels.names().index(labels.number().name)
+        parts[place] = (ordinal_losses(heads[place], past_borders, run) * weight_of_photo).mean()
+    return sum(weight * part for weight, part in zip(run.attribute_weights(), parts, strict=True))
 
-    head: that of the number. past_borders: (B, K) float32, 0 to 1, NaN where unknown. As in CORAL (Cao et al. 2020)
-    the logit of being past a border falls on a line as the border rises. The logits of being past the first and the
-    last edge, which follow from those of the groups, fix that line.
+
+def ordinal_losses(head: AttributeTarget, past_borders: Tensor, run: Run) -> Tensor:
+    """(B,) cross-entropies of being past each border, twice their mean over those that are known.
+
+    head: that of the number. past_borders: (B, K) float32, 0 to 1, NaN where unknown. As in ordinal regression
+    (CORAL, Cao et al. 2020) the logit of being past a border falls on a line as the border rises. The head has
+    but a logit for each group; those of being past the first and the last edge follow from them, and these two
+    points fix the line for all borders. Twice the mean, as three groups are two borders.
     """
     groups = head.logits.log_softmax(dim=1).unbind(1)
     first = functools.reduce(torch.logaddexp, groups[1:]) - groups[0]
@@ -97,7 +106,10 @@ def ordinal_losses(head: AttributeTarget, past_borders: Tensor, run: Run) -> Ten
 
 
 def _summed_loss(parts: Sequence[AttributeTarget], run: Run, weight_of_photo: Tensor) -> Tensor:
-    """The scalar sum of the run's `loss` over targets; `weight_of_photo`, (B,), weighs all but macro F1."""
+    """The scalar sum of the run's `loss` over targets; `weight_of_photo`, (B,), weighs all but macro F1.
+
+    Macro F1 is neither smoothed nor weighted by class: it counts what is there, and gives all classes the same say.
+    """
     loss = weight_of_photo.new_zeros(())
     if run.loss != "f1":
         loss = (sum(photo_losses(part, run) for part in parts) * weight_of_photo).mean()
@@ -125,7 +137,8 @@ def smoothed_target(part: AttributeTarget) -> Tensor:
     """The target with each attribute's share of `smoothing` spread evenly over that attribute's values.
 
     A photo's mask may be beyond doubt and its age not: smoothing (0, 0, 0.3) makes a class's target 0.8, and 0.1
-    for each of the same mask and gender at another age.
+    for each of the same mask and gender at another age. One axis after the other gives of a label the product of
+    the attributes' own smoothed targets.
     """
     if not any(part.smoothing):
         return part.target
@@ -136,7 +149,10 @@ def smoothed_target(part: AttributeTarget) -> Tensor:
 
 
 def focal(logits: Tensor, wanted: Tensor, gamma: float, label_smoothing: float) -> Tensor:
-    """(B,) focal loss (Lin et al. 2017) for `wanted`, (B, K) float32: cross-entropy x (1 - probability)^gamma."""
+    """(B,) focal loss, Lin et al. 2017: each class's cross-entropy times (1 - probability)^gamma.
+
+    wanted: (B, K) float32 probabilities.
+    """
     wanted = (1 - label_smoothing) * wanted + label_smoothing / logits.shape[1]
     log_probability = functional.log_softmax(logits, dim=1)
     missing = -torch.expm1(log_probability)  # 1 - probability, exact near 0
@@ -147,8 +163,9 @@ def focal(logits: Tensor, wanted: Tensor, gamma: float, label_smoothing: float) 
 def macro_f1_loss(part: AttributeTarget) -> Tensor:
     """Scalar 1 - soft macro F1 of a batch, over the classes that are in it: 0 when every answer is right and sure.
 
-    Of probabilities as shares of photos the smaller of target and answer is right (Wang et al. 2023, Dice semimetric
-    losses): of mixed labels their product would be largest for an answer sure of the larger share.
+    Probabilities are counted as shares of photos, of which the smaller of target and answer is right. For whole
+    labels that is their product; for mixed ones the product is largest for an answer sure of the larger share,
+    the smaller of both where they agree (Wang et al. 2023, Dice semimetric losses).
     """
     wanted = as_probabilities(part.target, part.logits.shape[1])
     given = functional.softmax(part.logits, dim=1)
