@@ -51,6 +51,7 @@ def gamma(photos: torch.Tensor, values: torch.Tensor, uniform: torch.Tensor) -> 
 
 
 def invert(photos: torch.Tensor, values: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+    """(n, C, H, W) float32 in [0, 1] as 1 less what it was."""
     return photos.neg_().add_(1)
 
 

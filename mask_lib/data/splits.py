@@ -152,6 +152,7 @@ def fingerprint(content: str, split: pd.DataFrame, weights: str) -> str:
 
 
 def table_path(output_dir: Path, name: str) -> Path:
+    """Where a table of this name lies under an experiment's `tables/`."""
     return Path(output_dir) / "tables" / f"{name}.csv"
 
 

@@ -40,6 +40,7 @@ def window(draw: ImageDraw.ImageDraw, random: np.random.Generator, size: np.ndar
 
 
 def shelves(draw: ImageDraw.ImageDraw, random: np.random.Generator, size: np.ndarray, slide: np.ndarray) -> None:
+    """Shelves with things on them."""
     for shelf in np.arange(0.12, 1.0, 0.22) * size[1] + slide[1]:
         x = slide[0]
         while x < size[0]:

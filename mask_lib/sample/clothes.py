@@ -51,6 +51,7 @@ def collar_open(pen: Pen, face: Face, neck: float, depth: float, dark: Colour) -
 
 
 def collar_rolled(pen: Pen, face: Face, neck: float, depth: float, dark: Colour) -> None:
+    """A collar rolled up the neck."""
     ring = [(neck + 0.08, 1.5), (neck + 0.16, 1.95)]
     pen.fill(spline([(0, 1.68), *ring, (0, 2.12), *mirrored(ring)], closed=True), mix(face.cloth, (255, 255, 255), 0.1))
     pen.curve([(-neck - 0.14, 1.94), (0, 2.12), (neck + 0.14, 1.94)], dark, 0.05, 0.8)
@@ -124,6 +125,7 @@ def paint_mask(pen: Pen, face: Face, shot: Shot) -> None:
 
 
 def paint_loops(pen: Pen, cut: Cut, colour: Colour) -> None:
+    """The bands of a mask round both ears."""
     wide, narrow, corner, lower = cut.wide * 0.97, cut.narrow * 0.97, cut.corner, cut.lower
     for side in (-1, 1):
         pen.curve([(wide, corner), (1.02, corner * 0.5 - 0.02), (1.1, -0.14)], colour, 0.035, 1, BLUNT, side)

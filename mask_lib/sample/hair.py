@@ -37,6 +37,7 @@ def wave(curve: np.ndarray, amount: float) -> np.ndarray:
 
 
 def paint_back_hair(pen: Pen, face: Face) -> None:
+    """The hair behind the head and the neck."""
     style, random = HAIRSTYLES[face.hairstyle], np.random.default_rng(face.seed + 1)
     if style.knot:
         pen.fill(oval(0, -1.66, style.knot, style.knot * 0.85), hair_tone(face, -0.2))

@@ -236,6 +236,7 @@ def invent_outfit(
 
 
 def invent_hairstyle(random: np.random.Generator, looks: Gender, race: str, stage: AgeStage) -> str:
+    """The name of a hairstyle, a key of `HAIRSTYLES`."""
     if race == "Black" and random.random() < 0.4:
         return "afro" if looks is Gender.FEMALE else "buzz"
     return str(random.choice(stage.hairstyles[looks]))

@@ -73,6 +73,7 @@ def lids(face: Face) -> tuple[np.ndarray, np.ndarray]:
 
 
 def paint_eye(pen: Pen, face: Face, shot: Shot, side: int) -> None:
+    """One eye with its lids and lashes."""
     upper, lower = lids(face)
     pen.fill(np.concatenate((upper, lower[::-1])), mix((250, 248, 244), face.skin, 0.12), side=side)
     paint_iris(pen, face, shot, side)
@@ -109,6 +110,7 @@ def paint_lashes(pen: Pen, face: Face, upper: np.ndarray, side: int) -> None:
 
 
 def paint_brow(pen: Pen, face: Face, side: int) -> None:
+    """One eyebrow."""
     arch, y = (0.06, -0.34) if face.gender is Gender.FEMALE else (0.03, -0.3)
     y += 0.03 * face.wear
     tone = mix(hair_tone(face, -0.25), (50, 34, 28), 0.35 * (1 - face.grey))
@@ -117,6 +119,7 @@ def paint_brow(pen: Pen, face: Face, side: int) -> None:
 
 
 def paint_nose(pen: Pen, face: Face, shot: Shot) -> None:
+    """A nose: shadow on one side of the bridge, tip, wings and nostrils."""
     wide, tone = face.nose, skin_tone(face, -0.85)
     bridge = [(0.06, -0.2), (0.14, -0.1), (wide + 0.03, 0.5), (0.08, 0.5)]
     pen.soft(bridge, skin_tone(face, -0.6), 0.5, 0.05, shot.dark_side)
@@ -151,6 +154,7 @@ def paint_mouth(pen: Pen, face: Face, shot: Shot) -> None:
 
 
 def paint_beard(pen: Pen, face: Face) -> None:
+    """Stubble, a moustache or a full beard."""
     random, tone, y = np.random.default_rng(face.seed + 4), hair_tone(face, -0.1), 0.88 * face.length
     if face.beard == "moustache":
         right = [(0.2, y - 0.17), (0.38, y + 0.02)]
