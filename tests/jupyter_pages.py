@@ -1,7 +1,6 @@
 """JupyterLab and Notebook 7 as a person meets them: a server with settings of its own, and pages of it."""
 
 import contextlib
-import os
 import subprocess
 import sys
 import time
@@ -25,25 +24,9 @@ IS_READY = f"""() => {{
 CELLS = f"() => [...{NOTEBOOK}.content.model.cells].map(cell => cell.toJSON())"
 
 
-def command(kind: str, root: Path) -> list[str]:
-    """A server on a port that the system picks, for this machine alone, asking nobody anything."""
-    options = {
-        "ServerApp.ip": "127.0.0.1",
-        "ServerApp.port": 0,
-        "ServerApp.root_dir": root,
-        "ServerApp.open_browser": False,
-        "ServerApp.allow_root": True,
-        "IdentityProvider.token": "",
-        "LabApp.news_url": None,
-        "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
-    }
-    set_to = [f"--{name}={value}" for name, value in options.items()]
-    return [sys.executable, "-m", MODULES[kind], "--expose-app-in-browser", *set_to]
-
-
 @contextlib.contextmanager
 def serving(kind: str, folder: Path) -> Iterator[str]:
-    """The address of a running server (`lab` or `notebook`) whose notebooks lie in `folder`."""
+    """The address of a server (`lab` or `notebook`) that asks nobody anything and whose notebooks lie in `folder`."""
     places = folder / "jupyter"
     places.mkdir()
     own = {f"JUPYTER_{name}_DIR": str(places / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
@@ -51,10 +34,20 @@ def serving(kind: str, folder: Path) -> Iterator[str]:
     settings.mkdir(parents=True)
     files.write_json({"fetchNews": "false"}, settings / "notification.jupyterlab-settings")  # it would ask
     own |= {"IPYTHONDIR": str(places / "ipython"), "JUPYTERLAB_WORKSPACES_DIR": str(places / "workspaces")}
+    options = {
+        "ServerApp.ip": "127.0.0.1",
+        "ServerApp.port": 0,  # one that the system picks
+        "ServerApp.root_dir": folder,
+        "ServerApp.open_browser": False,
+        "ServerApp.allow_root": True,
+        "IdentityProvider.token": "",
+        "LabApp.news_url": None,
+        "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
+    }
+    command = [sys.executable, "-m", MODULES[kind], "--expose-app-in-browser"]
+    command += [f"--{name}={value}" for name, value in options.items()]
     with (places / "server.log").open("w") as text:
-        server = subprocess.Popen(
-            command(kind, folder), env=environment(folder) | own, cwd=folder, stdout=text, stderr=text
-        )
+        server = subprocess.Popen(command, env=environment(folder) | own, cwd=folder, stdout=text, stderr=text)
     try:
         url = until(lambda: address(places / "runtime") or server.poll() is not None, "the server starts", 180)
         assert server.poll() is None, (places / "server.log").read_text()
@@ -93,16 +86,9 @@ def run_all(page: Page) -> None:
 
 
 def save(page: Page) -> None:
-    """Save the notebook, as Ctrl+S does."""
     page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
 
 
 def cells(page: Page) -> list[dict]:
     """The cells of the notebook as the page holds them."""
     return page.evaluate(CELLS)
-
-
-def save_screenshot(page: Page, name: str) -> None:
-    """A picture of the page, where `MASK_LIB_SCREENSHOTS` names a folder for it."""
-    if folder := os.environ.get("MASK_LIB_SCREENSHOTS"):
-        page.screenshot(path=Path(folder, f"{name}.png"))

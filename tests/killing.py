@@ -14,7 +14,6 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -28,16 +27,11 @@ LONGEST_DELAY = 0.002  # seconds from an acknowledgement to the kill: a few more
 PART = 8  # bytes that every other annotator's system takes at once, as write(2) may
 
 
-def write_in_parts(handle: int, content: bytes, write: Callable[[int, bytes], int] = os.write) -> int:
-    """A write(2) that takes less than it is given, so that a kill can fall within a line."""
-    return write(handle, content[:PART])
-
-
 def press_until_killed(folder: Path, tables: tuple[pd.DataFrame, ...], number: int, pipe: int) -> None:
     """Open the log and press keys without end; tell of the opening, then of every key that was acknowledged."""
-    tell, log = os.fdopen(pipe, "w", buffering=1), open_log(folder)
-    if number % 2:
-        os.write = write_in_parts
+    tell, log, write = os.fdopen(pipe, "w", buffering=1), open_log(folder), os.write
+    if number % 2:  # so that a kill can fall within a line
+        os.write = lambda handle, content: write(handle, content[:PART])
     photos, suspects = tables
     session = Session(photos, log, folder, suspects)
     session.start("suspects")

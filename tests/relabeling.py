@@ -13,8 +13,8 @@ from mask_lib.relabel.session import Session
 
 STEMS = {"incorrect_mask": "incorrect", "mask1": "worn", "mask2": "worn", "normal": "not_worn"}
 SEVEN = {"incorrect_mask": "incorrect", **{f"mask{number}": "worn" for number in range(1, 6)}, "normal": "not_worn"}
-ANNOTATOR = "ann"
 CROWD = 100
+WRONG, RIGHT = {"mark": "wrong"}, {"mark": "right"}  # what stands on a photo
 
 
 def person_name(number: int) -> str:
@@ -38,14 +38,14 @@ def photo_table(data_dir: Path, people: int = 3) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["path", "person", "mask", "gender", "age", "label", "split"])
 
 
-def open_log(data_dir: Path, annotator: str = ANNOTATOR) -> DecisionLog:
+def open_log(data_dir: Path, annotator: str = "ann") -> DecisionLog:
     return DecisionLog(data_dir / "review" / f"decisions.{annotator}.jsonl", annotator)
 
 
 def suspects_of(photos: pd.DataFrame) -> pd.DataFrame:
     """Every photo suspected to show a woman."""
-    evidence = {"field": "gender", "current": photos["label"], "suggested": photos["label"] + 3}
-    return pd.DataFrame({"path": photos["path"], **evidence, "score": 0.9, "why": "4 of 4 photos look female"})
+    suspects = photos[["path"]].assign(field="gender", current=photos["label"], suggested=photos["label"] + 3)
+    return suspects.assign(score=0.9, why="4 of 4 photos look female")
 
 
 def open_session(data_dir: Path, people: int = 3) -> Session:

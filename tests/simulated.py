@@ -1,7 +1,10 @@
 """Simulated people, networks that judge their photos, and features that show faintly who is on them."""
 
+import functools
+
 import numpy as np
 import pandas as pd
+from scipy import special
 
 from mask_lib.base import labels
 from mask_lib.ensemble.members import with_probabilities
@@ -9,8 +12,8 @@ from mask_lib.ensemble.members import with_probabilities
 COLUMNS = labels.probability_columns()
 MASKS = np.array([0, 0, 0, 0, 0, 1, 2])  # of a person's seven photos
 GROUPS = np.array([0.185, 0.138, 0.10, 0.25, 0.227, 0.10])  # of gender and age, as in the painted sample
-PEOPLE = 24  # of `known_people`
 SIDE = 40  # columns of the features
+softmax = functools.partial(special.softmax, axis=-1)  # (…, C) probabilities of logits
 
 
 def people(count: int, generator: np.random.Generator, first: int = 0) -> pd.DataFrame:
@@ -30,12 +33,6 @@ def logits(photos: pd.DataFrame, generator: np.random.Generator, skill: float = 
     return skill * np.eye(18)[truth] + effect + 0.7 * generator.normal(size=(len(photos), 18)) - 4 * other_mask
 
 
-def softmax(values: np.ndarray) -> np.ndarray:
-    """(…, C) probabilities of logits."""
-    powers = np.exp(values - values.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
-
-
 def predictions(count: int, generator: np.random.Generator, first: int = 0, skill: float = 3.2) -> pd.DataFrame:
     """Photos of people with a network's probabilities: path, person, label, p00 … p17."""
     photos = people(count, generator, first)
@@ -51,19 +48,17 @@ def features(photos: pd.DataFrame, generator: np.random.Generator, noise: float 
     return np.hstack([who + noise * generator.normal(size=who.shape), loud])
 
 
-def known_people(seed: int = 0, noise: float = 0.4) -> tuple[list[np.ndarray], pd.DataFrame]:
-    """Features and predictions of people to learn from."""
-    generator = np.random.default_rng(seed)
-    photos = predictions(PEOPLE, generator)
+def known_people(noise: float = 0.4) -> tuple[list[np.ndarray], pd.DataFrame]:
+    """Features and predictions of 24 people to learn from."""
+    generator = np.random.default_rng(0)
+    photos = predictions(24, generator)
     return [features(photos, generator, noise)], photos
 
 
-def unknown_people(
-    seed: int = 1, count: int = 12, noise: float = 0.4
-) -> tuple[list[np.ndarray], pd.DataFrame, np.ndarray]:
-    """Features, `ImageID, p00 … p17` and (N,) who is shown, in random order."""
-    generator = np.random.default_rng(seed)
-    photos = predictions(count, generator, first=1000)
+def unknown_people(noise: float = 0.4) -> tuple[list[np.ndarray], pd.DataFrame, np.ndarray]:
+    """Features, `ImageID, p00 … p17` and (N,) who is shown of 12 people, in random order."""
+    generator = np.random.default_rng(1)
+    photos = predictions(12, generator, first=1000)
     found, order = features(photos, generator, noise), generator.permutation(len(photos))
     test = photos.rename(columns={"path": "ImageID"})[["ImageID", *COLUMNS]]
     return [found[order]], test.iloc[order].reset_index(drop=True), photos["person"].to_numpy()[order]

@@ -1,5 +1,6 @@
 """Only `labels` knows the task: other attributes go from a photo table to a submission, another edge is followed."""
 
+import re
 from pathlib import Path
 
 import kernelless
@@ -64,10 +65,7 @@ def photo_table(people: int, each: int) -> pd.DataFrame:
             label = person % labels.class_count()
             change = {name: (number + person) % labels.attribute(name).size for name in labels.names(of_person=False)}
             label = labels.with_values(label, change if each > 1 else {})
-            words = [
-                one.table_words[value] for one, value in zip(labels.attributes(), labels.decode(label), strict=True)
-            ]
-            rows.append((f"{person:03d}/{number}.png", f"{person:03d}", *words, label, "train"))
+            rows.append((f"{person:03d}/{number}.png", f"{person:03d}", *written(label), label, "train"))
     return pd.DataFrame(rows, columns=["path", "person", *labels.names(), "label", "split"])
 
 
@@ -109,11 +107,13 @@ def test_other_attributes_go_from_a_photo_table_to_a_submission(tmp_path, shell,
         ranked = cleaning["ranked"]
         assert wrong in set(ranked["path"].head(3))
         assert set(ranked["field"]) <= {*labels.names(), "swap"}
-        kernelless.executed(shell, "04_three_model", run="heads", **where, **TRAINING)
+        kernelless.executed(shell, "03_one_model", run="one", **where, **TRAINING)
+        heads, _ = kernelless.executed(shell, "04_three_model", run="heads", compare_with="one", **where, **TRAINING)
+        compared = heads["comparison"].difference_summary(heads["differences"])
+        assert re.search("Macro F1 of (one|heads) less that of (one|heads): ", compared)
         scores = files.read_json(tmp_path / "out" / "runs" / "heads" / "scores.json")
         assert set(scores["out_of_fold"]) == {"macro_f1", "accuracy", *labels.names()}
         assert scores["out_of_fold"]["accuracy"]["value"] > 0.8
-        kernelless.executed(shell, "03_one_model", run="one", **where, **TRAINING)
         kernelless.executed(shell, "06_inference", **where)
         kernelless.executed(shell, "07_ensemble", **where, **BACKBONE, person_voting=True)
         kernelless.executed(shell, "08_compare_runs", **where, explained_mistakes=2)

@@ -98,6 +98,17 @@ def write_text(path: Path, text: str) -> Path:
     return path
 
 
+def write_toy_chain(project: Path) -> None:
+    """The lists of a data set, and the toy notebooks: a title, parameters, imports and the step's work."""
+    (project / "notebooks").mkdir(parents=True)
+    for name, (declared, work) in TOY_NOTEBOOKS.items():
+        sources = "import json\nfrom pathlib import Path", work
+        write_notebook(project / "notebooks" / f"{name}.ipynb", *sources, parameters=declared)
+    for path in ("data/train/train.csv", "data/eval/info.csv"):
+        (project / path).parent.mkdir(parents=True)
+        write_text(project / path, "id\n")
+
+
 def environment(project: Path) -> dict[str, str]:
     """The environment of a command for which `project` is the folder that relative paths count from."""
     # A notebook draws its pictures into itself unless it is told, as these tests are, to draw nowhere.

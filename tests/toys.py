@@ -1,16 +1,20 @@
 """A toy set that a tiny network learns in seconds, and toy runs on it in processes that can be killed."""
 
+import contextlib
 import dataclasses
 import itertools
 import multiprocessing
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from mask_lib.base import config, files
 from mask_lib.data import store
@@ -102,6 +106,34 @@ def train(
     return runs.train_run(
         run, splits(photos), opened, output, when_changed=when_changed, checkpoint_seconds=checkpoint_seconds
     )
+
+
+@contextlib.contextmanager
+def stopped_after(steps: int) -> Iterator[None]:
+    """Within it training breaks with StopIteration, which is expected, once so many steps are done."""
+    import pytest  # late: a process that is to be killed needs none
+
+    left, train_step = iter(range(steps)), loop.FoldTraining.train_step
+
+    def step_or_stop(self, *arguments):
+        next(left)
+        return train_step(self, *arguments)
+
+    with mock.patch.object(loop.FoldTraining, "train_step", step_or_stop), pytest.raises(StopIteration):
+        yield
+
+
+def results(output: Path, run: str = "toy") -> dict:
+    """All checkpoints of all folds, optimizers too, histories and out-of-fold tables, without what tells the time."""
+    found = {}
+    for fold in sorted((output / "runs" / run).glob("fold*")):
+        for path in sorted(fold.glob("checkpoint/[!.]*.safetensors")):
+            tensors = load_file(path)
+            found |= {f"{fold.name}/{path.stem}/{key}": value.numpy().tobytes() for key, value in tensors.items()}
+        history = pd.read_csv(fold / "history.csv").drop(columns=list(loop.HISTORY_TIMES))
+        found[f"{fold.name}/history"] = history.to_csv(index=False)
+        found[f"{fold.name}/oof"] = (fold / "oof.csv").read_bytes()
+    return found
 
 
 def train_and_die(

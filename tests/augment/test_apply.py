@@ -17,13 +17,13 @@ BILINEAR = {"interpolation": InterpolationMode.BILINEAR}
 STILL = {"angle": 0.0, "translate": [0, 0], "scale": 1.0, "shear": [0.0, 0.0]} | BILINEAR
 
 
-def sheared(photos, across: float, down: float) -> torch.Tensor:
-    degrees = [math.degrees(math.atan(across)), math.degrees(math.atan(down))]
-    return vision.affine(photos, **(STILL | {"shear": degrees}))
+def affine(photos, **changes) -> torch.Tensor:
+    return vision.affine(photos, **(STILL | changes))
 
 
-def translated(photos, right: float, down: float) -> torch.Tensor:
-    return vision.affine(photos, **(STILL | {"translate": [round(right), round(down)]}))
+def slant(value: float) -> float:
+    """The angle of a shear in degrees."""
+    return math.degrees(math.atan(value))
 
 
 def eight_bits(operation):
@@ -41,15 +41,11 @@ STRENGTHS = [-0.99, -0.3, 0.7]
 AGAINST_TORCHVISION = {
     "flip": (lambda photos, value: vision.horizontal_flip(photos), [0.0], MOVED),
     "rotate": (lambda photos, value: vision.rotate(photos, value, **BILINEAR), [-135.0, -10.0, 33.0], MOVED),
-    "shear_x": (lambda photos, value: sheared(photos, value, 0), [-0.5, 0.99], MOVED),
-    "shear_y": (lambda photos, value: sheared(photos, 0, value), [-0.5, 0.99], MOVED),
-    "shift_x": (lambda photos, value: translated(photos, value * WIDTH, 0), [-5 / WIDTH, 3 / WIDTH], MOVED),
-    "shift_y": (lambda photos, value: translated(photos, 0, value * HEIGHT), [-5 / HEIGHT, 3 / HEIGHT], MOVED),
-    "scale": (
-        lambda photos, value: vision.affine(photos, **(STILL | {"scale": math.exp(value)})),
-        [-math.log(2), 0.1, math.log(2)],
-        MOVED,
-    ),
+    "shear_x": (lambda photos, value: affine(photos, shear=[slant(value), 0.0]), [-0.5, 0.99], MOVED),
+    "shear_y": (lambda photos, value: affine(photos, shear=[0.0, slant(value)]), [-0.5, 0.99], MOVED),
+    "shift_x": (lambda photos, value: affine(photos, translate=[round(value * WIDTH), 0]), [-0.11, 0.07], MOVED),
+    "shift_y": (lambda photos, value: affine(photos, translate=[0, round(value * HEIGHT)]), [-0.08, 0.05], MOVED),
+    "scale": (lambda photos, value: affine(photos, scale=math.exp(value)), [-math.log(2), 0.1, math.log(2)], MOVED),
     "brightness": (lambda photos, value: vision.adjust_brightness(photos, 1 + value), STRENGTHS, FLOAT),
     "contrast": (lambda photos, value: vision.adjust_contrast(photos, 1 + value), STRENGTHS, FLOAT),
     "saturation": (lambda photos, value: vision.adjust_saturation(photos, 1 + value), STRENGTHS, FLOAT),
@@ -57,18 +53,11 @@ AGAINST_TORCHVISION = {
     "sharpness": (lambda photos, value: vision.adjust_sharpness(photos, 1 + value), STRENGTHS, FLOAT),
     "autocontrast": (lambda photos, value: vision.autocontrast(photos), [0.0], FLOAT),
     "invert": (lambda photos, value: vision.invert(photos), [0.0], FLOAT),
-    "solarize": (
-        eight_bits(lambda photos, value: vision.solarize(photos, 255 * value)),
-        [0.0, 0.3, 0.7, 1.0],
-        FLOAT,
-    ),
+    "solarize": (eight_bits(lambda photos, value: vision.solarize(photos, 255 * value)), [0.0, 0.3, 0.7, 1.0], FLOAT),
     "posterize": (eight_bits(lambda photos, value: vision.posterize(photos, int(value))), [2.0, 3.0, 5.0, 8.0], FLOAT),
     "equalize": (eight_bits(lambda photos, value: vision.equalize(photos)), [0.0], FLOAT),
-    "blur": (
-        lambda photos, value: vision.gaussian_blur(photos, [25, 25], [value * WIDTH] * 2),
-        [0.005, 0.01, 0.02],
-        5e-3,  # the windows differ: beyond three deviations the tail is 0.3%
-    ),
+    # The windows differ: beyond three deviations the tail is 0.3%.
+    "blur": (lambda photos, value: vision.gaussian_blur(photos, 25, value * WIDTH), [0.005, 0.01, 0.02], 5e-3),
 }
 
 
@@ -97,17 +86,20 @@ def only(name: str, probability: float = 1.0, magnitude=None) -> Policy:
     return Policy("only", ((Step(name, probability, magnitude),),))
 
 
-def test_every_operation_is_implemented_and_all_of_torchvision_s_are_compared():
-    assert all(callable(apply.CHANGES[name]) for name in NAMES if name != "identity" and name not in AFFINE[1:])
+def test_all_operations_of_torchvision_are_compared():
     ours_alone = {"identity", "shift", "grid_distortion", "elastic_distortion", "motion_blur", "erase"}
     assert set(AGAINST_TORCHVISION) == set(OPERATIONS) - ours_alone
 
 
-@pytest.mark.parametrize("as_given", [lambda photos: photos, in_bytes], ids=["float", "bytes"])
+@pytest.mark.parametrize(
+    ("channels", "as_given"),
+    [(3, torch.clone), (3, in_bytes), (1, torch.clone)],
+    ids=["colours", "colours in bytes", "grey"],
+)
 @pytest.mark.parametrize("name", AGAINST_TORCHVISION)
-def test_an_operation_does_what_torchvision_does(name, as_given):
+def test_an_operation_does_what_torchvision_does(name, channels, as_given):
     theirs, values, tolerance = AGAINST_TORCHVISION[name]
-    photos = noise(smooth=name in AFFINE)
+    photos = noise(channels=channels, smooth=name in AFFINE)
     for value in values:
         found, wanted = performed(as_given(photos), name, value), theirs(photos, value)
         if name in AFFINE:
@@ -117,20 +109,12 @@ def test_an_operation_does_what_torchvision_does(name, as_given):
         torch.testing.assert_close(found, wanted, atol=tolerance, rtol=0, msg=lambda text, at=value: f"{at}: {text}")
 
 
-@pytest.mark.parametrize("name", ["brightness", "contrast", "autocontrast", "solarize", "equalize", "sharpness"])
-def test_grey_photos_are_changed_as_torchvision_changes_them(name):
-    theirs, values, tolerance = AGAINST_TORCHVISION[name]
-    photos = noise(channels=1)
-    torch.testing.assert_close(performed(photos, name, values[-1]), theirs(photos, values[-1]), atol=tolerance, rtol=0)
-
-
 @pytest.mark.parametrize(("name", "dim"), [("shift_x", 3), ("shift_y", 2)])
-def test_a_shift_alone_is_by_whole_pixels_and_mirrors_what_comes_in(name, dim):
-    photos = noise()
-    for pixels in (-7, -1, 0, 1, 7):
-        side = photos.shape[dim]
-        mirrored = torch.cat([photos.flip(dim), photos, photos.flip(dim)], dim)
-        wanted = mirrored.narrow(dim, side - pixels, side)
+def test_a_shift_alone_is_by_whole_pixels_and_mirrors_what_comes_in_even_twice(name, dim):
+    photos, side = noise(), {2: HEIGHT, 3: WIDTH}[dim]
+    mirrored = torch.cat([photos, photos.flip(dim), photos, photos.flip(dim), photos], dim)
+    for pixels in (-7, -1, 0, 1, 7, side * 3 // 2):  # ten steps of a policy may add up to more than a side
+        wanted = mirrored.narrow(dim, 2 * side - pixels, side)
         torch.testing.assert_close(performed(photos, name, (pixels + 0.3) / side), wanted, atol=1e-4, rtol=0)
 
 
@@ -150,15 +134,11 @@ def test_photos_stay_photos(name, channels):
 @pytest.mark.parametrize("preset", PRESET_POLICIES)
 def test_the_seed_gives_the_photos(preset):
     photos = in_bytes(noise(24))
-    before = photos.clone()
     first, again, other = (apply.augment(photos, preset, seeded(seed)) for seed in (3, 3, 4))
     assert torch.equal(first, again)
     assert torch.equal(first, other) == (preset == "none")
-    assert torch.equal(photos, before)
-    in_float = apply.augment(photos.float() / 255, preset, seeded(3))
-    torch.testing.assert_close(first, in_float, atol=5e-5, rtol=0)
-    other_layout = apply.augment(photos.contiguous(memory_format=torch.channels_last), preset, seeded(3))
-    torch.testing.assert_close(first, other_layout, atol=5e-5, rtol=0)
+    for same in (photos.float() / 255, photos.contiguous(memory_format=torch.channels_last)):
+        torch.testing.assert_close(first, apply.augment(same, preset, seeded(3)), atol=5e-5, rtol=0)
 
 
 @pytest.mark.parametrize("name", [*OPERATIONS, "trivialaugment", "randaugment", "seed", "faces"])
@@ -170,12 +150,6 @@ def test_the_device_changes_nothing(name):
     # A rounding of the coordinates or of a grey level may go the other way, for a pixel here and there.
     off = (there - apply.augment(photos, policy, seeded())).abs() > 5e-3
     assert off.float().mean() < 0.01
-
-
-@pytest.mark.parametrize("name", [name for name, one in OPERATIONS.items() if one.unit])
-def test_each_photo_of_a_batch_draws_its_own_magnitude(name):
-    found = apply.augment(noise(1).repeat(8, 1, 1, 1), only(name), seeded()).flatten(1)
-    assert len(found.unique(dim=0)) > 4
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
@@ -248,13 +222,6 @@ def test_what_comes_between_affine_operations_parts_them_and_what_undoes_itself_
     assert [NAMES[number] for number in found[0]] == ["identity", "identity", "warp", "invert", "identity", "identity"]
 
 
-def test_a_shift_by_more_than_a_side_mirrors_at_both_edges():
-    """Ten steps of a policy may add up to it."""
-    photos, half = noise(2), WIDTH // 2
-    wanted = torch.cat([photos[..., half:], photos.flip(3)[..., :half]], dim=3)
-    torch.testing.assert_close(performed(photos, "shift_x", 1.5), wanted, atol=1e-4, rtol=0)
-
-
 def test_the_edge_is_mirrored_never_black():
     bright = torch.ones(8, 3, HEIGHT, WIDTH)
     for name in [*AFFINE, "grid_distortion", "elastic_distortion", "blur", "motion_blur"]:
@@ -309,11 +276,6 @@ def test_tiny_photos_and_no_photos_will_do(shape, preset):
 # Presets
 
 
-def test_none_changes_nothing():
-    photos = in_bytes(noise())
-    assert torch.equal(apply.augment(photos, "none", seeded()), photos.float() / 255)
-
-
 def test_flip_mirrors_about_half_and_does_nothing_else():
     plain = noise(1)
     found = apply.augment(plain.expand(200, -1, -1, -1), "flip", seeded())
@@ -322,52 +284,13 @@ def test_flip_mirrors_about_half_and_does_nothing_else():
     assert 70 <= sum(mirrored) <= 130
 
 
-def disc(radius: float, height: int = 96, width: int = 64) -> torch.Tensor:
-    """(60, 3, 96, 64) float32: a white disc in the middle of black photos that are not square."""
-    rows, columns = torch.arange(height)[:, None] - (height - 1) / 2, torch.arange(width)[None] - (width - 1) / 2
-    return (rows**2 + columns**2 < radius**2).float().expand(60, 3, height, width)
-
-
-def spreads(batch: torch.Tensor) -> np.ndarray:
-    """(B, 2) standard deviations in pixels of each photo's white along its shortest and longest axis."""
-    rows, columns = (
-        grid.numpy().ravel() for grid in torch.meshgrid(*map(torch.arange, batch.shape[2:]), indexing="ij")
-    )
-    white = batch.mean(dim=1).flatten(1).numpy()
-    covariances = [np.cov(np.stack([rows, columns]), aweights=one) for one in white]
-    return np.sqrt(np.linalg.eigvalsh(np.stack(covariances)))
-
-
-def faces_alone(*names: str) -> Policy:
-    """Some of the steps of the preset `faces`."""
-    return Policy(
-        "some", (tuple(step for step in PRESET_POLICIES["faces"].sub_policies[0] if step.operation in names),)
-    )
-
-
-def test_a_disc_stays_a_disc_and_faces_are_zoomed_by_15_percent_at_most():
-    found = spreads(apply.augment(disc(20), faces_alone("rotate", "scale", "flip"), seeded()))
-    np.testing.assert_allclose(found[:, 0], found[:, 1], rtol=0.02)
-    assert 10 / 1.16 < found.min() < 9.2
-    assert 10.8 < found.max() < 10 * 1.16
-
-
-def test_faces_are_shifted_both_ways_by_6_percent_at_most():
-    white = apply.augment(disc(10), faces_alone("shift_x", "shift_y"), seeded())[:, 0]
-    for dim, side in ((1, 96), (2, 64)):
-        place = torch.arange(side) - (side - 1) / 2
-        moved = (white.sum(dim=3 - dim) * place).sum(dim=1) / white.sum(dim=(1, 2)) / side
-        assert -0.07 < moved.min() < -0.04
-        assert 0.04 < moved.max() < 0.07
-
-
-def test_faces_are_never_turned_far_and_their_light_changes_by_a_quarter_at_most():
-    turns = apply.draw(faces_alone("rotate"), 500, seeded())[1][..., 0]
-    assert 11 < turns.abs().max() <= 12
-    grey = torch.full((200, 3, 4, 4), 0.5)
-    factors = apply.augment(grey, faces_alone("brightness"), seeded())[:, 0, 0, 0] / 0.5
-    assert 0.75 <= factors.min() < 0.77
-    assert 1.23 < factors.max() <= 1.25
+def test_faces_are_changed_mildly_and_both_ways():
+    operation, parameters = apply.draw(PRESET_POLICIES["faces"], 2000, seeded())
+    most = dict.fromkeys(("brightness", "contrast", "saturation"), 0.25)
+    most |= {"shift_x": 0.06, "shift_y": 0.06, "rotate": 12, "scale": math.log(1.15)}
+    for name, value in most.items():
+        values = parameters[..., 0][operation == NAMES.index(name)]
+        assert (values.min() / value, values.max() / value) == pytest.approx((-1, 1), abs=0.01), name
 
 
 @pytest.mark.parametrize("channels", [1, 4])
@@ -387,29 +310,20 @@ def test_a_preset_a_policy_and_its_file_are_one(tmp_path):
     torch.testing.assert_close(apply.augment(photos, inverted, seeded()), 1 - photos.float() / 255)
 
 
-def test_an_unknown_preset_is_named():
-    with pytest.raises(ValueError, match=r"did you mean trivialaugment"):
-        apply.augment(torch.zeros(1, 3, 4, 4, dtype=torch.uint8), "trivial_augment", seeded())
-
-
 # Pictures
 
 
 def test_a_preview_is_an_array_of_pictures():
     photos = in_bytes(noise(8))
     np.testing.assert_array_equal(apply.preview(photos, "none"), photos.permute(0, 2, 3, 1).numpy())
-    found = apply.preview(photos, "faces")
-    assert (found.shape, found.dtype) == ((8, HEIGHT, WIDTH, 3), np.uint8)
-    np.testing.assert_array_equal(found, apply.preview(photos, "faces", seed=0))
+    assert apply.preview(photos, "faces").dtype == np.uint8
 
 
 def test_examples_show_every_operation_five_times():
     images, titles = apply.examples(in_bytes(noise(8)))
     assert len(images) == len(titles) == 5 * len(OPERATIONS)
-    assert {image.shape for image in images} == {(HEIGHT, WIDTH, 3)}
     at = titles.index("rotate 0")
     assert titles[at : at + 5] == ["rotate 0", "rotate 0.25", "rotate 0.5", "rotate 0.75", "rotate 1"]
     changes = [np.abs(images[at + place].astype(int) - images[at]).mean() for place in range(5)]
-    assert changes[0] == 0
-    assert min(changes[1:]) > 10
+    assert changes[0] == 0 and min(changes[1:]) > 10
     assert not np.array_equal(images[0], images[1])  # without a magnitude: five photos

@@ -6,7 +6,6 @@ import math
 import numpy as np
 import pytest
 
-from mask_lib.augment import policy as policies
 from mask_lib.augment.policy import (
     MOST_BYTES,
     OPERATIONS,
@@ -37,109 +36,55 @@ def one_step(*step) -> dict:
     return plain(sub_policies=[[["invert", 1, None]], [["rotate", 0.5, 0.1], list(step)]])
 
 
-def refused(tmp_path, content: str | bytes) -> str:
-    """What is said of a file with this content; it is always named."""
-    path = tmp_path / "odd.json"
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(ValueError) as caught:
-        read_policy(path)
-    assert "odd.json" in str(caught.value)
-    assert len(str(caught.value)) < 1000
-    return str(caught.value)
-
-
 @pytest.mark.parametrize("policy", [*PRESET_POLICIES.values(), MILD, RANGED], ids=lambda policy: policy.name)
 def test_a_policy_comes_back_from_its_file(policy, tmp_path):
     path = write_policy(policy, tmp_path / "deep" / "policy.json")
     assert read_policy(path) == policy
-    assert Policy.from_plain(json.loads(path.read_text())) == policy
     assert [file.name for file in path.parent.iterdir()] == ["policy.json"]
     first = path.read_bytes()
     assert write_policy(read_policy(path), path).read_bytes() == first
 
 
-def test_a_bare_list_of_sub_policies_is_called_as_its_file(tmp_path):
-    path = tmp_path / "found elsewhere.json"
-    path.write_text(json.dumps(MILD.plain()["sub_policies"]))
-    assert read_policy(path) == Policy("found elsewhere", MILD.sub_policies)
-    assert named_policy(str(path)).sub_policies == MILD.sub_policies
-
-
-@pytest.mark.parametrize(("stem", "name"), [("x" * 150, "x" * 100), ("a\nb", "ab"), (" ", "policy")])
-def test_a_file_called_as_no_policy_may_be_still_holds_one(tmp_path, stem, name):
+@pytest.mark.parametrize(
+    ("stem", "name"), [("found here", "found here"), ("x" * 150, "x" * 100), ("a\nb", "ab"), (" ", "policy")]
+)
+def test_a_bare_list_of_sub_policies_is_called_as_its_file_as_far_as_a_policy_may_be(tmp_path, stem, name):
     path = tmp_path / f"{stem}.json"
-    path.write_text('[[["flip", 0.5, null]]]')
-    assert read_policy(path).name == name
-
-
-def test_a_bare_list_without_a_file_is_refused():
-    with pytest.raises(ValueError, match="it is a list"):
-        Policy.from_plain([[["flip", 0.5, None]]])
-
-
-def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
-    path = write_policy(MILD, tmp_path / "policy.json")
-    monkeypatch.setattr(policies.json, "dumps", lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        write_policy(PRESET_POLICIES["seed"], path)
-    monkeypatch.undo()
-    assert read_policy(path) == MILD
+    path.write_text(json.dumps(MILD.plain()["sub_policies"]))
+    assert read_policy(path) == Policy(name, MILD.sub_policies)
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("", "not valid JSON"),
         ("[", "not valid JSON"),
-        (b"\xff\xfe\x00", "not valid JSON"),
+        ("\xff\xfe\0", "not valid JSON"),
+        ("__import__('os').system('true')", "not valid JSON"),
         ("[" * 100_000, "is no policy: maximum recursion depth"),
         ("9" * 5000, "is no policy"),
         (json.dumps(plain()).replace("0.5", "NaN"), "sub_policies[0][0], probability = nan"),
-        (json.dumps(plain()).replace("0.5", "-Infinity"), "probability = -inf"),
-        (json.dumps(plain()).replace("0.5", "1e999"), "sub_policies[0][0], probability = inf"),
+        (json.dumps(plain()).replace("0.5", "-1e999"), "sub_policies[0][0], probability = -inf"),
         ("[]", "it is a list"),
-        ('["rotate"]', "sub_policies[0] is text: write a list of steps"),
-        ('[["rotate", 0.5, 0.1]]', "sub_policies[0][0] = 'rotate': write [operation"),
-        ("[[[\"__import__('os')\", 1, null]]]", "is unknown; there are identity, flip"),
-        ('[[["rotate", NaN, 0.1]]]', "probability = nan"),
-        (json.dumps([[]] * 1001), "1,001 sub-policies, more than 1,000"),
-        ("3", "it is a whole number"),
         ("null", "it is empty"),
-        ("__import__('os').system('true')", "not valid JSON"),
+        ("[[[\"__import__('os')\", 1, null]]]", "is unknown; there are identity, flip"),
         (" " * MOST_BYTES + "{}", "more than 1,000,000 bytes"),
-    ],
-)
-def test_a_hostile_file_is_refused_by_its_name(tmp_path, content, said):
-    assert said in refused(tmp_path, content)
-
-
-@pytest.mark.parametrize(
-    ("value", "said"),
-    [
         ({"format": 1, "name": "mild"}, "its keys must be format, name, sub_policies, not format, name"),
         (plain(extra=1), "not extra, format, name, sub_policies"),
-        (plain(format=2), "format = 2: this version reads format 1"),
         (plain(format=True), "format = True"),
+        (plain(format=2), "format = 2: this version reads format 1"),
         (plain(name=3), "name = 3"),
-        (plain(name=""), "name = ''"),
         (plain(name="a\nb"), "name = 'a\\nb'"),
         (plain(name="x" * 101), "name = "),
         (plain(sub_policies="rotate"), "sub_policies is text: write a list"),
-        (plain(sub_policies={"rotate": 1}), "sub_policies is a mapping"),
         (plain(sub_policies=["rotate"]), "sub_policies[0] is text: write a list of steps"),
         (plain(sub_policies=[[]] * 1001), "1,001 sub-policies, more than 1,000"),
         (plain(sub_policies=[[["invert", 1, None]] * 11]), "sub_policies[0] has 11 steps, more than 10"),
         (plain(sub_policies=[[["rotate", 1]]]), "sub_policies[0][0] = ['rotate', 1]: write [operation, probability"),
-        (plain(sub_policies=[["rotate", 1, 1]]), "sub_policies[0][0] = 'rotate'"),
         (one_step("rotat", 1, 0.5), "sub_policies[1][1], operation = 'rotat' is unknown; did you mean rotate"),
-        (one_step("vertical_flip", 1, None), "'vertical_flip' is unknown; there are"),
-        (one_step("__import__('os')", 1, None), "is unknown; there are identity, flip"),
         (one_step(["rotate"], 1, 0.5), "operation = ['rotate'] is unknown"),
         (one_step("rotate", 1.5, 0.5), "sub_policies[1][1], probability = 1.5: it must be a number from 0 to 1"),
-        (one_step("rotate", -0.1, 0.5), "probability = -0.1"),
         (one_step("rotate", True, 0.5), "probability = True"),
         (one_step("rotate", "0.5", 0.5), "probability = '0.5'"),
-        (one_step("rotate", None, 0.5), "probability = None"),
         (one_step("rotate", 1, 7), "sub_policies[1][1], magnitude = 7"),
         (one_step("rotate", 1, [[[0.5]]]), "magnitude = [[[0.5]]]"),
         (one_step("rotate", 1, [0.5, 0.2]), "magnitude = [0.5, 0.2]: a range must be [low, high]"),
@@ -148,13 +93,21 @@ def test_a_hostile_file_is_refused_by_its_name(tmp_path, content, said):
         (one_step("rotate", 10**400, 0.5), "probability = 1000"),
     ],
 )
-def test_a_wrong_value_is_refused_by_its_place(tmp_path, value, said):
-    assert said in refused(tmp_path, json.dumps(value))
+def test_a_file_that_is_no_policy_is_refused_by_its_name_and_the_place(tmp_path, content, said):
+    path = tmp_path / "odd.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="latin-1")
+    with pytest.raises(ValueError) as caught:
+        read_policy(path)
+    assert "odd.json" in str(caught.value)
+    assert said in str(caught.value)
+    assert len(str(caught.value)) < 1000
 
 
 def test_a_policy_made_in_a_program_is_checked_too():
     with pytest.raises(ValueError, match=r"sub_policies\[0\]\[0\], probability = nan"):
         Policy("odd", ((Step("rotate", math.nan, 0.5),),))
+    with pytest.raises(ValueError, match="it is a list"):
+        Policy.from_plain([[["flip", 0.5, None]]])
     with pytest.raises(AttributeError):
         MILD.name = "other"
 
@@ -171,38 +124,29 @@ def test_the_presets_are_the_published_ones():
     trivial = PRESET_POLICIES["trivialaugment"].sub_policies
     assert len(trivial) == 14
     assert all(len(sub) == 1 and sub[0].probability == 1 and sub[0].magnitude is None for sub in trivial)
-    assert all(len(sub) == 2 for sub in PRESET_POLICIES["randaugment"].sub_policies)
-    assert len(PRESET_POLICIES["randaugment"].sub_policies) == 14**2
     seed = {step.operation for sub in PRESET_POLICIES["seed"].sub_policies for step in sub}
     words = "contrast brightness gamma blur motion_blur invert rotate shift scale grid_distortion elastic_distortion"
     assert seed == set(words.split())
 
 
-@pytest.mark.parametrize(
-    ("operation", "bound"),
-    [("rotate", 9), ("shear_x", 0.09), ("shift_x", 0.3 * 150 / 331), ("brightness", 0.27), ("solarize", 0.7)],
-)
-def test_the_magnitude_of_randaugment_is_nine_of_thirty(operation, bound):
-    (found,) = {
-        step.magnitude for sub in PRESET_POLICIES["randaugment"].sub_policies for step in sub if step[0] == operation
-    }
-    assert OPERATIONS[operation].value(found) == pytest.approx(bound)
-
-
-def test_faces_are_never_put_upside_down():
-    assert not [name for name in OPERATIONS if "vertical" in name or "transpose" in name]
+def test_randaugment_takes_two_steps_at_the_magnitude_nine_of_thirty():
+    sub_policies = PRESET_POLICIES["randaugment"].sub_policies
+    steps = {step for sub in sub_policies for step in sub}
+    assert (len(sub_policies), {len(sub) for sub in sub_policies}, len(steps)) == (14**2, {2}, 14)
+    found = {step.operation: OPERATIONS[step.operation].value(step.magnitude or 0) for step in steps}
+    wanted = {"rotate": 9, "shear_x": 0.09, "shift_x": 0.3 * 150 / 331, "brightness": 0.27, "solarize": 0.7}
+    assert {name: found[name] for name in wanted} == pytest.approx(wanted)
 
 
 def test_random_policies_fill_their_space_and_repeat_with_their_seed():
-    space = SEED_SPACE
-    several = [random_policy(np.random.default_rng(seed), space) for seed in range(60)]
-    assert several[3] == random_policy(np.random.default_rng(3), space)
+    several = [random_policy(np.random.default_rng(seed), SEED_SPACE) for seed in range(60)]
+    assert several[3] == random_policy(np.random.default_rng(3), SEED_SPACE)
     assert several[3] != several[4]
     found = [step for policy in several for sub in policy.sub_policies for step in sub]
     assert {(len(policy.sub_policies), *map(len, policy.sub_policies)) for policy in several} == {(5, 2, 2, 2, 2, 2)}
-    assert {step.operation for step in found} == set(space.operations)
+    assert {step.operation for step in found} == set(SEED_SPACE.operations)
     assert {step.probability for step in found} == {0.0, 0.25, 0.5, 0.75}
-    assert {step.magnitude for step in found} == {*space.magnitudes, None}
+    assert {step.magnitude for step in found} == {*SEED_SPACE.magnitudes, None}
     assert all((step.magnitude is None) == (step.operation == "invert") for step in found)
     assert all(first.operation != second.operation for policy in several for first, second in policy.sub_policies)
 
@@ -221,12 +165,6 @@ def test_a_run_names_a_preset_or_a_file(tmp_path):
     assert named_policy(str(write_policy(MILD, tmp_path / "p.json"))) == MILD
     with pytest.raises(ValueError, match=r"augmentation = 'trivialagment': .* did you mean trivialaugment"):
         named_policy("trivialagment")
-
-
-def test_every_operation_has_a_description_and_a_range_that_is_not_empty():
-    for name, operation in OPERATIONS.items():
-        assert operation.description, name
-        assert (operation.low != operation.high) == bool(operation.unit), name
 
 
 def test_a_policy_says_what_it_does():

@@ -40,11 +40,6 @@ def test_a_wrong_setting_is_named(changes, message):
         Search(**changes)
 
 
-def test_settings_come_from_a_notebooks_names():
-    names = {**Search().settings(), "unrelated": 1, "search_folds": [0, 1]}
-    assert Search.from_parameters(names).search_folds == (0, 1)
-
-
 def test_the_searches_that_train_draw_from_the_whole_space_and_density_leaves_out_what_is_never_taken():
     assert 0 in Search(search_kind="random").space().probabilities
     assert 0 not in Search().space().probabilities
@@ -102,12 +97,10 @@ def test_fewer_policies_leave_the_rest_of_the_queue(tmp_path):
 
 
 def test_a_trial_that_failed_or_whose_worker_died_goes_back_to_the_queue(tmp_path, monkeypatch):
-    monkeypatch.setattr(search, "HEARTBEAT_SECONDS", 1)
-    monkeypatch.setattr(search, "GRACE_SECONDS", 1)
-    monkeypatch.setattr(search, "POLL_SECONDS", 0.1)
-    study = study_of(tmp_path / "search", policy_count=1)
+    for name, seconds in (("HEARTBEAT_SECONDS", 1), ("GRACE_SECONDS", 1), ("POLL_SECONDS", 0.1)):
+        monkeypatch.setattr(search, name, seconds)
     with pytest.raises(ZeroDivisionError):
-        study.optimize(lambda trial: 1 / 0, n_trials=1)
+        study_of(tmp_path / "search", policy_count=1).optimize(lambda trial: 1 / 0, n_trials=1)
     study = study_of(tmp_path / "search", policy_count=1)
     places = []
     for trial in (study.ask(), study.ask()):
@@ -160,16 +153,9 @@ def test_a_file_that_is_no_study_is_a_clear_error(tmp_path, content):
 
 def table(*rows: tuple[str, float, list]) -> pd.DataFrame:
     """Trials of (state, value, steps); the first is no augmentation."""
-    found = [
-        {
-            "trial": number,
-            "state": state,
-            "value": value,
-            "policy": json.dumps(Policy(f"policy {number}", (steps,) if steps else ()).plain()),
-        }
-        for number, (state, value, steps) in enumerate(rows)
-    ]
-    return pd.DataFrame(found)
+    found = pd.DataFrame(rows, columns=["state", "value", "steps"]).rename_axis("trial").reset_index()
+    policies = [Policy(f"policy {number}", (steps,) if steps else ()) for number, steps in enumerate(found["steps"])]
+    return found.assign(policy=[json.dumps(policy.plain()) for policy in policies])
 
 
 FOUND = table(
@@ -179,46 +165,35 @@ FOUND = table(
     ("complete", 0.8, [("rotate", 0.5, 0.1), ("blur", 0.5, 0.6)]),
     ("pruned", np.nan, [("rotate", 1.0, 1.0)]),
 )
+EQUAL = table(("complete", 0, []), ("complete", 0.5, [("flip", 1, None)]), ("complete", 0.5, [("flip", 0.5, None)]))
 
 
-def test_the_best_come_first_without_the_pruned_and_without_no_augmentation():
+def test_the_best_come_first_and_of_equals_the_earlier_without_the_pruned_and_without_no_augmentation():
     assert [policy.name for policy in search.best_policies(FOUND, 2)] == ["policy 3", "policy 2"]
     assert len(search.best_policies(FOUND, 99)) == 3
+    assert [policy.name for policy in search.best_policies(EQUAL, 1)] == ["policy 1"]
     with pytest.raises(ValueError, match="no policy was scored to the end"):
         search.best_policies(FOUND[FOUND["trial"] == 0], 5)
 
 
-def test_of_equals_the_earlier_one_wins():
-    equal = table(("complete", 0, []), ("complete", 0.5, [("flip", 1, None)]), ("complete", 0.5, [("invert", 1, None)]))
-    assert [policy.name for policy in search.best_policies(equal, 1)] == ["policy 1"]
-
-
-def test_an_operation_counts_by_how_much_of_it_photos_take():
+def test_operations_are_ranked_by_what_the_score_goes_with_by_how_much_of_each_photos_take():
     policy = Policy("a", ((("rotate", 0.5, 0.4), ("invert", 0.25, None)), (("rotate", 1.0, (0.0, 0.4)),)))
     assert search.operation_use(policy) == pytest.approx({"rotate": 0.2, "invert": 0.125})
-
-
-def test_operations_are_ranked_by_what_the_score_goes_with():
     found = search.operation_importance(FOUND).set_index("operation")
     assert list(found.index) == ["blur", "invert", "rotate"]
-    assert found["correlation"]["blur"] == pytest.approx(1)
-    assert found["correlation"]["rotate"] == pytest.approx(-1)
-    assert found["correlation"]["invert"] == pytest.approx(0)
+    assert dict(found["correlation"]) == pytest.approx({"blur": 1, "rotate": -1, "invert": 0})
     assert dict(found["policies"]) == {"blur": 3, "invert": 1, "rotate": 3}
-
-
-def test_what_does_not_vary_correlates_with_nothing():
-    equal = table(("complete", 0, []), ("complete", 0.5, [("flip", 1, None)]), ("complete", 0.7, [("flip", 1, None)]))
-    assert list(search.operation_importance(equal)["correlation"]) == [0]
+    always = EQUAL.assign(value=[0, 0.5, 0.7], policy=EQUAL["policy"][[0, 1, 1]].to_numpy())
+    assert list(search.operation_importance(always)["correlation"]) == [0]
 
 
 # What a run takes
 
 
-def write(output, won: bool, on: Policy = BEST, policy: Policy = BEST) -> None:
+def write(output, won: bool, on: Policy = BEST) -> None:
     """A search's policy, and the verdict on it or on another one."""
     found = {"policy": search.policy_digest(on), "beats_trivialaugment": won, "candidates": {}, "sentence": "So."}
-    write_policy(policy, search.best_path(output))
+    write_policy(BEST, search.best_path(output))
     files.write_json(found, search.verdict_path(output))
 
 
@@ -228,44 +203,31 @@ def run(output, augmentation: str = "searched") -> config.Run:
     return config.Run.from_parameters(declared)
 
 
-def test_a_winner_is_what_the_run_is_trained_with_and_what_it_is_known_by(tmp_path):
-    write(tmp_path, won=True)
-    assert run(tmp_path).augmentation == run(tmp_path).settings()["augmentation"] == str(search.best_path(tmp_path))
-    assert named_policy(run(tmp_path).augmentation) == BEST
+def test_a_winner_is_what_the_run_is_trained_with_and_what_it_is_known_by(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "PROJECT", tmp_path)  # which paths count from, as a notebook's do
+    write(tmp_path / "outputs" / "one", won=True)
+    path = "outputs/one/search/best_policy.json"
+    assert run("outputs/one").augmentation == run("outputs/one").settings()["augmentation"] == path
+    assert named_policy(path) == BEST
 
 
 def test_a_loser_no_verdict_and_one_on_another_policy_leave_the_run_to_trivialaugment(tmp_path):
-    assert search.chosen_augmentation(tmp_path) == "trivialaugment"
-    write(tmp_path, won=False)
-    assert run(tmp_path).augmentation == "trivialaugment"
-    write(tmp_path, won=True, on=OTHER)
-    assert run(tmp_path).augmentation == "trivialaugment"
+    for won, on in ((False, BEST), (True, OTHER)):
+        write(tmp_path, won, on)
+        assert run(tmp_path).augmentation == "trivialaugment"
     search.verdict_path(tmp_path).unlink()
     assert run(tmp_path).augmentation == "trivialaugment"
+    path = str(search.best_path(tmp_path))
+    assert run(tmp_path, path).augmentation == path  # it may still be named by its file
 
 
-def test_without_a_search_it_is_said_what_to_run(tmp_path):
+def test_without_a_search_or_an_output_folder_it_is_said_what_to_do(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"best_policy\.json: run 02_search_augmentation first, or write triv"):
         run(tmp_path)
-
-
-def test_a_loser_may_still_be_named_by_its_file(tmp_path):
-    write(tmp_path, won=False)
-    path = str(search.best_path(tmp_path))
-    assert run(tmp_path, path).augmentation == path
-
-
-def test_settings_without_an_output_folder_cannot_say_it():
     with pytest.raises(ValueError, match="name that too"):
         search.resolved("searched", None)
     with pytest.raises(ValueError, match="augmentation = 'searched'"):
         config.Run(augmentation="searched")
-
-
-def test_a_path_counts_from_the_project_as_a_notebooks_do(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "PROJECT", tmp_path)
-    write(tmp_path / "outputs" / "one", won=True)
-    assert run("outputs/one").augmentation == "outputs/one/search/best_policy.json"
 
 
 def test_only_files_that_are_there_are_listed_and_a_verdict_on_another_policy_is_not(tmp_path):
@@ -280,7 +242,6 @@ def test_only_files_that_are_there_are_listed_and_a_verdict_on_another_policy_is
     ("name", "content", "message"),
     [
         ("best_policy.json", "__import__('os').system('true')", r"best_policy\.json is no policy: not valid JSON"),
-        ("best_policy.json", '{"format": 1, "name": "a", "sub_policies": [[["exec", 1, 1]]]}', "exec' is unknown"),
         ("verdict.json", "[1]", r"verdict\.json is no verdict of a search"),
         ("verdict.json", '{"policy": "x", "beats_trivialaugment": "yes"}', r"verdict\.json is no verdict"),
         ("verdict.json", "{", r"verdict\.json is not valid JSON"),

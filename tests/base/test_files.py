@@ -41,26 +41,28 @@ try:
 except OSError:
     sys.exit(7)
 """
-PRINT_DIGEST = "from mask_lib.base import files; print(files.digest({'b': [1, 2.5, None], 'a': {'ü': 'x'}}))"
-PRINT_PROJECT = "from mask_lib.base import files; print(files.project_path('data/sample'))"
+PRINT = """
+from mask_lib.base import files
+print(files.digest({'b': [1, 2.5, None], 'a': {'ü': 'x'}}), files.project_path('data/sample'))
+"""
 
 
 def python(code: str, *arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run `code` in a process of its own, from the checkout."""
-    return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        cwd=files.PROJECT,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-    )
+    command, there = [sys.executable, "-c", code, *map(str, arguments)], {**os.environ, **environment}
+    return subprocess.run(command, cwd=files.PROJECT, env=there, capture_output=True, text=True)
 
 
 @pytest.fixture
 def old(tmp_path) -> Path:
+    """An old file, which no half-written one may replace, nor a temporary one lie beside in the end."""
     path = tmp_path / "table.csv"
     path.write_text("the old file\n")
     return path
+
+
+def is_untouched(old: Path) -> bool:
+    return old.read_text() == "the old file\n" and list(old.parent.iterdir()) == [old]
 
 
 def test_replacing_puts_the_new_file_in_place_and_leaves_nothing_else(old):
@@ -76,15 +78,13 @@ def test_an_error_while_writing_leaves_the_old_file_and_no_temporary_one(old, er
     with pytest.raises(error), files.replacing(old) as temporary:
         temporary.write_text("half")
         raise error
-    assert old.read_text() == "the old file\n"
-    assert list(old.parent.iterdir()) == [old]
+    assert is_untouched(old)
 
 
 def test_a_kill_at_any_time_leaves_a_whole_file(tmp_path):
     path = tmp_path / "numbers.json"
-    writer = subprocess.Popen(
-        [sys.executable, "-c", KILLED_AGAIN_AND_AGAIN, str(path)], cwd=files.PROJECT, stdout=subprocess.PIPE
-    )
+    command = [sys.executable, "-c", KILLED_AGAIN_AND_AGAIN, str(path)]
+    writer = subprocess.Popen(command, cwd=files.PROJECT, stdout=subprocess.PIPE)
     try:
         assert writer.stdout.readline() == b"writing\n"
         seen, deadline = 0, time.monotonic() + 20
@@ -109,8 +109,7 @@ def test_what_a_kill_leaves_behind_is_hidden_and_matches_no_pattern_that_the_pro
 
 def test_a_full_disk_leaves_the_old_file(old):
     assert python(TOO_LITTLE_ROOM, old).returncode == 7
-    assert old.read_text() == "the old file\n"
-    assert list(old.parent.iterdir()) == [old]
+    assert is_untouched(old)
 
 
 def test_two_writers_of_one_file_do_not_meet(old):
@@ -132,9 +131,8 @@ def test_floats_come_back_from_a_table_bit_for_bit(tmp_path_factory, numbers):
 
 def test_a_table_is_written_without_its_index_and_keeps_odd_names(tmp_path):
     table = pd.DataFrame({"path": ['a,"b"\nc.jpg', "é ü.png", " =1+1"]}, index=[7, 8, 9])
-    pd.testing.assert_frame_equal(
-        pd.read_csv(files.write_csv(table, tmp_path / "x.csv")), table.reset_index(drop=True), check_dtype=False
-    )
+    found = pd.read_csv(files.write_csv(table, tmp_path / "x.csv"))
+    pd.testing.assert_frame_equal(found, table.reset_index(drop=True), check_dtype=False)
 
 
 def test_json_comes_back_as_it_was(tmp_path):
@@ -148,8 +146,7 @@ def test_json_comes_back_as_it_was(tmp_path):
 def test_what_json_cannot_say_is_refused_and_leaves_the_old_file(old, value):
     with pytest.raises((ValueError, TypeError)):
         files.write_json({"x": value}, old)
-    assert old.read_text() == "the old file\n"
-    assert list(old.parent.iterdir()) == [old]
+    assert is_untouched(old)
 
 
 @pytest.mark.parametrize("content", [b"", b'{"epochs": 2', b"[1, 2]]", b"\xff\xfe\x00"])
@@ -160,38 +157,28 @@ def test_a_json_file_that_does_not_parse_is_named(tmp_path, content):
         files.read_json(path)
 
 
-def test_digests_agree_across_processes_and_orders():
-    found = python(PRINT_DIGEST, PYTHONHASHSEED="1").stdout.strip()
-    assert found == files.digest({"a": {"ü": "x"}, "b": [1, 2.5, None]})
-    assert len(found) == 16
+def test_another_process_gives_the_same_digest_and_may_have_another_project(tmp_path):
+    digest, path = python(PRINT, PYTHONHASHSEED="1", MASK_LIB_PROJECT=str(tmp_path)).stdout.split()
+    assert digest == files.digest({"a": {"ü": "x"}, "b": [1, 2.5, None]})
+    assert len(digest) == 16
+    assert Path(path) == tmp_path.resolve() / "data" / "sample"
 
 
-@pytest.mark.parametrize("other", [{"a": [2, 1]}, {"a": "12"}, {"a": [1, 2], "b": 0}, ["a", 1, 2], {"a": [1.5, 2]}])
-def test_digests_tell_data_apart(other):
-    assert files.digest(other) != files.digest({"a": [1, 2]})
-
-
-def test_a_file_digest_is_that_of_its_bytes(tmp_path):
+def test_digests_tell_data_apart(tmp_path):
+    different = [{"a": [1, 2]}, {"a": [2, 1]}, {"a": "12"}, {"a": [1, 2], "b": 0}, ["a", 1, 2], {"a": [1.5, 2]}]
+    assert len({files.digest(one) for one in different}) == len(different)
     (tmp_path / "x").write_bytes(b"abc")
     known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180, of "abc"
     assert files.file_digest(tmp_path / "x") == known
 
 
-def test_relative_paths_count_from_the_project_whatever_the_working_folder(tmp_path, monkeypatch):
+def test_paths_count_from_the_project_whatever_the_working_folder_and_are_shown_short_inside_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert files.project_path("data/sample") == files.PROJECT / "data" / "sample"
     assert files.project_path("a/../b/./c") == files.PROJECT / "b" / "c"
     assert files.project_path(tmp_path / "x") == tmp_path / "x"
     monkeypatch.setenv("HOME", str(tmp_path))
     assert files.project_path("~/photos") == tmp_path / "photos"
-
-
-def test_the_project_can_be_moved_by_the_environment(tmp_path):
-    found = python(PRINT_PROJECT, MASK_LIB_PROJECT=str(tmp_path)).stdout.strip()
-    assert Path(found) == tmp_path.resolve() / "data" / "sample"
-
-
-def test_paths_are_shown_short_inside_the_project_and_whole_outside(tmp_path):
     assert files.shown_path(files.PROJECT / "outputs" / "demo") == os.path.join("outputs", "demo")
     assert files.shown_path(tmp_path / "x") == str(tmp_path / "x")
 

@@ -9,18 +9,15 @@ from PIL import Image, ImageEnhance
 from mask_lib.base.labels import Gender, Mask
 from mask_lib.data import hashes, pixels
 from mask_lib.sample import crowd, portrait
-from mask_lib.sample.people import Face, invent_face, invent_shot
+from mask_lib.sample.people import invent_face, invent_shot
 
 SIZE = (288, 384)  # width and height, in pixels
 BICUBIC = Image.Resampling.BICUBIC
 
 
-def face(person: int) -> Face:
-    return invent_face(crowd.stream(0, person), Gender(person % 2), "Asian", 20 + 10 * person)
-
-
 def shot(person: int, number: int, mask: Mask = Mask.WORN) -> Image.Image:
-    return portrait.portrait(face(person), invent_shot(crowd.stream(1, person, number), mask), *SIZE)
+    face = invent_face(crowd.stream(0, person), Gender(person % 2), "Asian", 20 + 10 * person)
+    return portrait.portrait(face, invent_shot(crowd.stream(1, person, number), mask), *SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +30,6 @@ def encoded(photo: Image.Image, quality: int = 85) -> io.BytesIO:
     """A JPEG file in memory."""
     file = io.BytesIO()
     photo.save(file, "JPEG", quality=quality)
-    file.seek(0)
     return file
 
 
@@ -41,7 +37,7 @@ def cropped(photo: Image.Image, left: float, top: float, right: float, bottom: f
     """The photo without shares of its sides."""
     width, height = photo.size
     return photo.crop(
-        (round(left * width), round(top * height), width - round(right * width), height - round(bottom * height))
+        (round(left * width), round(top * height), round((1 - right) * width), round((1 - bottom) * height))
     )
 
 
@@ -51,13 +47,11 @@ def scaled(photo: Image.Image, scale: float) -> Image.Image:
 
 CHANGES = {
     "nothing": lambda photo: encoded(photo, 95),
-    "quality 80": lambda photo: encoded(photo, 80),
     "quality 60": lambda photo: encoded(photo, 60),
     "encoded twice": lambda photo: encoded(Image.open(encoded(photo, 60)), 70),
     "half": lambda photo: encoded(scaled(photo, 0.5)),
     "0.93": lambda photo: encoded(scaled(photo, 0.93)),
     "one and a half": lambda photo: encoded(scaled(photo, 1.5)),
-    "cropped 1 %": lambda photo: encoded(cropped(photo, *[0.01] * 4)),
     "cropped 2 %": lambda photo: encoded(cropped(photo, *[0.02] * 4)),
     "cropped left": lambda photo: encoded(cropped(photo, 0.02, 0, 0, 0)),
     "cropped below": lambda photo: encoded(cropped(photo, 0, 0, 0, 0.02)),
@@ -76,51 +70,40 @@ OTHERS = {
 
 def verdicts(first: list[io.BytesIO], second: list[io.BytesIO]) -> np.ndarray:
     """(N,) bool: what both looks say of photo files."""
-    small = [[hashes.hash_photo(file)[2] for file in files if not file.seek(0)] for files in (first, second)]
-    count = len(first)
-    rows = np.arange(count)
-    alike = pixels.is_alike(pixels.blurred(np.concatenate(small)), rows, rows + count)
-    pictures = [pixels.read_grey([file for file in files if not file.seek(0)]) for files in (first, second)]
-    return alike & pixels.is_copy(pixels.residuals(*pictures))
+    rows = np.arange(len(first))
+    small = np.stack([hashes.hash_photo(file)[2] for file in first + second])
+    alike = pixels.is_alike(pixels.blurred(small), rows, rows + len(first))
+    return alike & pixels.is_copy(pixels.residuals(pixels.read_grey(first), pixels.read_grey(second)))
+
+
+@pytest.fixture(scope="module")
+def originals(people) -> list[io.BytesIO]:
+    return [encoded(photo, 90) for photo in people]
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_changed_copy_is_one_whichever_comes_first(people, change):
-    originals = [encoded(photo, 90) for photo in people]
+def test_a_changed_copy_is_one_whichever_comes_first(people, originals, change):
     copies = [CHANGES[change](photo) for photo in people]
     assert verdicts(originals, copies).all()
     assert verdicts(copies, originals).all()
 
 
 @pytest.mark.parametrize("change", OTHERS)
-def test_what_is_more_than_a_copy_is_none(people, change):
-    assert not verdicts([encoded(photo, 90) for photo in people], [OTHERS[change](photo) for photo in people]).any()
+def test_what_is_more_than_a_copy_is_none(people, originals, change):
+    assert not verdicts(originals, [OTHERS[change](photo) for photo in people]).any()
+
+
+def test_other_people_are_none(originals):
+    assert not verdicts(originals, originals[1:] + originals[:1]).any()
 
 
 def test_another_photo_of_the_same_person_is_none():
-    first, second = zip(*[(shot(person, 1), shot(person, 2)) for person in range(6)], strict=True)
-    assert not verdicts([encoded(photo) for photo in first], [encoded(photo) for photo in second]).any()
+    first, second = ([encoded(shot(person, number)) for person in range(6)] for number in (1, 2))
+    assert not verdicts(first, second).any()
 
 
 def test_another_mask_on_the_same_photo_is_another_photo():
-    worn = invent_shot(crowd.stream(1, 2, 0), Mask.WORN)
-    below = invent_shot(crowd.stream(1, 2, 0), Mask.INCORRECT)
-    pair = [encoded(portrait.portrait(face(2), one, *SIZE)) for one in (worn, below)]
-    assert not verdicts(pair[:1], pair[1:]).any()
-
-
-def test_other_people_are_none(people):
-    files = [encoded(photo) for photo in people]
-    assert not verdicts(files, files[1:] + files[:1]).any()
-
-
-def test_a_crop_is_measured(people):
-    original = pixels.read_grey([encoded(people[0], 95)])
-    found = pixels.residuals(original, pixels.read_grey([encoded(cropped(people[0], 0.02, 0, 0, 0), 95)]))
-    assert found["cropped"][0] == pytest.approx(0.02, abs=0.004)
-    assert found["gain"][0] == pytest.approx(1, abs=0.03)
-    assert found["brighter"][0] < 0.5
-    assert found["contrast"][0] > 10
+    assert not verdicts([encoded(shot(2, 0, Mask.WORN))], [encoded(shot(2, 0, Mask.INCORRECT))]).any()
 
 
 def test_photos_without_any_contrast_are_compared_without_a_fault():

@@ -6,14 +6,16 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
 import pytest
+from photo_files import listed, noise, save
 from PIL import Image
 
 from mask_lib.base import files
-from mask_lib.data import photos, rgby, store
+from mask_lib.data import photos, rgby
 
 WIDTH, HEIGHT = 20, 30
 NAMES = ("cell", "plate 1/cell", "plate 1/deeper/b.c_d", "plate 2/ä", "plate 2/cell_red")
@@ -36,33 +38,17 @@ rgby.combine(sys.argv[1], sys.argv[2], workers=1)
 """
 
 
-def noise(*seeds: int) -> np.ndarray:
-    """(H, W) uint8."""
-    return np.random.default_rng(seeds).integers(0, 256, (HEIGHT, WIDTH), dtype=np.uint8)
-
-
 def pixels_of(name: str) -> np.ndarray:
     """(H, W, 4) uint8: what the four files of a name hold; where yellow is 0 the colours are not."""
-    whole = np.stack([noise(NAMES.index(name), channel) for channel in range(4)], axis=-1)
+    whole = noise(NAMES.index(name), HEIGHT, WIDTH, channels=4)
     whole[: HEIGHT // 2, :, 3] = 0
     return whole
-
-
-def write_four(source: Path, name: str, pixels: np.ndarray, ending: str = "png") -> None:
-    for channel, colour in enumerate(rgby.COLOURS):
-        path = source / f"{name}_{colour}.{ending}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.ascontiguousarray(pixels[..., channel])).save(path)
 
 
 def read(path: Path) -> np.ndarray:
     with Image.open(path) as image:
         assert image.mode == "RGBA"
         return np.asarray(image)
-
-
-def listed(found: rgby.Combined) -> list[tuple[str, str]]:
-    return list(zip(found.problems["path"], found.problems["problem"], strict=True))
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -73,7 +59,8 @@ def digests(folder: Path) -> dict[str, str]:
 @pytest.fixture
 def source(tmp_path) -> Path:
     for name in NAMES:
-        write_four(tmp_path / "source", name, pixels_of(name))
+        for channel, colour in enumerate(rgby.COLOURS):
+            save(pixels_of(name)[..., channel], tmp_path / "source" / f"{name}_{colour}.png")
     return tmp_path / "source"
 
 
@@ -82,88 +69,63 @@ def output(tmp_path) -> Path:
     return tmp_path / "out"
 
 
-def test_four_images_become_one_and_the_source_stays_as_it_was(source, output):
+def test_four_images_become_one_upright_once_and_the_source_stays_as_it_was(source, output, monkeypatch):
+    save(np.rot90(pixels_of("cell")[..., 1], 2), source / "cell_green.png", turn=3)
     before = digests(source)
     found = rgby.combine(source, output)
     assert (found.made, found.kept, len(found.problems)) == (len(NAMES), 0, 0)
+    assert set(output.rglob("*.png")) == {output / f"{name}.png" for name in NAMES}
+    monkeypatch.setattr(rgby, "read_band", None)  # calling it would raise
+    found = rgby.combine(source, output)
+    assert (found.made, found.kept) == (0, len(NAMES))
     for name in NAMES:
         np.testing.assert_array_equal(read(output / f"{name}.png"), pixels_of(name))
-    assert sorted(path.relative_to(output) for path in output.rglob("*.png")) == sorted(
-        Path(f"{name}.png") for name in NAMES
-    )
     assert digests(source) == before
 
 
-def test_the_store_reads_yellow_as_the_fourth_channel(source, output):
-    rgby.combine(source, output)
-    frame = store.Frame(WIDTH, HEIGHT, channels=4)
-    opened = store.open_store(output / "store", output, [f"{name}.png" for name in NAMES], frame, workers=1)
-    np.testing.assert_array_equal(opened.images, np.stack([pixels_of(name) for name in NAMES]))
+def test_a_thumbnail_shows_the_colours_though_yellow_is_dark(source, tmp_path):
+    rgby.combine(source, tmp_path / "train" / "images")
+    row = pd.DataFrame({"path": ["cell.png"], "split": "train"})
+    np.testing.assert_array_equal(photos.thumbnails(tmp_path, row)[0], pixels_of("cell")[..., :3])
 
 
-def test_a_thumbnail_shows_the_colours_though_yellow_is_dark(tmp_path):
-    name = NAMES[0]
-    write_four(tmp_path / "source", name, pixels_of(name))
-    rgby.combine(tmp_path / "source", tmp_path / "train" / "images")
-    row = pd.DataFrame({"path": [f"{name}.png"], "split": "train"})
-    np.testing.assert_array_equal(photos.thumbnails(tmp_path, row)[0], pixels_of(name)[..., :3])
-
-
-def test_missing_colours_are_listed_and_the_other_images_made(source, output):
+def test_colours_that_do_not_make_one_image_are_listed_and_the_other_images_made(source, output):
     (source / "cell_yellow.png").unlink()
     for colour in ("red", "blue"):
         (source / f"plate 1/cell_{colour}.png").unlink()
+    Image.new("L", (WIDTH + 1, HEIGHT)).save(source / "plate 1/deeper/b.c_d_blue.png")
+    Image.new("L", (WIDTH, HEIGHT)).save(source / "plate 2/ä_red.jpg")
     found = rgby.combine(source, output)
-    assert found.made == len(NAMES) - 2
     assert found.problems.values.tolist() == [
+        ["plate 2/ä", "doubled_colour", "keep one a colour of plate 2/ä_red.jpg, plate 2/ä_red.png"],
         ["cell", "missing_colour", "no yellow"],
         ["plate 1/cell", "missing_colour", "no red, blue"],
+        ["plate 1/deeper/b.c_d", "sizes_differ", "red 20x30, green 20x30, blue 21x30, yellow 20x30"],
     ]
-    assert not (output / "cell.png").exists()
+    assert found.made == 1
+    assert list(output.rglob("*.png")) == [output / "plate 2/cell_red.png"]
     pd.testing.assert_frame_equal(pd.read_csv(output / "problems.csv", dtype="str"), found.problems)
 
 
-def test_every_file_that_cannot_be_used_is_listed(source, output):
+def test_every_file_that_cannot_be_used_is_listed_and_those_that_are_no_images_passed_over(source, output):
     (source / "cell_red.png").write_bytes(b"")
     (source / "cell_blue.png").write_bytes(b"no picture")
-    whole = (source / "plate 1/cell_green.png").read_bytes()
-    (source / "plate 1/cell_green.png").write_bytes(whole[: len(whole) // 2])
-    colour = np.stack([noise(1), noise(2), noise(3)], axis=-1)
-    Image.fromarray(colour).save(source / "plate 1/deeper/b.c_d_red.png")
-    Image.fromarray(noise(1).astype(np.uint16) * 257).save(source / "plate 2/ä_green.png")
+    os.truncate(source / "plate 1/cell_green.png", (source / "plate 1/cell_green.png").stat().st_size // 2)
+    save(noise(1, HEIGHT, WIDTH), source / "plate 1/deeper/b.c_d_red.png")
+    Image.new("I;16", (WIDTH, HEIGHT)).save(source / "plate 2/ä_green.png")
+    save(noise(9), source / "cell_rad.png")
+    (source / "._cell_red.png").write_bytes(b"what a Mac leaves")
+    (source / "notes_red.txt").write_text("none")
     found = rgby.combine(source, output)
     assert found.made == 1
-    assert listed(found) == [
+    assert listed(found.problems) == {
         ("cell_red.png", "empty_file"),
         ("plate 1/deeper/b.c_d_red.png", "odd_mode"),
         ("plate 2/ä_green.png", "odd_mode"),
         ("plate 1/cell_green.png", "truncated"),
         ("cell_blue.png", "unreadable"),
-    ]
-
-
-def test_sizes_that_differ_are_listed(source, output):
-    Image.new("L", (WIDTH + 1, HEIGHT)).save(source / "cell_blue.png")
-    found = rgby.combine(source, output)
-    assert found.problems.values.tolist() == [
-        ["cell", "sizes_differ", "red 20x30, green 20x30, blue 21x30, yellow 20x30"]
-    ]
-
-
-def test_a_colour_that_is_there_twice_is_not_guessed(source, output):
-    Image.fromarray(noise(9)).save(source / "cell_red.jpg")
-    found = rgby.combine(source, output)
-    assert found.problems.values.tolist() == [
-        ["cell", "doubled_colour", "keep one a colour of cell_red.jpg, cell_red.png"]
-    ]
-    assert not (output / "cell.png").exists()
-
-
-def test_images_without_a_colour_are_listed_and_other_files_passed_over(source, output):
-    Image.fromarray(noise(9)).save(source / "cell_rad.png")
-    (source / "._cell_red.png").write_bytes(b"what a Mac leaves")
-    (source / "notes_red.txt").write_text("none")
-    assert listed(rgby.combine(source, output)) == [("cell_rad.png", "unknown_name")]
+        ("cell_rad.png", "unknown_name"),
+    }
 
 
 @pytest.mark.parametrize("kind", ["pipe", "link", "folder"])
@@ -172,27 +134,9 @@ def test_what_is_no_file_is_listed_and_never_waited_for(source, output, kind):
     path.unlink()
     {"pipe": os.mkfifo, "link": lambda one: one.symlink_to("gone"), "folder": os.mkdir}[kind](path)
     found = rgby.combine(source, output)
-    assert listed(found) == [("cell", "missing_colour")] if kind == "folder" else [("cell_green.png", "unreadable")]
+    expected = ("cell", "missing_colour") if kind == "folder" else ("cell_green.png", "unreadable")
+    assert listed(found.problems) == {expected}
     assert found.made == len(NAMES) - 1
-
-
-def test_each_colour_is_turned_upright(tmp_path, output):
-    pixels = np.stack([noise(channel) for channel in range(4)], axis=-1)
-    write_four(tmp_path / "source", "a", pixels)
-    exif = Image.Exif()
-    exif[0x0112] = 3
-    Image.fromarray(np.rot90(pixels[..., 1], 2).copy()).save(tmp_path / "source" / "a_green.png", exif=exif)
-    rgby.combine(tmp_path / "source", output)
-    np.testing.assert_array_equal(read(output / "a.png"), pixels)
-
-
-def test_a_second_run_reads_no_image(source, output, monkeypatch):
-    rgby.combine(source, output)
-    before = digests(output)
-    monkeypatch.setattr(rgby, "read_band", None)  # calling it would raise
-    found = rgby.combine(source, output)
-    assert (found.made, found.kept) == (0, len(NAMES))
-    assert digests(output) == before
 
 
 @pytest.mark.parametrize("when", [None, 1], ids=["now", "with an old time"])
@@ -201,12 +145,12 @@ def test_a_colour_that_changed_makes_its_image_anew(source, output, when):
     path = source / "cell_green.png"
     old = path.stat().st_ctime_ns
     while path.stat().st_ctime_ns == old:  # the clock of files ticks every few milliseconds
-        Image.fromarray(noise(99)).save(path)
+        save(noise(99)[..., 0], path)
     if when:
         os.utime(path, (when, when))
     found = rgby.combine(source, output)
     assert (found.made, found.kept) == (1, len(NAMES) - 1)
-    np.testing.assert_array_equal(read(output / "cell.png")[..., 1], noise(99))
+    np.testing.assert_array_equal(read(output / "cell.png")[..., 1], noise(99)[..., 0])
 
 
 def test_a_kill_leaves_no_half_image_and_the_next_run_goes_on(source, output, tmp_path):
@@ -225,9 +169,7 @@ def test_a_kill_leaves_no_half_image_and_the_next_run_goes_on(source, output, tm
 
 
 def test_a_full_disk_is_no_problem_of_an_image(source, output, monkeypatch):
-    def full(*_arguments, **_named):
-        raise OSError(28, "No space left on device")
-
+    full = Mock(side_effect=OSError(28, "No space left on device"))
     monkeypatch.setattr(Image.Image, "save", full)
     with pytest.raises(OSError, match="No space left"):
         rgby.combine(source, output)
@@ -236,7 +178,7 @@ def test_a_full_disk_is_no_problem_of_an_image(source, output, monkeypatch):
 
 @pytest.mark.parametrize("inside", [".", "rgby", ".."])
 def test_folders_one_inside_the_other_are_refused(source, inside):
-    Image.fromarray(noise(9)).save(source / "cell.png")  # what an output of that name would write over
+    save(noise(9), source / "cell.png")  # what an output of that name would write over
     before = digests(source)
     with pytest.raises(ValueError, match="one inside the other"):
         rgby.combine(source, source / inside)

@@ -9,7 +9,6 @@ import simulated
 
 from mask_lib.base import files, labels, scores
 from mask_lib.ensemble import expected_score
-from mask_lib.ensemble.members import with_probabilities
 
 TRAIN, EVALUATION, HELD_OUT = 108, 40, 12  # people of the painted sample
 
@@ -53,8 +52,7 @@ def covered(repeats: int, noise: float = 0.0, doubting: bool = False, draws: int
 
 def test_the_interval_holds_the_score_of_at_least_nine_sets_in_ten():
     share, error = covered(100)
-    assert share >= 0.9
-    assert abs(error) < 0.02
+    assert share >= 0.9 and abs(error) < 0.02
 
 
 def test_doubting_wrong_labels_brings_the_estimate_nearer_and_keeps_the_coverage():
@@ -98,27 +96,20 @@ def test_the_value_and_its_ends_are_those_of_the_draws(predicted):
     pd.testing.assert_frame_equal(found.drawn, expected_score.estimate(predicted, 280, draws=500, seed=3).drawn)
 
 
-def test_a_perfect_network_is_expected_to_stay_nearly_perfect(predicted):
-    found = expected_score.estimate(with_probabilities(predicted, np.eye(18)[predicted["label"]]), 10_000)
-    assert found.score.low > 0.95 and found.score.high == 1
-
-
 def test_what_is_promised_is_said_and_written_and_goes_when_nothing_is(predicted, tmp_path):
     found = expected_score.estimate(predicted, 292, doubtful={predicted["path"][0], "of another set"}, draws=50)
     line = found.summary()
     assert "\n" not in line and str(found.score) in line
     assert "On 42 unseen people" in line and "1 doubtful labels" in line and f"from {TRAIN} people" in line
-    (path,) = expected_score.write_expected(found, tmp_path / "submissions")
-    assert path == tmp_path / "submissions" / "expected.json"
-    saved = files.read_json(path)
-    metrics = saved.pop("metrics")
-    assert saved == {"people": TRAIN, "evaluation_people": 42, "doubtful": 1, "thin": found.thin}
-    assert set(metrics) == set(scores.metric_names()) and metrics["macro_f1"] == dataclasses.asdict(found.score)
+    path = tmp_path / "submissions" / "expected.json"
+    assert expected_score.write_expected(found, path.parent) == [path]
+    about = {"people": TRAIN, "evaluation_people": 42, "doubtful": 1, "thin": found.thin}
+    assert files.read_json(path) == {"metrics": found.table.to_dict("index"), **about}
     for _ in range(2):
         assert expected_score.write_expected(None, path.parent) == [] and not path.exists()
 
 
-@pytest.mark.parametrize(("photos_each", "photos", "people"), [(7, 292, 42), (7, 3, 1), (2, 292, 146)])
+@pytest.mark.parametrize(("photos_each", "photos", "people"), [(7, 292, 42), (7, 3, 1), (2, 292, 146), (1, 30, 30)])
 def test_people_are_counted_from_photos(predicted, photos_each, photos, people):
     some = predicted.groupby("person").head(photos_each)
     assert expected_score.estimate(some, photos, draws=50).evaluation_people == people
@@ -126,7 +117,7 @@ def test_people_are_counted_from_photos(predicted, photos_each, photos, people):
 
 def test_classes_of_too_few_people_are_said_to_make_it_err(predicted):
     assert "Fewer than" not in expected_score.estimate(predicted, 280, draws=50).summary()
-    few = predicted[predicted["person"].isin(predicted["person"].unique()[:12])]
+    few = predicted.head(7 * 12)
     found = expected_score.estimate(few, 280, draws=50)
     held = few.groupby("label")["person"].nunique().reindex(range(18), fill_value=0)
     assert found.thin == [labels.describe(label) for label in range(18) if held[label] < 5] != []
@@ -139,17 +130,13 @@ def test_doubted_labels_move_the_estimate_up_and_widen_it(predicted):
     plain, doubting = (expected_score.estimate(predicted, 7000, doubtful=some).score for some in (None, doubtful))
     assert plain.value < doubting.value < doubting.high
     assert doubting.high - doubting.low > plain.high - plain.low
-    right = expected_score.estimate(predicted, 7000, doubtful=set(predicted["path"][truth == answers])).score
-    assert right.value == pytest.approx(plain.value)
 
 
 def test_doubt_falls_on_planted_faults_and_spares_the_rest(predicted):
-    generator = np.random.default_rng(4)
-    noisy = with_wrong_people(predicted, 0.08, generator)
+    noisy = with_wrong_people(predicted, 0.08, np.random.default_rng(4))
     wrong = set(predicted["path"][noisy["label"] != predicted["label"]])
     found = expected_score.doubtful_photos(noisy)
-    assert len(found & wrong) > 0.4 * len(wrong)
-    assert len(found - wrong) < 0.2 * len(found)
+    assert len(found & wrong) > 0.4 * len(wrong) and len(found - wrong) < 0.2 * len(found)
     assert not expected_score.doubtful_photos(noisy, reviewed=wrong) & wrong
     assert len(expected_score.doubtful_photos(predicted)) < 0.01 * len(predicted)
 
@@ -161,15 +148,3 @@ def test_an_evaluation_set_of_nothing_and_unknown_people_are_refused(predicted):
         expected_score.estimate(predicted.assign(person=predicted["person"].where(predicted.index != 3)), 70)
     with pytest.raises(ValueError, match="no labels to score"):
         expected_score.estimate(predicted.iloc[:0], 70)
-
-
-def test_another_task_with_one_photo_of_each_object():
-    with labels.using((labels.Attribute("kind", ("rose", "tulip", "daisy"), "abc"),)):
-        generator = np.random.default_rng(0)
-        truth = generator.integers(0, 3, 60)
-        paths = [f"{number}.jpg" for number in range(60)]
-        photos = pd.DataFrame({"path": paths, "person": paths, "label": truth})
-        table = with_probabilities(photos, simulated.softmax(3 * np.eye(3)[truth] + generator.normal(size=(60, 3))))
-        found = expected_score.estimate(table, 30, doubtful=expected_score.doubtful_photos(table), draws=50)
-        assert found.evaluation_people == 30 and list(found.table.index) == ["macro_f1", "accuracy", "kind"]
-        assert 0.7 < found.score.value < 1

@@ -1,5 +1,6 @@
 """Prediction prepares photos exactly as training did, averages folds, answers every row, and computes nothing twice."""
 
+import contextlib
 import shutil
 
 import numpy as np
@@ -17,6 +18,7 @@ from mask_lib.models import checkpoint, devices, predict
 from mask_lib.training import dataset, runs
 
 COLUMNS = labels.probability_columns()
+BRIEF = {"epochs": 1, "warmup_epochs": 0.0}
 
 
 @pytest.fixture(scope="module")
@@ -39,43 +41,34 @@ def labeled_store(data, output):
     return dataset.open_photos(data, output, photos.read_labeled(output), toys.FRAME)
 
 
+def each_folds_own(data, output, paths):
+    """What each fold's network gives of labeled photos, read from its checkpoint alone."""
+    opened = labeled_store(data, output)
+    found = runs.checkpoints(output, "toy", opened, read_splits(output))
+    source = devices.DevicePhotos(opened, torch.device("cpu"))
+    networks = [predict.load_network(*checkpoint.read_checkpoint(path), source.device) for path in found.values()]
+    return [network.predict(source, opened.rows(list(paths))) for network in networks]
+
+
 def test_a_checkpoint_alone_gives_the_out_of_fold_probabilities_again(trained):
     """Training, validation and inference cannot differ: the manifest is all that inference knows."""
-    data, output = trained
-    splits, opened = read_splits(output), labeled_store(data, output)
-    path = runs.checkpoints(output, "toy", opened, splits)[1]
-    saved = pd.read_csv(output / "runs" / "toy" / "fold1" / "oof.csv")
-    source = devices.DevicePhotos(opened, torch.device("cpu"))
-    loaded = predict.load_network(*checkpoint.read_checkpoint(path), source.device)
-    found = loaded.predict(source, opened.rows(list(saved["path"])))
+    saved = pd.read_csv(trained[1] / "runs" / "toy" / "fold1" / "oof.csv")
+    found = each_folds_own(*trained, saved["path"])[1]
     np.testing.assert_allclose(found, saved[COLUMNS].to_numpy(), atol=1e-6)
 
 
-def test_both_files_hold_what_the_contract_says(trained):
+def test_both_files_hold_what_the_contract_says_the_mean_over_folds(trained):
     data, output = trained
     inference.predict_run(data, output, "toy")
-    test = pd.read_csv(output / "inferences" / "toy.test.csv")
-    test_val = pd.read_csv(output / "inferences" / "toy.test_val.csv")
-    assert list(test.columns) == ["ImageID", *COLUMNS]
-    assert list(test_val.columns) == ["path", "label", *COLUMNS]
+    test, test_val = (pd.read_csv(output / "inferences" / f"toy.{part}.csv") for part in ("test", "test_val"))
+    assert list(test.columns) == ["ImageID", *COLUMNS] and list(test_val.columns) == ["path", "label", *COLUMNS]
     assert list(test["ImageID"]) == list(pd.read_csv(data / "eval" / "info.csv")["ImageID"])
     split = read_splits(output)[0]
     assert set(test_val["path"]) == set(split["path"][split["split"] == "test_val"])
     np.testing.assert_allclose(test[COLUMNS].sum(axis=1), 1, atol=1e-5)
-
-
-def test_the_mean_over_folds_is_the_mean_of_each_fold(trained, tmp_path):
-    data, output = trained
-    opened = labeled_store(data, output)
-    found = runs.checkpoints(output, "toy", opened, read_splits(output))
-    source, rows = devices.DevicePhotos(opened, torch.device("cpu")), np.arange(7)
-    each = [
-        predict.load_network(*checkpoint.read_checkpoint(path), source.device).predict(source, rows)
-        for path in found.values()
-    ]
+    each = each_folds_own(data, output, test_val["path"])
     assert len(each) == 2
-    mean = inference.mean_over_folds(found, source, list(opened.row_of)[:7], predict.ONE_VIEW, tmp_path, "test")
-    np.testing.assert_allclose(mean, np.mean(each, axis=0), rtol=1e-6)
+    np.testing.assert_allclose(test_val[COLUMNS], np.mean(each, axis=0), rtol=1e-6)
 
 
 def test_an_eval_photo_that_is_listed_but_not_in_the_table_is_answered_all_the_same(copied):
@@ -90,14 +83,6 @@ def test_an_eval_photo_that_is_listed_but_not_in_the_table_is_answered_all_the_s
     np.testing.assert_allclose(test.set_index("ImageID").loc[lost, COLUMNS].astype(float), others[COLUMNS].mean())
 
 
-def test_a_run_that_is_not_trained_to_its_end_is_named_with_what_to_run(copied):
-    data, output = copied
-    with pytest.raises(
-        FileNotFoundError, match=r"runs/absent holds no finished run: run 03_one_model with run: absent"
-    ):
-        inference.predict_run(data, output, "absent")
-
-
 def test_people_trained_on_cannot_become_held_out_people(copied):
     """Splits made anew after training would put trained people into test_val and flatter its score."""
     data, output = copied
@@ -108,23 +93,19 @@ def test_people_trained_on_cannot_become_held_out_people(copied):
 
 def test_a_fold_of_other_settings_does_not_enter_the_mean(copied):
     data, output = copied
-    runs.write_scores(toys.train(data, output, when_changed="restart", folds=(1,), epochs=1, warmup_epochs=0.0))
-    splits, opened = read_splits(output), labeled_store(data, output)
-    assert list(runs.checkpoints(output, "toy", opened, splits)) == [1]
+    runs.write_scores(toys.train(data, output, when_changed="restart", folds=(1,), **BRIEF))
+    assert list(runs.checkpoints(output, "toy", labeled_store(data, output), read_splits(output))) == [1]
 
 
 def test_a_policy_that_says_something_else_by_now_is_told(copied, tmp_path):
     """The settings name the file alone."""
     data, output = copied
     path = policy.write_policy(policy.PRESET_POLICIES["trivialaugment"], tmp_path / "policy.json")
-    changes = {"augmentation": str(path), "epochs": 1, "warmup_epochs": 0.0}
-    runs.write_scores(toys.train(data, output, run="searched", **changes))
+    runs.write_scores(toys.train(data, output, run="searched", augmentation=str(path), **BRIEF))
     policy.write_policy(policy.PRESET_POLICIES["trivialaugment"], path)
     inference.predict_run(data, output, "searched", split="test_val")
     policy.write_policy(policy.PRESET_POLICIES["seed"], path)
-    with pytest.raises(
-        ValueError, match=r"with other settings.*\(the policy in .*policy\.json\): run 03_one_model again"
-    ):
+    with pytest.raises(ValueError, match=r"with other settings.*\(the policy in .*policy\.json\): run 03_one_model ag"):
         inference.predict_run(data, output, "searched", split="test_val")
 
 
@@ -135,35 +116,29 @@ def with_ages(output, older=0):
     files.write_csv(table.assign(age=years.mask(table["split"] == "eval")), output / "tables" / "photos.csv")
 
 
-@pytest.mark.parametrize(("old_from", "words"), [(55, r"\(the ages in years\)"), (60, None)])
-def test_ages_in_years_that_changed_are_told_if_training_read_them(copied, old_from, words):
+@pytest.mark.parametrize(
+    ("old_from", "outcome"),
+    [(55, pytest.raises(ValueError, match=r"\(the ages in years\)")), (60, contextlib.nullcontext())],
+)
+def test_ages_in_years_that_changed_are_told_if_training_read_them(copied, old_from, outcome):
     data, output = copied
     with_ages(output)
-    settings = {"run": "years", "old_from": old_from, "epochs": 1, "warmup_epochs": 0.0}
-    run = config.Run(**{**toys.SETTINGS, **settings})
+    run = config.Run(**{**toys.SETTINGS, **BRIEF, "run": "years", "old_from": old_from})
     splits = dataset.read_training_splits(output, run)
     runs.write_scores(runs.train_run(run, splits, dataset.open_trainable(data, output, run), output))
     inference.predict_run(data, output, "years", split="test_val")
     with_ages(output, older=1)  # a border between 40 and 41 is none that scores know
-    if words is None:
+    with outcome:
         inference.predict_run(data, output, "years", split="test_val")
-    else:
-        with pytest.raises(ValueError, match=words):
-            inference.predict_run(data, output, "years", split="test_val")
-
-
-def forbid_predicting(monkeypatch):
-    """From now on any pass of a network over photos raises."""
-    monkeypatch.setattr(predict, "predict_probabilities", None)
 
 
 def test_what_was_predicted_once_is_not_predicted_again(copied, monkeypatch):
     data, output = copied
     first = inference.predict_run(data, output, "toy")
     shutil.rmtree(output / "store")
-    for name in ("toy.test.csv", "toy.test_val.csv"):
-        (output / "inferences" / name).unlink()
-    forbid_predicting(monkeypatch)
+    for path in (output / "inferences").glob("toy.*.csv"):
+        path.unlink()
+    monkeypatch.setattr(predict, "predict_probabilities", None)  # any pass over photos raises
     again = inference.predict_run(data, output, "toy")
     for part, table in first.items():
         pd.testing.assert_frame_equal(again[part], table, check_exact=True)
@@ -175,16 +150,16 @@ def test_a_killed_inference_goes_on_with_the_next_network(copied, monkeypatch):
     whole = inference.predict_run(data, output, "toy", split="test")["test"]
     shutil.rmtree(output / "inferences")
     counted, passes = predict.predict_probabilities, []
-    monkeypatch.setattr(
-        predict,
-        "predict_probabilities",
-        lambda *given: counted(*given) if not passes.append(1) and len(passes) < 2 else 1 / 0,
-    )
+
+    def killed_in_the_second(*given):
+        passes.append(given)
+        return counted(*given) if len(passes) != 2 else 1 / 0
+
+    monkeypatch.setattr(predict, "predict_probabilities", killed_in_the_second)
     with pytest.raises(ZeroDivisionError):
         inference.predict_run(data, output, "toy", split="test")
-    monkeypatch.setattr(predict, "predict_probabilities", lambda *given: passes.append(2) or counted(*given))
     pd.testing.assert_frame_equal(inference.predict_run(data, output, "toy", split="test")["test"], whole)
-    assert passes == [1, 1, 2]  # fold 0, the one that failed, and that one again
+    assert len(passes) == 3  # fold 0, the one that failed, and that one again
 
 
 def test_other_views_weights_or_photos_are_predicted_anew(copied):
@@ -213,12 +188,14 @@ def test_one_part_alone_can_be_predicted(copied, split):
     data, output = copied
     assert list(inference.predict_run(data, output, "toy", split=split)) == [split]
     assert [path.name for path in (output / "inferences").glob("*.csv")] == [f"toy.{split}.csv"]
+
+
+def test_an_unknown_run_or_part_and_views_that_do_not_suit_the_photos_are_refused_before_any_work(trained, monkeypatch):
+    monkeypatch.setattr(predict, "predict_probabilities", None)
+    with pytest.raises(FileNotFoundError, match=r"runs/absent holds no finished run: run 03_one_model with run: abs"):
+        inference.predict_run(*trained, "absent")
     with pytest.raises(ValueError, match="split = 'val': it must be one of test, test_val, both"):
-        inference.predict_run(data, output, "toy", split="val")
-
-
-def test_views_that_do_not_suit_the_photos_are_refused_before_any_work(trained, monkeypatch):
-    forbid_predicting(monkeypatch)
+        inference.predict_run(*trained, "toy", split="val")
     with pytest.raises(ValueError, match="16 x 24 pixels: use num_tta = 4"):
         inference.predict_run(*trained, "toy", predict.Tta(num_tta=8, tta_views="dihedral"))
 

@@ -10,40 +10,19 @@ import toys
 
 from mask_lib.base import files, labels
 from mask_lib.data import clean_labels, photos
+from mask_lib.data.splits import write_splits
 from mask_lib.ensemble import self_training
 from mask_lib.training import dataset, pseudo_labels, runs
 
 COLUMNS = labels.probability_columns()
 
 
-def train(data, output, **changes) -> None:
-    """A toy run on the splits that lie in `output`."""
-    run = toys.config.Run(**{**toys.SETTINGS, **changes})
-    decoded = dataset.open_trainable(data, output, run)
-    runs.write_scores(runs.train_run(run, clean_labels.read_clean_splits(output), decoded, output))
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     data, output = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("output")
     toys.prepare(data, output)
-    train(data, output)
+    runs.write_scores(toys.train(data, output))
     return data, output
-
-
-def relabeled(trained, tmp_path):
-    """The same experiment with the labels of whom fold 0 validates turned round, trained anew."""
-    data, output = trained
-    other = tmp_path / "other"
-    shutil.copytree(output / "tables", other / "tables")
-    splits = clean_labels.read_clean_splits(output)
-    validated = splits[0].loc[splits[0]["split"] == "val", "path"]
-    for fold, split in splits.items():
-        turned = split["label"].map(dict(zip(toys.CLASSES, toys.CLASSES[1:] + toys.CLASSES[:1], strict=True)))
-        split = split.assign(label=split["label"].mask(split["path"].isin(validated), turned))
-        files.write_csv(split, other / "tables" / f"split.stratified.{fold}.csv")
-    train(data, other)
-    return other
 
 
 def test_each_fold_predicts_every_evaluation_photo_by_itself(trained):
@@ -51,8 +30,7 @@ def test_each_fold_predicts_every_evaluation_photo_by_itself(trained):
     found = self_training.predictions(data, output, "toy")
     assert list(found) == [0, 1]
     for table in found.values():
-        assert list(table) == ["path", *COLUMNS]
-        assert len(table) == 12
+        assert list(table) == ["path", *COLUMNS] and len(table) == 12
         assert all(path.startswith(str(data)) for path in table["path"])
         np.testing.assert_allclose(table[COLUMNS].sum(axis=1), 1, atol=1e-5)
     assert not np.allclose(found[0][COLUMNS], found[1][COLUMNS], atol=1e-3)
@@ -60,8 +38,16 @@ def test_each_fold_predicts_every_evaluation_photo_by_itself(trained):
 
 def test_no_validation_label_flows_into_a_folds_pseudo_labels(trained, tmp_path):
     """Whatever the people of fold 0's validation part are said to be: fold 0's pseudo-labels keep every bit."""
-    data, output = trained
-    other = relabeled(trained, tmp_path)
+    (data, output), other = trained, tmp_path / "other"
+    splits = clean_labels.read_clean_splits(output)
+    validated = splits[0].loc[splits[0]["split"] == "val", "path"]
+    for fold, split in splits.items():
+        turned = split["label"].map(dict(zip(toys.CLASSES, toys.CLASSES[1:] + toys.CLASSES[:1], strict=True)))
+        splits[fold] = split.assign(label=split["label"].mask(split["path"].isin(validated), turned))
+    shutil.copytree(output / "tables", other / "tables")
+    write_splits(splits, other)
+    run = toys.config.Run(**toys.SETTINGS)
+    runs.write_scores(runs.train_run(run, splits, dataset.open_trainable(data, other, run), other))
     before, after = (self_training.predictions(data, home, "toy") for home in (output, other))
     pd.testing.assert_frame_equal(before[0], after[0], check_exact=True)
     assert not np.allclose(before[1][COLUMNS], after[1][COLUMNS], atol=1e-3)  # which trains on them
@@ -81,16 +67,15 @@ def test_the_last_network_is_asked_since_the_best_was_chosen_by_validation_label
         pd.testing.assert_frame_equal(table, expected[fold])
 
 
-def test_the_table_lies_where_a_new_run_finds_it(trained):
+def test_the_command_writes_the_table_where_a_new_run_finds_it_and_tells_what_it_holds(trained, monkeypatch, capsys):
     data, output = trained
-    found = self_training.make(data, output, "toy", threshold=0, weight=0.25)
-    assert set(found["weight"]) == {0.25} and set(found["fold"]) == {0, 1}
-    splits = clean_labels.read_clean_splits(output)
-    pd.testing.assert_frame_equal(pseudo_labels.read(output, "toy", splits), found)
-    joined = pseudo_labels.joined_splits(splits, output, "toy")
-    for fold, split in joined.items():
-        assert len(split) == len(splits[fold]) + (found["fold"] == fold).sum()
-    assert "fold 1: 12 photos of " in self_training.summary("toy", found)
+    options = ["--threshold", "0", "--class-share", "0.5", "--weight", "0.25"]
+    monkeypatch.setattr("sys.argv", ["self_training", str(data), str(output), "toy", *options])
+    self_training.main()
+    found = pseudo_labels.read(output, "toy", clean_labels.read_clean_splits(output))
+    assert 0 < len(found) < 24 and set(found["weight"]) == {0.25} and set(found["fold"]) == {0, 1}
+    told = capsys.readouterr().out
+    assert "toy: pseudo-labels\nfold 0: " in told and f"fold 1: {(found['fold'] == 1).sum()} photos of " in told
     assert self_training.summary("toy", found[:0]) == "toy: no photo is confident enough"
 
 
@@ -103,8 +88,7 @@ def test_a_new_run_can_train_on_what_was_joined(trained, tmp_path):
     joined = {fold: pseudo_labels.joined(split, found, fold) for fold, split in splits.items()}
     run = toys.config.Run(**{**toys.SETTINGS, "run": "student", "epochs": 1, "warmup_epochs": 0.0})
     table = pseudo_labels.with_pseudo(photos.read_labeled(home), found)
-    decoded = dataset.open_photos(data, home, table, toys.FRAME)
-    result = runs.train_run(run, joined, decoded, home)
+    result = runs.train_run(run, joined, dataset.open_photos(data, home, table, toys.FRAME), home)
     validated = pd.concat([split.loc[split["split"] == "val", "path"] for split in splits.values()])
     assert set(result.out_of_fold["path"]) == set(validated)  # nobody is scored on a pseudo-label
 
@@ -113,28 +97,15 @@ def test_a_run_of_other_folds_is_refused(trained, tmp_path):
     data, output = trained
     changed = shutil.copytree(output, tmp_path / "output")
     splits = clean_labels.read_clean_splits(changed)
-    for fold, other in ((0, 1), (1, 0)):
-        files.write_csv(splits[other], changed / "tables" / f"split.stratified.{fold}.csv")
+    write_splits({0: splits[1], 1: splits[0]}, changed)
     with pytest.raises(ValueError, match=r"fold0.*was trained on other photos, labels or folds"):
         self_training.make(data, changed, "toy")
 
 
-@pytest.mark.parametrize("changes", [{"schedule": "plateau"}, {"early_stop_epochs": 3}])
-def test_a_run_whose_training_listened_to_validation_is_refused(changes):
-    self_training.refuse_feedback(toys.config.Run(**toys.SETTINGS))
-    ((name, value),) = changes.items()
+@pytest.mark.parametrize(("name", "value"), [("schedule", "plateau"), ("early_stop_epochs", 3)])
+def test_a_run_whose_training_listened_to_validation_is_refused(name, value):
     with pytest.raises(ValueError, match=f"run toy was trained with {name}: {value}: its training listened"):
-        self_training.refuse_feedback(toys.config.Run(**{**toys.SETTINGS, **changes}))
-
-
-def test_the_command_writes_the_table_and_tells_what_it_holds(trained, monkeypatch, capsys):
-    data, output = trained
-    arguments = ["self_training", str(data), str(output), "toy", "--threshold", "0", "--class-share", "0.5"]
-    monkeypatch.setattr("sys.argv", arguments)
-    self_training.main()
-    assert "toy: pseudo-labels\nfold 0: " in capsys.readouterr().out
-    table = pseudo_labels.read(output, "toy", clean_labels.read_clean_splits(output))
-    assert 0 < len(table) < 24
+        self_training.refuse_feedback(toys.config.Run(**{**toys.SETTINGS, name: value}))
 
 
 def test_copies_of_validated_photos_get_no_pseudo_label(tmp_path):

@@ -17,12 +17,10 @@ from mask_lib.relabel import probabilities
 FRAME = store.Frame(48, 64)
 
 
-def table_of(*rows: tuple[list, list, list]) -> pd.DataFrame:
+def table_of(**parts: list[list[float]]) -> pd.DataFrame:
     """Photos with these probabilities of mask, gender and age."""
-    parts = {name: np.array(part) for name, part in zip(labels.names(), zip(*rows, strict=True), strict=True)}
-    return with_probabilities(
-        pd.DataFrame({"ImageID": [f"{row}.jpg" for row in range(len(rows))]}), labels.joint(parts)
-    )
+    joint = labels.joint({name: np.array(part) for name, part in parts.items()})
+    return pd.DataFrame(joint, columns=simulated.COLUMNS)
 
 
 def random_table(keys: pd.DataFrame) -> pd.DataFrame:
@@ -31,18 +29,16 @@ def random_table(keys: pd.DataFrame) -> pd.DataFrame:
 
 def test_the_vote_moves_gender_and_age_and_leaves_each_mask():
     test = table_of(
-        ([0.7, 0.2, 0.1], [0.9, 0.1], [0.8, 0.1, 0.1]),
-        ([0.1, 0.8, 0.1], [0.8, 0.2], [0.7, 0.2, 0.1]),
-        ([0.2, 0.2, 0.6], [0.4, 0.6], [0.2, 0.7, 0.1]),
+        mask=[[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.2, 0.2, 0.6]],
+        gender=[[0.9, 0.1], [0.8, 0.2], [0.4, 0.6]],
+        age=[[0.8, 0.1, 0.1], [0.7, 0.2, 0.1], [0.2, 0.7, 0.1]],
     )
     found = voting.vote(test, np.array([5, 5, 5]))
     before, after = (labels.marginals(probabilities_of(one)) for one in (test, found))
     np.testing.assert_allclose(after["mask"], before["mask"])
-    expected = np.prod([[0.9, 0.1], [0.8, 0.2], [0.4, 0.6]], axis=0) ** (1 / 3)
-    np.testing.assert_allclose(after["gender"], np.tile(expected / expected.sum(), (3, 1)))
-    np.testing.assert_allclose(after["age"], np.tile(after["age"][0], (3, 1)))
-    assert after["age"][0].argmax() == 0
-    np.testing.assert_allclose(probabilities_of(found).sum(axis=1), 1)
+    for name in ("gender", "age"):
+        expected = np.prod(before[name], axis=0) ** (1 / 3)
+        np.testing.assert_allclose(after[name], np.tile(expected / expected.sum(), (3, 1)))
     np.testing.assert_allclose(probabilities_of(found), labels.joint(after))
 
 
@@ -51,17 +47,14 @@ def test_who_is_alone_keeps_every_bit():
     found = voting.vote(test, np.array([0, 1, 0, 2]))
     pd.testing.assert_frame_equal(found.iloc[[1, 3]], test.iloc[[1, 3]], check_exact=True)
     assert not np.allclose(probabilities_of(found)[[0, 2]], probabilities_of(test)[[0, 2]])
+    with pytest.raises(ValueError, match="the groups are of other photos: 2 and 4 rows"):
+        voting.vote(test, np.array([0, 1]))
 
 
 def test_a_vote_of_certainties_that_contradict_each_other_is_finite():
-    test = table_of(([1, 0, 0], [1, 0], [1, 0, 0]), ([0, 0, 1], [0, 1], [1, 0, 0]))
+    test = table_of(mask=[[1, 0, 0], [0, 0, 1]], gender=[[1, 0], [0, 1]], age=[[1, 0, 0], [1, 0, 0]])
     found = voting.vote(test, np.array([0, 0]))
     np.testing.assert_allclose(labels.marginals(probabilities_of(found))["gender"], 0.5)
-
-
-def test_groups_of_other_photos_are_refused():
-    with pytest.raises(ValueError, match="the groups are of other photos: 2 and 3 rows"):
-        voting.vote(random_table(pd.DataFrame({"ImageID": list("abc")})), np.array([0, 1]))
 
 
 def test_where_photos_err_alone_the_vote_helps_and_is_advised():
@@ -73,7 +66,6 @@ def test_where_photos_err_alone_the_vote_helps_and_is_advised():
     found = voting.vote_report(noisy, person_groups.learn_people(features, noisy, evaluation_photos=84), draws=200)
     assert found.after > found.before + 0.05 and found.is_advised
     assert found.gain.loc["macro_f1", "difference"] == pytest.approx(found.after - found.before)
-    assert found.gain.loc["mask", "difference"] >= -0.02
     assert "worth switching on" in voting.voting_summary(found)
 
 
@@ -85,9 +77,8 @@ def test_where_a_persons_photos_agree_already_voting_is_not_advised():
 
 
 def test_no_threshold_at_all_is_said():
-    generator, (_, known) = np.random.default_rng(4), simulated.known_people()
-    alone = known.groupby("person").head(1).reset_index(drop=True)  # no true pair, so every join is wrong
-    noise = generator.normal(size=(len(alone), simulated.SIDE))
+    alone = simulated.known_people()[1].groupby("person").head(1).reset_index(drop=True)  # no true pair
+    noise = np.random.default_rng(4).normal(size=(len(alone), simulated.SIDE))
     finder = person_groups.learn_people([noise], alone, evaluation_photos=84)
     assert finder.threshold == np.inf and len(set(finder.group)) == len(alone)
     assert "leave it off" in voting.voting_summary(voting.vote_report(alone, finder, draws=20))
@@ -110,23 +101,21 @@ def tables(folders):
     """test, test_val and out-of-fold tables: a logistic regression's on training people, else random ones."""
     data, output = folders
     train = next(iter(splits.read_splits(output).values()))
-    known, held_out = (
-        train[is_asked] for is_asked in (train["split"] != splits.TEST_VAL, train["split"] == splits.TEST_VAL)
-    )
+    is_held_out = train["split"] == splits.TEST_VAL
+    known, held_out = (train[asked].reset_index(drop=True) for asked in (~is_held_out, is_held_out))
     arrays = voting.photo_features(data, output, photos.read_labeled(output), list(known["path"]), FRAME)
     predicted = probabilities.out_of_fold(arrays[:-1], known, fold_count=3).set_index("path").loc[known["path"]]
-    out_of_fold = with_probabilities(
-        known[["path", "person", "label"]].reset_index(drop=True), probabilities_of(predicted)
-    )
-    ids = [*photos.read_evaluated(output)["path"], "unreadable.jpg"]
-    test_val = held_out[["path", "label", "person"]].reset_index(drop=True)
-    return random_table(pd.DataFrame({"ImageID": ids})), random_table(test_val), out_of_fold
+    out_of_fold = with_probabilities(known[["path", "person", "label"]], probabilities_of(predicted))
+    test = pd.DataFrame({"ImageID": [*photos.read_evaluated(output)["path"], "unreadable.jpg"]})
+    return random_table(test), random_table(held_out[["path", "label", "person"]]), out_of_fold
 
 
 @pytest.fixture(scope="module")
 def always(folders, tables) -> voting.VoteResult:
-    """The vote held whatever it is worth."""
-    return voting.hold_vote("always", *folders, *tables, FRAME)
+    """A vote that does not pay, held all the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(voting.VoteReport, "is_advised", False)
+        return voting.hold_vote("always", *folders, *tables, FRAME)
 
 
 def changed_rows(before: pd.DataFrame, after: pd.DataFrame) -> np.ndarray:
@@ -146,7 +135,8 @@ def test_the_photos_of_one_face_agree_on_gender_once_they_have_voted(folders, ta
 
 def test_what_voted_is_expected_to_score_as_voted(tables, always):
     """The out-of-fold photos vote too, as do the held-out people: the estimate is of what is handed in."""
-    assert always.has_voted and "Photos of a person voted" in always.reason and "macro F1" in always.reason
+    assert always.has_voted and "leave voting off" in always.reason and "macro F1" in always.reason
+    assert "Photos of a person voted: person_voting is 'always'" in always.reason
     for before, after in zip(tables[1:], (always.test_val, always.out_of_fold), strict=True):
         others = [name for name in before if name not in simulated.COLUMNS]
         pd.testing.assert_frame_equal(after[others], before[others])
@@ -160,16 +150,10 @@ def test_photos_vote_only_where_that_pays(folders, tables, monkeypatch, always, 
     monkeypatch.setattr(voting.VoteReport, "is_advised", pays)
     found = voting.hold_vote(True, *folders, *tables, FRAME)
     expected = (always.test, always.test_val, always.out_of_fold) if pays else tables
-    assert found.has_voted is pays
     for one, other in zip((found.test, found.test_val, found.out_of_fold), expected, strict=True):
         pd.testing.assert_frame_equal(one, other)
+    assert found.has_voted is pays
     assert found.reason.endswith("Photos of a person voted." if pays else "Nobody voted.")
-
-
-def test_a_vote_that_does_not_pay_says_why_it_was_held(folders, tables, monkeypatch):
-    monkeypatch.setattr(voting.VoteReport, "is_advised", False)
-    found = voting.hold_vote("always", *folders, *tables, FRAME)
-    assert found.has_voted and "leave voting off" in found.reason and "person_voting is 'always'" in found.reason
 
 
 def not_held(tables: tuple, person_voting: bool | str | None) -> str:
@@ -179,12 +163,8 @@ def not_held(tables: tuple, person_voting: bool | str | None) -> str:
     return found.reason
 
 
-@pytest.mark.parametrize("off", [None, False])
-def test_nobody_is_looked_at_unless_asked(tables, off):
-    assert not_held(tables, off) == "Nobody voted."
-
-
-def test_where_nobody_can_vote_a_sentence_says_so(tables):
+def test_where_nobody_is_asked_to_vote_or_can_a_sentence_says_so(tables):
+    assert not_held(tables, None) == not_held(tables, False) == "Nobody voted."
     assert "takes out-of-fold tables of every member" in not_held((*tables[:2], None), "always")
     alone = tables[2].assign(person=tables[2]["path"])
     assert not_held((*tables[:2], alone), True) == "Nobody voted: people have one photo each."

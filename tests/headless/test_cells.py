@@ -10,12 +10,6 @@ from tiny_project import write_notebook, write_text
 from mask_lib.headless import cells
 
 
-@pytest.fixture
-def notebook(tmp_path: Path) -> Path:
-    """A notebook that takes six parameters and does nothing."""
-    return write_notebook(tmp_path / "03_toy.ipynb")
-
-
 @pytest.mark.parametrize(
     ("cell", "where"),
     [
@@ -34,7 +28,8 @@ def test_a_parameters_cell_that_is_not_plain_literals_is_refused_by_line(tmp_pat
         cells.declared_parameters(notebook)
 
 
-def test_two_parameters_cells_are_refused(tmp_path: Path, notebook: Path):
+def test_two_parameters_cells_are_refused(tmp_path: Path):
+    notebook = write_notebook(tmp_path / "odd.ipynb")
     twice = nbformat.read(notebook, as_version=4)
     twice.cells.append(nbformat.v4.new_code_cell("b = 1", metadata={"tags": ["parameters"]}))
     nbformat.write(twice, notebook)
@@ -48,9 +43,9 @@ def test_defaults_are_read_with_their_types(tmp_path: Path):
     assert cells.declared_parameters(notebook) == {"low": -1, "edges": (30, 60), "extra": {"a": [1.5]}}
 
 
-def test_the_source_digest_follows_cells_and_not_outputs(notebook: Path):
-    before = cells.digest(notebook)
-    content = nbformat.read(notebook, as_version=4)
+def test_the_source_digest_follows_cells_and_not_outputs(tmp_path: Path):
+    notebook = write_notebook(tmp_path / "a.ipynb")
+    before, content = cells.digest(notebook), nbformat.read(notebook, as_version=4)
     content.cells[1].outputs = [nbformat.v4.new_output("stream", text="seen")]
     content.cells[1].execution_count = 7
     content.metadata["title"] = "new"

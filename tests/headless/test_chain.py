@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
-from tiny_project import CHECKOUT, TOY_NOTEBOOKS, write_notebook
+from tiny_project import CHECKOUT, write_toy_chain
 
 from mask_lib.base import files
 from mask_lib.data import archives
@@ -17,14 +17,9 @@ TEACHER = [f"{RUNS}/teacher/scores.json", f"{RUNS}/teacher/averaging.json"]
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a data set's lists and notebooks of parameters alone, for which paths count from it."""
+    """A folder with a data set's lists and toy notebooks, for which paths count from it."""
     monkeypatch.setattr(files, "PROJECT", tmp_path)
-    (tmp_path / "notebooks").mkdir()
-    for name, (declared, _) in TOY_NOTEBOOKS.items():
-        write_notebook(tmp_path / "notebooks" / f"{name}.ipynb", parameters=declared)
-    for path in ("data/train/train.csv", "data/eval/info.csv"):
-        (tmp_path / path).parent.mkdir(parents=True)
-        (tmp_path / path).write_text("id\n")
+    write_toy_chain(tmp_path)
     return tmp_path
 
 
@@ -38,12 +33,8 @@ def chain_of(project: Path, given: dict[str, Any] | None = None, **values: Any) 
 def test_steps_of_one_run(project: Path):
     chain = chain_of(project, epochs=3)
     assert chain.runs == {"one_model": "03_one_model"}
-    assert chain.train == {
-        "one_model": {
-            **{"data_dir": "data", "output_dir": "results", "epochs": 3},
-            **{"run": "one_model", "when_changed": "restart"},
-        }
-    }
+    common = {"data_dir": "data", "output_dir": "results", "epochs": 3}
+    assert chain.train == {"one_model": common | {"run": "one_model", "when_changed": "restart"}}
     assert chain.average == {} and chain.infer["one_model"]["run"] == "one_model"
     assert chain.lists == ["data/train/train.csv", "data/eval/info.csv"]
     assert {"results/tables/photos.csv", "results/tables/split.stratified.small.1.csv"} < set(chain.tables)
@@ -96,25 +87,23 @@ def test_a_search_without_a_verdict_leaves_none(project: Path):
 
 
 def test_how_sure_a_teacher_must_be_is_said_by_the_experiment_its_run_or_once(project: Path):
-    runs = {"teacher": {"pseudo_class_share": 0.2}, "other": {}}
-    chain = chain_of(project, {"pseudo_threshold": 0.7}, pseudo_threshold=0.6, plugins=["mine"], runs=runs)
+    runs = {"teacher": {"pseudo_threshold": 0.7, "pseudo_class_share": 0.2}, "other": {}}
+    chain = chain_of(project, {"pseudo_class_share": 0.1}, pseudo_threshold=0.6, plugins=["mine"], runs=runs)
     assert chain.pseudo_label_options == {
-        "teacher": ["--threshold=0.7", "--class-share=0.2", "--plugin=mine"],
-        "other": ["--threshold=0.7", "--plugin=mine"],
+        "teacher": ["--threshold=0.7", "--class-share=0.1", "--plugin=mine"],
+        "other": ["--threshold=0.6", "--class-share=0.1", "--plugin=mine"],
     }
+    assert chain_of(project, pseudo_threshold=1).pseudo_label_options == {"one_model": ["--threshold=1.0"]}
     assert chain_of(project).pseudo_label_options == {"one_model": []}
 
 
-def test_an_archive_of_the_photos_stands_for_them(project: Path):
-    (project / "photos.zip").touch()
-    assert chain_of(project, {"data_dir": "photos.zip"}).lists == ["photos.zip"]
-
-
-def test_decisions_of_all_annotators_are_read(project: Path):
-    (project / "results" / "review").mkdir(parents=True)
-    for name in ("zoe", "ann"):
-        (project / "results" / "review" / f"decisions.{name}.jsonl").touch()
-    assert chain_of(project).decisions == [f"results/review/decisions.{name}.jsonl" for name in ("ann", "zoe")]
+def test_an_archive_of_the_photos_stands_for_them_and_decisions_of_all_annotators_are_read(project: Path):
+    for path in ("photos.zip", "results/review/decisions.zoe.jsonl", "results/review/decisions.ann.jsonl"):
+        (project / path).parent.mkdir(parents=True, exist_ok=True)
+        (project / path).touch()
+    chain = chain_of(project, {"data_dir": "photos.zip"})
+    assert chain.lists == ["photos.zip"]
+    assert chain.decisions == [f"results/review/decisions.{name}.jsonl" for name in ("ann", "zoe")]
 
 
 @pytest.mark.parametrize(
@@ -138,9 +127,8 @@ def test_files_are_joined_and_read_by_our_own_reader(project: Path):
     first.write_text("epochs: 3\nruns: {a: {learning_rate: 1.0e-3}}\n")
     second.write_text("epochs: 4\nruns: {a: {keep_epochs: 1}}\n")
     chain = Chain([first, second], {}, project, archives.folders_with_data)
-    assert {name: chain.train["a"][name] for name in ("epochs", "learning_rate", "keep_epochs")} == {
-        **{"epochs": 4, "learning_rate": 0.001, "keep_epochs": 1}
-    }
+    joined = {"epochs": 4, "learning_rate": 0.001, "keep_epochs": 1}
+    assert {name: chain.train["a"][name] for name in joined} == joined
     second.write_text("epochs: 4\nepochs: 5\n")
     with pytest.raises(ValueError, match=r"epochs is set twice\n.*b\.yml"):
         Chain([first, second], {}, project, archives.folders_with_data)
@@ -149,7 +137,7 @@ def test_files_are_joined_and_read_by_our_own_reader(project: Path):
 
 
 @pytest.mark.parametrize("path", sorted(CHECKOUT.glob("notebooks/params/*.yml")), ids=lambda path: path.stem)
-def test_the_experiments_of_the_project_are_understood(path: Path):
+def test_the_experiments_of_the_project_fit_its_notebooks(path: Path):
     chain = Chain([path], {}, CHECKOUT, archives.folders_with_data)
     assert set(chain.train) == set(chain.runs) and chain.output.startswith("outputs/")
     if path.stem == "border":  # runs that differ in nothing but the border of age

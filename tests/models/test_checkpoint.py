@@ -1,11 +1,12 @@
 """A checkpoint gives back all of its weights, manifest and optimizer state, or is refused."""
 
 import os
+from functools import partial
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-from torch.nn import functional
+from safetensors.torch import load_file
+from torch.optim import SGD, AdamW
 
 from mask_lib.models import build, checkpoint, weights
 
@@ -16,40 +17,28 @@ def state_of(seed: int) -> dict[str, torch.Tensor]:
     return weights.initial_state(TINY, "none", seed)
 
 
-OPTIMIZERS = {
-    "sgd": lambda network: torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, weight_decay=0.01),
-    "sgd without momentum": lambda network: torch.optim.SGD(network.parameters(), lr=0.05),
-    "adamw": lambda network: torch.optim.AdamW(network.parameters(), lr=0.01),
-}
+def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert found[name].dtype == value.dtype and torch.equal(found[name], value)
 
 
-def take_steps(network: torch.nn.Module, optimizer: torch.optim.Optimizer, numbers: range) -> None:
-    for number in numbers:
-        batch = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(number))
-        optimizer.zero_grad()
-        functional.cross_entropy(network(batch), torch.arange(4)).backward()
-        optimizer.step()
-
-
-@pytest.mark.parametrize("kind", OPTIMIZERS)
-def test_training_goes_on_from_a_checkpoint_to_the_same_bits(tmp_path, kind):
-    whole = build.build_network(TINY)
-    whole.load_state_dict(state_of(0))
-    optimizer = OPTIMIZERS[kind](whole)
-    take_steps(whole, optimizer, range(2))
-    path = tmp_path / "last.safetensors"
-    checkpoint.write_checkpoint(path, whole.state_dict(), {"epoch": 1}, optimizer.state_dict())
-    take_steps(whole, optimizer, range(2, 4))
-
-    resumed = build.build_network(TINY)
-    state, manifest = checkpoint.read_checkpoint(path)
-    resumed.load_state_dict(state, strict=True)
-    again = OPTIMIZERS[kind](resumed)
-    again.load_state_dict({**again.state_dict(), "state": checkpoint.read_optimizer_state(path)})
-    take_steps(resumed, again, range(2, 4))
-    ended = whole.state_dict()
-    assert all(torch.equal(value, ended[name]) for name, value in resumed.state_dict().items())
-    assert manifest["epoch"] == 1
+@pytest.mark.parametrize(
+    "optimizer",
+    [partial(SGD, lr=0.05, momentum=0.9), partial(SGD, lr=0.05), partial(AdamW, lr=0.01)],
+    ids=["sgd", "sgd without momentum", "adamw"],
+)
+def test_weights_and_the_optimizers_state_come_back_bit_for_bit(tmp_path, optimizer):
+    path, network = tmp_path / "last.safetensors", build.build_network(TINY)
+    stepping = optimizer(network.parameters())
+    network(torch.rand(4, 3, 16, 16)).square().sum().backward()
+    stepping.step()
+    checkpoint.write_checkpoint(path, network.state_dict(), {}, stepping.state_dict())
+    assert_same(checkpoint.read_checkpoint(path)[0], network.state_dict())
+    found, kept = checkpoint.read_optimizer_state(path), stepping.state_dict()["state"]
+    assert found.keys() == kept.keys()
+    for number, values in kept.items():
+        assert_same(found[number], values)
 
 
 def test_a_checkpoint_keeps_weights_in_any_layout_and_type(tmp_path):
@@ -61,25 +50,18 @@ def test_a_checkpoint_keeps_weights_in_any_layout_and_type(tmp_path):
         "d": torch.randn(4, 6, generator=generator)[:, ::2],
     }
     checkpoint.write_checkpoint(tmp_path / "x.safetensors", state, {})
-    found, _ = checkpoint.read_checkpoint(tmp_path / "x.safetensors")
-    assert {name: value.dtype for name, value in found.items()} == {name: state[name].dtype for name in found}
-    assert all(torch.equal(found[name], state[name]) for name in state)
+    assert_same(checkpoint.read_checkpoint(tmp_path / "x.safetensors")[0], state)
 
 
 def test_the_manifest_stands_in_the_weights_own_file(tmp_path):
     path = tmp_path / "deep" / "last.safetensors"
     checkpoint.write_checkpoint(path, state_of(0), {"run": {"name": "é", "folds": [1]}, "fold": 3})
-    manifest = checkpoint.read_manifest(path)
+    manifest = checkpoint.read_checkpoint(path)[1]
+    assert manifest == checkpoint.read_manifest(path)
     assert manifest["run"] == {"name": "é", "folds": [1]}
     assert (manifest["fold"], manifest["format"]) == (3, checkpoint.MANIFEST_FORMAT)
     assert set(load_file(path)) == set(state_of(0))
     assert list(path.parent.iterdir()) == [path]
-
-
-def test_a_file_of_bare_weights_has_an_empty_manifest(tmp_path):
-    save_file(state_of(0), tmp_path / "bare.safetensors")
-    assert checkpoint.read_manifest(tmp_path / "bare.safetensors") == {}
-    assert checkpoint.read_optimizer_state(tmp_path / "bare.safetensors") == {}
 
 
 @pytest.mark.parametrize("keep", [0, 4, 100, 0.5, -1], ids=["empty", "4 bytes", "100 bytes", "half", "all but one"])

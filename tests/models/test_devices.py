@@ -12,22 +12,16 @@ from mask_lib.data import store
 from mask_lib.models import devices
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
 
 @pytest.fixture
-def photos(tmp_path) -> store.Store:
-    """Six photos on disk, 5 high and 4 wide."""
-    images = np.lib.format.open_memmap(tmp_path / "photos.npy", "w+", np.uint8, (6, 5, 4, 3))
-    images[:] = np.random.default_rng(0).integers(0, 256, images.shape)
-    images.flush()
-    opened = np.load(tmp_path / "photos.npy", mmap_mode="r")
-    return store.Store(opened, {f"{row}.png": row for row in range(6)}, "content", store.Frame(4, 5))
+def photos() -> store.Store:
+    """Six photos, 5 high and 4 wide."""
+    images = np.random.default_rng(0).integers(0, 256, (6, 5, 4, 3), dtype=np.uint8)
+    return store.Store(images, {f"{row}.png": row for row in range(6)}, "content", store.Frame(4, 5))
 
 
-@pytest.mark.parametrize(
-    "rows", [[0], [5, 0, 5], np.array([2, 1]), range(6), []], ids=["one", "again", "array", "range", "none"]
-)
+@pytest.mark.parametrize("rows", [[0], [5, 0, 5], np.array([2, 1]), range(6), []], ids=str)
 def test_a_batch_holds_the_rows_asked_for(photos, rows):
     batch = devices.DevicePhotos(photos, CPU).batch(rows)
     assert batch.dtype == torch.uint8
@@ -45,10 +39,6 @@ def test_a_batch_is_a_copy_and_a_row_beyond_the_store_an_error(photos):
         source.batch([6])
 
 
-def test_on_a_cpu_the_photos_stay_on_disk(photos):
-    assert devices.DevicePhotos(photos, CPU).resident is None
-
-
 @pytest.mark.parametrize(
     ("free_bytes", "kept_bytes", "fits"), [(721, 0, True), (720, 0, False), (0, 0, False), (100, 621, True)]
 )
@@ -62,6 +52,7 @@ def test_photos_move_to_a_gpu_if_they_fill_less_than_half_of_its_free_memory(
     on_gpu = types.SimpleNamespace(device=GPU, store=photos)
     assert photos.images.nbytes == 360
     assert devices.DevicePhotos._fits(on_gpu) is fits
+    assert devices.DevicePhotos(photos, CPU).resident is None
 
 
 def test_the_first_gpu_is_taken_if_there_is_one(monkeypatch):
@@ -70,17 +61,12 @@ def test_the_first_gpu_is_taken_if_there_is_one(monkeypatch):
         assert devices.pick_device() == device
 
 
-@pytest.mark.parametrize("device", [CPU, GPU])
-@pytest.mark.parametrize("precision", devices.DTYPES)
-def test_a_precision_asked_for_is_kept(precision, device):
-    assert devices.dtype_for(precision, device) == devices.DTYPES[precision]
-
-
 @pytest.mark.parametrize(("has_bfloat16", "dtype"), [(True, torch.bfloat16), (False, torch.float16)])
-def test_auto_takes_what_the_device_is_good_at(monkeypatch, has_bfloat16, dtype):
+def test_a_precision_asked_for_is_kept_and_auto_takes_what_the_device_is_good_at(monkeypatch, has_bfloat16, dtype):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_bfloat16)
-    assert devices.dtype_for("auto", GPU) == dtype
-    assert devices.dtype_for("auto", CPU) == torch.float32
+    assert (devices.dtype_for("auto", GPU), devices.dtype_for("auto", CPU)) == (dtype, torch.float32)
+    for precision, asked in devices.DTYPES.items():
+        assert devices.dtype_for(precision, CPU) == devices.dtype_for(precision, GPU) == asked
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -89,24 +75,19 @@ def test_products_run_in_the_type_asked_for(dtype):
         assert (torch.ones(4, 4) @ torch.ones(4, 4)).dtype == dtype
 
 
-def test_peak_memory_is_in_bytes_and_at_least_what_is_used_now():
+def test_peak_memory_is_in_bytes_and_at_least_what_is_used_now_and_counted_anew_on_a_gpu_alone(monkeypatch):
     held = np.ones(2**22)  # 32 MiB
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    used = pages * os.sysconf("SC_PAGE_SIZE")
+    used = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     assert used > held.nbytes
     assert 0.95 * used <= devices.peak_memory_bytes(CPU) < 100 * used  # the kernel counts pages a little late
-
-
-def test_the_peak_is_counted_anew_on_a_gpu_alone(monkeypatch):
     counted = []
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", counted.append)
     devices.reset_peak_memory(CPU)
-    assert counted == []
     devices.reset_peak_memory(GPU)
     assert counted == [GPU]
 
 
-@needs_gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 @pytest.mark.parametrize("share", [0.5, 0.0], ids=["resident", "from disk"])
 def test_a_gpu_gets_the_same_batches(photos, monkeypatch, share):
     monkeypatch.setattr(devices, "SHARE_FOR_PHOTOS", share)

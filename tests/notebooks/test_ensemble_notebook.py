@@ -13,7 +13,7 @@ from PIL import Image
 from tiny_project import run_headless
 
 from mask_lib.base import files
-from mask_lib.data import splits
+from mask_lib.data import layout, splits
 from mask_lib.ensemble import expected_score
 from mask_lib.ensemble.leaks import CONFLICT, LEAK_COLUMNS, UNKNOWN
 from mask_lib.plots import galleries
@@ -21,20 +21,15 @@ from mask_lib.plots import galleries
 IDS = [f"{number:040x}.jpg" for number in range(30)]
 
 
-def guesses(keys: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """The keys with random probabilities beside them."""
-    values = np.random.default_rng(seed).dirichlet(np.ones(18), len(keys))
-    return keys.reset_index(drop=True).join(pd.DataFrame(values, columns=simulated.COLUMNS))
-
-
-def held_out(output: Path) -> pd.DataFrame:
-    split = splits.read_splits(output)[0]
-    return split.loc[split["split"] == splits.TEST_VAL, ["path", "label"]]
-
-
-def write_photo(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (12, 16), "grey").save(path)
+def write_predictions(output: Path, stem: str, seed: int, known: int | None = None) -> pd.DataFrame:
+    """Guesses in `<stem>test.csv`, given back, and `<stem>test_val.csv`; known: how many photos held out there are."""
+    split, guesses = splits.read_splits(output)[0], {}
+    held_out = split.loc[split["split"] == splits.TEST_VAL, ["path", "label"]].reset_index(drop=True)[:known]
+    for name, keys in (("test", pd.DataFrame({"ImageID": IDS})), ("test_val", held_out)):
+        values = np.random.default_rng(seed).dirichlet(np.ones(18), len(keys))
+        guesses[name] = keys.join(pd.DataFrame(values, columns=simulated.COLUMNS))
+        files.write_csv(guesses[name], f"{stem}{name}.csv")
+    return guesses["test"]
 
 
 @pytest.fixture
@@ -43,10 +38,10 @@ def project(tmp_path) -> Path:
     data, output = tmp_path / "data", tmp_path / "output"
     known = past_runs.prepare(output)
     files.write_csv(pd.DataFrame({"ImageID": IDS, "ans": 0}), data / "eval" / "info.csv")
-    (data / "train").mkdir()
-    (data / "train" / "train.csv").write_text("id,gender,race,age,path\n")
+    files.write_csv(pd.DataFrame(columns=layout.TRAIN_COLUMNS), data / "train" / "train.csv")
     for path in (*(f"eval/images/{name}" for name in IDS), *(f"train/images/{path}" for path in known["path"][:8])):
-        write_photo(data / path)
+        (data / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (12, 16), "grey").save(data / path)
     copies = [(name, known["path"][0], 0, 1) for name in IDS[:26]]
     undecided = [(IDS[26], known["path"][0], 0, 2), (IDS[26], known["path"][4], 0, 2), (IDS[27], "dropped.jpg", 0, 0)]
     leaks = pd.DataFrame([*copies, *undecided], columns=LEAK_COLUMNS)
@@ -65,17 +60,13 @@ def read(project: Path, name: str) -> pd.DataFrame:
 
 
 def test_files_of_any_name_with_weights_become_a_submission_headless(project):
-    output, kinds = project / "output", ("test", "test_val")
-    tables = {which: [] for which in kinds}
-    for seed, home in enumerate(("x", "y")):
-        for which, keys in zip(kinds, (pd.DataFrame({"ImageID": IDS}), held_out(output)), strict=True):
-            tables[which].append(guesses(keys, seed))
-            files.write_csv(tables[which][-1], project / home / f"{which}.csv")
+    output = project / "output"
+    first, second = (write_predictions(output, f"{project}/{home}/", seed) for seed, home in enumerate("xy"))
     files.write_json({}, output / "submissions" / expected_score.FILE)  # of an older submission
-    names = {f"{which}_filenames": [str(project / home / f"{which}.csv") for home in "xy"] for which in kinds}
+    names = {f"{which}_filenames": [f"{project}/{home}/{which}.csv" for home in "xy"] for which in ("test", "test_val")}
     given = {"data_dir": "data", "output_dir": "output", **names, "weights": [1.0, 3.0]}
     report = run_headless(project, "07_ensemble", project / "out.ipynb", given)
-    mean = (tables["test"][0][simulated.COLUMNS] + 3 * tables["test"][1][simulated.COLUMNS]).to_numpy()
+    mean = (first[simulated.COLUMNS] + 3 * second[simulated.COLUMNS]).to_numpy()
     assert read(project, "submission.csv")["ans"].tolist() == mean.argmax(axis=1).tolist()
     assert "answers by x/test (25%), y/test (75%)" in report and "no score is promised" in report
     assert not (output / "submissions" / expected_score.FILE).exists()
@@ -85,8 +76,7 @@ def test_runs_are_scored_out_of_fold_and_promise_a_score_without_held_out_people
     output = project / "output"
     for seed, run in enumerate(("deep", "wide")):
         past_runs.write_run(output, run, right=0.8, seed=seed)
-        files.write_csv(guesses(pd.DataFrame({"ImageID": IDS}), seed), output / "inferences" / f"{run}.test.csv")
-        files.write_csv(guesses(held_out(output).iloc[:0], seed), output / "inferences" / f"{run}.test_val.csv")
+        write_predictions(output, f"{output}/inferences/{run}.", seed, known=0)
     names = executed(shell, project)
     assert set(names["known"]) == {"out of fold"}
     assert list(names["known"]["out of fold"]) == ["deep", "wide", "ensemble"]
@@ -97,14 +87,11 @@ def test_runs_are_scored_out_of_fold_and_promise_a_score_without_held_out_people
     assert "out of fold" in printed and names["vote"].reason == "Nobody voted."
 
 
-def test_every_override_is_listed_also_those_that_decide_nothing_or_that_no_gallery_shows(
-    project, shell, capsys, monkeypatch
-):
+def test_every_override_is_listed_whether_it_decides_or_a_gallery_shows_it(project, shell, capsys, monkeypatch):
     output, titles = project / "output", []
     monkeypatch.setattr(galleries, "photo_grid", lambda *given, title, **more: titles.append(title))
     past_runs.write_run(output, "deep")
-    files.write_csv(guesses(pd.DataFrame({"ImageID": IDS}), 0), output / "inferences" / "deep.test.csv")
-    files.write_csv(guesses(held_out(output), 0), output / "inferences" / "deep.test_val.csv")
+    write_predictions(output, f"{output}/inferences/deep.", 0)
     with pd.option_context("display.max_columns", None, "display.width", 300, "display.max_rows", None):
         executed(shell, project)
     table = read(project, "overrides.csv")

@@ -4,10 +4,8 @@ No value is edited, so all is as the notebooks' defaults say, but for the set, w
 notebooks need one another's files and run in the order of their numbers.
 """
 
-import os
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import jupyter_pages
@@ -18,17 +16,7 @@ from tiny_project import CHECKOUT, paint
 
 pytestmark = pytest.mark.browser
 
-NOTEBOOKS = (
-    "00_prepare_data",
-    "01_label_cleaning",
-    "02_search_augmentation",
-    "03_one_model",
-    "04_three_model",
-    "05_average_weights",
-    "06_inference",
-    "07_ensemble",
-    "08_compare_runs",
-)
+NOTEBOOKS = sorted(path.stem for path in (CHECKOUT / "notebooks").glob("*.ipynb"))
 LONGEST = 300  # seconds for one notebook
 IS_OVER = f"""() => {{
     const code = ({jupyter_pages.CELLS})().filter(cell => cell.cell_type === 'code');
@@ -43,7 +31,6 @@ LAST_TEXT = """async () => {
     await notebook.scrollToCell(last);
     return last.node.innerText;
 }"""
-TO_THE_TOP = "() => window.jupyterapp.shell.currentWidget.content.scrollToItem(0)"
 SHUT_DOWN = "() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()"
 
 
@@ -70,17 +57,6 @@ def page(lab: str) -> Iterator[Page]:
         chromium.close()
 
 
-def save_screenshot(page: Page, name: str) -> None:
-    """The whole notebook as a picture, where `MASK_LIB_SCREENSHOTS` names a folder for it."""
-    if folder := os.environ.get("MASK_LIB_SCREENSHOTS"):
-        size = page.viewport_size
-        page.set_viewport_size({"width": size["width"], "height": 8000})
-        page.evaluate(TO_THE_TOP)
-        page.wait_for_timeout(2000)  # for pictures to be drawn
-        page.screenshot(path=Path(folder, f"lab_{name[:2]}.png"))
-        page.set_viewport_size(size)
-
-
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_a_notebook_runs_from_top_to_bottom_without_an_edit(lab: str, page: Page, name: str):
     jupyter_pages.open_notebook(page, lab, "lab", f"notebooks/{name}.ipynb")
@@ -88,7 +64,6 @@ def test_a_notebook_runs_from_top_to_bottom_without_an_edit(lab: str, page: Page
     jupyter_pages.run_all(page)
     page.wait_for_function(IS_OVER, timeout=LONGEST * 1000, polling=200)
 
-    save_screenshot(page, name)
     cells = jupyter_pages.cells(page)
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
     assert not [output for output in outputs if output["output_type"] == "error"]

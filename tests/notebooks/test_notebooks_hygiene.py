@@ -1,4 +1,7 @@
-"""What is committed: notebooks without leftovers, parameter files that fit them, and a tidy tree."""
+"""What is committed: notebooks without leftovers, and a tidy tree.
+
+That the parameter files fit the notebooks, `test_chain.py` finds.
+"""
 
 import ast
 import json
@@ -11,13 +14,12 @@ import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 
 from mask_lib.base import files
-from mask_lib.headless import parameters
 from mask_lib.headless.cells import declared_parameters
 
 NOTEBOOKS = sorted((files.PROJECT / "notebooks").glob("*.ipynb"))
-PARAMETER_FILES = sorted((files.PROJECT / "notebooks" / "params").glob("*.yml"))
 MOST_CELLS = 15
 MOST_BYTES = 1_000_000
+DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 # run: training names one, inference takes an empty name for every finished run. weights: what a network starts
 # from, and what the files of an ensemble count for; the sections of a parameter file keep them apart. head: what
 # 04_three_model is about, and one of the choices of 03_one_model.
@@ -25,22 +27,21 @@ MEANS_TWO_THINGS = {"run", "weights", "head"}
 MACHINE_PATH = re.compile(r"(?<![\w.])/(root|home/\w+|Users/\w+)/|[A-Z]:\\+Users\\")
 
 each_notebook = pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
-each_parameter_file = pytest.mark.parametrize("parameter_file", PARAMETER_FILES, ids=lambda path: path.stem)
 
 
-def cells_of(notebook: Path) -> list[dict]:
-    """The cells as they are in the file; nbformat would mend some of what is checked here."""
-    return json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+def content_of(notebook: Path) -> dict:
+    """The notebook as it is in the file; nbformat would mend some of what is checked here."""
+    return json.loads(notebook.read_text(encoding="utf-8"))
+
+
+def code_of(notebook: Path) -> list[str]:
+    return ["".join(cell["source"]) for cell in content_of(notebook)["cells"] if cell["cell_type"] == "code"]
 
 
 def committed_files() -> list[Path]:
     """Every file that git has or would take; outside a checkout, every file of the project's own folders."""
-    listing = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=files.PROJECT,
-        capture_output=True,
-        text=True,
-    )
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listing = subprocess.run(command, cwd=files.PROJECT, capture_output=True, text=True)
     if listing.returncode == 0:
         found = [files.PROJECT / name for name in listing.stdout.split("\0") if name]
     else:
@@ -54,86 +55,48 @@ def machine_paths(text: str) -> list[str]:
     return [match.group() for match in MACHINE_PATH.finditer(text)] + re.findall(re.escape(str(files.PROJECT)), text)
 
 
-def test_there_are_notebooks_and_parameter_files():
-    assert NOTEBOOKS
-    assert PARAMETER_FILES
-
-
 @each_notebook
 def test_a_notebook_is_committed_as_nobody_has_run_it(notebook: Path):
-    content = json.loads(notebook.read_text(encoding="utf-8"))
-    assert "papermill" not in content["metadata"]
-    assert "widgets" not in content["metadata"]
+    content = content_of(notebook)
+    assert not {"papermill", "widgets"} & set(content["metadata"])
     for cell in content["cells"]:
-        assert not cell.get("outputs")
-        assert cell.get("execution_count") is None
+        assert not cell.get("outputs") and cell.get("execution_count") is None
         assert not {"papermill", "execution", "ExecuteTime"} & set(cell["metadata"])
         assert "injected-parameters" not in cell["metadata"].get("tags", [])
 
 
 @each_notebook
-def test_a_notebook_opens_without_questions(notebook: Path):
-    content = json.loads(notebook.read_text(encoding="utf-8"))
+def test_a_notebook_opens_without_questions_on_its_title_and_has_few_cells(notebook: Path):
+    content = content_of(notebook)
+    cells, ids = content["cells"], {cell.get("id") for cell in content["cells"]}
     assert content["metadata"]["kernelspec"]["name"] == "python3"
     assert (content["nbformat"], content["nbformat_minor"]) >= (4, 5)  # the first with cell ids
-
-
-@each_notebook
-def test_cells_are_few_and_have_ids_of_their_own(notebook: Path):
-    cells = cells_of(notebook)
     assert len(cells) <= MOST_CELLS
-    ids = [cell.get("id") for cell in cells]
-    assert all(ids)
-    assert len(set(ids)) == len(ids)
+    assert all(ids) and len(ids) == len(cells)
+    assert cells[0]["cell_type"] == "markdown" and "".join(cells[0]["source"]).startswith("# ")
 
 
 @each_notebook
-def test_a_notebook_starts_with_its_title(notebook: Path):
-    first = cells_of(notebook)[0]
-    assert first["cell_type"] == "markdown"
-    assert "".join(first["source"]).startswith("# ")
-
-
-@each_notebook
-def test_one_cell_declares_parameters_as_literals(notebook: Path):
-    assert declared_parameters(notebook)
-
-
-@each_notebook
-def test_imports_are_a_few_lines_in_one_cell(notebook: Path):
-    sources = ["".join(cell["source"]) for cell in cells_of(notebook) if cell["cell_type"] == "code"]
-    counts = [len(re.findall(r"^(?:import|from) ", source, re.MULTILINE)) for source in sources]
+def test_imports_are_a_few_lines_in_one_cell_and_functions_and_classes_live_in_mask_lib(notebook: Path):
+    counts = [len(re.findall(r"^(?:import|from) ", source, re.MULTILINE)) for source in code_of(notebook)]
     assert sum(count > 0 for count in counts) == 1
     assert sum(counts) <= 6
-
-
-@each_notebook
-def test_functions_and_classes_live_in_mask_lib(notebook: Path):
-    for cell in cells_of(notebook):
-        if cell["cell_type"] == "code":
-            tree = ast.parse(TransformerManager().transform_cell("".join(cell["source"])))
-            definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-            found = [node.name for node in ast.walk(tree) if isinstance(node, definitions)]
-            assert not found, f"move {found} to mask_lib"
+    for source in code_of(notebook):
+        tree = ast.parse(TransformerManager().transform_cell(source))
+        found = [node.name for node in ast.walk(tree) if isinstance(node, DEFINITIONS)]
+        assert not found, f"move {found} to mask_lib"
 
 
 def test_a_parameter_has_the_same_default_in_every_notebook():
     defaults = defaultdict(dict)
+    assert NOTEBOOKS
     for notebook in NOTEBOOKS:
-        for name, default in declared_parameters(notebook).items():
+        declared = declared_parameters(notebook)
+        assert declared, f"{notebook.stem} declares no parameters"
+        for name, default in declared.items():
             defaults[name][notebook.stem] = repr(default)
     differing = {name: found for name, found in defaults.items() if len(set(found.values())) > 1}
     assert differing.keys() <= MEANS_TWO_THINGS, differing
-
-
-@each_parameter_file
-def test_a_parameter_file_fits_every_notebook_and_run(parameter_file: Path):
-    values = parameters.read_parameter_file(parameter_file)
-    for run, training in parameters.planned_runs(values).items():
-        assert (files.PROJECT / "notebooks" / f"{training}.ipynb").exists()
-        for notebook in NOTEBOOKS:
-            given = {"run": run} if "run" in declared_parameters(notebook) else {}
-            parameters.resolve(notebook, [parameter_file], given)
 
 
 def test_the_search_for_machine_paths_finds_them():
@@ -142,18 +105,16 @@ def test_the_search_for_machine_paths_finds_them():
     assert not machine_paths("data/home/kim/photos, https://example.org/home/kim/")
 
 
-def test_no_file_names_a_place_on_one_machine():
+def test_no_file_is_large_or_names_a_place_on_one_machine():
     found = {}
     for path in committed_files():
-        places = machine_paths(path.read_bytes().decode("utf-8", errors="ignore"))
-        if places:
-            found[files.shown_path(path)] = places
+        content = path.read_bytes()
+        faults = machine_paths(content.decode("utf-8", errors="ignore"))
+        if len(content) > MOST_BYTES:
+            faults.append("large")
+        if faults:
+            found[files.shown_path(path)] = faults
     assert not found
-
-
-def test_no_file_is_large():
-    large = {files.shown_path(path) for path in committed_files() if path.stat().st_size > MOST_BYTES}
-    assert not large
 
 
 def test_every_requirement_is_pinned():

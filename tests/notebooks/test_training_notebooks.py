@@ -1,18 +1,29 @@
-"""03_one_model and 04_three_model from their first cell to their last, on a toy, without a kernel."""
+"""The notebooks that train, from their first cell to their last, in each of their ways, on a toy, without a kernel."""
 
 from pathlib import Path
 
 import kernelless
 import matplotlib.pyplot as plt
+import pandas as pd
 import pytest
+import searching
 import toys
 from IPython.core.interactiveshell import InteractiveShell
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
+from mask_lib.augment import policy, search
 from mask_lib.models.checkpoint import read_checkpoint
 from mask_lib.training import lr_finder, tracking
 
-GIVEN = {**toys.SETTINGS, "folds": [1], "epochs": 1, "compare_with_baseline": False, "tracking_mode": "disabled"}
-NOTEBOOKS = {"03_one_model": {}, "04_three_model": {"head": "three", "attribute_loss": 0.0}}
+SEARCH, ONE, THREE = "02_search_augmentation", "03_one_model", "04_three_model"
+RUN = {**toys.SETTINGS, "folds": [1], "epochs": 1, "compare_with_baseline": False, "tracking_mode": "disabled"}
+FEW = {"search_network": searching.NETWORK, "search_folds": [0], "verdict_folds": [1], "halving_factor": 2}
+GIVEN = {
+    SEARCH: searching.SMALL | FEW | {"steps_each": 1},
+    ONE: RUN,
+    THREE: RUN | {"head": "three", "attribute_loss": 0.0},
+}
 
 
 @pytest.fixture(scope="module")
@@ -24,26 +35,29 @@ def data(tmp_path_factory) -> Path:
     return folder
 
 
-def executed(shell: InteractiveShell, name: str, data: Path, output: Path, **given) -> dict:
-    """The names that a notebook's cells leave."""
+def executed(shell: InteractiveShell, name: str, data: Path, output: Path, **given) -> tuple[dict, list]:
+    """The names that a notebook's cells leave, and the value of each cell that has one."""
     if not output.exists():
-        (output / "tables").parent.mkdir(parents=True)
+        output.mkdir()
         (output / "tables").symlink_to(data / "prepared" / "tables")
     folders = {"data_dir": str(data), "output_dir": str(output)}
-    return kernelless.executed(shell, name, **GIVEN | NOTEBOOKS[name] | folders | given)[0]
+    return kernelless.executed(shell, name, **GIVEN[name] | folders | given)
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
-def test_the_trial_of_learning_rates_is_drawn_and_leaves_the_run_as_it_was(data, tmp_path, shell, monkeypatch, name):
-    drawn, find = [], lr_finder.find
+@pytest.mark.parametrize("name", [ONE, THREE])
+def test_scores_are_recorded_and_a_trial_of_rates_leaves_the_run_as_it_was(data, tmp_path, shell, monkeypatch, name):
+    drawn, find, ended = [], lr_finder.find, []
     monkeypatch.setattr(lr_finder, "find", lambda *given, **rest: drawn.append(given) or find(*given, **rest))
-    plain = dict(executed(shell, name, data, tmp_path / "plain"))
+    monkeypatch.setattr(tracking.Tracker, "finish", lambda self, summary=None, **rest: ended.append(summary))
+    plain = dict(executed(shell, name, data, tmp_path / "plain")[0])
     assert not drawn and "trial" not in plain
-    found = executed(shell, name, data, tmp_path / "tried", find_learning_rate=True)
+    scores = plain["found"]["out_of_fold"]
+    assert ended[0] == {"out_of_fold": {metric: pytest.approx(score["value"]) for metric, score in scores.items()}}
+
+    found, _ = executed(shell, name, data, tmp_path / "tried", find_learning_rate=True)
     assert [given[3] for given in drawn] == [1]  # the first fold that the run asks for
-    titles = [ax.get_title(loc=side) for number in plt.get_fignums() for ax in plt.figure(number).axes
-              for side in ("left", "center")]  # fmt: skip
-    assert "How fast it can learn" in titles
+    axes = [ax for number in plt.get_fignums() for ax in plt.figure(number).axes]
+    assert "How fast it can learn" in {ax.get_title(loc=side) for ax in axes for side in ("left", "center")}
     assert len(found["trial"]) > 10
     checkpoint = Path("fold1") / "checkpoint" / "last.safetensors"
     before, after = (read_checkpoint(one["result"].folder / checkpoint) for one in (plain, found))
@@ -53,9 +67,26 @@ def test_the_trial_of_learning_rates_is_drawn_and_leaves_the_run_as_it_was(data,
         assert (plain["result"].folder / file).read_bytes() == (found["result"].folder / file).read_bytes()
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
-def test_the_final_scores_are_recorded_with_the_run(data, tmp_path, shell, monkeypatch, name):
-    ended = []
-    monkeypatch.setattr(tracking.Tracker, "finish", lambda self, summary=None, **rest: ended.append(summary))
-    found = executed(shell, name, data, tmp_path / "output")["found"]["out_of_fold"]
-    assert ended[0] == {"out_of_fold": {metric: pytest.approx(score["value"]) for metric, score in found.items()}}
+def test_a_search_that_trains_runs_to_its_answer(data, tmp_path, shell, capsys):
+    output = tmp_path / "output"
+    names, shown = executed(shell, SEARCH, data, output, search_kind="halving", verdict_seeds=0)
+    assert set(names["trials"]["trial"]) == {0, 1, 2, 3}
+    assert len(policy.read_policy(search.best_path(output)).sub_policies) == 4  # two policies of two
+    operations = next(value for value in shown if isinstance(value, Figure))
+    assert len([ax for ax in operations.axes if ax.images]) == 5 * len(policy.OPERATIONS)
+    said = capsys.readouterr().out
+    assert "each photo draws one of 2 sub-policies" in said
+    assert names["judged"] is None and not search.verdict_path(output).exists()
+    assert search.written(output) == ["trials.csv", "best_policy.json", "study.db"]
+
+
+def test_a_verdict_is_reached_with_shorter_trainings_and_leads_a_run(data, tmp_path, shell):
+    output = tmp_path / "output"
+    changes = {"verdict_seeds": 1, "verdict_epochs": 1, "verdict_policies": 2}
+    names, shown = executed(shell, SEARCH, data, output, **changes)
+    assert set(names["judged"]["macro_f1"]) == {"none", "trivialaugment", "merged", "best", "best 2"}
+    assert names["judged"]["seconds"] > 0
+    assert any(isinstance(value, Axes) for value in shown)
+    assert "verdict.json" in search.written(output)
+    assert pd.read_csv(output / "search" / "trials.csv")["state"].eq("complete").all()
+    assert search.resolved("searched", output) == search.chosen_augmentation(output)

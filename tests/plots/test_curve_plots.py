@@ -30,20 +30,17 @@ def test_curves_are_the_history_and_its_mean_over_folds():
 
 
 def test_best_epochs_are_marked_and_that_of_the_mean_is_told():
-    history = pictures.history_table()
-    f1 = curve_plots.curves(history)[1]
+    f1 = curve_plots.curves(pictures.history_table())[1]
     (dots,) = [line for line in f1.lines if line.get_marker() == "o"]
-    for fold, epoch, value in zip(range(3), *dots.get_data(), strict=True):
-        part = history[history["fold"] == fold].set_index("epoch")["val_macro_f1"]
-        assert (epoch, value) == (part.idxmax(), part.max())
-    mean = history.groupby("epoch")["val_macro_f1"].mean()
+    by_fold = pictures.history_table().pivot(index="epoch", columns="fold", values="val_macro_f1")
+    assert dots.get_xydata().tolist() == [[by_fold[fold].idxmax(), by_fold[fold].max()] for fold in by_fold]
+    mean = by_fold.mean(axis=1)
     assert f1.get_title(loc="left") == f"Macro F1, at best {mean.max():.3f} after epoch {mean.idxmax()}"
 
 
 def test_one_folds_own_history_file_is_enough():
-    losses, f1 = curve_plots.curves(pictures.history_table(folds=1).drop(columns="fold"))
-    assert [text.get_text() for text in losses.get_legend().get_texts()] == ["training", "validation"]
-    assert np.allclose(f1.lines[0].get_ydata(), pictures.history_table(folds=1)["val_macro_f1"])
+    history = pictures.history_table(folds=1).drop(columns="fold")
+    assert np.allclose(curve_plots.curves(history)[1].lines[0].get_ydata(), history["val_macro_f1"])
 
 
 def test_the_learning_rate_finder_shows_each_step_and_the_suggestion(ax):
@@ -55,8 +52,8 @@ def test_the_learning_rate_finder_shows_each_step_and_the_suggestion(ax):
     assert suggested.get_xdata() == [0.01, 0.01]
     assert "suggested: 0.01" in [text.get_text() for text in ax.get_legend().get_texts()]
     assert ax.get_xscale() == "log"
-    low, high = ax.get_ylim()
-    assert low < found["smoothed"].min() < found["smoothed"][0] < high < 100  # what explodes does not flatten the rest
+    low, high = ax.get_ylim()  # what explodes does not flatten the rest
+    assert low < found["smoothed"].min() < found["smoothed"][0] < high < 100
 
 
 def test_curves_of_runs_are_the_means_of_their_folds_in_their_range():
@@ -71,19 +68,12 @@ def test_curves_of_runs_are_the_means_of_their_folds_in_their_range():
             assert heights.max() == pytest.approx(history[column].max())
             assert heights.min() == pytest.approx(history[column].min())
     assert [text.get_text() for text in f1.get_legend().get_texts()] == list(histories)
-
-
-def test_many_runs_are_told_apart_by_dashes_once_the_colours_are_used_up():
-    losses, _ = curve_plots.run_curves(runs_of(12))
-    looks = {(line.get_color(), line.get_linestyle()) for line in losses.lines}
-    assert len(looks) == 12
-
-
-def test_a_run_of_one_epoch_can_be_seen():
-    losses, _ = curve_plots.run_curves({"short": pictures.history_table(epochs=1)})
-    assert losses.lines[0].get_marker() == "o"
-
-
-def test_no_runs_have_no_curves():
     with pytest.raises(ValueError, match="no runs to draw"):
         curve_plots.run_curves({})
+
+
+def test_many_runs_are_told_apart_by_dashes_and_one_of_a_single_epoch_is_a_dot():
+    lines = curve_plots.run_curves(runs_of(12))[0].lines
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 12
+    losses, _ = curve_plots.run_curves({"short": pictures.history_table(epochs=1)})
+    assert losses.lines[0].get_marker() == "o"

@@ -14,26 +14,17 @@ pytestmark = pytest.mark.usefixtures("closed_figures")
 def test_class_bars_are_the_counts_of_photos_and_notes_those_of_people(ax):
     photos = pictures.photo_table()
     data_plots.class_counts(photos, ax)
-    heights = [bar.get_height() for bar in ax.patches]
-    assert heights == [(photos["label"] == label).sum() for label in range(18)]
+    assert [bar.get_height() for bar in ax.patches] == [(photos["label"] == label).sum() for label in range(18)]
     people = [photos.loc[photos["label"] == label, "person"].nunique() for label in range(18)]
     assert [int(text.split("\n")[1].split()[0]) for text in pictures.texts(ax)] == people
     assert [tick.get_text() for tick in ax.get_xticklabels()] == [labels.describe(label) for label in range(18)]
     assert ax.get_title(loc="left") == "210 photos of 30 people"
 
 
-def test_classes_of_one_mask_share_a_colour(ax):
-    data_plots.class_counts(pictures.photo_table(), ax)
-    colours = [bar.get_facecolor() for bar in ax.patches]
-    assert len(set(colours)) == 3
-    assert all(len(set(colours[start : start + 6])) == 1 for start in (0, 6, 12))
-
-
 def test_sizes_and_brightness_show_each_split():
     sizes = np.array([[384, 512]] * 5 + [[200, 200]] * 2 + [[10 + side, 20] for side in range(6)])
     splits = ["train"] * 6 + ["eval"] * 7
-    figure = data_plots.sizes_and_brightness(sizes, np.linspace(0, 255, 13), splits)
-    left, right = figure.axes
+    left, right = data_plots.sizes_and_brightness(sizes, np.linspace(0, 255, 13), splits).axes
     assert [label.get_text() for label in left.get_yticklabels()][:2] == ["384 × 512", "200 × 200"]
     widths = [[bar.get_width() for bar in bars][:2] for bars in left.containers]
     assert widths == [[5, 1], [0, 1]]  # train, then eval
@@ -59,45 +50,30 @@ def test_ages_count_each_person_once_by_gender_with_both_edges(ax):
     for container, gender in zip(ax.containers, ("male", "female"), strict=True):
         wanted = people.loc[people["gender"] == gender, "age"].value_counts().reindex(range(first, last + 1))
         assert [bar.get_height() for bar in container] == wanted.fillna(0).tolist()
-    edges = [line.get_xdata()[0] for line in ax.lines]
-    assert edges == [29.5, 59.5]  # the bars of 30 and of 60 lie to the right
+    assert [line.get_xdata()[0] for line in ax.lines] == [29.5, 59.5]  # the bars of 30 and of 60 lie to the right
 
 
 def test_problem_bars_are_counts_by_kind_and_their_names_are_no_formulas(ax):
     kinds = ["unreadable"] * 3 + [f"{pictures.FORMULA}\x07"] * 2 + ["id twice"]
     data_plots.problems(pd.DataFrame({"path": "x", "problem": kinds, "detail": ""}), ax)
-    drawn = dict(
-        zip((tick.get_text() for tick in ax.get_yticklabels()), (bar.get_width() for bar in ax.patches), strict=True)
-    )
-    assert drawn == {"unreadable": 3, f"{pictures.FORMULA}\N{REPLACEMENT CHARACTER}": 2, "id twice": 1}
+    drawn = [(tick.get_text(), bar.get_width()) for tick, bar in zip(ax.get_yticklabels(), ax.patches, strict=True)]
+    assert drawn == [("id twice", 1), (f"{pictures.FORMULA}\N{REPLACEMENT CHARACTER}", 2), ("unreadable", 3)]
     pictures.draw(ax.figure)
-
-
-def test_no_problems_says_so(ax):
-    data_plots.problems(pd.DataFrame(columns=["path", "problem", "detail"]), ax)
-    assert pictures.texts(ax) == ["nothing found"]
-    assert not ax.patches
+    nothing = pd.DataFrame(columns=["path", "problem", "detail"])
+    assert pictures.texts(data_plots.problems(nothing)) == ["nothing found"]
 
 
 def test_fold_balance_is_the_ratio_of_shares(ax):
-    photos = pictures.photo_table()
-    people = photos["person"].astype(int)
-    splits = {fold: photos.assign(split=np.where(people % 3 == fold, "val", "train")) for fold in range(3)}
+    photos = pictures.photo_table().query("label != 17")
+    third = photos["person"].astype(int) % 3
+    splits = {fold: photos.assign(split=np.where(third == fold, "val", "train")) for fold in range(3)}
     data_plots.fold_balance(splits, ax)
-    drawn = ax.images[0].get_array()
-    for fold, split in splits.items():
-        part = split[split["split"] == "val"]
-        for label in range(18):
-            whole = (split["label"] == label).mean()
-            wanted = (part["label"] == label).mean() / whole if whole else np.nan
-            assert np.ma.filled(drawn, np.nan)[fold, label] == pytest.approx(wanted, nan_ok=True)
+    whole = photos["label"].value_counts(normalize=True).reindex(range(18))
+    for drawn, split in zip(ax.images[0].get_array(), splits.values(), strict=True):
+        part = split["label"][split["split"] == "val"].value_counts(normalize=True).reindex(range(18), fill_value=0)
+        np.testing.assert_allclose(np.ma.filled(drawn, np.nan), part / whole)
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["fold 0", "fold 1", "fold 2"]
-
-
-def test_a_class_without_photos_has_no_ratio(ax):
-    split = pd.DataFrame({"path": list("abcd"), "label": [0, 1, 0, 1], "split": ["val", "val", "train", "train"]})
-    data_plots.fold_balance({0: split}, ax)
-    assert pictures.texts(ax) == ["1.00", "1.00"]
+    assert len(pictures.texts(ax)) == 3 * 17
     pictures.draw(ax.figure)
 
 
@@ -112,14 +88,11 @@ def test_class_names_do_not_overlap_on_a_wide_chart():
     assert ax.get_position().height > 0.5
 
 
-OTHER = (labels.Attribute("helmet", ("yes", "no"), "yn"), labels.Attribute("vest", ("none", "orange", "yellow"), "abc"))
-
-
 def test_another_task_has_its_own_classes_and_no_histogram_without_a_number(ax):
-    photos = pd.DataFrame({"label": [0, 5, 5], "person": ["a", "b", "c"]})
-    with labels.using(OTHER):
+    photos = pd.DataFrame({"label": [0, 2, 2], "person": ["a", "b", "c"]})
+    with labels.using((labels.Attribute("kind", ("rose", "tulip", "daisy"), "abc"),)):
         data_plots.class_counts(photos, ax)
         empty = data_plots.number_histogram(photos)
-    assert [bar.get_height() for bar in ax.patches] == [1, 0, 0, 0, 0, 2]
-    assert ax.get_xticklabels()[5].get_text() == "no yellow"
+    assert [bar.get_height() for bar in ax.patches] == [1, 0, 2]
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["rose", "tulip", "daisy"]
     assert pictures.texts(empty) == ["no attribute is a number"]

@@ -5,10 +5,13 @@ import pandas as pd
 import pictures
 import pytest
 
-from mask_lib.plots import curve_plots, data_plots, ensemble_plots, score_plots, search_plots, style
+from mask_lib.augment import policy
+from mask_lib.plots import curve_plots, data_plots, ensemble_plots, score_plots, search_plots
 
 pytestmark = pytest.mark.usefixtures("closed_figures")
 CHARTS = {
+    "policy of nothing": lambda ax: search_plots.policy(policy.PRESET_POLICIES["none"], ax),
+    "class_changes": lambda ax: data_plots.class_changes([0], [1], ax),
     "class_counts": lambda ax: data_plots.class_counts(pictures.photo_table(), ax),
     "number_histogram": lambda ax: data_plots.number_histogram(pictures.photo_table(), ax),
     "problems": lambda ax: data_plots.problems(pd.DataFrame({"path": ["a"], "problem": ["b"], "detail": ["c"]}), ax),
@@ -23,28 +26,15 @@ CHARTS = {
     "reliability": lambda ax: ensemble_plots.reliability({"a": pictures.reliability_table()}, ax),
     "agreement": lambda ax: ensemble_plots.agreement(pictures.shares_of(["a", "b"]), ax),
     "contributions": lambda ax: ensemble_plots.contributions(pictures.contribution_table(["a", "b"]), ax),
+    "contributions of none": lambda ax: ensemble_plots.contributions(pictures.contribution_table([]), ax),
     "expected_score": lambda ax: ensemble_plots.expected_score([0.7, 0.8], (0.75, 0.7, 0.8), {"test_val": 0.7}, ax),
 }
 
 
 @pytest.mark.parametrize("name", CHARTS)
-def test_a_chart_is_drawn_into_the_given_axes_and_nowhere_else(name, ax):
+def test_a_chart_is_drawn_into_the_given_axes_or_into_one_figure_of_its_own(name, ax):
     before = plt.get_fignums()
-    assert CHARTS[name](ax) is ax
-    assert plt.get_fignums() == before
+    assert CHARTS[name](ax) is ax and plt.get_fignums() == before
     assert pictures.draw(ax.figure)
-
-
-@pytest.mark.parametrize("name", CHARTS)
-def test_a_chart_without_axes_makes_one_figure(name):
-    ax = CHARTS[name](None)
-    assert plt.get_fignums() == [ax.figure.number]
-
-
-def test_characters_that_cannot_be_drawn_are_replaced():
-    assert style.plain("a\x07b\udcff\nc") == "a\N{REPLACEMENT CHARACTER}b\N{REPLACEMENT CHARACTER}\nc"
-
-
-@pytest.mark.parametrize(("number", "words"), [(0, "0 people"), (1, "1 person"), (2700, "2,700 people")])
-def test_counts_are_written_with_the_word_that_fits(number, words):
-    assert style.counted(number, "person", "people") == words
+    own = CHARTS[name](None).figure
+    assert plt.get_fignums() == [*before, own.number]

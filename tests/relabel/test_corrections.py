@@ -1,6 +1,5 @@
 """Decisions are a patch: they apply to the photos they were made on, travel as CSV, and can be compared."""
 
-import pandas as pd
 import pytest
 from relabeling import PATHS, open_log, open_session, photo_table, type_keys
 
@@ -18,57 +17,33 @@ def decided(tmp_path) -> DecisionLog:
     return open_log(tmp_path)
 
 
-def opinion(tmp_path, annotator: str, path: str, field: str, new, old=None, **more) -> DecisionLog:
-    log = open_log(tmp_path, annotator)
-    log.append([{"path": path, "field": field, "old": old, "new": new, **more}])
-    return log
-
-
-def logs(tmp_path) -> dict[str, DecisionLog]:
-    return corrections.read_logs(tmp_path)
-
-
-def cleaned(tmp_path, photos: pd.DataFrame, decisions: list[dict]) -> tuple[dict[str, int], pd.DataFrame]:
-    """Class by path of the photos that training reads, and what could not be applied."""
-    state, not_applied = corrections.applicable(photos, decisions, tmp_path)
-    kept, _ = corrections.clean_tables(photos, state, tmp_path)
-    images = f"{tmp_path / 'train' / 'images'}/"
-    return dict(zip(kept["path"].str.removeprefix(images), kept["class"], strict=True)), not_applied
-
-
 def test_the_clean_table_holds_changed_classes_and_no_dropped_photos(tmp_path):
-    photos, log = photo_table(tmp_path), decided(tmp_path)
-    classes, not_applied = cleaned(tmp_path, photos, log.decisions)
+    photos, log = photo_table(tmp_path).astype({"label": "Int64", "age": "Int64"}), decided(tmp_path)
+    state, not_applied = corrections.applicable(photos, log.decisions, tmp_path)
+    kept, dropped = corrections.clean_tables(photos, state, tmp_path)
     assert not_applied.empty
-    new = dict(zip(PATHS, [10, 4, 4, 16, None, 1, 1, 13, 7, 1, 1, 13], strict=True))
-    assert classes == {path: label for path, label in new.items() if label is not None}
-    assert list(photos["label"][:4]) == [7, 1, 1, 13]  # the given table is not changed
-    state, _ = corrections.applicable(photos, log.decisions, tmp_path)
-    kept, dropped = corrections.clean_tables(photos.astype({"label": "Int64", "age": "Int64"}), state, tmp_path)
-    assert list(kept.columns) == list(dropped.columns) == ["path", "class"] and len(kept) == 11
-    assert kept["path"][0] == str(tmp_path / "train" / "images" / PATHS[0])
-    assert dropped.to_numpy().tolist() == [[str(tmp_path / "train" / "images" / PATHS[4]), 7]]
+    paths = [str(tmp_path / "train" / "images" / path) for path in PATHS]
+    assert dict(zip(kept["path"], kept["class"], strict=True)) == dict(
+        zip(paths[:4] + paths[5:], [10, 4, 4, 16, 1, 1, 13, 7, 1, 1, 13], strict=True)
+    )
+    assert dropped.to_numpy().tolist() == [[paths[4], 7]]
+    assert list(kept.columns) == list(dropped.columns) == ["path", "class"]
     assert kept["class"].dtype == dropped["class"].dtype == "int64"
+    assert list(photos["label"][:4]) == [7, 1, 1, 13]  # the given table is not changed
 
 
-def test_a_photo_whose_bytes_have_changed_is_reported_and_not_corrected(tmp_path):
-    photos, log = photo_table(tmp_path), decided(tmp_path)
-    for path, content in ((PATHS[0], b"another photo"), (PATHS[4], b"yet another")):
-        (tmp_path / "train" / "images" / path).write_bytes(content)
-    classes, not_applied = cleaned(tmp_path, photos, log.decisions)
-    assert list(not_applied["path"]) == [PATHS[0], PATHS[4]]
-    assert not_applied["problem"].str.contains("changed").all()
-    assert list(classes) == PATHS and [classes[path] for path in PATHS[:2]] == [7, 4]
-
-
-def test_unknown_and_missing_photos_are_reported(tmp_path):
+def test_decisions_on_unknown_missing_and_changed_photos_are_reported_and_not_applied(tmp_path):
     photos, log = photo_table(tmp_path), decided(tmp_path)
     (tmp_path / "train" / "images" / PATHS[1]).unlink()
-    _, not_applied = corrections.applicable(photos.iloc[1:], log.decisions, tmp_path)
-    assert dict(zip(not_applied["path"], not_applied["problem"], strict=True)) == {
+    (tmp_path / "train" / "images" / PATHS[4]).write_bytes(b"another photo")
+    state, not_applied = corrections.applicable(photos.iloc[1:], log.decisions, tmp_path)
+    problems = dict(zip(not_applied["path"], not_applied["problem"], strict=True))
+    assert problems == {
         PATHS[0]: "no such photo in the table",
         PATHS[1]: "the photo is gone",
+        PATHS[4]: "the photo has changed since it was decided on",
     }
+    assert state == {path: fields for path, fields in replay(log.decisions).items() if path not in problems}
 
 
 def test_an_undone_decision_is_not_asked_for_its_photo(tmp_path):
@@ -77,23 +52,16 @@ def test_an_undone_decision_is_not_asked_for_its_photo(tmp_path):
     assert corrections.applicable(photo_table(tmp_path).iloc[1:], open_log(tmp_path).decisions, tmp_path)[1].empty
 
 
-def test_a_patch_holds_what_was_decided_and_travels_to_a_fresh_copy(tmp_path):
+def test_a_patch_holds_what_was_decided_and_travels_to_a_fresh_copy_as_one_action_once(tmp_path):
     here, there = tmp_path / "here", tmp_path / "there"
-    log = decided(here)
+    log, photos, guest = decided(here), photo_table(there), open_log(there, "guest")
     written = files.write_csv(corrections.patch_of(log.decisions), tmp_path / "patch.csv")
-    arrived = open_log(there, "guest")
-    corrections.import_patch(written, arrived, photo_table(there))
-    assert replay(arrived.decisions) == replay(log.decisions)
-    expected, _ = cleaned(here, photo_table(here), log.decisions)
-    assert cleaned(there, photo_table(there), arrived.decisions)[0] == expected
-
-
-def test_importing_twice_adds_nothing_and_is_one_action_to_undo(tmp_path):
-    written = files.write_csv(corrections.patch_of(decided(tmp_path).decisions), tmp_path / "patch.csv")
-    guest = open_log(tmp_path, "guest")
-    made = corrections.import_patch(written, guest, photo_table(tmp_path))
+    made = corrections.import_patch(written, guest, photos)
     assert len({one["time"] for one in made}) == 1 and made[0]["reason"].startswith("import:1/")
-    assert corrections.import_patch(written, guest, photo_table(tmp_path)) == []
+    assert replay(guest.decisions) == replay(log.decisions)
+    state, not_applied = corrections.applicable(photos, guest.decisions, there)
+    assert state == replay(log.decisions) and not_applied.empty
+    assert corrections.import_patch(written, guest, photos) == []
 
 
 @pytest.mark.parametrize(
@@ -111,37 +79,36 @@ def test_a_bad_patch_is_refused_whole(tmp_path, column, value, said):
     assert guest.decisions == []
 
 
-def test_annotators_who_differ_are_listed_and_nothing_of_it_is_applied(tmp_path):
-    opinion(tmp_path, "ann", PATHS[0], "label", 10, old=7)
-    opinion(tmp_path, "bob", PATHS[0], "mark", "right")
-    opinion(tmp_path, "bob", PATHS[1], "label", 4, old=1)
-    opinion(tmp_path, "ann", PATHS[2], "label", 4, old=1)
-    opinion(tmp_path, "bob", PATHS[2], "label", 4, old=1)
-    found = corrections.disagreements(logs(tmp_path))
-    assert found.to_numpy().tolist() == [[PATHS[0], "ann: 10; bob: right", ""]]
-    classes, _ = cleaned(tmp_path, photo_table(tmp_path), corrections.merged(logs(tmp_path)))
-    assert [classes[path] for path in PATHS[:4]] == [7, 4, 4, 13]
+FIELD_OF = {"right": "mark", "wrong": "mark", "drop": "verdict", 4: "label", 10: "label"}
 
 
-def test_a_mark_alone_is_no_opinion_and_the_last_word_of_an_annotator_counts(tmp_path):
-    opinion(tmp_path, "ann", PATHS[0], "mark", "wrong")
-    opinion(tmp_path, "bob", PATHS[0], "label", 10, old=7)
-    assert corrections.disagreements(logs(tmp_path)).empty
-    opinion(tmp_path, "ann", PATHS[0], "verdict", "drop")
-    opinion(tmp_path, "bob", PATHS[0], "verdict", "drop")
-    assert corrections.disagreements(logs(tmp_path)).empty
-
-
-def test_a_third_annotator_settles_by_majority(tmp_path):
-    opinion(tmp_path, "ann", PATHS[0], "label", 10, old=7)
-    opinion(tmp_path, "bob", PATHS[0], "verdict", "drop")
-    opinion(tmp_path, "eve", PATHS[0], "label", 10, old=7)
-    found = corrections.disagreements(logs(tmp_path))
-    assert found["settled"].tolist() == ["10"]
-    assert replay(corrections.merged(logs(tmp_path))) == {PATHS[0]: {"label": 10}}
-
-
-def test_one_annotator_is_no_dispute(tmp_path):
-    log = decided(tmp_path)
-    assert corrections.merged(logs(tmp_path)) == log.decisions
-    assert corrections.merged({}) == [] and corrections.disagreements({}).empty
+@pytest.mark.parametrize(
+    ("opinions", "differing", "settled"),
+    [
+        pytest.param(
+            [("ann", 0, 10), ("bob", 0, "right"), ("bob", 1, 4), ("ann", 2, 4), ("bob", 2, 4)],
+            [[PATHS[0], "ann: 10; bob: right", ""]],
+            {1: 4, 2: 4},
+            id="nothing holds where two differ",
+        ),
+        pytest.param(
+            [("ann", 0, 10), ("bob", 0, "drop"), ("eve", 0, 10)],
+            [[PATHS[0], "ann: 10; bob: drop; eve: 10", "10"]],
+            {0: 10},
+            id="a third settles by majority",
+        ),
+        pytest.param([("ann", 0, "wrong"), ("bob", 0, 10)], [], {0: 10}, id="a mark alone is no opinion"),
+        pytest.param(
+            [("bob", 0, 10), ("ann", 0, "drop"), ("bob", 0, "drop")], [], {0: "drop"}, id="the last word counts"
+        ),
+        pytest.param([("ann", 0, "wrong"), ("ann", 1, 4)], [], {0: "wrong", 1: 4}, id="one alone is no dispute"),
+        pytest.param([], [], {}, id="nobody"),
+    ],
+)
+def test_of_several_annotators_what_most_think_holds(tmp_path, opinions, differing, settled):
+    for annotator, place, opinion in opinions:
+        field, old = FIELD_OF[opinion], 1 if FIELD_OF[opinion] == "label" else None
+        open_log(tmp_path, annotator).append([{"path": PATHS[place], "field": field, "old": old, "new": opinion}])
+    logs = corrections.read_logs(tmp_path)
+    assert corrections.disagreements(logs).to_numpy().tolist() == differing
+    assert replay(corrections.merged(logs)) == {PATHS[place]: {FIELD_OF[new]: new} for place, new in settled.items()}

@@ -5,36 +5,22 @@ import pytest
 from mask_lib.relabel.photo_queue import Queue
 
 
-def pace(times: list[float], waiting: list[int]) -> tuple[float | None, float | None]:
-    """Photos a minute and minutes left, after key presses at these times with so many photos waiting after each."""
+@pytest.mark.parametrize(
+    ("times", "waiting", "pace"),  # of key presses; photos waiting after each; photos a minute and minutes left
+    [
+        pytest.param(
+            [*range(0, 12, 2), *range(5000, 5012, 2)], range(19, 7, -1), (30, 8 / 30), id="breaks do not count"
+        ),
+        pytest.param(range(0, 20, 5), range(16, 0, -4), (48, 4 / 48), id="photos count, not keys: each settles four"),
+        pytest.param(range(0, 40, 2), range(19, -1, -1), (30, None), id="no time is left at the end"),
+        pytest.param(range(0, 12, 2), range(19, 13, -1), (None, None), id="too few photos"),
+        pytest.param([0.1 * number for number in range(16)], range(19, 3, -1), (None, None), id="too short a time"),
+        pytest.param(range(0, 1600, 100), range(19, 3, -1), (None, None), id="nothing but breaks"),
+        pytest.param(range(0, 32, 2), [*range(19, 11, -1), *range(13, 21)], (None, None), id="all undone in the end"),
+    ],
+)
+def test_the_pace_is_that_of_photos_without_breaks_once_it_means_anything(times, waiting, pace):
     queue = Queue([str(number) for number in range(20)], lambda path: int(path) >= 20 - waiting[-1])
     found = queue.progress(list(zip(times, waiting, strict=True)))
     assert (found["done"], found["total"]) == (20 - waiting[-1], 20)
-    return found["per_minute"], found["minutes_left"]
-
-
-def test_the_pace_leaves_out_breaks():
-    times = [0, 2, 4, 6, 8, 10, 5000, 5002, 5004, 5006, 5008, 5010]
-    assert pace(times, list(range(19, 7, -1))) == pytest.approx((30, 8 / 30))
-
-
-@pytest.mark.parametrize(
-    ("times", "waiting"),
-    [
-        ([0, 2, 4, 6, 8, 10], [19, 18, 17, 16, 15, 14]),  # too few photos
-        ([0.1 * number for number in range(16)], list(range(19, 3, -1))),  # too short a time
-        ([100.0 * number for number in range(16)], list(range(19, 3, -1))),  # nothing but breaks
-        ([2.0 * number for number in range(16)], [*range(19, 11, -1), *range(13, 21)]),  # all undone in the end
-    ],
-)
-def test_no_pace_is_told_before_it_means_anything(times, waiting):
-    assert pace(times, waiting) == (None, None)
-
-
-def test_the_pace_counts_photos_and_not_keys():
-    assert pace([0, 5, 10, 15], [16, 12, 8, 4]) == pytest.approx((48, 4 / 48))  # each key settles four
-
-
-def test_at_the_end_no_time_is_left_to_tell_of():
-    per_minute, minutes = pace([2.0 * number for number in range(20)], list(range(19, -1, -1)))
-    assert per_minute == pytest.approx(30) and minutes is None
+    assert (found["per_minute"], found["minutes_left"]) == pytest.approx(pace)

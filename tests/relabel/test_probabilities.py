@@ -10,7 +10,7 @@ from relabeling import CROWD, crowd, with_faults
 
 from mask_lib.base import files, labels
 from mask_lib.data.photos import read_labeled
-from mask_lib.relabel import probabilities, suspects
+from mask_lib.relabel import probabilities
 from mask_lib.relabel.probabilities import TRUSTED, out_of_fold
 from mask_lib.training import runs
 
@@ -61,70 +61,50 @@ def test_the_latest_finished_run_goes_first_and_the_backbone_fills_the_rest(fold
     assert gathered(folders, "older")[1] == "run older"  # nothing is left for the backbone
 
 
-@pytest.fixture
-def photos() -> pd.DataFrame:
-    return with_faults(crowd())
-
-
-def test_without_a_run_features_find_the_faults(photos):
-    generator = np.random.default_rng(0)
-    parts = labels.decode_all(photos["true"].to_numpy())
-    signal = np.hstack([np.eye(labels.attribute(name).size)[values] for name, values in parts.items()])
-    layers = [np.hstack([signal, generator.normal(size=(len(photos), 8))]) + generator.normal(0, 0.3, (700, 16))] * 2
-    answers = out_of_fold(layers, photos, fold_count=3)
-    assert list(answers["path"]) == list(photos["path"])
-    assert np.allclose(answers[COLUMNS].sum(axis=1), 1)
-    found = suspects.rank(photos, answers)
-    wrong = set(photos["path"][photos["label"] != photos["true"]])
-    assert len(wrong & set(found["path"][:70])) >= 0.9 * len(wrong)
+def people_of(ages: np.ndarray, each: int) -> pd.DataFrame:
+    """Photos of people of these age groups, so many a person; masks and genders take turns."""
+    rows = [
+        (f"{row:04d}.jpg", f"{row // each:04d}", labels.encode(row % 3, row // each % 2, age))
+        for row, age in enumerate(np.repeat(ages, each))
+    ]
+    return pd.DataFrame(rows, columns=["path", "person", "label"])
 
 
 def test_few_old_people_are_not_taken_for_younger_ones():
     """One person in twenty is old, and the features tell only roughly: still most of the old look old."""
-    generator = np.random.default_rng(0)
-    ages = np.repeat(np.where(np.arange(300) % 20 == 0, 2, np.arange(300) % 2), 2)
-    table = pd.DataFrame(
-        {
-            "path": [f"{row:04d}.jpg" for row in range(600)],
-            "person": [f"{row // 2:04d}" for row in range(600)],
-            "label": [labels.encode(row % 3, row // 2 % 2, age) for row, age in enumerate(ages)],
-        }
-    )
-    signal = 1.5 * np.eye(3)[ages] + generator.normal(size=(600, 3))
+    ages = np.where(np.arange(300) % 20 == 0, 2, np.arange(300) % 2)
+    table, ages = people_of(ages, each=2), np.repeat(ages, 2)
+    signal = 1.5 * np.eye(3)[ages] + np.random.default_rng(0).normal(size=(600, 3))
     found = labels.marginals(out_of_fold([signal], table)[COLUMNS].to_numpy())["age"]
     assert (found.argmax(axis=1)[ages == 2] == 2).mean() > 0.5
 
 
-def test_wrong_labels_teach_nobody_the_second_time(photos, monkeypatch):
+def test_distrust_leaves_every_value_someone_to_learn_it_from():
+    """The only two old people look young: distrusted both, they still keep a probability of being old."""
+    looks = np.arange(60) % 2
+    table = people_of(np.where(np.arange(60) < 2, 2, looks), each=1)
+    layer = np.eye(2)[looks] * 9 + np.random.default_rng(0).normal(size=(60, 2))
+    found = out_of_fold([layer], table, fold_count=2)[COLUMNS].to_numpy()
+    assert (labels.marginals(found)["age"][2:, 2] > 0).any()
+
+
+def test_wrong_labels_teach_nobody_the_second_time(monkeypatch):
     """Ten people's gender is wrong: learned without them, the others' own gender is more probable."""
-    generator, own = np.random.default_rng(0), {}
-    gender = labels.decode_all(photos["true"].to_numpy())["gender"]
-    layers = [np.repeat(np.eye(2)[gender] * 4, 4, axis=1) + generator.normal(size=(700, 8))]
-    table = photos.assign(label=photos["true"])
+    table, own = crowd(), {}
+    gender = labels.decode_all(table["true"].to_numpy())["gender"]
+    layers = [np.repeat(np.eye(2)[gender] * 4, 4, axis=1) + np.random.default_rng(0).normal(size=(700, 8))]
     wrong = table["person"].astype(int) < 10
     table.loc[wrong, "label"] += 3 * (1 - 2 * gender[wrong])
     for trusted in (0.0, TRUSTED):
-        monkeypatch.setattr("mask_lib.relabel.probabilities.TRUSTED", trusted)
+        monkeypatch.setattr(probabilities, "TRUSTED", trusted)
         found = out_of_fold(layers, table)[COLUMNS].to_numpy()
         own[trusted] = labels.marginals(found)["gender"][np.arange(700), gender].mean()
     assert own[TRUSTED] > own[0.0] + 0.01
 
 
-def test_distrust_leaves_every_value_someone_to_learn_it_from():
-    """The only two old people look young: distrusted both, they still keep a probability of being old."""
-    generator = np.random.default_rng(0)
-    ages = np.arange(60) % 2
-    ages[:2] = 2
-    table = pd.DataFrame({"path": [f"{row}.jpg" for row in range(60)], "person": [f"{row}" for row in range(60)]})
-    table["label"] = [labels.encode(row % 3, row // 2 % 2, age) for row, age in enumerate(ages)]
-    layer = np.eye(2)[np.arange(60) % 2] * 9 + generator.normal(size=(60, 2))
-    found = out_of_fold([layer], table, fold_count=2)[COLUMNS].to_numpy()
-    assert (labels.marginals(found)["age"][2:, 2] > 0).any()
-
-
-def test_no_photo_is_judged_by_its_own_person(photos):
-    person = pd.factorize(photos["person"])[0]
-    telltale = np.eye(CROWD)[person] * 9  # knows who it is, nothing else: of no use for other people
+def test_no_photo_is_judged_by_its_own_person():
+    photos = with_faults(crowd())
+    telltale = np.eye(CROWD)[pd.factorize(photos["person"])[0]] * 9  # tells who it is: of no use for other people
     found = out_of_fold([telltale], photos, fold_count=3)
     given = labels.decode_all(photos["label"].to_numpy())["gender"]
     gender = labels.marginals(found[COLUMNS].to_numpy())["gender"]

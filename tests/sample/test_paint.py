@@ -1,10 +1,14 @@
-"""The painted sample: its layout, when it is painted anew, what it refuses, and how answers to it are scored."""
+"""The painted sample: layout, planted faults, when it is painted anew, what it refuses, how answers are scored.
+
+That each fault of files and folders lies there as it is listed, and no other, `test_chain_real.py` finds.
+"""
 
 import hashlib
 import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +18,11 @@ import pytest
 from PIL import Image
 
 from mask_lib.base import files, labels
-from mask_lib.sample import crowd, paint, portrait
+from mask_lib.sample import paint, portrait
+from mask_lib.sample.crowd import STEMS, age_group, invent_people, stream
+from mask_lib.sample.faults import FAULTS, SINGLE_FAULTS, change_photo, plan_faults
 
-SMALL = {"people": 12, "eval_people": 6, "width": 64, "height": 64}
+SMALL = {"people": 16, "eval_people": 6, "width": 72, "height": 96}
 PLAIN = {"people": 6, "eval_people": 6, "width": 64, "height": 64, "faults": False, "workers": 1}
 
 
@@ -35,9 +41,11 @@ def truth(painted) -> dict:
 @pytest.fixture
 def quick(monkeypatch) -> None:
     """Portraits of one colour, for tests that look at files and not at faces."""
-    monkeypatch.setattr(
-        portrait, "portrait", lambda face, shot, *size: Image.new("RGB", size, tuple(np.array(face.wall).astype(int)))
-    )
+
+    def one_colour(face, shot, *size):
+        return Image.new("RGB", size, tuple(np.array(face.wall).astype(int)))
+
+    monkeypatch.setattr(portrait, "portrait", one_colour)
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -54,6 +62,7 @@ def test_the_layout_is_the_official_one(painted, truth):
     assert list(info.columns) == ["ImageID", "ans"]
     assert (info["ans"] == 0).all()
     assert info["ImageID"].str.fullmatch(r"[0-9a-f]{40}\.jpg").all()
+    assert len(info) == 7 * SMALL["eval_people"] + len(truth["faults"]["leaks"])
     assert set(info["ImageID"]) == set(truth["eval"]) == {p.name for p in (painted / "eval" / "images").iterdir()}
     assert list(info["ImageID"]) != sorted(info["ImageID"])
 
@@ -64,20 +73,12 @@ def test_every_photo_the_truth_names_is_a_readable_photo_of_the_size_asked_for(p
         with Image.open(painted / "train" / "images" / path) as photo:
             photo.load()
             assert photo.format == ("PNG" if path.endswith(".png") else "JPEG")
-            assert path in copies or photo.size == (64, 64)
+            assert path in copies or photo.size == (SMALL["width"], SMALL["height"])
 
 
 def test_the_same_arguments_give_the_same_bytes_whatever_the_number_of_workers(painted, tmp_path):
     paint.paint(tmp_path / "again", **SMALL, workers=2)
     assert digests(tmp_path / "again") == digests(painted)
-
-
-@pytest.mark.usefixtures("quick")
-def test_another_seed_gives_other_people(tmp_path):
-    first, second = (paint.paint(tmp_path / str(seed), **PLAIN, seed=seed) for seed in (0, 1))
-    assert set(first["eval"]).isdisjoint(second["eval"])
-    assert first["faults"] == second["faults"] == {}
-    assert all(fact["label"] == fact["given"] for fact in first["photos"].values())
 
 
 def test_painting_the_same_again_changes_nothing_and_says_so(painted, capsys):
@@ -88,11 +89,13 @@ def test_painting_the_same_again_changes_nothing_and_says_so(painted, capsys):
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_sample_with_other_arguments_is_replaced_whole(tmp_path):
+def test_another_seed_gives_other_people_and_they_replace_the_old_sample_whole(tmp_path):
     out = tmp_path / "sample"
-    paint.paint(out, **PLAIN)
-    old = digests(out)
-    paint.paint(out, **PLAIN | {"seed": 5})
+    first, old = paint.paint(out, **PLAIN), digests(out)
+    second = paint.paint(out, **PLAIN, seed=5)
+    assert set(first["eval"]).isdisjoint(second["eval"])
+    assert first["faults"] == second["faults"] == {}
+    assert all(fact["label"] == fact["given"] for fact in first["photos"].values())
     assert not {name for name in old if "images" in name} & set(digests(out))
     assert {path.name for path in tmp_path.iterdir()} == {"sample", ".sample.lock"}
 
@@ -166,19 +169,14 @@ def submission_of(truth: dict, change=lambda label: label) -> pd.DataFrame:
 
 
 def test_the_truth_itself_scores_one_and_a_wrong_gender_costs_only_gender(painted, truth, tmp_path):
-    right = files.write_csv(submission_of(truth), tmp_path / "right.csv")
-    assert paint.score_submission(painted, right) == dict.fromkeys(
-        ("macro_f1", "accuracy", "mask", "gender", "age"), 1.0
-    )
-
     def other_gender(label: int) -> int:
-        mask, gender, age = labels.decode(label)
-        return labels.encode(mask, 1 - gender, age)
+        return labels.with_values(label, {"gender": 1 - labels.values_of(label)["gender"]})
 
-    scores = paint.score_submission(
-        painted, files.write_csv(submission_of(truth, other_gender), tmp_path / "wrong.csv")
-    )
-    assert scores == {"macro_f1": 0.0, "accuracy": 0.0, "mask": 1.0, "gender": 0.0, "age": 1.0}
+    right = files.write_csv(submission_of(truth), tmp_path / "right.csv")
+    wrong = files.write_csv(submission_of(truth, other_gender), tmp_path / "wrong.csv")
+    ones = dict.fromkeys(("macro_f1", "accuracy", "mask", "gender", "age"), 1.0)
+    assert paint.score_submission(painted, right) == ones
+    assert paint.score_submission(painted, wrong) == ones | {"macro_f1": 0.0, "accuracy": 0.0, "gender": 0.0}
 
 
 def test_a_submission_that_lacks_photos_or_doubles_them_is_refused(painted, truth, tmp_path):
@@ -189,9 +187,7 @@ def test_a_submission_that_lacks_photos_or_doubles_them_is_refused(painted, trut
 
 
 @pytest.mark.usefixtures("quick")
-def test_the_command_line_paints_scores_and_draws_a_sheet_and_its_paths_count_from_the_project(
-    tmp_path, monkeypatch, capsys
-):
+def test_the_command_line_paints_scores_and_draws_a_sheet_below_the_project(tmp_path, monkeypatch, capsys):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     monkeypatch.setattr(files, "PROJECT", tmp_path)
@@ -221,21 +217,6 @@ paint.paint_all(paint.jobs_of(Path(sys.argv[1]), 0, (64, 64), people, []), worke
 """
 
 
-def jobs(root: Path, people: int = 2) -> list[paint.Job]:
-    invented = crowd.invent_people(crowd.stream(0), 6, 0)
-    return paint.jobs_of(root, 0, (64, 64), invented[:people], invented[people : people + 1])
-
-
-def test_every_photo_of_a_job_is_painted_where_the_job_says(tmp_path):
-    todo = jobs(tmp_path)
-    paint.paint_all(todo, workers=1)
-    asked = {path for *_, photos in todo for _, _, path in photos}
-    assert len(asked) == 21
-    assert {str(path) for path in tmp_path.rglob("*.*")} == asked
-    assert {path.parts[-4] for path in map(Path, asked) if path.parent.name != "images"} == {"train"}
-    assert sum(Path(path).parent == tmp_path / "eval" / "images" for path in asked) == 7
-
-
 def test_painting_processes_end_when_their_parent_is_killed(tmp_path):
     command = [sys.executable, "-c", PAINT_LONG, str(tmp_path)]
     parent = psutil.Popen(command, cwd=files.PROJECT, stdout=subprocess.DEVNULL)
@@ -252,3 +233,78 @@ def test_painting_processes_end_when_their_parent_is_killed(tmp_path):
         process.kill()
     assert len(children) >= 2
     assert not alive
+
+
+# Faults
+
+
+def small_gray(path: Path) -> np.ndarray:
+    with Image.open(path) as photo:
+        return np.asarray(photo.convert("L").resize((24, 32), Image.Resampling.BOX)).astype(int)
+
+
+def test_labels_given_and_true_differ_exactly_where_a_fault_says_so(truth):
+    faults = truth["faults"]
+    expected = set(faults["wrong_gender"] + faults["wrong_age"] + faults["swapped"] + faults["bad_age"])
+    wrong = {path for path, fact in truth["photos"].items() if fact["given"] != fact["label"]}
+    assert {path.split("/")[0] for path in wrong} == expected
+    for path in wrong:
+        if path.split("/")[0] in faults["swapped"]:
+            assert Path(path).stem in ("incorrect_mask", "normal")
+
+
+def test_wrong_rows_are_wrong_in_the_attribute_they_claim(painted, truth):
+    photo_of = {path.split("/")[0]: fact for path, fact in truth["photos"].items()}
+    by_path = pd.read_csv(painted / "train" / "train.csv").set_index("path")
+    for folder in truth["faults"]["wrong_gender"]:
+        assert by_path.loc[folder, "gender"] != photo_of[folder]["gender"]
+        assert by_path.loc[folder, "age"] == photo_of[folder]["age"]
+    for folder in truth["faults"]["wrong_age"]:
+        assert age_group(by_path.loc[folder, "age"]) != age_group(photo_of[folder]["age"])
+        assert by_path.loc[folder, "gender"] == photo_of[folder]["gender"]
+    (bad,) = truth["faults"]["bad_age"]
+    assert by_path.loc[bad, "age"] == 212
+    (contradiction,) = truth["faults"]["contradiction"]
+    assert by_path.loc[contradiction, "age"] == photo_of[contradiction]["age"] != int(contradiction.split("_")[-1])
+
+
+def test_planted_copies_are_other_bytes_of_the_same_picture(painted, truth):
+    images, faults, facts, checked = painted / "train" / "images", truth["faults"], truth["photos"], set()
+    pairs = [(painted / "eval" / "images" / leak["ImageID"], leak["of"], leak["change"]) for leak in faults["leaks"]]
+    for twin in faults["duplicate_people"]:
+        assert len(twin["changes"]) == len(STEMS)
+        for name, change in twin["changes"].items():
+            pairs.append((images / twin["folder"] / name, f"{twin['of']}/{name}", change))
+            assert facts[f"{twin['folder']}/{name}"] == facts[f"{twin['of']}/{name}"]
+    for copy, source, change in pairs:
+        assert copy.read_bytes() != (images / source).read_bytes()
+        assert np.abs(small_gray(copy) - small_gray(images / source)).mean() < 8
+        with Image.open(copy) as photo:
+            assert (photo.size == (SMALL["width"], SMALL["height"])) == (change["kind"] == "reencoded")
+        checked.add(change["kind"])
+    assert len(checked) > 1
+    for leak in faults["leaks"]:
+        assert truth["eval"][leak["ImageID"]] | {"given": facts[leak["of"]]["given"]} == facts[leak["of"]]
+
+
+@pytest.mark.parametrize("people", [12, 24, 120])
+def test_faults_never_fall_on_one_person_twice_and_number_as_promised(people):
+    crowd = invent_people(stream(0, 0, 0), people, 0)
+    dealt = Counter(person.fault for person in plan_faults(stream(0, 0, 2), crowd))
+    assert dealt["double_id"] == 2
+    expected = {fault: max(1, round(number * people / 120)) for fault, number in FAULTS.items()}
+    assert {fault: dealt[fault] for fault in FAULTS} == expected
+    assert all(dealt[fault] == SINGLE_FAULTS.count(fault) for fault in SINGLE_FAULTS)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_changed_copy_is_as_small_as_its_record_says(tmp_path, seed):
+    source = np.random.default_rng(0).integers(0, 255, (200, 100, 3), dtype=np.uint8)
+    Image.fromarray(source).save(tmp_path / "photo.png")
+    change = change_photo(np.random.default_rng(seed), tmp_path / "photo.png", tmp_path / "copy.jpg")
+    scale, edge = change.get("scale", 1.0), change.get("edge", 0.0)
+    off = [2 * max(1, round(side * edge)) if edge else 0 for side in (100, 200)]
+    with Image.open(tmp_path / "copy.jpg") as copy:
+        assert copy.size == (round(100 * scale) - off[0], round(200 * scale) - off[1])
+    assert scale == 1.0 or 0.92 <= scale <= 0.97
+    assert edge <= 0.01

@@ -1,12 +1,13 @@
 """Tables of what was run, differences that say how sure they are, and photos on which two runs disagree."""
 
+import dataclasses
+
 import numpy as np
-import pandas as pd
 import past_runs
 import pytest
 
 from mask_lib.base import scores
-from mask_lib.training import comparison, run_folder
+from mask_lib.training import comparison, run_folder, tracking
 
 
 @pytest.fixture(scope="module")
@@ -22,13 +23,11 @@ def runs(tmp_path_factory):
 
 def test_the_settings_are_the_seeds_eight_columns_filled(runs):
     table = comparison.settings_table(runs)
-    assert list(table) == [
-        "run", "model", "device", "image_size", "epochs", "k_fold", "batch_size", "learning_rate", "momentum", "folds",
-        "head", "label_source",
-    ]  # fmt: skip
+    seeds = tracking.seed_fields(runs[0].settings.settings(), "", 3)
+    assert list(table) == ["run", *seeds, "folds", "head", "label_source"]
     ours = [2, 3, 32, 0.01, 0.9, 3, "linear", "clean"]
     assert list(table.iloc[0]) == ["strong", "resnet50", "CPU, 2 threads", "96 x 128", *ours]
-    assert dict(zip(table["run"], table["folds"], strict=True)) == {"strong": 3, "middling": 2, "weak": 3}
+    assert list(table["folds"]) == [3, 2, 3]
 
 
 def test_the_scores_are_those_of_the_runs_with_interval_time_pace_and_memory(runs):
@@ -43,18 +42,13 @@ def test_the_scores_are_those_of_the_runs_with_interval_time_pace_and_memory(run
     assert (row["training_seconds"], row["photos_per_second"], row["peak_memory_bytes"]) == (90.0, 120.4, 2.5e9)
 
 
-def test_people_read_intervals_minutes_and_gigabytes(runs):
+def test_people_read_intervals_minutes_and_gigabytes_and_nothing_where_an_older_run_did_not_note_them(runs):
     row = comparison.for_people(comparison.score_table(runs)).iloc[0]
     assert row["macro F1"] == str(scores.Score(*runs[0].intervals.loc["macro_f1"]))
     assert (row["training, minutes"], row["photos/s"], row["peak memory, GB"]) == (1.5, 120, 2.5)
-
-
-def test_a_cost_that_an_older_run_did_not_note_stays_empty(runs):
     known = {key: value for key, value in runs[0].scores.items() if key != "peak_memory_bytes"}
-    older = run_folder.dataclasses.replace(runs[0], scores=known)
-    table = comparison.score_table([older])
-    assert table["peak_memory_bytes"].isna().all()
-    assert comparison.for_people(table)["peak memory, GB"].isna().all()
+    older = comparison.score_table([dataclasses.replace(runs[0], scores=known)])
+    assert comparison.for_people(older)["peak memory, GB"].isna().all()
 
 
 def test_each_pair_has_a_row_for_each_metric_and_the_better_run_is_b(runs):
@@ -69,62 +63,30 @@ def test_each_pair_has_a_row_for_each_metric_and_the_better_run_is_b(runs):
     assert table["real"].all()
 
 
-def test_a_difference_is_that_of_a_paired_bootstrap_of_people_on_the_common_photos(runs):
+def test_a_difference_is_that_of_a_paired_bootstrap_of_people_on_the_common_photos_wide_enough_for_all_pairs(runs):
+    """Of many intervals of 95% some lie beside 0 by chance, so of four runs each of the six pairs has a sixth of 5%."""
+    twin = dataclasses.replace(runs[1], name="twin")
+    table = comparison.differences([*runs, twin], draws=1000).set_index(["a", "b"])
     strong, middling, _ = runs
-    table = comparison.differences([strong, middling], draws=300).set_index("metric")
     both = strong.out_of_fold[strong.out_of_fold["path"].isin(middling.out_of_fold["path"])].set_index("path")
     answers = [run.out_of_fold.set_index("path").loc[both.index] for run in (middling, strong)]
     truth, predicted = both["label"], [scores.from_probabilities(one)[1] for one in answers]
-    expected = scores.paired_bootstrap(truth, *predicted, both["person"], draws=300)
+    expected = scores.paired_bootstrap(truth, *predicted, both["person"], draws=1000, level=1 - 0.05 / 6)
+    of_pair = table.loc[("middling", "strong")].set_index("metric")
     for metric in ("macro_f1", "accuracy"):
-        found = table.loc[metric, ["difference", "low", "high", "p"]].astype(float)
+        found = of_pair.loc[metric, ["difference", "low", "high", "p"]].astype(float)
         np.testing.assert_allclose(found, expected.loc[metric, list(found.index)])
-        assert table.loc[metric, "photos"] == len(both) < len(strong.out_of_fold)
-        assert table.loc[metric, "people"] == both["person"].nunique()
-
-
-def test_among_more_pairs_an_interval_is_wider(runs):
-    of_two = comparison.differences(runs[:2], draws=1000).iloc[0]
-    of_three = comparison.differences(runs, draws=1000).iloc[0]
-    assert list(of_two[["a", "b", "metric"]]) == list(of_three[["a", "b", "metric"]])
-    assert of_three["low"] < of_two["low"] and of_two["high"] < of_three["high"]
-
-
-def test_equal_runs_differ_by_nothing_real(runs):
-    twin = run_folder.dataclasses.replace(runs[1], name="twin")
-    table = comparison.differences([runs[1], twin], draws=100)
-    assert (table["difference"] == 0).all()
-    assert not table["real"].any()
-
-
-def test_runs_that_differ_by_luck_are_seldom_called_different():
-    """Six runs of one quality: fifteen pairs, of which plain 95% intervals would part some by chance."""
-    generator, people = np.random.default_rng(5), 60
-    truth = np.repeat(np.arange(people) % 18, 4)
-    equal = []
-    for name in "uvwxyz":
-        answers = np.where(generator.random(len(truth)) < 0.7, truth, (truth + 1) % 18)
-        paths = [f"{chr(65 + row // 4)}{row}" for row in range(len(truth))]
-        equal.append(past_runs.invented(name, [*zip(paths, truth, answers, np.full(len(truth), 0.9), strict=True)]))
-    assert not comparison.differences(equal, draws=1000)["real"].any()
-
-
-def test_photos_whose_labels_differ_are_left_out():
-    first = past_runs.invented("first", [("a1", 3, 3, 0.9), ("a2", 4, 4, 0.9), ("b1", 5, 5, 0.9), ("c1", 6, 6, 0.9)])
-    second = past_runs.invented("second", [("c1", 6, 1, 0.6), ("a2", 9, 9, 0.9), ("a1", 3, 3, 0.8), ("d1", 7, 7, 0.9)])
-    both = comparison.common(first, second)
-    assert list(both["path"]) == ["a1", "c1"]
-    assert list(both["predicted_a"]) == [3, 6] and list(both["predicted_b"]) == [3, 1]
-    table = comparison.differences([first, second], draws=50)
-    assert set(table["photos"]) == {2}
+        assert of_pair.loc[metric, "photos"] == len(both) < len(strong.out_of_fold)
+        assert of_pair.loc[metric, "people"] == both["person"].nunique()
+    of_equals = table.loc[("twin", "middling")]
+    assert (of_equals["difference"] == 0).all() and not of_equals["real"].any()
 
 
 def test_runs_on_clean_and_on_given_labels_tell_whether_cleaning_helped_on_photos_that_it_left_alone():
     """Of the two photos with a wrong label one was cleaned; the other and its person still teach wrongly."""
     paths = [f"{person}{photo}" for person in "abcdefgh" for photo in (1, 2)]
-    truth = [3] * 16
     given = [(path, 9 if path == "a1" else 3, 9 if path[0] in "ab" else 3, 0.9) for path in paths]
-    clean = [(path, label, 3, 0.9) for path, label in zip(paths, truth, strict=True)]
+    clean = [(path, 3, 3, 0.9) for path in paths[::-1]]  # in another order
     before = past_runs.invented("before", given, label_source="given")
     table = comparison.differences([past_runs.invented("after", clean), before], draws=200).set_index("metric")
     assert (table["photos"] == 15).all() and (table["a"] == "before").all()
@@ -152,24 +114,17 @@ def test_one_run_alone_is_compared_with_nothing():
     assert comparison.verdict([only], table) == "Only one run is finished: **x**, macro F1 0.500 (0.400 to 0.600)."
 
 
-@pytest.mark.parametrize(
-    ("run_a", "run_b", "names"),
-    [
-        ("", "", ["strong", "middling"]),
-        ("weak", "", ["weak", "strong"]),
-        ("", "strong", ["middling", "strong"]),
-        ("weak", "middling", ["weak", "middling"]),
-    ],
-)
-def test_a_run_that_is_not_named_is_the_best_left(runs, run_a, run_b, names):
-    assert [run.name for run in comparison.chosen_pair(runs, run_a, run_b)] == names
+def test_a_run_that_is_not_named_is_the_best_left_that_shares_photos_if_any_does(runs):
+    def pair(finished, *named: str) -> list[str]:
+        return [run.name for run in comparison.chosen_pair(finished, *named)]
 
-
-def test_the_other_run_shares_photos_with_the_first_if_any_does():
+    assert pair(runs) == ["strong", "middling"]
+    assert pair(runs, "weak") == ["weak", "strong"]
+    assert pair(runs, "", "strong") == ["middling", "strong"]
+    assert pair(runs, "weak", "middling") == ["weak", "middling"]
     x, y, z = (past_runs.invented(name, [(path, 3, 3, 0.9)]) for name, path in (("x", "a1"), ("y", "b1"), ("z", "a1")))
-    assert [run.name for run in comparison.chosen_pair([x, y, z])] == ["x", "z"]
-    assert [run.name for run in comparison.chosen_pair([x, y, z], run_b="z")] == ["x", "z"]
-    assert [run.name for run in comparison.chosen_pair([x, y])] == ["x", "y"]
+    assert pair([x, y, z]) == pair([x, y, z], "", "z") == ["x", "z"]
+    assert pair([x, y]) == ["x", "y"]
 
 
 def test_names_that_cannot_be_compared_are_refused(runs):
@@ -196,26 +151,13 @@ def test_disagreements_are_those_one_gets_right_the_surest_first():
     assert list(table["wrong_sure"]) == pytest.approx([0.9, 0.9, 0.6])
 
 
-def test_the_verdict_names_the_beaten_and_those_that_cannot_be_told_apart(runs):
+def test_the_verdict_names_the_beaten_and_those_that_cannot_be_told_apart_or_lead_by_easier_photos(runs):
     table = comparison.differences(runs, draws=200)
     assert "It is really better than middling, weak." in comparison.verdict(runs, table)
-    doubtful = table.assign(real=table["real"] & (table["a"] != "middling"))
-    words = comparison.verdict(runs, doubtful)
+    words = comparison.verdict(runs, table.assign(real=table["real"] & (table["a"] != "middling")))
     assert words.startswith("The best of 3 runs is **strong**")
     assert "really better than weak. From middling it cannot be told apart" in words
-
-
-def test_a_run_that_leads_by_easier_photos_is_said_to_be_worse_on_those_they_share(runs):
-    table = comparison.differences(runs, draws=200)
     turned = table.assign(difference=-table["difference"], low=-table["high"], high=-table["low"])
     words = comparison.verdict(runs, turned)
     assert "On the photos they share it is really worse than middling, weak." in words
     assert "cannot be told apart" not in words and "really better" not in words
-
-
-def test_tables_are_written_where_people_look_for_them(runs, tmp_path):
-    tables = {"settings": comparison.settings_table(runs), "scores": comparison.score_table(runs)}
-    written = comparison.write(tmp_path, tables)
-    assert written == [tmp_path / "comparison" / "settings.csv", tmp_path / "comparison" / "scores.csv"]
-    for path, table in zip(written, tables.values(), strict=True):
-        pd.testing.assert_frame_equal(pd.read_csv(path), table, check_exact=True, check_dtype=False)

@@ -15,7 +15,7 @@ from mask_lib.base import config, labels
 from mask_lib.data import photos, rgby, splits, store
 from mask_lib.ensemble import inference
 from mask_lib.models import build, checkpoint, devices, predict
-from mask_lib.training import dataset, loop, runs
+from mask_lib.training import dataset, runs
 
 FOUR = store.Frame(toys.FRAME.width, toys.FRAME.height, channels=4)
 
@@ -31,8 +31,8 @@ def as_four_files(painted: Path, source: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    """A data folder whose photos `rgby` combined, and an output folder with its tables."""
+def trained(tmp_path_factory):
+    """A data folder whose photos `rgby` combined, and an output folder with a finished run."""
     folder = tmp_path_factory.mktemp("prepared")
     data, output = folder / "data", folder / "output"
     toys.prepare(data, output, channels=4)
@@ -41,12 +41,6 @@ def prepared(tmp_path_factory):
         as_four_files(images, folder / "source" / split)
         shutil.rmtree(images)
         assert not len(rgby.combine(folder / "source" / split, images).problems)
-    return data, output
-
-
-@pytest.fixture(scope="module")
-def trained(prepared, tmp_path_factory):
-    data, output = prepared
     runs.write_scores(toys.train(data, output, image_channels=4))
     return data, output
 
@@ -57,17 +51,11 @@ def checkpoint_of(output: Path, fold: int = 0, name: str = "last") -> Path:
 
 def test_a_run_of_four_channels_resumes_to_the_same_bits_and_its_checkpoint_knows_its_channels(trained, tmp_path):
     data, output = trained
-    with pytest.MonkeyPatch.context() as stopping:
-        steps, train_step = iter(range(3)), loop.FoldTraining.train_step
-        stopping.setattr(loop.FoldTraining, "train_step", lambda self, *rest: (next(steps), train_step(self, *rest))[1])
-        with pytest.raises(StopIteration):
-            toys.train(data, tmp_path, checkpoint_seconds=0, image_channels=4)
+    with toys.stopped_after(3):
+        toys.train(data, tmp_path, checkpoint_seconds=0, image_channels=4)
     assert checkpoint_of(tmp_path).exists()
     toys.train(data, tmp_path, checkpoint_seconds=0, image_channels=4)
-    for fold in (0, 1):
-        whole, resumed = load_file(checkpoint_of(output, fold)), load_file(checkpoint_of(tmp_path, fold))
-        assert whole.keys() == resumed.keys()
-        assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert toys.results(tmp_path) == toys.results(output)
     manifest = checkpoint.read_manifest(checkpoint_of(output))
     assert manifest["run"]["image_channels"] == build.Preprocessing.from_manifest(manifest).channels == 4
 
@@ -91,16 +79,14 @@ def test_four_channels_are_learned_and_yellow_counts(tmp_path):
     result = toys.train(tmp_path, tmp_path, people=48, **settings)
     truth, predicted = result.truth_and_prediction()
     assert (truth == predicted).mean() > 0.9
-    state, manifest = checkpoint.read_checkpoint(checkpoint_of(tmp_path))
-    network = build.build_network("test_resnet", channels=4).eval()
-    network.load_state_dict(state)
-    prepared = build.Preprocessing.from_manifest(manifest).prepared
-    generator, told_by_yellow = np.random.default_rng(1), toys.CLASSES[3]
-    photo = torch.from_numpy(toys.paint(told_by_yellow, generator, 4)).permute(2, 0, 1)[None].float() / 255
+    loaded = predict.load_network(*checkpoint.read_checkpoint(checkpoint_of(tmp_path)), torch.device("cpu"))
+    told_by_yellow = toys.CLASSES[3]
+    photo = torch.from_numpy(toys.paint(told_by_yellow, np.random.default_rng(1), 4)).permute(2, 0, 1)[None].float()
     red_instead = photo[:, [3, 1, 2, 0]]
     with torch.inference_mode():
-        assert network(prepared(photo)).argmax().item() == told_by_yellow
-        assert network(prepared(red_instead)).argmax().item() != told_by_yellow
+        batch = loaded.preprocessing.prepared(torch.cat([photo, red_instead]) / 255)
+        seen, otherwise = loaded.network.eval()(batch).argmax(dim=1).tolist()
+    assert seen == told_by_yellow != otherwise
 
 
 def test_a_run_or_a_store_of_other_channels_is_refused(trained, tmp_path):
@@ -113,15 +99,11 @@ def test_a_run_or_a_store_of_other_channels_is_refused(trained, tmp_path):
         runs.train_run(config.Run(**toys.SETTINGS), splits.read_splits(output), opened, output)
 
 
-def test_ordinary_photos_can_be_learned_in_grey(tmp_path):
+def test_ordinary_photos_can_be_learned_in_grey_but_not_in_four_channels(tmp_path):
     toys.prepare(tmp_path, tmp_path)
+    with pytest.raises(OSError, match=r"mask1\.png: its mode is RGB, and image_channels = 4 takes RGBA alone"):
+        toys.train(tmp_path, tmp_path, image_channels=4)
     runs.write_scores(toys.train(tmp_path, tmp_path, image_channels=1, folds=(0,)))
     test = inference.predict_run(tmp_path, tmp_path, "toy")["test"]
     assert test[labels.probability_columns()].notna().all(axis=None)
     assert load_file(checkpoint_of(tmp_path))["conv1.0.weight"].shape[1] == 1
-
-
-def test_ordinary_photos_asked_for_in_four_channels_are_named(tmp_path):
-    toys.prepare(tmp_path, tmp_path)
-    with pytest.raises(OSError, match=r"mask1\.png: its mode is RGB, and image_channels = 4 takes RGBA alone"):
-        toys.train(tmp_path, tmp_path, image_channels=4)

@@ -50,7 +50,7 @@ def without_times(found: pd.DataFrame) -> pd.DataFrame:
 # What is found
 
 
-def test_every_policy_is_scored_once_and_place_0_is_no_augmentation(undisturbed):
+def test_every_policy_is_scored_once_place_0_is_no_augmentation_and_the_best_are_merged(undisturbed):
     output, found = undisturbed
     assert list(found.columns) == search.TRIAL_COLUMNS
     assert list(found["trial"]) == [0, 1, 2, 3]
@@ -59,14 +59,9 @@ def test_every_policy_is_scored_once_and_place_0_is_no_augmentation(undisturbed)
     assert found["policy"].nunique() == 4
     assert (found["value"] < 0).all()  # log-likelihoods
     pd.testing.assert_frame_equal(read_trials(output), found)
-
-
-def test_the_best_policies_are_merged_into_one_file(undisturbed):
-    output, found = undisturbed
-    best = read_policy(search.best_path(output))
     first = found[found["trial"] > 0].sort_values("value", ascending=False)["policy"].head(2)
-    expected = [Policy.from_plain(json.loads(text)) for text in first]
-    assert best.sub_policies == (*expected[0].sub_policies, *expected[1].sub_policies)
+    one, other = (Policy.from_plain(json.loads(text)) for text in first)
+    assert read_policy(search.best_path(output)).sub_policies == (*one.sub_policies, *other.sub_policies)
 
 
 def test_the_best_compete_alone_too_and_those_that_do_the_same_once():
@@ -83,17 +78,15 @@ def test_the_best_compete_alone_too_and_those_that_do_the_same_once():
     assert list(policy_search.candidates(found, 1, alone=0)) == ["merged"]
 
 
-def test_a_finished_search_asked_again_does_nothing(data, undisturbed, monkeypatch):
-    output, found = undisturbed
-    monkeypatch.setattr(runs, "train_run", None)  # a call would fail
-    pd.testing.assert_frame_equal(searching.run(data, output), found)
-    assert len(trials_of(output)) == 4
-
-
-def test_more_policies_go_on_from_those_that_are_there(data, undisturbed, tmp_path):
-    _, found = undisturbed
+def test_more_policies_go_on_from_those_that_are_there_and_a_finished_search_does_nothing(
+    data, undisturbed, tmp_path, monkeypatch
+):
     searching.run(data, tmp_path, policy_count=1)
-    pd.testing.assert_frame_equal(without_times(searching.run(data, tmp_path)), without_times(found))
+    found = searching.run(data, tmp_path)
+    pd.testing.assert_frame_equal(without_times(found), without_times(undisturbed[1]))
+    monkeypatch.setattr(runs, "train_run", None)  # a call would fail
+    pd.testing.assert_frame_equal(searching.run(data, tmp_path), found)
+    assert len(trials_of(tmp_path)) == 4
 
 
 @pytest.mark.parametrize("kind", ["random", "halving"])
@@ -126,16 +119,7 @@ def test_halving_stops_what_falls_behind_but_never_no_augmentation(data, tmp_pat
     assert set(scored["epochs"]) == {9}
     assert set(found.loc[found["state"] == "pruned", "epochs"]) == {1}
     assert len(scored) < 5
-
-
-def test_a_value_is_the_mean_of_the_last_epochs():
-    assert policy_search.smoothed([0.0, 0.2, 0.4], 2) == pytest.approx(0.3)
-    assert policy_search.smoothed([0.2], 5) == pytest.approx(0.2)
-
-
-def test_a_fold_that_was_not_prepared_is_named(data, tmp_path):
-    with pytest.raises(ValueError, match=r"folds = \[9\]: 00_prepare_data made only \[0, 1\]"):
-        searching.run(data, tmp_path, search_folds=(9,))
+    assert found["value"][0] == pytest.approx(0.15)  # the mean of the last two epochs, 0.2 and 0.1
 
 
 # Density
@@ -161,9 +145,7 @@ def test_what_leaves_nothing_recognisable_scores_below_what_is_mild(data, tmp_pa
 
 
 def test_every_fold_is_asked_about_people_that_its_network_has_not_seen(data, tmp_path):
-    opened = searching.search_data(data, tmp_path)
-    run = searching.settings().network(1, run="all", folds=[])
-    found = policy_search.density_scorers(run, opened.splits, opened.photos, opened.folder)
+    found, opened = scorers(data, tmp_path, search_folds=(0, 1), density_epochs=1)
     assert [one.fold for one in found] == [0, 1]
     assert not set(found[0].rows) & set(found[1].rows)
     split = opened.splits[0].set_index("path")
@@ -175,20 +157,16 @@ def test_every_fold_is_asked_about_people_that_its_network_has_not_seen(data, tm
 
 
 @pytest.mark.parametrize(
-    ("changes", "chosen"),
-    [
-        ({"head": "attention"}, "best"),
-        ({"head": "three", "dropout": 0.2}, "best"),
-        ({"checkpoint_choice": "ema", "ema_decay": 0.5}, "ema"),
-    ],
+    "changes",
+    [{"head": "attention"}, {"head": "three", "dropout": 0.2}, {"checkpoint_choice": "ema", "ema_decay": 0.5}],
     ids=["attention", "three heads", "moving average"],
 )
-def test_policies_are_scored_by_the_weights_that_training_chose(data, tmp_path, changes, chosen):
+def test_policies_are_scored_by_the_weights_that_training_chose(data, tmp_path, changes):
     (scorer,), opened = scorers(data, tmp_path, network=changes)
-    checkpoint = opened.folder / "runs" / policy_search.PLAIN / "fold0" / "checkpoint" / f"{chosen}.safetensors"
-    expected = predict.load_network(*read_checkpoint(checkpoint), devices.pick_device()).predict(
-        scorer.source, scorer.rows
-    )
+    chosen, folder = changes.get("checkpoint_choice", "best"), opened.folder / "runs" / policy_search.PLAIN / "fold0"
+    checkpoint = read_checkpoint(folder / "checkpoint" / f"{chosen}.safetensors")
+    loaded = predict.load_network(*checkpoint, devices.pick_device())
+    expected = loaded.predict(scorer.source, scorer.rows)
     of_truth = np.log(expected[np.arange(len(scorer.labels)), scorer.labels])
     found = scorer.score(PRESET_POLICIES["none"])
     assert found["log_likelihood"] == pytest.approx(of_truth.mean(), abs=1e-4)
@@ -208,15 +186,15 @@ def test_policies_are_scored_by_the_weights_that_training_chose(data, tmp_path, 
         ("random", "mask_lib.training.loop:FoldTraining.train_epoch", 4),
     ],
 )
-def test_a_killed_search_goes_on_as_if_nothing_had_been(data, tmp_path, kind, of, kill_at):
-    killed, whole, changes = tmp_path / "killed", tmp_path / "whole", {"search_kind": kind}
-    expected = searching.run(data, whole, **changes)
+def test_a_killed_search_goes_on_as_if_nothing_had_been(data, undisturbed, tmp_path, kind, of, kill_at):
+    killed, changes = tmp_path / "killed", {"search_kind": kind}
+    expected = undisturbed[1] if kind == "density" else searching.run(data, tmp_path / "whole", **changes)
     assert searching.exit_code(searching.started(data, killed, kill_at, of, **changes)) == -signal.SIGKILL
     assert "RUNNING" in [trial.state.name for trial in trials_of(killed, **changes)]
     found = searching.run(data, killed, **changes)
     pd.testing.assert_frame_equal(without_times(found), without_times(expected))
     assert sorted(trial.state.name for trial in trials_of(killed, **changes)) == [*["COMPLETE"] * 4, "FAIL"]
-    assert read_policy(search.best_path(killed)) == read_policy(search.best_path(whole))
+    assert read_policy(search.best_path(killed)) == policy_search.candidates(expected, 2)["merged"]
 
 
 @pytest.mark.parametrize("kind", ["density", "halving"])
@@ -269,22 +247,16 @@ def write(output, found: dict, policy: Policy = MILD) -> None:
     files.write_json(found, search.verdict_path(output))
 
 
-def test_a_policy_that_is_clearly_better_is_chosen(tmp_path):
-    found = judged(trivialaugment=0.5, none=0.4, merged=0.9, best=0.6)
-    assert found["beats_trivialaugment"] is True
-    assert found["candidate"] == "merged"
-    assert "It beats TrivialAugment" in found["sentence"]
-    write(tmp_path, found)
-    assert search.chosen_augmentation(tmp_path) == str(search.best_path(tmp_path))
-
-
-@pytest.mark.parametrize(("share", "words"), [(0.62, "may be chance"), (0.3, "worse than TrivialAugment")])
-def test_one_that_is_not_leaves_training_to_trivialaugment(tmp_path, share, words):
+@pytest.mark.parametrize(
+    ("share", "words", "wins"),
+    [(0.9, "It beats TrivialAugment", True), (0.62, "may be chance", False), (0.3, "worse than TrivialAugment", False)],
+)
+def test_a_policy_is_chosen_only_where_it_is_clearly_better(tmp_path, share, words, wins):
     found = judged(trivialaugment=0.6, none=0.1, merged=share, best=0.2)
-    assert found["beats_trivialaugment"] is False
-    assert words in found["sentence"]
+    assert found["beats_trivialaugment"] is wins
+    assert found["candidate"] == "merged" and words in found["sentence"]
     write(tmp_path, found)
-    assert search.chosen_augmentation(tmp_path) == "trivialaugment"
+    assert search.chosen_augmentation(tmp_path) == (str(search.best_path(tmp_path)) if wins else "trivialaugment")
 
 
 def test_it_is_told_where_no_augmentation_at_all_does_best():
@@ -318,25 +290,23 @@ def test_the_answer_is_that_of_the_verdict_on_the_policy_that_lies_there(tmp_pat
 def reached(data, undisturbed):
     """A search of the toy set and its verdict."""
     output, found = undisturbed
-    arguments = (
-        searching.settings().network(),
-        policy_search.candidates(found, 2),
-        searching.search_data(data, output),
-        [1],
-        2,
-    )
+    network, contenders = searching.settings().network(), policy_search.candidates(found, 2)
+    arguments = network, contenders, searching.search_data(data, output), [1], 2
     return output, arguments, policy_search.reach_verdict(*arguments)
 
 
-def test_the_verdict_lies_beside_the_policy_it_is_about(reached):
-    output, (_, contenders, *_), found = reached
+def test_the_verdict_lies_beside_the_policy_it_is_about_and_trains_nothing_twice(reached, monkeypatch):
+    output, arguments, found = reached
     assert json.loads(search.verdict_path(output).read_text()) == found
     best = read_policy(search.best_path(output))
-    assert search.policy_digest(best) == found["policy"] == search.policy_digest(contenders[found["candidate"]])
+    assert search.policy_digest(best) == found["policy"] == search.policy_digest(arguments[1][found["candidate"]])
     assert (found["seeds"], found["folds"]) == (2, [1])
     assert set(found["macro_f1"]) == {"none", "trivialaugment", "merged", "best"}
     assert all(len(by_seed) == 2 for by_seed in found["macro_f1"].values())
     assert found["seconds"] > 0
+    assert not list((output / search.FOLDER / "runs").glob("seed*"))  # no checkpoints pile up
+    monkeypatch.setattr(runs, "train_run", None)  # a call would fail
+    assert policy_search.reach_verdict(*arguments) == found
 
 
 def test_each_seed_trains_anew_and_is_scored_on_people_held_out(reached):
@@ -349,13 +319,6 @@ def test_each_seed_trains_anew_and_is_scored_on_people_held_out(reached):
     assert list(first.columns) == policy_search.COLUMNS
     names = {policy_search.training_name(one, policy, opened) for one in several for policy in (MILD, OTHER)}
     assert len(names) == 4
-
-
-def test_what_was_trained_is_not_trained_again(reached, monkeypatch):
-    output, arguments, found = reached
-    assert not list((output / search.FOLDER / "runs").glob("seed*"))  # no checkpoints pile up
-    monkeypatch.setattr(runs, "train_run", None)  # a call would fail
-    assert policy_search.reach_verdict(*arguments) == found
 
 
 def test_searching_again_leaves_the_chosen_candidate_in_place(data, reached):

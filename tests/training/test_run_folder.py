@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pandas as pd
 import past_runs
@@ -29,19 +30,13 @@ def output(made, tmp_path):
     return shutil.copytree(made, tmp_path / "experiment")
 
 
-def test_every_finished_run_is_found_the_best_first(made):
+def test_every_finished_run_is_found_the_best_first_its_tables_joined_over_its_folds_with_people(made):
     found, problems = run_folder.find_runs([made])
     assert [run.name for run in found] == ["strong", "weak"]
     assert problems.empty and list(problems) == ["run", "problem"]
-    assert found[0].settings == config.Run(
-        run="strong", architecture="resnet18", image_width=96, image_height=128, epochs=7
-    )
-    assert found[0].device == "CPU, 2 threads"
-    assert found[0].folder == made / "runs" / "strong"
-
-
-def test_a_run_holds_its_tables_joined_over_its_folds_with_people(made):
-    run = run_folder.find_runs([made])[0][0]
+    run, size = found[0], {"image_width": 96, "image_height": 128}
+    assert run.settings == config.Run(run="strong", architecture="resnet18", epochs=7, **size)
+    assert (run.device, run.folder) == ("CPU, 2 threads", made / "runs" / "strong")
     assert list(run.history.groupby("fold").size()) == [2, 2, 2]
     assert (run.out_of_fold["person"] == run.out_of_fold["path"].str[:3]).all()
     for fold, rows in run.out_of_fold.groupby("fold"):
@@ -58,31 +53,15 @@ def test_folds_that_are_prepared_count_though_not_all_are_trained(output):
     assert (run.k_fold, run.out_of_fold["fold"].unique().tolist()) == (3, [1])
 
 
-def test_where_averaging_picked_another_table_that_and_its_checkpoint_are_in_use_for_everybody(output):
-    folder = output / "runs" / "weak"
-    before, trained = run_folder.digests(folder), (folder / "scores.json").read_bytes()
-    picked = past_runs.average(folder)
-    assert {checkpoint.stem for checkpoint, _ in run_folder.in_use(folder).values()} == {"swa"}
-    pd.testing.assert_series_equal(run_folder.out_of_fold(folder)["p03"], picked["p03"])
-    run = run_folder.read_run(folder)
-    told = scores.summarise(*scores.from_probabilities(picked))
-    assert dict(run.intervals["value"]) == pytest.approx(told)
-    assert run.scores["training_seconds"] == 90.0
-    assert not set(before.values()) & set(run_folder.digests(folder).values())
-    assert (folder / "scores.json").read_bytes() == trained
-
-
-def test_until_averaging_is_finished_or_once_there_are_other_folds_trainings_own_weights_are_in_use(output):
+def test_averages_of_other_folds_than_those_that_are_trained_are_not_in_use(output):
     folder = output / "runs" / "weak"
     before = run_folder.out_of_fold(folder)
     past_runs.average(folder)
     saved = files.read_json(folder / "averaging.json")
-    (folder / "averaging.json").unlink()
-    pd.testing.assert_frame_equal(run_folder.out_of_fold(folder), before)
-    assert {checkpoint.stem for checkpoint, _ in run_folder.in_use(folder).values()} == {"best"}
     del saved["folds"]["2"]
     files.write_json(saved, folder / "averaging.json")
     pd.testing.assert_frame_equal(run_folder.read_run(folder).out_of_fold, before)
+    assert {checkpoint.stem for checkpoint, _ in run_folder.in_use(folder).values()} == {"best"}
 
 
 @pytest.mark.parametrize(("choice", "name"), [("best", "best"), ("last", "last"), ("swa", "best")])
@@ -92,67 +71,56 @@ def test_before_averaging_the_weights_in_use_are_those_that_training_chose(outpu
     assert {table.name for _, table in run_folder.in_use(folder).values()} == {"oof.csv"}
 
 
-def without_row(path):
+def lacking_row(path):
     pd.read_csv(path).iloc[1:].to_csv(path, index=False)
 
 
-def renamed_column(path, old, new):
+def renamed(path, old, new):
     pd.read_csv(path).rename(columns={old: new}).to_csv(path, index=False)
 
 
-def changed_json(path, **changes):
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-
-
-def averaged(folder, **changes):
-    past_runs.average(folder)
-    changed_json(folder / "averaging.json", **changes)
-
-
+# What happens to a file, and the words for it. A text: the file's new content; a mapping: what it says instead.
 DAMAGES = {
-    "no scores": (lambda run: (run / "scores.json").unlink(), "not finished: it has no scores.json"),
-    "no settings": (lambda run: (run / "config.json").unlink(), "config.json"),
-    "half a JSON": (lambda run: (run / "scores.json").write_text('{"out_of'), "scores.json is not valid JSON"),
-    "no mapping": (lambda run: (run / "scores.json").write_text("[1]"), "scores.json: Input should be a valid dict"),
-    "no folds": (lambda run: changed_json(run / "scores.json", folds=[]), "scores.json: folds: "),
-    "odd scores": (lambda run: changed_json(run / "scores.json", out_of_fold={"macro_f1": 3}), "scores.json: out_of"),
-    "no score": (lambda run: changed_json(run / "scores.json", out_of_fold={}), "scores.json does not fit"),
-    "odd cost": (lambda run: changed_json(run / "scores.json", photos_per_second="fast"), "scores.json: photos_per"),
-    "unknown setting": (lambda run: changed_json(run / "config.json", depth=3), "config.json: there is no setting"),
-    "wrong setting": (lambda run: changed_json(run / "config.json", epochs=0), "config.json: epochs = 0"),
-    "settings no mapping": (lambda run: (run / "config.json").write_text("[1]"), "config.json: Input should be"),
-    "no table": (lambda run: (run / "fold1" / "oof.csv").unlink(), "fold1/oof.csv"),
-    "empty table": (lambda run: (run / "fold1" / "oof.csv").write_text(""), "fold1/oof.csv: No columns"),
-    "cut table": (lambda run: cut(run / "fold1" / "oof.csv"), "fold1/oof.csv: "),
-    "no text": (lambda run: (run / "fold1" / "oof.csv").write_bytes(b"\xff\xfe\x00"), "fold1/oof.csv"),
-    "a row less": (lambda run: without_row(run / "fold0" / "oof.csv"), "scores.json does not fit"),
-    "a column less": (lambda run: renamed_column(run / "fold0" / "oof.csv", "p03", "q03"), "fold0/oof.csv: the table"),
-    "a fold twice": (lambda run: shutil.copy(run / "fold0/oof.csv", run / "fold1/oof.csv"), "validated in two folds"),
-    "odd history": (
-        lambda run: renamed_column(run / "fold0" / "history.csv", "val_loss", "loss"),
-        "fold0/history.csv lacks val_loss",
-    ),
+    "no scores": ("scores.json", Path.unlink, "not finished: it has no scores.json"),
+    "no settings": ("config.json", Path.unlink, "config.json"),
+    "half a JSON": ("scores.json", '{"out_of', "scores.json is not valid JSON"),
+    "no mapping": ("scores.json", "[1]", "scores.json: Input should be a valid dict"),
+    "no folds": ("scores.json", {"folds": []}, "scores.json: folds: "),
+    "odd scores": ("scores.json", {"out_of_fold": {"macro_f1": 3}}, "scores.json: out_of"),
+    "no score": ("scores.json", {"out_of_fold": {}}, "scores.json does not fit"),
+    "odd cost": ("scores.json", {"photos_per_second": "fast"}, "scores.json: photos_per"),
+    "unknown setting": ("config.json", {"depth": 3}, "config.json: there is no setting"),
+    "wrong setting": ("config.json", {"epochs": 0}, "config.json: epochs = 0"),
+    "settings no mapping": ("config.json", "[1]", "config.json: Input should be"),
+    "no table": ("fold1/oof.csv", Path.unlink, "fold1/oof.csv"),
+    "empty table": ("fold1/oof.csv", "", "fold1/oof.csv: No columns"),
+    "cut table": ("fold1/oof.csv", lambda path: path.write_bytes(path.read_bytes()[:700]), "fold1/oof.csv: "),
+    "no text": ("fold1/oof.csv", lambda path: path.write_bytes(b"\xff\xfe\x00"), "fold1/oof.csv"),
+    "a row less": ("fold0/oof.csv", lacking_row, "scores.json does not fit"),
+    "a column less": ("fold0/oof.csv", lambda path: renamed(path, "p03", "q03"), "fold0/oof.csv: the table"),
+    "a fold twice": ("fold1/oof.csv", lambda path: shutil.copy(path.parents[1] / "fold0/oof.csv", path), "two folds"),
+    "odd history": ("fold0/history.csv", lambda path: renamed(path, "val_loss", "x"), "history.csv lacks val_loss"),
     "no picked table": (
-        lambda run: (past_runs.average(run), (run / "fold1/oof.swa.csv").unlink()),
+        "fold1/oof.swa.csv",
+        lambda path: (past_runs.average(path.parents[1]), path.unlink()),
         "fold1/oof.swa.csv",
     ),
-    "half of averaging": (lambda run: (run / "averaging.json").write_text("{"), "averaging.json is not valid JSON"),
-    "odd pick": (
-        lambda run: averaged(run, folds={str(fold): {"picked": "../x"} for fold in range(3)}),
-        "averaging.json: folds.0.picked: Input should be 'best'",
-    ),
-    "odd data": (lambda run: (run / "data.json").write_text("[]"), "data.json: "),
+    "half of averaging": ("averaging.json", "{", "averaging.json is not valid JSON"),
+    "odd pick": ("averaging.json", '{"trained": "best", "folds": {"0": {"picked": "../x"}}}', "json: folds.0.picked: "),
+    "odd data": ("data.json", "[]", "data.json: "),
 }
-
-
-def cut(path):
-    path.write_bytes(path.read_bytes()[:700])
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_run_is_told_by_its_file_and_the_others_stay(output, damage):
-    harm, words = DAMAGES[damage]
-    harm(output / "runs" / "strong")
+    file, harm, words = DAMAGES[damage]
+    path = output / "runs" / "strong" / file
+    if isinstance(harm, str):
+        path.write_text(harm)
+    elif isinstance(harm, dict):
+        path.write_text(json.dumps({**json.loads(path.read_text()), **harm}))
+    else:
+        harm(path)
     found, problems = run_folder.find_runs([output])
     assert [run.name for run in found] == ["weak"]
     assert len(problems) == 1
@@ -166,13 +134,6 @@ def test_scores_of_other_tables_than_those_picked_are_told(output):
     past_runs.write_tables(folder, "oof.swa.csv", right=0.1)
     with pytest.raises(ValueError, match=r"averaging\.json does not fit the out-of-fold tables"):
         run_folder.read_run(folder)
-
-
-def test_photos_that_the_photo_table_lacks_are_told(output):
-    table = pd.read_csv(output / "tables" / "photos.csv", dtype="str")
-    table[table["person"] != "001"].to_csv(output / "tables" / "photos.csv", index=False)
-    with pytest.raises(FileNotFoundError, match=r"4 of its photos are not in tables/photos\.csv"):
-        run_folder.find_runs([output])
 
 
 def test_runs_of_several_experiments_are_told_apart_and_none_counts_twice(made, tmp_path):
@@ -212,7 +173,6 @@ def predicted(tmp_path_factory):
 
 @pytest.fixture
 def copied(predicted, tmp_path):
-    """The same, to be changed by a test."""
     return tuple(shutil.copytree(folder, tmp_path / folder.name) for folder in predicted)
 
 
@@ -228,7 +188,10 @@ def members(output, *given):
 def test_predictions_of_weights_that_were_replaced_are_refused_until_they_are_made_again(copied):
     data, output = copied
     assert members(output) == ["toy"]
-    retrain(data, output)
+    result = toys.train(data, output, when_changed="restart", **{**BRIEF, "seed": 1})
+    with pytest.raises(ValueError, match=r"run toy was begun anew since and is not finished; run 03_one_model with"):
+        members(output)
+    runs.write_scores(result)
     with pytest.raises(ValueError, match=r"toy\.test\.csv is stale: run toy was .*; run 06_inference with run: toy ag"):
         members(output)
     inference.predict_run(data, output, "toy", split="test")
@@ -238,7 +201,7 @@ def test_predictions_of_weights_that_were_replaced_are_refused_until_they_are_ma
     assert members(output) == ["toy"]
 
 
-def test_an_average_that_was_picked_since_makes_predictions_stale(copied):
+def test_an_average_that_was_picked_or_a_fold_more_makes_predictions_stale(copied):
     _, output = copied
     folder = output / "runs" / "toy"
     for fold in (0, 1):
@@ -250,20 +213,9 @@ def test_an_average_that_was_picked_since_makes_predictions_stale(copied):
         members(output)
     files.write_json({"trained": "best", "folds": dict.fromkeys("01", entries["1"])}, folder / "averaging.json")
     assert members(output) == ["toy"]  # the average was no better
-
-
-def test_a_run_that_is_being_trained_anew_is_told_apart(copied):
-    data, output = copied
-    toys.train(data, output, when_changed="restart", **{**BRIEF, "seed": 1})
-    with pytest.raises(ValueError, match=r"run toy was begun anew since and is not finished; run 03_one_model with"):
-        members(output)
-
-
-def test_a_fold_more_makes_predictions_stale(copied):
-    _, output = copied
-    lacking = {"out_of_fold": {"0": files.file_digest(output / "runs/toy/fold0/oof.csv")}}
+    lacking = {"out_of_fold": {"0": files.file_digest(folder / "fold0" / "oof.csv")}}
     files.write_json(lacking, output / "inferences" / "toy.test.json")
-    with pytest.raises(ValueError, match="run toy was trained or averaged anew"):
+    with pytest.raises(ValueError, match="run toy was trained or averaged anew since"):
         members(output)
 
 
@@ -295,26 +247,22 @@ def test_what_is_trained_during_inference_does_not_count(copied, monkeypatch):
         members(output)
 
 
-def test_files_from_elsewhere_are_taken_as_they_are(copied, tmp_path):
+def test_files_of_another_experiment_are_held_against_its_own_runs_if_it_has_any(copied, tmp_path):
     data, output = copied
-    given = [[str(tmp_path / "friend" / "inferences" / f"toy.{part}.csv")] for part in ("test", "test_val")]
-    shutil.copytree(output / "inferences", tmp_path / "friend" / "inferences")
+    other, friend = shutil.copytree(output, tmp_path / "other"), tmp_path / "friend"
+    shutil.copytree(output / "inferences", friend / "inferences")  # no run folder beside them
+
+    def given(home):
+        return [[str(home / "inferences" / f"toy.{part}.csv")] for part in ("test", "test_val")]
+
     retrain(data, output)
-    assert members(output, *given) == ["toy"]  # no run folder beside them
+    assert members(output, *given(friend)) == members(output, *given(other)) == ["toy"]
+    retrain(data, other)
+    with pytest.raises(ValueError, match=r"other/inferences/toy\.test\.csv is stale"):
+        members(output, *given(other))
     for note in (output / "inferences").glob("toy.*.json"):
         note.unlink()
     assert members(output) == ["toy"]  # nothing was noted of them
-
-
-def test_files_of_another_experiment_are_held_against_its_own_runs(copied, tmp_path):
-    data, output = copied
-    other = shutil.copytree(output, tmp_path / "other")
-    given = [[str(other / "inferences" / f"toy.{part}.csv")] for part in ("test", "test_val")]
-    retrain(data, output)
-    assert members(output, *given) == ["toy"]
-    retrain(data, other)
-    with pytest.raises(ValueError, match=r"other/inferences/toy\.test\.csv is stale"):
-        members(output, *given)
 
 
 def test_a_run_s_folder_tells_where_its_photos_lie(copied):

@@ -101,38 +101,17 @@ def test_a_result_of_three_heads_decodes_alike_in_both_ways_and_another_may_not(
     assert table.loc[("toy", "apart")].equals(table.loc[("heads", "apart")].replace(0, table["differ"].iloc[-1]))
 
 
-def on_a_machine(patch: pytest.MonkeyPatch, name: str, peak: int) -> None:
-    """Whatever runs here runs on a device of that name and takes that much memory."""
-    patch.setattr(devices, "device_name", lambda device: name)
-    patch.setattr(devices, "peak_memory_bytes", lambda device: peak)
-
-
-def told(output) -> tuple[str, int]:
-    """What a run's folder says of its device and of its peak memory, in bytes."""
-    folder = output / "runs" / "toy"
-    device = files.read_json(folder / "config.json")["device"]
-    return device, files.read_json(folder / "scores.json")["peak_memory_bytes"]
-
-
-def test_who_opens_a_finished_run_does_not_become_its_device(trained, tmp_path, monkeypatch):
-    data, _, _ = trained
-    resets = []
+def test_a_run_of_two_machines_names_both_and_the_higher_peak_but_not_who_opens_it_later(
+    trained, tmp_path, monkeypatch
+):
+    data, resets = trained[0], []
     monkeypatch.setattr(devices, "reset_peak_memory", resets.append)
-    on_a_machine(monkeypatch, "the trainer", 1000)
-    result = toys.train(data, tmp_path, epochs=1, warmup_epochs=0.0)
-    assert len(resets) == 2  # a fold each
-    on_a_machine(monkeypatch, "a reader", 999_999)
+    for name, peak, folds in (("first", 3000, (0,)), ("second", 2000, (0, 1)), ("a reader", 999_999, (0, 1))):
+        monkeypatch.setattr(devices, "device_name", lambda device, name=name: name)
+        monkeypatch.setattr(devices, "peak_memory_bytes", lambda device, peak=peak: peak)
+        result = toys.train(data, tmp_path, epochs=1, warmup_epochs=0.0, folds=folds)
     runs.write_scores(result)
-    assert told(tmp_path) == ("the trainer", 1000)
-    runs.write_scores(toys.train(data, tmp_path, epochs=1, warmup_epochs=0.0))
-    assert told(tmp_path) == ("the trainer", 1000)
-    assert len(resets) == 2
-
-
-def test_a_run_of_two_machines_names_both_and_the_higher_peak(trained, tmp_path, monkeypatch):
-    data, _, _ = trained
-    on_a_machine(monkeypatch, "first", 3000)
-    toys.train(data, tmp_path, epochs=1, warmup_epochs=0.0, folds=(0,))
-    on_a_machine(monkeypatch, "second", 2000)
-    runs.write_scores(toys.train(data, tmp_path, epochs=1, warmup_epochs=0.0))
-    assert told(tmp_path) == ("first and second", 3000)
+    folder = tmp_path / "runs" / "toy"
+    assert files.read_json(folder / "config.json")["device"] == "first and second"
+    assert files.read_json(folder / "scores.json")["peak_memory_bytes"] == 3000
+    assert len(resets) == 2  # a fold each
