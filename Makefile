@@ -1,7 +1,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lab lint bench browser
+.PHONY: help setup demo test faults lab lint bench browser
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -53,6 +53,9 @@ demo: setup ## paint a sample set and run the whole chain on it, from photos to 
 
 test: setup browser ## run every test; the coverage of mask_lib must be 90% or more
 	env -u MALLOC_MMAP_THRESHOLD_ -u MALLOC_TRIM_THRESHOLD_ GOMP_SPINCOUNT=0 $(PYTHON) -m pytest --cov=mask_lib --cov-report=term --cov-fail-under=90
+
+faults: setup ## inject every fault of tests/faults/README.md, as often as it says there; half an hour
+	env -u MALLOC_MMAP_THRESHOLD_ -u MALLOC_TRIM_THRESHOLD_ GOMP_SPINCOUNT=0 FAULTS=all $(PYTHON) -m pytest --durations=10 tests/faults
 
 browser:
 	@if $(PYTHON) tests/browser.py >/dev/null; then exit 0; fi; \

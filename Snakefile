@@ -11,6 +11,7 @@ On a cluster: `--executor slurm --jobs 8`, with `--set-threads` and `--set-resou
 
 import json
 import os
+import re
 import sys
 
 from mask_lib.base import files
@@ -18,7 +19,6 @@ from mask_lib.data import archives
 from mask_lib.headless import cells, runner
 from mask_lib.headless.chain import Chain
 from snakemake.exceptions import WorkflowError
-
 
 workdir: files.PROJECT
 
@@ -46,7 +46,7 @@ HEADLESS = (
 )
 
 
-wildcard_constraints: run="|".join(CHAIN.runs)
+wildcard_constraints: run="|".join(map(re.escape, CHAIN.runs))
 
 
 rule all:
@@ -124,7 +124,7 @@ for notebook in sorted(set(CHAIN.runs.values())):
             scores=f"{OUTPUT}/runs/{{run}}/scores.json",
             notebook=f"{OUTPUT}/notebooks/{notebook}.{{run}}.ipynb",
             report=f"{OUTPUT}/reports/{notebook}.{{run}}.html",
-        wildcard_constraints: run="|".join(run for run in CHAIN.runs if CHAIN.runs[run] == notebook)
+        wildcard_constraints: run="|".join(re.escape(run) for run in CHAIN.runs if CHAIN.runs[run] == notebook)
         params:
             settings=lambda wildcards: json.dumps(CHAIN.train[wildcards.run]),
             cells=cells.digest(CHAIN.source(notebook)),
@@ -147,7 +147,7 @@ rule average:
     params:
         settings=lambda wildcards: json.dumps(CHAIN.average[wildcards.run]),
         cells=cells.digest(CHAIN.source("05_average_weights")),
-    wildcard_constraints: run="|".join(CHAIN.average) or "none"
+    wildcard_constraints: run="|".join(map(re.escape, CHAIN.average)) or "/"  # no name
     threads: all_cores()
     resources: gpu=1
     shell: HEADLESS

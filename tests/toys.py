@@ -124,10 +124,13 @@ def stopped_after(steps: int) -> Iterator[None]:
 
 
 def results(output: Path, run: str = "toy") -> dict:
-    """All checkpoints of all folds, optimizers too, histories and out-of-fold tables, without what tells the time."""
+    """All checkpoints of all folds, optimizers too, histories and out-of-fold tables, without what tells the time.
+
+    The checkpoint before the last, kept should the last be damaged, depends on how often one is written.
+    """
     found = {}
     for fold in sorted((output / "runs" / run).glob("fold*")):
-        for path in sorted(fold.glob("checkpoint/[!.]*.safetensors")):
+        for path in sorted({*fold.glob("checkpoint/[!.]*.safetensors")} - {fold / "checkpoint" / loop.PREVIOUS}):
             tensors = load_file(path)
             found |= {f"{fold.name}/{path.stem}/{key}": value.numpy().tobytes() for key, value in tensors.items()}
         history = pd.read_csv(fold / "history.csv").drop(columns=list(loop.HISTORY_TIMES))

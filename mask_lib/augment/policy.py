@@ -216,17 +216,15 @@ def read_policy(path: str | Path) -> Policy:
     """The policy in a file. Raises ValueError that names the file, the place and what to write there."""
     path = files.project_path(path)
     try:
-        with path.open("rb") as handle:
-            content = handle.read(MOST_BYTES + 1)
-        if len(content) > MOST_BYTES:
+        if path.stat().st_size > MOST_BYTES:
             raise ValueError(f"it has more than {MOST_BYTES:,} bytes")
         printable = "".join(filter(str.isprintable, path.stem))
-        return Policy.from_plain(json.loads(content), printable[:LONGEST_NAME].strip() or "policy")
+        return Policy.from_plain(files.read_json(path), printable[:LONGEST_NAME].strip() or "policy")
     except OSError as error:
-        raise ValueError(f"{files.shown_path(path)} cannot be read as a policy: {error.strerror}") from None
+        raise ValueError(f"{files.shown_path(path)} cannot be read as a policy: {error.strerror or error}") from None
     except (ValueError, RecursionError) as error:  # of lists nested too deep
-        kind = "not valid JSON: " if isinstance(error, json.JSONDecodeError | UnicodeDecodeError) else ""
-        raise ValueError(f"{files.shown_path(path)} is no policy: {kind}{error}") from None
+        cause = str(error).removeprefix(f"{files.shown_path(path)} is ")
+        raise ValueError(f"{files.shown_path(path)} is no policy: {cause}") from None
 
 
 def write_policy(policy: Policy, path: str | Path) -> Path:

@@ -15,15 +15,13 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 import optuna
 import pandas as pd
-from filelock import FileLock
 from optuna.trial import FrozenTrial, TrialState
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 from sqlalchemy.exc import SQLAlchemyError
 
 from mask_lib.augment.policy import OPERATIONS, SEED, Policy, Space, Step, checked_operation, random_policy, read_policy
 from mask_lib.base import config, files
 
-Count = Annotated[int, Field(ge=1, le=100_000)]
 HEARTBEAT_SECONDS, GRACE_SECONDS = 20, 60
 POLL_SECONDS = 0.5
 RANDOM_FIRST = 10  # policies that the density search draws blindly before it learns from them
@@ -34,24 +32,33 @@ FOLDER, SEARCHED, FALLBACK = "search", "searched", "trivialaugment"
 STUDY = "study.db"
 
 
+class _Verdict(BaseModel, extra="allow"):
+    policy: str  # its digest
+    beats_trivialaugment: bool
+    candidates: dict[str, str]  # digests by name
+    sentence: str
+    folds: list[int] = []
+    seconds: float = 0
+
+
 class Search(config.Settings):
     """Every setting of a search."""
 
     search_kind: Literal["density", "halving", "random"] = "density"
     search_network: dict[str, Any] = Field(default_factory=dict)  # settings of a run, of each training
-    search_folds: tuple[Annotated[int, Field(ge=0)], ...] = (0,)  # density: a network for each; else the first
-    search_seed: Annotated[int, Field(ge=0)] = 0
+    search_folds: tuple[Annotated[int, Field(ge=0, le=999)], ...] = (0,)  # density: a network for each; else the first
+    search_seed: config.Seed = 0
     search_storage: str = ""  # an SQLAlchemy URL of a database server; empty: an SQLite file in the search's folder
-    policy_count: Count = 50  # beside no augmentation
-    merged_count: Count = 5  # the best so many become one policy
+    policy_count: config.Count = 50  # beside no augmentation
+    merged_count: config.Count = 5  # the best so many become one policy
     policy_operations: tuple[str, ...] = SEED
-    sub_policy_count: Count = 5
-    steps_each: Count = 2  # operations of a sub-policy
-    smoothing_epochs: Count = 5  # the value of a training is its last epochs' mean macro F1
-    halving_factor: Annotated[int, Field(ge=2)] = 3  # one policy in so many goes on, to so many times the epochs
-    halving_first_epochs: Count = 1  # before the first decision
-    density_epochs: Annotated[int, Field(ge=0)] = 0  # of the networks trained once; 0: as search_network says
-    density_views: Count = 2  # of each photo under a policy
+    sub_policy_count: config.Count = 5
+    steps_each: config.Count = 2  # operations of a sub-policy
+    smoothing_epochs: config.Count = 5  # the value of a training is its last epochs' mean macro F1
+    halving_factor: Annotated[int, Field(ge=2, le=100)] = 3  # one in so many goes on, to so many times the epochs
+    halving_first_epochs: config.Count = 1  # before the first decision
+    density_epochs: config.CountOrNone = 0  # of the networks trained once; 0: as search_network says
+    density_views: config.Count = 2  # of each photo under a policy
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -96,7 +103,7 @@ def open_study(
     instead), and ValueError for a file that is no study.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
+    with files.lock(folder.with_name(f".{folder.name}.lock")):
         study, new = _study(search, folder), search.recorded(data)
         old = study.user_attrs.get(SETTINGS, new)
         changed = [name for name in {**old, **new} if old.get(name) != new.get(name)]
@@ -284,13 +291,13 @@ def read_verdict(output_dir: Path) -> dict[str, Any] | None:
     path = verdict_path(output_dir)
     if not best_path(output_dir).exists():
         return None
-    policy, found = read_policy(best_path(output_dir)), files.read_json(path) if path.exists() else None
-    kinds = {"policy": str, "beats_trivialaugment": bool, "candidates": dict, "sentence": str}
-    if found is None:
-        return None
-    if not isinstance(found, dict) or any(not isinstance(found.get(name), kind) for name, kind in kinds.items()):
-        raise ValueError(f"{files.shown_path(path)} is no verdict of a search: remove it, run 02_search_augmentation")
-    return found if found["policy"] == policy_digest(policy) else None
+    policy = read_policy(best_path(output_dir))
+    try:
+        found = files.read_json(path, _Verdict) if path.exists() else None
+    except ValueError as error:
+        again = f"is no verdict of a search: remove it, run 02_search_augmentation ({error})"
+        raise ValueError(f"{files.shown_path(path)} {again}") from error
+    return found if found and found["policy"] == policy_digest(policy) else None
 
 
 def chosen_augmentation(output_dir: Path) -> str:

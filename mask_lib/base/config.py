@@ -21,9 +21,13 @@ Positive = Annotated[float, Field(gt=0, le=10_000)]
 NotNegative = Annotated[float, Field(ge=0, le=10_000)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Pixels = Annotated[int, Field(ge=1, le=8192)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 AUGMENTATIONS = ("none", "flip", "faces", "randaugment", "trivialaugment", "seed")  # presets of augment.policy
 SEARCHED = "searched"  # as a notebook's augmentation: what the search of the same output_dir came to
 WEIGHTS_BY_NAME = frozenset({"imagenet", "none"})  # anything else is a path
+CONVERT = (
+    "import torch, safetensors.torch as s; s.save_file(torch.load('IN.pth', weights_only=True), 'OUT.safetensors')"
+)
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 NOT_PART_OF_RESULT = frozenset({"run", "folds"})  # another name, or more folds, leave each fold's result as it is
@@ -45,7 +49,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", **_STRICT)
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, /, **settings: Any) -> None:  # a file may hold a setting called self
         try:
             super().__init__(**settings)
         except ValidationError as error:
@@ -131,7 +135,7 @@ class Run(Settings):
     keep_epochs: CountOrNone = 0  # of the last so many epochs the weights stay on disk, to be averaged
     ema_decay: Share = 0.0  # of a moving average of the weights, such as 0.999 a step; 0: none
     checkpoint_choice: Literal["best", "last", "swa", "ema"] = "best"  # by macro F1 on the validation fold
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -150,12 +154,13 @@ class Run(Settings):
         return self
 
     def _check_names(self) -> None:
-        folder = "a name of letters, digits, '_', '-' and '.', since it becomes a folder"
-        self.require("run", SAFE_NAME.fullmatch(self.run), folder)
-        another = SAFE_NAME.fullmatch(self.pseudo_labels) and self.pseudo_labels != self.run
-        wanted = "the name of another run, which is finished, or empty"
-        self.require("pseudo_labels", not self.pseudo_labels or another, wanted)
+        safe_name("run", self.run)
+        if self.pseudo_labels:
+            safe_name("pseudo_labels", self.pseudo_labels)
+        self.require("pseudo_labels", self.pseudo_labels != self.run, "the name of another run, or empty")
         known = self.augmentation in AUGMENTATIONS or self.augmentation.endswith(".json")
+        readable = self.weights in WEIGHTS_BY_NAME or self.weights.endswith(".safetensors")
+        self.require("weights", readable, f'imagenet, none, or a .safetensors file; make one: python -c "{CONVERT}"')
         presets = f"one of {', '.join(AUGMENTATIONS)}, or the path of a policy's .json file"
         self.require("augmentation", known, presets + did_you_mean(self.augmentation, AUGMENTATIONS))
 
@@ -200,6 +205,21 @@ class Run(Settings):
             gone = f"{default!r}: runs with another value can no longer be read, for this setting is no more"
             require(name, settings.get(name, default), settings.get(name, default) == default, gone)
         return super().from_settings({name: value for name, value in settings.items() if name not in REMOVED})
+
+
+_SHOWN = ("gallery_photos", "shown_disagreements", "explained_mistakes")
+_EPOCHS = ("average_epochs", "first_epoch", "last_epoch", "verdict_epochs")
+# Of notebook parameters, whether they are settings of a run or of nothing.
+BOUNDS = {name: Annotated[one.annotation, *one.metadata] for name, one in Run.model_fields.items() if one.metadata}
+BOUNDS |= dict.fromkeys((*_SHOWN, *_EPOCHS, "verdict_seeds", "verdict_policies", "predict_batch"), CountOrNone)
+BOUNDS |= {"fold_count": Annotated[int, Field(ge=2, le=999)], "features_width": Pixels, "features_height": Pixels}
+
+
+def check_bounds(parameters: Mapping[str, Any]) -> None:
+    """Raise ValueError for a parameter of a notebook that is too small or too large to be meant, with the bound."""
+    for name, kind in BOUNDS.items():
+        if name in parameters:
+            checked(name, parameters[name], kind)
 
 
 def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -254,6 +274,13 @@ def _sentence(error: ValidationError, known: Iterable[str], name: str = "") -> s
     for words, shorter in _LIMITS.items():
         wanted = wanted.replace(words, shorter)
     return f"{shown}: it must be {wanted}"
+
+
+def safe_name(name: str, value: Any) -> str:
+    """`value`, which becomes part of file names. Raises ValueError that says what to write unless it is one word."""
+    wanted = "1 to 100 letters of a-z and A-Z, digits, '_', '-' and '.', the first a letter or digit"
+    require(name, checked(name, value, str), SAFE_NAME.fullmatch(value), wanted)
+    return value
 
 
 def require(name: str, value: Any, holds: Any, wanted: str) -> None:

@@ -1,17 +1,26 @@
 """Where things lie, and writes that are either whole or not there at all."""
 
 import contextlib
+import csv
+import datetime
+import functools
 import hashlib
+import io
 import json
 import os
+import re
 import secrets
 import shutil
+import socket
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from filelock import FileLock, Timeout
+from pydantic import TypeAdapter, ValidationError
 from tqdm import tqdm
 
 # The folder that relative paths count from: the checkout, unless data and outputs are kept elsewhere.
@@ -20,7 +29,7 @@ PROJECT = Path(os.environ.get("MASK_LIB_PROJECT") or Path(__file__).parents[2]).
 
 def project_path(path: str | os.PathLike[str]) -> Path:
     """An absolute path; a relative one counts from the project, in whatever folder Jupyter or papermill runs."""
-    return Path(os.path.normpath(PROJECT / Path(path).expanduser()))
+    return Path(os.path.normpath(PROJECT / os.path.expanduser(path)))  # Path.expanduser raises for an unknown user
 
 
 def shown_path(path: str | os.PathLike[str]) -> str:
@@ -44,6 +53,13 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         flush_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove the files that processes which were killed within `replacing` left below a folder that is locked."""
+    for path in folder.rglob(".*.tmp*"):
+        if re.search(r"\.[0-9a-f]{8}\.tmp(\.\w+)?$", path.name) and path.is_file():
+            path.unlink()
 
 
 def flush_folder(folder: Path) -> None:
@@ -70,12 +86,134 @@ def write_json(value: Any, path: str | os.PathLike[str]) -> Path:
     return Path(path)
 
 
-def read_json(path: str | os.PathLike[str]) -> Any:
-    """Plain data from a JSON file. Raises ValueError that names the file if it does not parse."""
+def regular(path: str | os.PathLike[str]) -> Path:
+    """The path of a file, if it is there. Raises OSError for anything else: opening a pipe would wait for ever."""
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        raise OSError(f"{shown_path(path)} is a folder, a pipe or a device, not a file")
+    return path
+
+
+def read_text(path: str | os.PathLike[str], save_as: str = "UTF-8") -> str:
+    """The text of a file. Raises OSError for all but regular files, ValueError that names one that is not UTF-8."""
+    content = regular(path).read_bytes()
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:  # bytes that are no text, or text that is no JSON
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        found = "is UTF-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "is not UTF-8"
+        raise ValueError(f"{shown_path(path)} {found} ({error}): save it again as {save_as}") from error
+
+
+def read_csv(path: str | os.PathLike[str], kinds: Mapping[str, str], others: str | None = "str") -> pd.DataFrame:
+    """A table from a CSV in which every line is a row: the one way to read one.
+
+    kinds: dtypes of the columns that must be there; others: of the rest, None where pandas is to find out. Text is
+    taken as it is written, `NA` too; an empty field of any other dtype is missing. Raises FileNotFoundError, OSError as
+    `read_text` does, and ValueError that names file and line: for a quote that is not closed where its line ends (it
+    would swallow rows), a row with more or fewer fields than the header, and what is not of its column's dtype.
+    """
+    text, where = read_text(path, "'CSV UTF-8'"), shown_path(path)
+    lines = [(number, line) for number, line in enumerate(re.split(r"\r\n|\r|\n", text), 1) if line.strip()]
+    head = _fields(where, *lines[0]) if lines else []
+    names = [name.strip() or f"Unnamed: {place}" for place, name in enumerate(head)]  # Excel ends lines with commas
+    _check_header(where, names, kinds)
+    for number, line in lines[1:]:
+        if len(found := _fields(where, number, line)) != len(names):
+            raise ValueError(f"{where}, line {number} has {len(found)} fields, the header {len(names)}: {line[:60]}")
+    dtypes = {name: kind for name, kind in (dict.fromkeys(names, others) | dict(kinds)).items() if kind}
+    empty = {name: [""] for name in names if dtypes.get(name) != "str"}
+    read = functools.partial(pd.read_csv, header=0, names=names, keep_default_na=False, index_col=False)
+    try:
+        with np.errstate(invalid="raise"):  # pandas makes some whole number of `inf`
+            return read(io.StringIO(text), dtype=dtypes, na_values=empty)
+    except (ValueError, ArithmeticError, TypeError) as error:
+        written = read(io.StringIO(text), dtype="str")
+        raise ValueError(f"{where}{_no_number(written, dtypes, lines) or f': {error}'}") from error
+
+
+def _fields(where: str, number: int, line: str) -> list[str]:
+    """The fields of one line of a CSV."""
+    if "\0" in line:
+        raise ValueError(f"{where}, line {number} holds a null byte")
+    if '"' not in line:
+        return line.split(",")
+    with contextlib.suppress(csv.Error):
+        if line.count('"') % 2 == 0:
+            return next(csv.reader([line], strict=True))
+    advice = 'a quote (") is not closed on its line, or stands inside a field, where it is written ""'
+    raise ValueError(f"{where}, line {number}: {advice}: {line[:60]}")
+
+
+def _check_header(where: str, names: list[str], wanted: Iterable[str]) -> None:
+    if not names:
+        raise ValueError(f"{where} is empty")
+    if other := re.search("[;\t]", names[0]) if len(names) == 1 else None:
+        raise ValueError(f"{where}: its columns are parted by {other[0]!r}: save it with commas between them")
+    if doubled := [name for place, name in enumerate(names) if name in names[:place]]:
+        raise ValueError(f"{where} has the column {doubled[0]} twice")
+    if missing := [name for name in wanted if name not in names]:
+        raise ValueError(f"{where} lacks the column(s) {', '.join(missing)}; it has {', '.join(names)}")
+
+
+def _no_number(written: pd.DataFrame, dtypes: Mapping[str, str], lines: list[tuple[int, str]]) -> str:
+    """Line, column and text of the first field, of those as written, that is not of its column's dtype."""
+    for name, kind in dtypes.items():
+        numbers = pd.to_numeric(written[name], errors="coerce").astype("float64")
+        is_right = numbers.notna() if kind.startswith("f") else (numbers % 1 == 0) & (numbers.abs() < 2**63)
+        bad = ~is_right & ((written[name] != "") | (kind == "int64"))  # which alone cannot be missing
+        if kind.lower().startswith(("int", "float")) and bad.any():
+            row, wanted = int(np.argmax(bad)), "a number" if kind.startswith("f") else "a whole number"
+            return f", line {lines[row + 1][0]}: {name} is {written[name][row]!r}, not {wanted}"
+    return ""
+
+
+def read_json(path: str | os.PathLike[str], model: Any = None) -> Any:
+    """Plain data from a JSON file; of a shape that pydantic knows by `model` if one is given.
+
+    Raises FileNotFoundError, OSError as `read_text` does, and ValueError that names the file and the place in it.
+    """
+    where = shown_path(path)
+    try:
+        found = json.loads(read_text(path))
+        return _shaped(found, model) if model else found
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place, wanted = ".".join(map(str, first["loc"])), first["msg"].partition(" or instance of")[0]
+        raise ValueError(f"{where}: {place}{': ' if place else ''}{wanted}") from error
+    except (ValueError, RecursionError) as error:  # bytes that are no text, text that is no JSON, or nested too deep
+        raise ValueError(f"{where} is not valid JSON: {error}") from error
+
+
+def _shaped(value: Any, model: Any) -> Any:
+    adapter = TypeAdapter(model)
+    return adapter.dump_python(adapter.validate_python(value), exclude_unset=True)
+
+
+class BusyError(RuntimeError):
+    """Another process is at work on the same thing."""
+
+
+@contextlib.contextmanager
+def lock(path: Path, doing: str = "", wait: bool = True) -> Iterator[None]:
+    """Hold a lock file, which ends with its process; others wait, or without `wait` get a BusyError that names ours.
+
+    doing: what is done meanwhile, as a message's beginning: `fold 0 of deep is being trained`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    holder, held = path.with_name(f"{path.name}.json"), FileLock(path)
+    try:
+        held.acquire(timeout=-1 if wait else 0)
+    except Timeout:
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            doing += " by process {process} on {machine} since {since}".format(**read_json(holder, dict[str, Any]))
+        raise BusyError(f"{doing}: wait until it is done, or end that process") from None
+    try:
+        if not wait:
+            now = datetime.datetime.now().isoformat(" ", "seconds")
+            write_json({"process": os.getpid(), "machine": socket.gethostname(), "since": now}, holder)
+        yield
+    finally:
+        held.release()
 
 
 def digest(value: Any) -> str:
@@ -85,7 +223,7 @@ def digest(value: Any) -> str:
 
 def file_digest(path: str | os.PathLike[str]) -> str:
     """SHA-256 of a file's bytes, 64 hex digits."""
-    with Path(path).open("rb") as handle:
+    with regular(path).open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 

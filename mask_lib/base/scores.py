@@ -3,12 +3,13 @@
 import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from sklearn.metrics import accuracy_score, f1_score
 
-from mask_lib.base import labels
+from mask_lib.base import files, labels
 
 Classes = Sequence[int]  # (N,) class numbers
 DRAWS_AT_ONCE = 100  # bounds memory: draws x people x 8 bytes
@@ -118,6 +119,19 @@ def from_probabilities(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """(N,) true and (N,) most probable labels, int64, of a table with `label` and the columns of probabilities."""
     probabilities = table[labels.probability_columns()].to_numpy()  # (N, C)
     return table["label"].to_numpy(dtype=np.int64), probabilities.argmax(axis=1)
+
+
+def read_probabilities(path: Path, key: str) -> pd.DataFrame:
+    """A table that `check_probabilities` accepts from a CSV, the key as text. Raises as that and `files.read_csv` do,
+    with the file's name.
+    """
+    kinds = {key: "str", **({"label": "int64"} if key == "path" else {})}
+    table = files.read_csv(path, kinds | dict.fromkeys(labels.probability_columns(), "float64"))
+    try:
+        check_probabilities(table, key)
+    except ValueError as error:
+        raise ValueError(f"{files.shown_path(path)}: {error}") from error
+    return table
 
 
 def check_probabilities(table: pd.DataFrame, key: str) -> None:

@@ -75,12 +75,10 @@ def _refuse_changed(split: pd.DataFrame, output_dir: str | os.PathLike[str]) -> 
 
 def _read_classes(path: Path) -> pd.Series:
     """Class by path below the images folder. Raises OSError or ValueError that names the file."""
-    table = pd.read_csv(path, dtype={"path": str})
-    if list(table.columns) != CLEAN_COLUMNS:
-        raise ValueError(f"{files.shown_path(path)} must have the columns {', '.join(CLEAN_COLUMNS)}")
+    table = files.read_csv(path, {"path": "str", "class": "int64"})
     # Only the folder and the file, as the photo table knows them: the data set may have been moved since.
     short = ["/".join(PurePath(one).parts[-2:]) for one in table["path"]]
-    return pd.Series(table["class"].to_numpy("int64"), short)
+    return pd.Series(table["class"].to_numpy(), short)
 
 
 def _with_classes(split: pd.DataFrame, class_of: pd.Series, dropped: pd.Series) -> pd.DataFrame:

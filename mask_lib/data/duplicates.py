@@ -16,6 +16,7 @@ from scipy.sparse.csgraph import connected_components
 from mask_lib.base import files, labels
 from mask_lib.data import photos, pixels
 from mask_lib.data.hashes import KINDS, Hashes, hexed, near
+from mask_lib.data.layout import Finding, Problem
 
 # Bits of 64 that a copy may differ in: the most that a crop of 2 % off each edge cost of hundreds of painted
 # and real faces. By ahash most of what is as near is no copy; the pixels tell.
@@ -167,14 +168,45 @@ def read_duplicates(output_dir: str | os.PathLike[str], kind: str) -> pd.DataFra
     if not path.exists():
         raise FileNotFoundError(f"no {files.shown_path(path)}: run 00_prepare_data first")
     # As text: a hash of digits alone, or with one e, would become a number.
-    table = pd.read_csv(path, dtype="str", keep_default_na=False)
-    return table.assign(label=pd.to_numeric(table["label"]).astype("Int64"), distance=table["distance"].astype("int64"))
+    return files.read_csv(path, dict.fromkeys(DUPLICATE_COLUMNS, "str") | {"label": "Int64", "distance": "int64"})
 
 
 def conflicts(duplicate_table: pd.DataFrame) -> pd.DataFrame:
     """Those groups of a duplicate table whose photos carry different labels; photos without one are left out."""
     labeled = duplicate_table.dropna(subset="label")
     return labeled[labeled.groupby("hash")["label"].transform("nunique") > 1].reset_index(drop=True)
+
+
+def shared_pictures(photo_table: pd.DataFrame, duplicate_table: pd.DataFrame) -> pd.DataFrame:
+    """Those rows of a duplicate table whose picture is on people who cannot be one, as a placeholder is.
+
+    Their people differ in what is the same on all photos of a person, such as gender or age. Two who share another
+    picture as well are taken for one person with a wrong label.
+    """
+    fixed = [name for name in labels.names(of_person=True) if name in photo_table]
+    told = photo_table.drop_duplicates("person").set_index("person")[fixed]
+    known = duplicate_table[duplicate_table["set"] != "eval"]
+    groups = known.join(told, on="person").groupby("hash")
+    people = groups["person"].agg(lambda names: tuple(sorted(set(names))))
+    is_one = (people.map(len) == 2) & people.duplicated(keep=False)
+    differ = np.any([groups[name].nunique() > 1 for name in fixed], axis=0)
+    return known[known["hash"].isin(people.index[differ & ~is_one])]
+
+
+def without_shared(
+    photo_table: pd.DataFrame, tables: Mapping[str, pd.DataFrame]
+) -> tuple[list[pd.DataFrame], pd.DataFrame]:
+    """The duplicate tables of `write` without groups that hold `shared_pictures`, and those as a problem table."""
+    whole = [tables[f"duplicates.{kind}"] for kind in KINDS]
+    shared = [shared_pictures(photo_table, table) for table in whole]
+    findings = {}
+    for _, group in (one for rows in shared for one in rows.groupby("hash")):
+        people = sorted(set(group["person"]))
+        what = f"one picture on {len(people)} people of different {' or '.join(labels.names(of_person=True))}"
+        detail = f"{what}, such as {', '.join(people[:3])}: it unites nobody; leave it out, or correct their rows"
+        findings |= {path: Finding(path, Problem.SHARED_PICTURE, detail) for path in group["path"]}
+    kept = [table[~table["hash"].isin(rows["hash"])] for table, rows in zip(whole, shared, strict=True)]
+    return kept, photos.problem_table(findings.values())
 
 
 def unite(photo_table: pd.DataFrame, *duplicate_tables: pd.DataFrame) -> pd.Series:

@@ -7,11 +7,10 @@ id_gender_race_age), or a CSV with `path`, with `label` or all attributes of `la
 import difflib
 import filecmp
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-import numpy as np
 import pandas as pd
 
 from mask_lib.base import files, labels
@@ -44,14 +43,13 @@ def scan(
         read = [read_row(name, row) for row in raw]
         odd = odd + [finding for _, problems in read for finding in problems]
         rows = external_table([row for row, problems in read if not problems])
-        rows, odd = without(rows, odd, repeated(rows["path"], seen))
+        rows, odd = photos.without(rows, odd, repeated(rows["path"], seen))
         if verify:
-            rows, odd = without(rows, odd, photos.check_photos(list(map(Path, rows["path"])), rows["path"], workers))
-        rows, odd = without(rows, odd, own_copies(rows["path"], own))
+            bad = photos.check_photos(list(map(Path, rows["path"])), rows["path"], workers)
+            rows, odd = photos.without(rows, odd, bad)
+        rows, odd = photos.without(rows, odd, own_copies(rows["path"], own))
         if rows.empty:
-            counts = Counter(problem for _, problem, _ in odd)
-            found = ", ".join(f"{problem}: {count}" for problem, count in counts.most_common())
-            raise ValueError(f"{source} holds no usable external photo ({found or 'nothing that looks like one'})")
+            raise ValueError(f"{source} holds no usable external photo {photos.summary(odd)}")
         tables.append(rows)
         findings += odd
     return pd.concat(tables, ignore_index=True), photos.problem_table(findings)
@@ -74,14 +72,6 @@ def short_names(sources: Sequence[str | os.PathLike[str]]) -> dict[str, Path]:
         names = [path.stem, *(f"{path.stem}-{number}" for number in range(2, len(sources) + 1))]
         found[next(name for name in names if name not in found)] = path
     return found
-
-
-def without(
-    rows: pd.DataFrame, findings: list[Finding], bad: Sequence[Finding | None]
-) -> tuple[pd.DataFrame, list[Finding]]:
-    """The rows that have no finding in `bad`, and all findings."""
-    is_sound = np.array([finding is None for finding in bad], dtype=bool)
-    return rows[is_sound], findings + [finding for finding in bad if finding]
 
 
 def repeated(paths: Sequence[str], seen: set[str]) -> list[Finding | None]:
@@ -206,8 +196,8 @@ def read(output_dir: str | os.PathLike[str]) -> pd.DataFrame:
     path = Path(output_dir) / "tables" / "external.csv"
     if not path.exists():
         return external_table([])
-    table = layout.with_numbers(pd.read_csv(path, dtype="str", keep_default_na=False)[external_columns()])
-    return table.astype({"label": "int64"})
+    kinds = external_table([]).dtypes.astype("str").to_dict()
+    return files.read_csv(path, kinds)[list(kinds)]
 
 
 def as_photos(table: pd.DataFrame) -> pd.DataFrame:

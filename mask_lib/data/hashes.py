@@ -5,7 +5,6 @@ work: at most a few bits differ from those of the whole photo.
 """
 
 import os
-import zipfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
@@ -14,8 +13,7 @@ from pathlib import Path
 import imagehash
 import numpy as np
 import pandas as pd
-from filelock import FileLock
-from PIL import Image, ImageOps
+from PIL import Image
 
 from mask_lib.base import files
 from mask_lib.data import photos
@@ -54,15 +52,9 @@ def grey_photo(path: Path, least_side: int = LEAST_SIDE) -> Image.Image:
 
     Raises OSError that names a file it cannot read.
     """
-    try:
-        with Image.open(path, formats=photos.FORMATS) as image:
-            if image.format == "JPEG":
-                image.draft("L", (least_side, least_side))
-            ImageOps.exif_transpose(image, in_place=True)
-            factor = next((part for part in (8, 4, 2) if min(image.size) >= part * least_side), 1)
-            return image.convert("L").reduce(factor)
-    except Exception as error:  # a damaged file can raise nearly anything from PIL's readers
-        raise OSError(f"cannot read {path}: {error}") from error
+    with photos.open_photo(path, "L", (least_side, least_side)) as image:
+        factor = next((part for part in (8, 4, 2) if min(image.size) >= part * least_side), 1)
+        return image.convert("L").reduce(factor)
 
 
 def hash_photo(path: Path) -> tuple[np.uint64, np.uint64, np.ndarray]:
@@ -92,7 +84,7 @@ def open_hashes(
     folder, paths = Path(folder), photos.files_of(data_dir, photo_table)
     folder.mkdir(parents=True, exist_ok=True)
     names = np.array([f"{split}/{path}" for split, path in photo_table[["split", "path"]].to_numpy()], str)
-    with FileLock(folder / "hashes.lock"), ThreadPoolExecutor(workers) as pool:
+    with files.lock(folder / "hashes.lock"), ThreadPoolExecutor(workers) as pool:
         states = np.array([photos.file_state(path) for path in paths], np.int64).reshape(-1, 3)
         hashes, is_known = read_cache(folder / "hashes.npz", names, states)
         new = np.flatnonzero(~is_known)
@@ -118,8 +110,8 @@ def read_cache(cache: Path, names: np.ndarray, states: np.ndarray) -> tuple[Hash
             is_known = (rows >= 0) & (kept["states"][rows] == states).all(axis=1) if row_of else is_known
             for field in fields(hashes):
                 getattr(hashes, field.name)[is_known] = kept[field.name][rows[is_known]]
-    except (OSError, EOFError, ValueError, KeyError, IndexError, zipfile.BadZipFile):
-        return empty(len(names)), np.zeros(len(names), bool)  # none yet, or damaged: hash again
+    except Exception:  # none yet, or damaged, which can raise nearly anything: hash again
+        return empty(len(names)), np.zeros(len(names), bool)
     return hashes, is_known
 
 

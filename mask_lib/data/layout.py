@@ -3,8 +3,9 @@
 import enum
 import os
 import re
+import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -16,9 +17,19 @@ from mask_lib.data import archives
 TRAIN_COLUMNS = ["id", "gender", "age", "path"]  # of train.csv; `race` is compared where it is there
 # The seven photos of a person by name without ending, and how the mask is worn, as the photo table writes it.
 PHOTO_NAMES = {f"mask{n}": "worn" for n in range(1, 6)} | {"incorrect_mask": "incorrect", "normal": "not_worn"}
-ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
+ENDINGS = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp"}
+NOT_ONE = f"none of the seven photos {', '.join(PHOTO_NAMES)} with an ending of {', '.join(sorted(ENDINGS))}"
 FOLDER_NAME = re.compile(r"(?P<id>[^_]+)_(?P<gender>male|female)_(?P<race>.+)_(?P<age>\d+)", re.IGNORECASE)
 WHOLE_NUMBER = re.compile(r"-?[0-9]{1,9}(\.0*)?")
+# What the names of one thing may differ in, once spreadsheets, archives and other systems have written them.
+DIFFERENCES = {
+    "Unicode form": lambda name: unicodedata.normalize("NFKC", name),
+    "case": str.casefold,
+    "blanks": lambda name: re.sub(r"[\s\u200b-\u200f\u2060\ufeff]+", "", name),
+    "ending": lambda name: re.sub(r"(\.[a-zA-Z]\w{1,4})+$", "", name),
+    "separators": lambda name: re.sub(r"[/\\_-]+", "", name),
+    "leading zeros": lambda name: re.sub(r"(?<!\d)0+(?=\d)", "", name),
+}
 
 
 class Problem(enum.StrEnum):
@@ -46,7 +57,11 @@ class Problem(enum.StrEnum):
     ODD_MODE = enum.auto()  # pixels that become black or white as 8-bit colour
     INCOMPLETE_LABEL = enum.auto()  # of external photos, as what follows: neither a label nor every attribute
     LABEL_CONTRADICTS_ROW = enum.auto()  # a label that is not what the attributes beside it make
+    SHARED_PICTURE = enum.auto()  # kept: one picture on people who cannot be one, as a placeholder is
     COPY_OF_OWN_PHOTO = enum.auto()  # a photo that the data folder holds, byte for byte
+
+
+MISSING = {Problem.MISSING_FOLDER, Problem.MISSING_EVAL_PHOTO}
 
 
 class Finding(NamedTuple):
@@ -69,29 +84,11 @@ def photo_table(rows: Iterable[Sequence]) -> pd.DataFrame:
     return table.astype({name: "Int64" if name in [*numbers, "label"] else "str" for name in table})
 
 
-def with_numbers(table: pd.DataFrame) -> pd.DataFrame:
-    """A photo table that was read as text in the dtypes of `photo_table`. Raises ValueError for what is no number."""
-    numbers = [*(one.name for one in labels.attributes() if one.edges), "label"]
-    return table.assign(**{name: pd.to_numeric(table[name]).astype("Int64") for name in numbers})
-
-
 def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """A csv as text, empty where a field is. Raises an error that names the file if it cannot be used."""
-    try:
-        table = pd.read_csv(path, dtype="str", keep_default_na=False, encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 ({error}): save it again as 'CSV UTF-8'") from error
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise ValueError(f"{path} is not a csv table: {str(error).strip()}") from error
-    table = table.rename(columns=str.strip)
-    missing = [column for column in columns if column not in table]
-    if missing:
-        raise ValueError(f"{path} lacks the column(s) {', '.join(missing)}; it has {', '.join(table)}")
-    # pandas takes the first field for an index when rows have one more than the header.
-    if not isinstance(table.index, pd.RangeIndex):
-        raise ValueError(f"{path} has rows with more fields than its header has columns")
+    """A csv as text, with these columns and others. Raises as `files.read_csv` does, and ValueError without rows."""
+    table = files.read_csv(path, dict.fromkeys(columns, "str"))
     if table.empty:
-        raise ValueError(f"{path} has no rows")
+        raise ValueError(f"{files.shown_path(path)} has no rows")
     return table
 
 
@@ -108,7 +105,7 @@ def scan_train(folder: Path) -> tuple[pd.DataFrame, list[Finding]]:
             names, odd = list_person(images, row["path"])
             photo_rows += [photo_row(row, name) for name in names]
             findings += odd
-    return photo_table(sorted(photo_rows)), findings
+    return photo_table(sorted(photo_rows)), hinted(findings, set(os.listdir(images)) - set(rows["path"]))
 
 
 def photo_row(row: dict[str, str], name: str) -> tuple:
@@ -167,6 +164,34 @@ def is_plain(name: str) -> bool:
     return bool(name) and not archives.leaves_folder(name) and PurePosixPath(name).as_posix() == name != "."
 
 
+def alike(name: str, save_for: str = "") -> str:
+    """What is left of a name without what `DIFFERENCES` lists, save for one of them."""
+    for difference, without in DIFFERENCES.items():
+        name = name if difference == save_for else without(name)
+    return name
+
+
+def by_likeness(names: Iterable[str]) -> dict[str, str]:
+    """Names by what `alike` leaves of them."""
+    return {alike(name): name for name in sorted(names)}
+
+
+def near(name: str, others: Mapping[str, str]) -> str:
+    """The end of a message on a missing name: the one of `by_likeness` that is meant, it seems; "" if none is."""
+    if not (other := others.get(alike(name))):
+        return ""
+    differing = [one for one in DIFFERENCES if alike(name, one) != alike(other, one)]
+    # The ending hides its case, the Unicode form an odd blank: then each alone makes the names equal.
+    differing = differing or [one for one, without in DIFFERENCES.items() if without(name) == without(other)][:1]
+    return f"; near is {other!r}, which differs in {' and '.join(differing)}"
+
+
+def hinted(findings: Iterable[Finding], names: Iterable[str]) -> list[Finding]:
+    """Findings, those of what is missing with the one of these `names` that is meant, it seems."""
+    others = by_likeness(names)
+    return [one._replace(detail=one.detail + near(one.path, others) * (one.problem in MISSING)) for one in findings]
+
+
 def double_ids(rows: pd.DataFrame) -> list[Finding]:
     """A finding for each folder whose id also stands on another folder's row."""
     findings = []
@@ -216,7 +241,7 @@ def list_person(images: Path, folder: str) -> tuple[list[str], list[Finding]]:
         if photo := photo_name(name):
             found[photo].append(name)
         else:
-            findings.append(stray(f"{folder}/{name}", Problem.UNKNOWN_NAME, "not one of the seven photos"))
+            findings.append(stray(f"{folder}/{name}", Problem.UNKNOWN_NAME, NOT_ONE))
     for photo, names in found.items():
         detail = f"{' and '.join(names)} both stand for {photo}; all are kept"
         findings += [Finding(f"{folder}/{name}", Problem.DOUBLED_PHOTO, detail) for name in names[1:]]
@@ -246,8 +271,7 @@ def stray(path: str, otherwise: Problem, detail: str) -> Finding:
 
 def scan_eval(folder: Path) -> tuple[pd.DataFrame, list[Finding]]:
     """The photo table of eval/ by its names alone, in info.csv's order, and what is odd there."""
-    images, listed, findings = folder / "images", {}, []
-    present = {(Path(at) / name).relative_to(images).as_posix() for at, _, names in os.walk(images) for name in names}
+    listed, findings, present = {}, [], files_below(folder / "images")
     for name in read_table(folder / "info.csv", ["ImageID"])["ImageID"]:
         problem = None
         if not is_plain(name):
@@ -258,10 +282,25 @@ def scan_eval(folder: Path) -> tuple[pd.DataFrame, list[Finding]]:
             problem = Problem.MISSING_EVAL_PHOTO, "info.csv names this photo, eval/images lacks it"
         findings += [Finding(name, *problem)] if problem else []
         listed.setdefault(name, problem is None)
-    for name in present - set(listed):
+    for name in sorted(present - set(listed)):
         findings.append(stray(name, Problem.UNLISTED_EVAL_PHOTO, "info.csv has no row for this file; left out"))
     empty = [pd.NA if one.edges else "" for one in labels.attributes()]
-    return photo_table([(name, "", *empty, pd.NA, "eval") for name, usable in listed.items() if usable]), findings
+    found = photo_table([(name, "", *empty, pd.NA, "eval") for name, usable in listed.items() if usable])
+    return found, hinted(findings, present - set(listed))
+
+
+def files_below(folder: Path) -> set[str]:
+    """The files of a folder and all below, by their paths in it.
+
+    A linked folder is followed where its link lies in `folder` itself, and never to one that the link lies in.
+    """
+    root, found = os.path.realpath(folder), set()
+    for at, folders, names in os.walk(root, followlinks=True):
+        here, linked = os.path.realpath(at), {one for one in folders if os.path.islink(os.path.join(at, one))}
+        around = {one for one in linked if f"{here}/".startswith(f"{os.path.realpath(os.path.join(at, one))}/")}
+        folders[:] = set(folders) - (around if here == at else linked)
+        found.update(os.path.relpath(os.path.join(at, name), root) for name in names)
+    return found
 
 
 def eval_ids(data_dir: str | os.PathLike[str]) -> list[str]:

@@ -1,13 +1,21 @@
 """The photo table: every usable photo of a data folder, checked, and a list of what is wrong."""
 
+import contextlib
+import ctypes
+import errno
+import io
 import os
-from collections.abc import Iterable, Sequence
+import stat
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from mask_lib.base import files, labels
 from mask_lib.data import archives, layout
@@ -17,6 +25,11 @@ PROBLEM_COLUMNS = ["path", "problem", "detail"]
 EXTERNAL = "external"  # the split of photos from elsewhere; no photos.csv holds it
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")  # what PIL may open; its other readers include one that runs Ghostscript
 MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}  # convert to RGB without losing the picture
+TURNS = ("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90")
+TURN_OF = {orientation: Image.Transpose[turn] for orientation, turn in enumerate(TURNS, start=2)}  # as EXIF counts
+LARGE = 25_000_000  # pixels; of larger pictures all threads together hold one at a time
+Source = str | os.PathLike[str] | bytes | IO[bytes]  # of a photo: its file, or what is in it
+ONE_LARGE = threading.RLock()  # a thread may hold several: of four bands one is made
 
 
 def find_data(
@@ -45,14 +58,19 @@ def checked_folder(data_dir: str | os.PathLike[str]) -> Path:
     if absent:
         what = f"{folder} lacks {' and '.join(absent)}" if folder.is_dir() else f"no folder {folder}"
         raise FileNotFoundError(f"{what}: {archives.hint(folder)}")
-    for part in ("train/train.csv", "train/images", "eval/info.csv", "eval/images"):
-        if not (folder / part).exists():
-            raise FileNotFoundError(f"no {folder / part}: a data folder holds {archives.LAYOUT}")
+    for part in map(folder.joinpath, ("train/train.csv", "train/images", "eval/info.csv", "eval/images")):
+        if not (part.is_file() if part.suffix else part.is_dir()):
+            kind, meant = "file" if part.suffix else "folder", layout.by_likeness(os.listdir(part.parent))
+            where = f"a data folder holds {archives.LAYOUT}{layout.near(part.name, meant)}"
+            raise FileNotFoundError(f"no {kind} {part}: {where}")
     return folder
 
 
 def scan_photos(
-    data_dir: str | os.PathLike[str], verify: bool = True, workers: int | None = None
+    data_dir: str | os.PathLike[str],
+    verify: bool = True,
+    workers: int | None = None,
+    listed_in: str | os.PathLike[str] | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Every usable photo of a data folder, and everything found wrong with it.
 
@@ -60,22 +78,51 @@ def scan_photos(
     folder, the attributes as `labels.Attribute.value_of` reads them), then the eval photos in info.csv's order (`path`
     the ImageID, attributes and label empty). Numbers are Int64. The second has `PROBLEM_COLUMNS`. With `verify` every
     photo is decoded, in `workers` threads. Raises FileNotFoundError for a missing folder or csv, ValueError for a csv
-    that cannot be used and when no train photo is usable.
+    that cannot be used and, once the problems are written to `listed_in`, if given, where train or eval holds no usable
+    photo or lacks most of what its csv lists.
     """
     folder = checked_folder(data_dir)
-    train, train_findings = layout.scan_train(folder / "train")
-    evaluation, eval_findings = layout.scan_eval(folder / "eval")
-    found = pd.concat([train, evaluation], ignore_index=True)
-    findings = train_findings + eval_findings
-    if verify:
-        bad = check_photos(files_of(folder, found), found["path"], workers)
-        found = found[[finding is None for finding in bad]].reset_index(drop=True)
-        findings += [finding for finding in bad if finding]
+    tables, findings, errors = [], [], []
+    for split, scan in {"train": layout.scan_train, "eval": layout.scan_eval}.items():
+        found, odd = scan(folder / split)
+        if verify:
+            found, odd = without(found, odd, check_photos(files_of(folder, found), found["path"], workers))
+        tables.append(found)
+        findings += odd
+        errors += unusable(folder / split, found, odd)
     problems = problem_table(findings)
-    if not (found["split"] == "train").any():
-        counts = ", ".join(f"{problem}: {count}" for problem, count in problems["problem"].value_counts().items())
-        raise ValueError(f"{folder / 'train'} holds no usable photo ({counts or 'its folders are empty'})")
-    return found, problems
+    where = f"; all are listed in {files.shown_path(files.write_csv(problems, listed_in))}" if listed_in else ""
+    if errors:
+        raise ValueError("; ".join(errors) + where)
+    return pd.concat(tables, ignore_index=True), problems
+
+
+def without(
+    rows: pd.DataFrame, findings: list[Finding], bad: Sequence[Finding | None]
+) -> tuple[pd.DataFrame, list[Finding]]:
+    """The rows that have no finding in `bad`, and all findings."""
+    is_sound = np.array([finding is None for finding in bad], dtype=bool)
+    return rows[is_sound], findings + [finding for finding in bad if finding]
+
+
+def unusable(part: Path, found: pd.DataFrame, findings: list[Finding]) -> list[str]:
+    """A sentence on a part of the data that holds no usable photo, or lacks most of its people or photos, if so."""
+    missing = sum(finding.problem in layout.MISSING for finding in findings)
+    if len(found) and missing <= len(found.drop_duplicates("person" if part.name == "train" else "path")):
+        return []
+    what = "lacks more of what its csv lists than it holds" if len(found) else "holds no usable photo"
+    return [f"{part} {what} {summary(findings)}"]
+
+
+def summary(findings: Sequence[Finding]) -> str:
+    """How many findings of each kind there are, and an example of each."""
+    if not findings:
+        return "(nothing that looks like one)"
+    example = {finding.problem: finding for finding in reversed(findings)}
+    kinds = Counter(finding.problem for finding in findings).most_common()
+    counts = ", ".join(f"{kind}: {count}" for kind, count in kinds)
+    told = "; ".join(f"{printable(example[kind].path)!r}: {printable(example[kind].detail)}" for kind, _ in kinds)
+    return f"({counts}), such as {told}"
 
 
 def problem_table(findings: Iterable[Finding]) -> pd.DataFrame:
@@ -105,17 +152,67 @@ def check_photo(path: Path) -> tuple[Problem, str] | None:
     if path.stat().st_size == 0:
         return Problem.EMPTY_FILE, "0 bytes"
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        # JPEG at 1/8 size takes about half the time and still reads the file to its end.
+        with open_photo(path, "L", (1, 1)) as image:
             mode = image.mode
-            # JPEG at 1/8 size takes about half the time and still reads the file to its end.
-            image.draft("L", (1, 1))
-            image.load()
-    except UnidentifiedImageError:  # its message holds the full path
-        return Problem.UNREADABLE, "not a JPEG, PNG, BMP or WebP picture"
-    except Exception as error:  # a damaged file can raise nearly anything from PIL's readers
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        return (Problem.TRUNCATED if "truncated" in reason.lower() else Problem.UNREADABLE), reason
+    except OSError as error:
+        why = reason(error.__cause__)
+        return (Problem.TRUNCATED if "truncated" in why.lower() else Problem.UNREADABLE), why
     return None if mode in MODES else (Problem.ODD_MODE, f"PIL mode {mode}: save it as 8-bit colour")
+
+
+def reason(error: BaseException) -> str:
+    """Why a picture cannot be read, in words without its path."""
+    if isinstance(error, UnidentifiedImageError):
+        return "not a JPEG, PNG, BMP or WebP picture"
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def unreadable(source: Source, error: Exception) -> OSError:
+    """The error to raise for a photo, which names its file, if it is one."""
+    return OSError(f"cannot read {source}: {reason(error)}" if not isinstance(source, bytes) else reason(error))
+
+
+@contextlib.contextmanager
+def open_photo(source: Source, mode: str | None = None, size: tuple[int, int] | None = None) -> Iterator[Image.Image]:
+    """A photo from a file or its bytes, decoded whole and turned upright by its EXIF: the one way to one.
+
+    Gives a `PIL.Image.Image`, a JPEG in `mode` and at 1/2, 1/4 or 1/8 of its size, if that is still `size` or more.
+    An orientation that cannot be read counts as upright. Raises OSError that names the file and says why it is no
+    photo. Of pictures above `LARGE` pixels one at a time is held, until its `with` is left.
+    """
+    with contextlib.ExitStack() as held:
+        try:
+            content = read_bytes(Path(source)) if isinstance(source, str | os.PathLike) else source
+            file = io.BytesIO(content) if isinstance(content, bytes) else content
+            image = held.enter_context(Image.open(file, formats=FORMATS))
+            # A progressive JPEG is held whole, however small it is made.
+            most = image.width * image.height if "progressive" in image.info else 0
+            image.draft(mode, size)
+            if max(most, image.width * image.height) > LARGE:
+                held.enter_context(ONE_LARGE)
+                with contextlib.suppress(AttributeError):  # of glibc alone, which keeps what each thread has freed
+                    ctypes.CDLL(None).malloc_trim(0)
+            image.load()
+            upright = turned_upright(image)
+        except Exception as error:  # a damaged file can raise nearly anything from PIL's readers
+            raise unreadable(source, error) from error
+        yield upright
+
+
+def turned_upright(image: Image.Image) -> Image.Image:
+    """The picture as its EXIF wants it shown."""
+    try:
+        turn = TURN_OF.get(image.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # EXIF from elsewhere can raise nearly anything, and the pixels are sound
+        return image
+    return image if turn is None else image.transpose(turn)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a regular file. Raises OSError as `file_state` does: opening a pipe would wait for ever."""
+    file_state(path)
+    return path.read_bytes()
 
 
 def files_of(data_dir: str | os.PathLike[str], photos: pd.DataFrame) -> list[Path]:
@@ -137,11 +234,8 @@ def files_of(data_dir: str | os.PathLike[str], photos: pd.DataFrame) -> list[Pat
 
 def read_photos(path: str | os.PathLike[str]) -> pd.DataFrame:
     """The photo table from a csv, in the dtypes of `layout.photo_table`; ValueError for what cannot stand there."""
-    text = layout.read_table(Path(path), layout.photo_columns())[layout.photo_columns()]
-    try:
-        found = layout.with_numbers(text)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: labels and numbers are whole numbers or empty: {error}") from error
+    kinds = layout.photo_table([]).dtypes.astype("str").to_dict()
+    found = files.read_csv(path, kinds)[list(kinds)]
     if not found["split"].isin(["train", "eval"]).all():
         raise ValueError(f"{path}: a split is neither train nor eval: {sorted(set(found['split']))[:5]}")
     if not found["label"].dropna().between(0, labels.class_count() - 1).all():
@@ -159,17 +253,34 @@ def read_evaluated(output_dir: str | os.PathLike[str]) -> pd.DataFrame:
     return _read_split(output_dir, "eval")
 
 
+def without_photo(data_dir: str | os.PathLike[str], output_dir: str | os.PathLike[str]) -> list[str]:
+    """The ImageIDs of info.csv that the photo table lacks: a submission answers them without their photo.
+
+    None if it holds no eval photo at all: their probabilities are from elsewhere then.
+    """
+    table = read_photos(Path(output_dir) / "tables" / "photos.csv")
+    known = set(table["path"][table["split"] == "eval"])
+    return [name for name in layout.eval_ids(data_dir) if known and name not in known]
+
+
 def _read_split(output_dir: str | os.PathLike[str], split: str) -> pd.DataFrame:
     path = Path(output_dir) / "tables" / "photos.csv"
     if not path.exists():
         raise FileNotFoundError(f"no {files.shown_path(path)}: run 00_prepare_data first")
     table = read_photos(path)
+    if not (table["split"] == split).any():
+        raise ValueError(f"{files.shown_path(path)} holds no {split} photo: problems.csv says why; run 00_prepare_data")
     return table[table["split"] == split].reset_index(drop=True)
 
 
 def file_state(path: Path) -> tuple[int, int, int]:
-    """Size and times of a file: what a change of its bytes cannot leave as it was, `ctime` above all."""
+    """Size and times of a file: what a change of its bytes cannot leave as it was, `ctime` above all.
+
+    Raises OSError for a pipe or a device.
+    """
     found = path.stat()
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+        raise OSError(errno.EINVAL, "a pipe or a device, not a file", str(path))
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
@@ -177,7 +288,7 @@ def sizes(data_dir: str | os.PathLike[str], photos: pd.DataFrame, workers: int |
     """(N, 2) int64 width and height of each row's photo in pixels, upright or not, from the files' heads."""
 
     def size(path: Path) -> tuple[int, int]:
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(io.BytesIO(read_bytes(path)), formats=FORMATS) as image:
             return image.size
 
     with ThreadPoolExecutor(workers) as pool:
@@ -188,9 +299,8 @@ def thumbnails(data_dir: str | os.PathLike[str], photos: pd.DataFrame, side: int
     """Each row's photo as (H, W, 3) uint8 with no side above `side` pixels, for galleries."""
     found = []
     for path in files_of(data_dir, photos):
-        with Image.open(path, formats=FORMATS) as image:
-            image.draft("RGB", (2 * side, 2 * side))
-            picture = ImageOps.exif_transpose(image).convert("RGB")
+        with open_photo(path, "RGB", (2 * side, 2 * side)) as image:
+            picture = image.convert("RGB")
             picture.thumbnail((side, side))
             found.append(np.asarray(picture))
     return found

@@ -7,6 +7,7 @@ makes `OUT/<folder>/<name>.png`, an RGBA PNG whose fourth channel is yellow and 
 """
 
 import argparse
+import contextlib
 import os
 import re
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-from PIL import Image, ImageOps
+from PIL import Image
 
 from mask_lib.base import files
 from mask_lib.data import layout, photos
@@ -100,28 +101,26 @@ def combine_one(source: Path, output: Path, name: Path, sources: Sources) -> boo
     newest = max((max(state.st_mtime_ns, state.st_ctime_ns) for state in states), default=0)
     if len(states) == len(paths) and target.exists() and target.stat().st_mtime_ns >= newest:
         return False
-    bands = [read_band(source, path) for path in paths]
-    flaws = [band for band in bands if isinstance(band, Finding)]
-    if flaws:
-        return flaws
-    if len({band.size for band in bands}) > 1:
-        sizes = ", ".join(f"{colour} {band.width}x{band.height}" for colour, band in zip(COLOURS, bands, strict=True))
-        return [Finding(str(name), "sizes_differ", sizes)]
-    with files.replacing(target) as temporary:
-        Image.merge("RGBA", bands).save(temporary, compress_level=1)  # half the time of 6 for a sixth more room
-        os.utime(temporary, ns=(newest, newest))  # so that no clock need agree with that of the source's disk
+    with contextlib.ExitStack() as opened:
+        bands = [read_band(source, path, opened) for path in paths]
+        flaws = [band for band in bands if isinstance(band, Finding)]
+        if flaws:
+            return flaws
+        if len({band.size for band in bands}) > 1:
+            sizes = (f"{colour} {band.width}x{band.height}" for colour, band in zip(COLOURS, bands, strict=True))
+            return [Finding(str(name), "sizes_differ", ", ".join(sizes))]
+        with files.replacing(target) as temporary:
+            Image.merge("RGBA", bands).save(temporary, compress_level=1)  # half the time of 6 for a sixth more room
+            os.utime(temporary, ns=(newest, newest))  # so that no clock need agree with that of the source's disk
     return True
 
 
-def read_band(source: Path, path: Path) -> Image.Image | Finding:
-    """One colour's image, mode L, turned upright by its EXIF; a finding for what is not one sound channel."""
+def read_band(source: Path, path: Path, opened: contextlib.ExitStack) -> Image.Image | Finding:
+    """One colour's image, mode L, upright, held by `opened`; a finding for what is not one sound channel."""
     name = str(path.relative_to(source))
     try:
-        if not path.is_file():  # opening a pipe would wait forever
-            raise OSError("not a file")
-        with Image.open(path, formats=photos.FORMATS) as image:
-            band = ImageOps.exif_transpose(image)
-    except Exception as error:  # a damaged file can raise nearly anything from Pillow's readers
+        band = opened.enter_context(photos.open_photo(path))
+    except OSError as error:
         return Finding(name, *(photos.check_photo(path) or (Problem.UNREADABLE, str(error))))
     if band.mode != "L":
         return Finding(name, Problem.ODD_MODE, f"PIL mode {band.mode}: a colour's file is 8-bit grey, its one channel")

@@ -17,6 +17,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from mask_lib.base import config, files
 
 SPLIT_COLUMNS = ["path", "person", "label", "split"]
+AS_ONE = "people who share pictures count as one"
 TRAIN, VAL, TEST_VAL = "train", "val", "test_val"
 MAIN, SMALL = "split.stratified", "split.stratified.small"  # file names: with and without external photos
 
@@ -58,7 +59,7 @@ def spread_people(photos: pd.DataFrame, part_count: int, seed: int) -> pd.Series
     """
     people = photos["person"].nunique()
     if people < part_count:
-        raise ValueError(f"{people} people cannot fill {part_count} parts: lower fold_count or add people")
+        raise ValueError(f"{people} people cannot fill {part_count} parts: lower fold_count or add people; {AS_ONE}")
     parts = _parts(StratifiedGroupKFold(part_count, shuffle=True, random_state=seed), photos)
     return pd.Series(parts, index=photos["person"], name="part").groupby(level=0).first()
 
@@ -72,7 +73,8 @@ def held_out_people(photos: pd.DataFrame, share: float, seed: int) -> pd.Index:
     if not share:
         return pd.Index([])
     if share * people < 0.5:
-        raise ValueError(f"test_val_share = {share}: that is less than one person; raise it or give 0")
+        what = f"test_val_share = {share}: that is less than one person of {people}"
+        raise ValueError(f"{what}; raise it or give 0; {AS_ONE}")
     fraction = Fraction(share).limit_denominator(min(20, people)) or Fraction(1, min(round(1 / share), people))
     parts = spread_people(photos, fraction.denominator, seed)
     return parts.index[parts < fraction.numerator]
@@ -177,7 +179,7 @@ def read_groups(output_dir: Path) -> pd.Series | None:
     path = table_path(output_dir, "groups")
     if not path.exists():
         return None
-    return pd.read_csv(path, dtype="str", keep_default_na=False).set_index("person")["group"]
+    return files.read_csv(path, {"person": "str", "group": "str"}).set_index("person")["group"]
 
 
 def read_splits(output_dir: Path, small: bool = False) -> dict[int, pd.DataFrame]:
@@ -185,8 +187,11 @@ def read_splits(output_dir: Path, small: bool = False) -> dict[int, pd.DataFrame
     found = _split_files(output_dir, SMALL if small else MAIN)
     if not found:
         raise FileNotFoundError(f"no splits in {files.shown_path(output_dir)}/tables: run 00_prepare_data first")
-    text = {"path": "str", "person": "str", "split": "str"}
-    splits = {int(path.name.split(".")[-2]): pd.read_csv(path, dtype=text, keep_default_na=False) for path in found}
+    numbers = {path.name.split(".")[-2]: path for path in found}
+    copies = [path.name for number, path in numbers.items() if not number.isdecimal()]
+    refuse(copies, f"{files.shown_path(found[0].parent)} holds tables of no fold, such as copies; remove them")
+    kinds = dict.fromkeys(SPLIT_COLUMNS, "str") | {"label": "int64"}
+    splits = {int(number): files.read_csv(path, kinds) for number, path in numbers.items()}
     audit_splits(splits, read_groups(output_dir))
     return dict(sorted(splits.items()))
 

@@ -1,27 +1,31 @@
 """Decoded photos in one memory-mapped file: decode once, read at memory speed ever after.
 
-A store is a folder with `photos.npy`, (N, H, W, C) uint8, and `index.json`, which holds each photo's path, size, times
-and content hash. It is built in a temporary folder and renamed when whole.
+A store is a folder with `photos.npy`, (N, H, W, C) uint8, and `index.json`, an `Index`. It is built in a temporary
+folder and renamed when whole, and built again where either file is no longer as it was written.
 """
 
 import dataclasses
+import hashlib
+import math
 import os
 import shutil
+import warnings
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 from PIL import Image, ImageOps
 
 from mask_lib.base import files
 from mask_lib.base.config import Run
-from mask_lib.data.photos import FORMATS, file_state
+from mask_lib.data.photos import file_state, open_photo, read_bytes, unreadable
 
 FORMAT = {1: 1, 3: 1, 4: 2}  # by number of channels; raise it when the same settings would give other pixels
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's mode by number of channels; the fourth is yellow, not transparency
+BLOCK = 256  # photos with one checksum
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,9 +71,20 @@ class Store:
         return np.fromiter((self.row_of[path] for path in paths), dtype=np.int64, count=len(paths))
 
 
+@dataclasses.dataclass(frozen=True)
+class Index:
+    """What is known of the photos of a store, in order."""
+
+    paths: list[str]
+    states: list[tuple[int, int, int]]  # as `photos.file_state` gives them
+    digests: list[str]  # SHA-256 of the files' bytes
+    content: str  # as in `Store`
+    checksums: list[int]  # CRC-32 of each `BLOCK` of decoded photos
+
+
 def fit(image: Image.Image, frame: Frame) -> np.ndarray:
-    """One photo as (H, W, C) uint8: turned upright by its EXIF, then stretched, cropped or padded."""
-    image = with_channels(ImageOps.exif_transpose(image), frame.channels)
+    """One upright photo as (H, W, C) uint8: stretched, cropped or padded."""
+    image = with_channels(image, frame.channels)
     size, how = (frame.width, frame.height), Image.Resampling.BILINEAR
     if frame.resize == "stretch":
         image = image.resize(size, how, reducing_gap=2.0)
@@ -93,15 +108,14 @@ def with_channels(image: Image.Image, channels: int) -> Image.Image:
     return Image.merge("RGBX", image.split())
 
 
-def decode(path: Path, frame: Frame) -> np.ndarray:
-    """Read and fit one photo file, (H, W, C) uint8. Raises OSError that names a file it cannot read."""
+def decode(source: Path | bytes, frame: Frame) -> np.ndarray:
+    """Read and fit one photo, (H, W, C) uint8. Raises OSError that names a file it cannot read."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            # A JPEG decodes smaller for a fraction of the work; twice the frame leaves a proper filtered resize.
-            image.draft(MODES[frame.channels], (2 * frame.width, 2 * frame.height))
+        # A JPEG decodes smaller for a fraction of the work; twice the frame leaves a proper filtered resize.
+        with open_photo(source, MODES[frame.channels], (2 * frame.width, 2 * frame.height)) as image:
             return fit(image, frame)
-    except Exception as error:
-        raise OSError(f"cannot read {path}: {error}") from error
+    except ValueError as error:
+        raise unreadable(source, error) from error
 
 
 def open_store(
@@ -114,37 +128,56 @@ def open_store(
     """The store of `paths` (relative to `root`) under `folder`, built or rebuilt if need be.
 
     Where a file's size or times differ its bytes are hashed again: changed ones rebuild the store and are named in
-    `rebuilt_for`. Processes that want the same store at once wait for the first. Raises OSError that names a missing
-    or unreadable photo, ValueError for repeated paths.
+    `rebuilt_for`. Every opening reads the decoded photos once and holds them against their checksums. Processes that
+    want the same store at once wait for the first. Raises OSError that names a missing or unreadable photo, or the
+    room that is lacking, ValueError for repeated paths.
     """
     if len(set(paths)) != len(paths):
         raise ValueError("a store takes each path once")
     root, folder = Path(root).resolve(), Path(folder)
     home = folder / f"{frame.name()}-{files.digest([FORMAT[frame.channels], str(root), list(paths)])}"
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{home}.lock"):
-        index = _read_index(home, frame, len(paths))
+    workers = workers or os.cpu_count() or 1
+    with files.lock(Path(f"{home}.lock")):
+        index = _read_index(home, paths, frame, workers)
         changed = _changed(index, root, home) if index else ()
         if index is None or changed:
-            index = _build(home, root, paths, frame, workers or os.cpu_count() or 1)
+            index = _build(home, root, paths, frame, workers)
     images = np.load(home / "photos.npy", mmap_mode="r", allow_pickle=False)
-    rows = {path: row for row, path in enumerate(index["paths"])}
+    rows = {path: row for row, path in enumerate(paths)}
     return Store(images, rows, index["content"], frame, tuple(changed), root)
 
 
-def _read_index(home: Path, frame: Frame, count: int) -> dict[str, Any] | None:
-    """The index of a whole store, or None where there is none or its photo file is cut short."""
+def _read_index(home: Path, paths: Sequence[str], frame: Frame, workers: int) -> dict[str, Any] | None:
+    """The index of a whole store of these photos, or None where there is none or one of its files is damaged."""
+    stored = home / "photos.npy"
     try:
-        index = files.read_json(home / "index.json")
-        images = np.load(home / "photos.npy", mmap_mode="r", allow_pickle=False)
-    except (OSError, EOFError, ValueError):
+        index = files.read_json(home / "index.json", Index)
+        images = np.lib.format.open_memmap(stored, "r") if stored.is_file() else np.empty(0)
+        content = _content(index)
+    except Exception:  # damage can raise nearly anything from numpy's reader
         return None
-    return index if images.shape == (count, *frame.shape) and images.dtype == np.uint8 else None
+    known = index["paths"], len(index["states"]), index["content"], images.shape, images.dtype
+    if known != (list(paths), len(paths), content, (len(paths), *frame.shape), np.uint8):
+        return None
+    if _checksums(images, workers) == index["checksums"]:
+        return index
+    warnings.warn(f"{stored} is no longer as it was written, its disk may be failing: decoding again", stacklevel=3)
+    return None
+
+
+def _content(index: dict[str, Any]) -> str:
+    return files.digest(sorted(zip(index["paths"], index["digests"], strict=True)))
+
+
+def _checksums(images: np.ndarray, workers: int) -> list[int]:
+    """CRC-32 of each `BLOCK` of decoded photos: 4 GB a second."""
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(zlib.crc32, (images[start : start + BLOCK] for start in range(0, len(images), BLOCK))))
 
 
 def _changed(index: dict[str, Any], root: Path, home: Path) -> tuple[str, ...]:
     """Paths whose bytes are no longer those of the store; remembers new times of unchanged ones."""
-    states = [list(file_state(root / path)) for path in index["paths"]]
+    states = [file_state(root / path) for path in index["paths"]]
     suspects = [row for row, state in enumerate(states) if state != index["states"][row]]
     changed = [row for row in suspects if files.file_digest(root / index["paths"][row]) != index["digests"][row]]
     if suspects and not changed:
@@ -157,27 +190,42 @@ def _build(home: Path, root: Path, paths: Sequence[str], frame: Frame, workers: 
     partial = home.with_name(f"{home.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # what a killed build left: the lock says that nobody is building
     partial.mkdir()
-    images = np.lib.format.open_memmap(partial / "photos.npy", "w+", np.uint8, (len(paths), *frame.shape))
-    with (partial / "photos.npy").open("rb+") as handle:
-        # Take the room now: on a full disk, writing to a sparse map would kill the process instead of raising.
-        os.posix_fallocate(handle.fileno(), 0, images.offset + images.nbytes)
+    try:
+        index = _write_photos(partial / "photos.npy", root, paths, frame, workers)
+        files.write_json(index, partial / "index.json")
+        shutil.rmtree(home, ignore_errors=True)
+        partial.rename(home)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)  # after an error: it holds the room that may be lacking
+    return index
+
+
+def _write_photos(target: Path, root: Path, paths: Sequence[str], frame: Frame, workers: int) -> dict[str, Any]:
+    """Decode every photo into a new file; gives what the `Index` holds."""
+    shape = len(paths), *frame.shape
+    try:
+        images = np.lib.format.open_memmap(target, "w+", np.uint8, shape)
+        with target.open("rb+") as handle:
+            # Take the room now: on a full disk, writing to a sparse map would kill the process instead of raising.
+            os.posix_fallocate(handle.fileno(), 0, images.offset + images.nbytes)
+    except OSError as error:
+        raise OSError(error.errno, f"no room for {math.prod(shape) / 1e9:.3g} GB of photos", target) from error
 
     def put(row: int) -> tuple[tuple[int, int, int], str]:
         path = root / paths[row]
         state = file_state(path)  # before reading: a file that changes meanwhile is caught at the next opening
-        images[row] = decode(path, frame)
-        return state, files.file_digest(path)
+        try:
+            content = read_bytes(path)  # once: what is hashed is what is decoded, whoever replaces the file
+            images[row] = decode(content, frame)
+        except Exception as error:
+            raise unreadable(path, error) from error
+        return state, hashlib.sha256(content).hexdigest()
 
     with ThreadPoolExecutor(workers) as pool:  # Pillow decodes outside the interpreter lock
         read = list(files.progress(pool.map(put, range(len(paths))), len(paths), f"decode {frame.name()}"))
     images.flush()
-    states, digests = [state for state, _ in read], [digest for _, digest in read]
-    content = files.digest(sorted(zip(paths, digests, strict=True)))
-    index = {"paths": list(paths), "states": states, "digests": digests, "content": content}
-    files.write_json(index, partial / "index.json")
-    shutil.rmtree(home, ignore_errors=True)
-    partial.rename(home)
-    return index
+    known = {"paths": list(paths), "states": [state for state, _ in read], "digests": [digest for _, digest in read]}
+    return known | {"content": _content(known), "checksums": _checksums(images, workers)}
 
 
 def blocks(count: int, size: int) -> Iterator[np.ndarray]:

@@ -49,6 +49,7 @@ class Expected:
     evaluation_people: int
     doubtful: int  # photos whose label was doubted
     thin: list[str]  # classes of which fewer than `FEW` people are known, described
+    without_photo: int = 0  # answers that the estimate is not for
 
     @property
     def score(self) -> Score:
@@ -61,10 +62,11 @@ class Expected:
         thin = (
             f" Fewer than {FEW} people are known of {len(self.thin)} classes: it may err by more." if self.thin else ""
         )
+        blind = f" The {self.without_photo:,} answers without a photo are left out." if self.without_photo else ""
         return (
             f"On {self.evaluation_people:,} unseen people this submission should score a macro F1 of {self.score} "
             f"and an accuracy of {Score(**self.table.loc['accuracy'])}: 95% intervals for the score itself, "
-            f"estimated from {self.people:,} people{doubt}.{thin}"
+            f"estimated from {self.people:,} people{doubt}.{thin}{blind}"
         )
 
 
@@ -89,13 +91,15 @@ def estimate(
     seed: int = 0,
     draws: int = DRAWS,
     fold_count: int = 5,
+    without_photo: int = 0,
 ) -> Expected:
     """The expected scores of a submission on an evaluation set of so many photos, as many a person as out of fold.
 
     out_of_fold: `path, person, label, p00 …` of the recipe that the submission is made by, nested
     (`blending.Choice.out_of_fold`), labels as cleaned; test_val: the same of the held-out people, by the mean over
     `fold_count` networks a member, as the evaluation photos are; doubtful: paths whose label may be wrong, see
-    `doubtful_photos`. Each draw weights the people at random (Rubin's Bayesian bootstrap: what else the
+    `doubtful_photos`; without_photo: how many answers of the submission have no photo, beside `evaluation_photos`:
+    nothing is promised for them. Each draw weights the people at random (Rubin's Bayesian bootstrap: what else the
     population might be), then draws an evaluation set of people by those weights and scores it. The evaluation
     set is thus taken to have the class make-up of the labeled people.
     Raises ValueError for an empty table, as `scores.bootstrap` does, and for no evaluation photo.
@@ -122,6 +126,7 @@ def estimate(
         evaluation_people=people,
         doubtful=int(out_of_fold["path"].isin(doubtful or set()).sum()),
         thin=_thin_classes(out_of_fold),
+        without_photo=without_photo,
     )
 
 

@@ -1,6 +1,5 @@
 """Probabilities of photos from trained networks: folds, parts of the data, and the tables they are kept in."""
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -28,7 +27,8 @@ def predict_stored(
     photos, views and precision; so a file of that name is always right. Those with another digest are removed.
     """
     dtype = devices.dtype_for(read_manifest(checkpoint)["run"]["precision"], source.device)
-    made_of = [files.file_digest(checkpoint), source.store.content, paths, dataclasses.asdict(tta), str(dtype)]
+    views = {name: getattr(tta, name) for name in predict.CHOICES}
+    made_of = [files.file_digest(checkpoint), source.store.content, paths, views, str(dtype)]
     path = start.with_name(f"{start.name}.{files.digest(made_of)}.csv")
     if not path.exists():
         loaded = predict.load_network(*read_checkpoint(checkpoint), source.device)
@@ -36,7 +36,8 @@ def predict_stored(
         files.write_csv(predict.probability_table(pd.DataFrame({"path": paths}), found), path)
         for stale in set(start.parent.glob(f"{start.name}.*.csv")) - {path}:
             stale.unlink()
-    return pd.read_csv(path, usecols=labels.probability_columns()).to_numpy()
+    columns = labels.probability_columns()
+    return files.read_csv(path, dict.fromkeys(columns, "float64"))[columns].to_numpy()
 
 
 def mean_over_folds(
@@ -107,6 +108,16 @@ def as_photos(predicted: dict[str, pd.DataFrame], output_dir: Path) -> pd.DataFr
         return predicted["test_val"].drop(columns="label").assign(split="train")
     table = predicted["test"].rename(columns={"ImageID": "path"}).assign(split="eval")
     return table[table["path"].isin(photos.read_evaluated(output_dir)["path"])]  # the others could not be read
+
+
+def blind_summary(missing: list[str]) -> str:
+    """What the answers to these ImageIDs, which `photos.without_photo` gives, are worth; "" if there are none."""
+    if not missing:
+        return ""
+    return (
+        f"Without a photo that could be read are {len(missing):,} answers, such as `{missing[0]}`: they are the mean "
+        "of the others, and nothing is promised for them. `tables/problems.csv` says why."
+    )
 
 
 def surest(table: pd.DataFrame) -> pd.DataFrame:

@@ -20,15 +20,12 @@ CONFLICT = "copies equally near have different labels"
 def read_leaks(output_dir: Path) -> pd.DataFrame:
     """Every confirmed copy, columns `LEAK_COLUMNS`, each pair once, with the smaller of ahash's and phash's distance.
 
-    Empty where no leak was found or none was looked for. Raises ValueError that names a table with other columns.
+    Empty where no leak was found or none was looked for. Raises as `files.read_csv` does.
     """
     tables = [pd.DataFrame(columns=LEAK_COLUMNS).astype({"ImageID": str, "path": str})]
-    for path in sorted((Path(output_dir) / "tables").glob("data_leak.*hash.csv")):
-        table = pd.read_csv(path, dtype={"ImageID": str, "path": str})
-        lacking = [column for column in LEAK_COLUMNS if column not in table]
-        if lacking:
-            raise ValueError(f"{files.shown_path(path)} lacks the columns {', '.join(lacking)}: run 00_prepare_data")
-        tables.append(table[LEAK_COLUMNS])
+    kinds = {"ImageID": "str", "path": "str", "label": "int64", "distance": "int64"}
+    found = sorted((Path(output_dir) / "tables").glob("data_leak.*hash.csv"))
+    tables += [files.read_csv(path, kinds)[LEAK_COLUMNS] for path in found]
     joined = pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
     return joined.sort_values("distance", kind="stable").drop_duplicates(["ImageID", "path"], ignore_index=True)
 

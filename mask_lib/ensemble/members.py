@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mask_lib.base import files, labels, scores
+from mask_lib.base import config, files, labels, scores
 from mask_lib.data.clean_labels import read_clean_splits
 from mask_lib.data.splits import group_of, read_groups, read_splits
 from mask_lib.training import run_folder
@@ -62,13 +62,9 @@ def with_probabilities(table: pd.DataFrame, probabilities: np.ndarray) -> pd.Dat
 def read_probabilities(path: Path, key: str) -> pd.DataFrame:
     """A checked probability file, its `key` column (ImageID or path) as text. Errors name the file and the fault."""
     try:
-        table = pd.read_csv(path, dtype={key: str, **dict.fromkeys(labels.probability_columns(), "float64")})
-        scores.check_probabilities(table, key)
+        return scores.read_probabilities(path, key)
     except FileNotFoundError:
         raise FileNotFoundError(f"no {files.shown_path(path)}: run 06_inference for that run first") from None
-    except ValueError as error:
-        raise ValueError(f"{files.shown_path(path)}: {error}") from error
-    return table
 
 
 def read_members(
@@ -111,7 +107,9 @@ def _file_pairs(output_dir: Path, test_filenames: Sequence[str], test_val_filena
     """Each member's files; with two empty lists those of every run under `inferences/`."""
     if not test_filenames and not test_val_filenames:
         folder = Path(output_dir) / "inferences"
-        test_filenames = sorted(folder.glob("*.test.csv"))
+        test_filenames = sorted(folder.glob("[!.]*.test.csv"))
+        for path in test_filenames:
+            config.safe_name(f"the run of {files.shown_path(path)}", path.name.removesuffix(".test.csv"))
         test_val_filenames = [path.with_suffix("").with_suffix(".test_val.csv") for path in test_filenames]
         if not test_filenames:
             raise FileNotFoundError(f"no {files.shown_path(folder)}/*.test.csv: run 06_inference first")
@@ -134,7 +132,8 @@ def member_names(pairs: Sequence[Pair]) -> list[str]:
 def _runs_of(pair: Pair) -> list[str]:
     """The runs in the names of a pair of files as 06_inference writes them; "" for a file of another name."""
     named = zip(pair, (".test.csv", ".test_val.csv"), strict=True)
-    return [path.name.removesuffix(end) if path.name.endswith(end) else "" for path, end in named]
+    runs = [path.name.removesuffix(end) if path.name.endswith(end) else "" for path, end in named]
+    return [run if config.SAFE_NAME.fullmatch(run) else "" for run in runs]
 
 
 def with_labels(table: pd.DataFrame, split: pd.DataFrame) -> pd.DataFrame:

@@ -2,26 +2,41 @@
 
 import ast
 import contextlib
-import json
 import os
 from pathlib import Path
 from typing import Any
+
+import pydantic
 
 from mask_lib.base import files
 
 FilePath = str | os.PathLike[str]
 
 
+class _Metadata(pydantic.BaseModel, extra="allow"):
+    tags: list[str] = []
+
+
+class _Cell(pydantic.BaseModel, extra="allow"):
+    cell_type: str
+    source: str | list[str]
+    metadata: _Metadata = _Metadata()
+
+
+class _Notebook(pydantic.BaseModel, extra="allow"):
+    cells: list[_Cell]
+
+
 def read(path: FilePath) -> list[dict[str, Any]]:
     """The cells of a notebook in format 4, their sources as text. Raises ValueError that names the file."""
     # As plain JSON: importing nbformat takes over a second, and each job of a cluster reads all notebooks anew.
     try:
-        cells = json.loads(Path(path).read_text(encoding="utf-8"))["cells"]
-        return [{"metadata": {}, **cell, "source": "".join(cell["source"])} for cell in cells]
+        cells = files.read_json(path, _Notebook)["cells"]
     except FileNotFoundError:
         raise ValueError(f"there is no notebook {files.shown_path(path)}") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{files.shown_path(path)} is not a notebook in format 4") from error
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{files.shown_path(path)} is not a notebook in format 4: {error}") from error
+    return [{"metadata": {}, **cell, "source": "".join(cell["source"])} for cell in cells]
 
 
 def digest(notebook: FilePath) -> str:

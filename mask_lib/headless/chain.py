@@ -31,6 +31,16 @@ def experiment_values(config_files: Iterable[FilePath], given: Mapping[str, Any]
     return values
 
 
+def refuse_braces(paths: Mapping[str, Iterable[FilePath]]) -> None:
+    """Raise ValueError that names a path, by parameter, which Snakemake would take for a pattern of many."""
+    for name, some in paths.items():
+        for path in map(str, some):
+            if set("{}") & set(path):
+                raise ValueError(
+                    f"{WHERE}: {name}: {path} holds braces, Snakemake's mark of a wildcard: rename that folder"
+                )
+
+
 class Chain:
     """An experiment's steps. Settings are by run where a step is one of a run; paths are as `relative` gives them.
 
@@ -65,6 +75,7 @@ class Chain:
         predictions = {f"{part}_filenames": paths for part, paths in inferences.items()}
         self.ensemble = self.settings("07_ensemble", **predictions)
         self.predictions = [relative(path) for name in predictions for path in self.ensemble.get(name, [])]
+        refuse_braces({"data_dir": [self.data], "output_dir": [self.output], "test_filenames": self.predictions})
 
     def source(self, notebook: str) -> str:
         """The notebook of a step, as the chain names it."""

@@ -23,9 +23,9 @@ from mask_lib.headless.cells import FilePath
 # Of a run that others take pseudo-labels from: options of mask_lib.ensemble.self_training.
 PSEUDO_LABEL_OPTIONS = {"pseudo_threshold": 0.9, "pseudo_class_share": 1.0}
 CHAIN = {*PSEUDO_LABEL_OPTIONS, "plugins"}  # what steps of the chain read that are no notebooks
-RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # it becomes part of file names
 PLAIN_NUMBER = re.compile(r"[+-]?(?!0\d)[^:]*")
 TEXT_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
+MOST_VALUES = 100_000  # in a file, what aliases stand for counted each time
 Values = Mapping[str, Any]
 Declared = Mapping[str, Values]  # names and defaults of parameters, by notebook
 
@@ -36,12 +36,31 @@ class ParameterLoader(yaml.SafeLoader):
     That is a key written twice, one that is no text, such as `no` or 7, and numbers of base 8 (007) or 60 (1:30).
     """
 
+    def __init__(self, text: str) -> None:
+        self.values, self.sizes = 0, {}
+        super().__init__(text)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        if node in self.recursive_objects:
+            self.refuse("it holds itself, by an alias", node)
+        before = self.values
+        try:
+            found = super().construct_object(node, deep=True)  # at once, or what holds itself is not noticed
+        except (ValueError, LookupError, TypeError, AttributeError) as error:  # of a date 2024-13-45
+            self.refuse(f"{node.tag.rpartition(':')[2]} cannot be written so ({error})", node)
+        self.values += self.sizes.get(node, 1)
+        self.sizes.setdefault(node, self.values - before)
+        if self.values > MOST_VALUES:
+            self.refuse(f"more than {MOST_VALUES:,} values", node)
+        return found
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen = set()
         for key, _ in node.value:
             if key.tag not in TEXT_TAGS:
-                written = f": put it in quotes, '{key.value}'" if isinstance(key, yaml.ScalarNode) else ""
-                self.refuse(f"a name must be text{written}", key)
+                advice = "; write a value in place of {{ }}" if isinstance(key, yaml.MappingNode) else ""
+                advice = f": put it in quotes, '{key.value}'" if isinstance(key, yaml.ScalarNode) else advice
+                self.refuse(f"a name must be text{advice}", key)
             if key.value in seen:
                 self.refuse(f"{key.value} is set twice", key)
             seen.add(key.value)
@@ -50,9 +69,10 @@ class ParameterLoader(yaml.SafeLoader):
     def construct_number(self, node: yaml.ScalarNode) -> int | float:
         construct = self.construct_yaml_int if node.tag.endswith(":int") else self.construct_yaml_float
         found = construct(node)
+        as_read = str(found)  # raises ValueError for thousands of digits
         if not PLAIN_NUMBER.fullmatch(node.value):
             plain = f"{node.value.lstrip('0')}, or " if node.value.isdigit() else ""
-            self.refuse(f"YAML reads {node.value} as {found}: write {plain}'{node.value}' where it is text", node)
+            self.refuse(f"YAML reads {node.value} as {as_read}: write {plain}'{node.value}' where it is text", node)
         return found
 
     def refuse(self, message: str, node: yaml.Node) -> None:
@@ -64,12 +84,13 @@ for kind in ("int", "float"):
 
 
 def read_parameter_file(path: FilePath) -> dict[str, Any]:
-    """The mapping in a YAML file, {} if it is empty. Raises ValueError that names the file and line."""
+    """The mapping in a YAML file, {} if it is empty. Raises OSError, and ValueError that names the file and line."""
     try:
-        with open(path, encoding="utf-8") as text:
-            values = yaml.load(text, Loader=ParameterLoader)
-    except yaml.YAMLError as error:  # it names the file itself
-        raise ValueError(str(error)) from None
+        values = yaml.load(files.read_text(path), Loader=ParameterLoader)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error).replace("<unicode string>", str(path))) from None
+    except RecursionError:
+        raise ValueError(f"{path} nests lists or mappings too deep") from None
     if not isinstance(values, dict | None):
         raise ValueError(f"{path} holds {config.words_for(values)}; write `name: value` lines")
     return values or {}
@@ -88,11 +109,13 @@ def planned_runs(values: Values) -> dict[str, str]:
     """The notebook that trains each run, or the one of the parameter `run`. ValueError for what is no file name."""
     notebook = "03_one_model"
     single = {"run": "one_model", **values, **section(values, notebook)}["run"]
-    runs = run_overrides(values) or {config.checked("run", single, str): {}}
-    for run in runs:
-        if not (isinstance(run, str) and RUN_NAME.fullmatch(run)):
-            raise ValueError(f"a run cannot be called {run!r}: use letters, digits, _ and - (and quotes round digits)")
-    return {run: str(overrides.get("notebook", notebook)).removesuffix(".ipynb") for run, overrides in runs.items()}
+    runs = run_overrides(values) or {config.safe_name("run", single): {}}
+    return {config.safe_name("run", run): _trained_by(changes, notebook) for run, changes in runs.items()}
+
+
+def _trained_by(changes: Values, default: str = "") -> str:
+    """The name of the notebook that trains a run which makes these changes."""
+    return config.safe_name("notebook", changes.get("notebook", default)).removesuffix(".ipynb")
 
 
 def pseudo_label_options(values: Values, run: str, given: Values, where: str = "parameters") -> dict[str, float]:
@@ -146,6 +169,8 @@ def choose(notebook: FilePath, values: Values, given: Values | None = None, wher
     chosen = _chosen(notebook, values, given, where)
     declared, runs = cells.declared_parameters(notebook), run_overrides(values)
     run = (declared | chosen).get("run")
+    if run:
+        config.safe_name("run", run)
     if not run or not runs or run in runs:
         return chosen
     if "run" not in chosen:  # the file's settings of runs would be passed over in silence
@@ -183,6 +208,9 @@ def refuse_unknown_values(values: Mapping[str, Any], beside: Declared, where: st
     refuse_unknown(values.get("notebooks") or {}, beside, f"{where}, notebooks")
     for run, changes in run_overrides(values).items():
         refuse_unknown(changes, (shared | {"notebook"}) - {"run", "plugins"}, f"{where}, run {run}")
+        if "notebook" in changes and (training := _trained_by(changes)) not in beside:
+            advice = config.did_you_mean(training, beside) or f"; there are {', '.join(beside)}"
+            raise ValueError(f"{where}, run {run}: there is no notebook notebooks/{training}.ipynb{advice}")
 
 
 def refuse_unknown(names: Collection[str], known: Collection[str], where: str) -> None:
@@ -201,7 +229,7 @@ def parsed(value: Any, default: Any) -> Any:
         return float(value)
     try:
         return yaml.load(value, Loader=ParameterLoader)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError):
         return value  # the check of its type says what is wrong with it
 
 
@@ -213,11 +241,12 @@ def held_to_type(name: str, value: Any, default: Any, where: str = "parameters",
     """
     try:
         fitting = fitted(name, value, default)
+        config.check_bounds({name: fitting} if isinstance(fitting, int | float) else {})
     except ValueError as error:
         raise ValueError(f"{where}: {error}{advice_on_section(name, value, default, beside or {})}") from None
     try:
         json.dumps(fitting)  # so that papermill carries it unchanged too
-    except TypeError:
+    except (TypeError, ValueError):
         raise ValueError(f"{where}: {name} may hold text, numbers, true, false, null, lists or mappings") from None
     return fitting
 

@@ -6,13 +6,19 @@ notebook under the final name. Here each of these stops with a message and an ex
 
 import argparse
 import contextlib
+import dataclasses
 import enum
+import errno
 import json
 import os
 import re
+import shutil
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 from unittest import mock
@@ -28,6 +34,10 @@ from mask_lib.headless.parameters import choose, resolve
 
 ADDED_BY_PAPERMILL = {"injected-parameters", "papermill-error-cell-tag"}  # cell tags
 TRACEBACK_LINES = 15
+# By which people and batch systems, the latter before a limit, ask a job to end.
+SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1)
+PATIENCE = 300.0  # seconds that a cell which was asked to end may take
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 # What makes training on the CPU nearly twice as fast; OpenMP and glibc read it when a process starts. A thread that
 # waits is to spin for some microseconds: asleep it is slow to come back, and spinning for long it is in the way of
 # others. And memory that goes back to the system after each step must be filled with zeros before the next: it is kept.
@@ -50,9 +60,9 @@ class ExitCode(enum.IntEnum):
 
 
 class NotebookError(Exception):
-    """A notebook did not run to its end; `exit_code` (an `ExitCode`) says in which way."""
+    """A notebook did not run to its end; `exit_code` (an `ExitCode`, or 128 + a signal) says in which way."""
 
-    def __init__(self, message: str, exit_code: ExitCode) -> None:
+    def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
 
@@ -82,14 +92,62 @@ def run_notebook(
             write_report(executed, report, notebook)
             nbformat.write(executed, temporary)
         except BaseException as error:
-            if temporary.exists():
-                temporary.replace(failed)
-                with contextlib.suppress(Exception):  # it may end where it was killed
-                    nbformat.write(with_last_progress(nbformat.read(failed, as_version=4)), failed)
-                error.add_note(f"What ran of it: {files.shown_path(failed)}")
-            raise
+            found = error
+            if isinstance(error, OSError) and error.errno in DISK_FULL:
+                found = NotebookError(f"{files.shown_path(out)}: {disk_full(out.parent)}", ExitCode.CELL_FAILED)
+            if keep_what_ran(temporary, failed):
+                found.add_note(f"What ran of it: {files.shown_path(failed)}")
+            raise found from (None if found is not error else error.__cause__)
     failed.unlink(missing_ok=True)
     return out
+
+
+def keep_what_ran(temporary: Path, failed: Path) -> bool:
+    """Whether a half-run notebook could be kept: one that a full disk cut short cannot be opened, and is not."""
+    try:
+        partial = nbformat.read(temporary, as_version=4)
+    except Exception:  # nbformat says in many ways that it is none, or is not there
+        return False
+    temporary.replace(failed)
+    with contextlib.suppress(OSError), files.replacing(failed) as tidied:
+        nbformat.write(with_last_progress(partial), tidied)
+    return True
+
+
+def disk_full(folder: Path) -> str:
+    """What to say where a disk takes no more."""
+    return (
+        f"no space left on the disk of {files.shown_path(folder)} ({shutil.disk_usage(folder).free / 1e6:.0f} MB free)"
+    )
+
+
+@dataclasses.dataclass
+class Watch:
+    """What is known of a notebook's kernel, of which nbclient tells only that it died."""
+
+    kernel: Any = None  # its manager
+    endings: list[int | None] = dataclasses.field(default_factory=list)  # how it ended
+    signals: list[signal.Signals] = dataclasses.field(default_factory=list)  # that asked us to end
+    since: float = 0.0  # when the first of them did
+
+    def interrupt(self, number: int, frame: object) -> None:
+        """Pass the first signal on to the cell that runs, where training finishes its step and saves; else end."""
+        process = self.kernel and self.kernel.has_kernel and getattr(self.kernel.provisioner, "process", None)
+        if self.signals or not process:
+            sys.exit(128 + number)
+        self.signals.append(signal.Signals(number))
+        self.since = time.monotonic()
+        os.kill(process.pid, signal.SIGINT)
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Within it `interrupt` handles `SIGNALS`."""
+        before = {number: signal.signal(number, self.interrupt) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def execute(notebook: Path, temporary: Path, values: Mapping, cell_seconds: float | None) -> nbformat.NotebookNode:
@@ -97,21 +155,29 @@ def execute(notebook: Path, temporary: Path, values: Mapping, cell_seconds: floa
     from nbclient.exceptions import CellTimeoutError
     from papermill.exceptions import PapermillExecutionError, strip_color
 
-    def stop(reason: str, exit_code: ExitCode) -> NoReturn:
+    watch = Watch()
+
+    def stop(reason: str, exit_code: int) -> NoReturn:
+        if watch.signals:
+            reason, exit_code = f"ended by {watch.signals[0].name}; {reason}", 128 + watch.signals[0]
         partial = nbformat.read(temporary if temporary.exists() else notebook, as_version=4)
         place = last_started_cell(partial)
         raise NotebookError(f"{files.shown_path(notebook)}, {place}: {reason}", exit_code) from None
 
-    endings: list[int | None] = []
     try:
-        executed = run_cells(notebook, temporary, values, cell_seconds, endings)
+        executed = run_cells(notebook, temporary, values, cell_seconds, watch)
     except PapermillExecutionError as error:
+        if watch.signals:
+            stop(error.evalue or "nothing that it would go on from was lost", ExitCode.CELL_FAILED)
+        if any(f"[Errno {code}]" in error.evalue for code in DISK_FULL):
+            stop(f"{disk_full(temporary.parent)}: {error.evalue}", ExitCode.CELL_FAILED)
         lines = strip_color("\n".join(error.traceback)).splitlines()[-TRACEBACK_LINES:]
         stop("\n".join([f"{error.ename}: {error.evalue}", *lines]), ExitCode.CELL_FAILED)
     except CellTimeoutError:
         stop(f"the cell ran longer than {cell_seconds:g} s", ExitCode.CELL_FAILED)
     except RuntimeError:  # nbclient's DeadKernelError, and its plain RuntimeError for one that never started
-        stop(f"the kernel died: {explained_ending(endings[-1] if endings else None)}", ExitCode.KERNEL_DIED)
+        ending = explained_ending(watch.endings[-1] if watch.endings else None)
+        stop(f"the kernel died: {ending}", ExitCode.KERNEL_DIED)
     if skipped_cells(executed):
         stop("sys.exit() ended it here and the rest did not run; let it run to its last cell", ExitCode.CELLS_SKIPPED)
     executed.metadata.papermill.update(input_path=notebook.name, output_path="")
@@ -132,13 +198,19 @@ def quicker() -> dict[str, str]:
 
 
 def run_cells(
-    notebook: Path, temporary: Path, values: Mapping[str, Any], cell_seconds: float | None, endings: list[int | None]
+    notebook: Path, temporary: Path, values: Mapping[str, Any], cell_seconds: float | None, watch: Watch
 ) -> nbformat.NotebookNode:
-    """The notebook as papermill leaves it; how its kernel ended is added to `endings`. Raises what papermill does."""
+    """The notebook as papermill leaves it; `watch` is told of its kernel. Raises what papermill does."""
     from papermill.execute import execute_notebook
 
     # What the kernel, which is started meanwhile, inherits.
-    with mock.patch.dict(os.environ, quicker() | {"MASK_LIB_HEADLESS": "1", "JUPYTER_PREFER_ENV_PATH": "1"}):
+    inherited = quicker() | {"MASK_LIB_HEADLESS": "1", "JUPYTER_PREFER_ENV_PATH": "1"}
+    with contextlib.ExitStack() as stack:
+        if not os.access(Path("~").expanduser(), os.W_OK):  # where Jupyter, Matplotlib and others keep files
+            inherited["HOME"] = stack.enter_context(tempfile.TemporaryDirectory())
+        stack.enter_context(mock.patch.dict(os.environ, inherited))
+        if threading.current_thread() is threading.main_thread():
+            stack.enter_context(watch.listening())
         return execute_notebook(
             # papermill fills in {names} in paths
             *(str(path).replace("{", "{{").replace("}", "}}") for path in (notebook, temporary)),
@@ -151,12 +223,12 @@ def run_cells(
             stderr_file=sys.stderr,
             execution_timeout=cell_seconds,
             store_widget_state=False,
-            kernel_manager_class=watched_kernel(endings),
+            kernel_manager_class=watched_kernel(watch),
         )
 
 
-def watched_kernel(endings: list[int | None]) -> type:
-    """A kernel manager class that notes in `endings` how its kernel ended; nbclient tells only that it did."""
+def watched_kernel(watch: Watch) -> type:
+    """A kernel manager class that tells `watch` of its kernel, and gives it up when it does not end though asked to."""
     import traitlets
     from jupyter_client.manager import AsyncKernelManager
 
@@ -165,11 +237,15 @@ def watched_kernel(endings: list[int | None]) -> type:
         def _encrypt_where_possible(self) -> str:
             return "auto"  # or others on a shared machine could read what goes to and from the kernel
 
+        def __init__(self, **settings: Any) -> None:
+            super().__init__(**settings)
+            watch.kernel = self
+
         async def is_alive(self) -> bool:
             alive = await self._async_is_alive()
             if not alive and self.has_kernel:
-                endings.append(await self.provisioner.poll())
-            return alive
+                watch.endings.append(await self.provisioner.poll())
+            return alive and not (watch.signals and time.monotonic() - watch.since > PATIENCE)
 
     return WatchedKernel
 

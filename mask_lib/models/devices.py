@@ -2,7 +2,8 @@
 
 import contextlib
 import resource
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,6 +37,24 @@ def dtype_for(precision: str, device: torch.device) -> torch.dtype:
 def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager:
     """Mixed precision in `dtype`; float32 switches it off."""
     return torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32)
+
+
+def in_batches(rows: np.ndarray, size: int, answer: Callable[[np.ndarray], Any]) -> Iterator[Any]:
+    """The answer to each batch of at most `size` rows; where a GPU's memory is too small, the size is halved, and said.
+
+    Raises torch.OutOfMemoryError for what does not fit one by one.
+    """
+    start = 0
+    while start < len(rows):
+        try:
+            yield answer(rows[start : start + size])
+            start += size
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise
+            size //= 2
+            torch.cuda.empty_cache()
+            print(f"The GPU's memory is too small for that many photos at once: from here on {size}.")
 
 
 def peak_memory_bytes(device: torch.device) -> int:

@@ -73,10 +73,15 @@ def _computed(photos: store.Store, architecture: str, weights: str, how: build.P
     network.load_state_dict(initial_state(architecture, weights, seed=0, **shape))
     network.to(device, memory_format=torch.channels_last).eval()
     source, found = devices.DevicePhotos(photos, device), []
-    blocks = list(store.blocks(len(photos.images), predict.PREDICT_BATCH))
-    for block in files.progress(blocks, what="features", unit="batch"):
-        batch = how.prepared(source.batch(block).float() / 255)
-        found.append({name: one.float().cpu().numpy() for name, one in _batch_features(network, batch).items()})
+
+    def answer(rows: np.ndarray) -> dict[str, np.ndarray]:
+        batch = how.prepared(source.batch(rows).float() / 255)
+        return {name: one.float().cpu().numpy() for name, one in _batch_features(network, batch).items()}
+
+    with files.progress(total=len(photos.images), what="features") as bar:
+        for one in devices.in_batches(np.arange(len(photos.images)), predict.PREDICT_BATCH, answer):
+            found.append(one)
+            bar.update(len(one[POOLED]))
     return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
 
 

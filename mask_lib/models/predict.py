@@ -14,7 +14,7 @@ from mask_lib.base import config, labels
 from mask_lib.data import store
 from mask_lib.models import build, devices
 
-PREDICT_BATCH = 64  # photos; small enough for any network on any GPU in use
+PREDICT_BATCH = 64  # photos, at most, unless more are asked for
 ZOOM = 0.92  # share of the photo that the zoomed-in views keep
 CHOICES = {"num_tta": (1, 4, 8), "tta_views": ("faces", "dihedral"), "tta_average": ("probabilities", "logits")}
 
@@ -29,6 +29,7 @@ class Tta:
     num_tta: int = 1  # 1, 4 or 8
     tta_views: Literal["faces", "dihedral"] = "faces"
     tta_average: Literal["probabilities", "logits"] = "probabilities"
+    predict_batch: int = 0  # photos at once, which changes no answer; 0: as suits the batch of training
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
@@ -85,17 +86,28 @@ def predict_probabilities(
     preprocessing: build.Preprocessing,
     dtype: torch.dtype = torch.float32,
     tta: Tta = ONE_VIEW,
+    batch_size: int = PREDICT_BATCH,
 ) -> np.ndarray:
-    """(N, classes) float32 probabilities of the store's `rows`, averaged over the views as `tta` says."""
+    """(N, classes) float32 probabilities of the store's `rows`, averaged over the views as `tta` says.
+
+    batch_size: photos at once, fewer where memory is too small (`devices.in_batches`).
+    """
     tta.check_fits(source.store.frame)
     network.eval()
-    found = [np.empty((0, labels.class_count()), dtype=np.float32)]
-    for block in store.blocks(len(rows), PREDICT_BATCH):
-        batch = source.batch(rows[block]).float() / 255
+
+    def answer(rows: np.ndarray) -> np.ndarray:
+        batch = source.batch(rows).float() / 255
         with devices.autocast(source.device, dtype):
             logits = [network(preprocessing.prepared(view)).float() for view in tta.views(batch)]
-        found.append(tta.averaged(torch.stack(logits)).cpu().numpy())
-    return np.concatenate(found)
+        return tta.averaged(torch.stack(logits)).cpu().numpy()
+
+    nothing = np.empty((0, labels.class_count()), dtype=np.float32)
+    return np.concatenate([nothing, *devices.in_batches(rows, batch_size, answer)])
+
+
+def batch_size_of(run: config.Run) -> int:
+    """How many photos a run's networks predict at once: without gradients twice as many as they train on fit."""
+    return min(2 * run.batch_size, PREDICT_BATCH)
 
 
 def probability_table(keys: pd.DataFrame, probabilities: np.ndarray) -> pd.DataFrame:
@@ -110,10 +122,12 @@ class Loaded:
     network: nn.Module
     preprocessing: build.Preprocessing
     dtype: torch.dtype
+    batch_size: int = PREDICT_BATCH
 
     def predict(self, source: devices.DevicePhotos, rows: np.ndarray, tta: Tta = ONE_VIEW) -> np.ndarray:
         """(N, classes) float32, as `predict_probabilities` gives them."""
-        return predict_probabilities(self.network, source, rows, self.preprocessing, self.dtype, tta)
+        how = self.preprocessing, self.dtype, tta, tta.predict_batch or self.batch_size
+        return predict_probabilities(self.network, source, rows, *how)
 
 
 def load_network(state: dict[str, torch.Tensor], manifest: dict[str, Any], device: torch.device) -> Loaded:
@@ -122,4 +136,5 @@ def load_network(state: dict[str, torch.Tensor], manifest: dict[str, Any], devic
     network = build.of_run(run)
     network.load_state_dict(state)
     network.to(device, memory_format=torch.channels_last)
-    return Loaded(network, build.Preprocessing.from_manifest(manifest), devices.dtype_for(run.precision, device))
+    preprocessing, dtype = build.Preprocessing.from_manifest(manifest), devices.dtype_for(run.precision, device)
+    return Loaded(network, preprocessing, dtype, batch_size_of(run))

@@ -106,6 +106,8 @@ def file_source(network: nn.Module, weights: str) -> dict[str, Any]:
     Raises OSError for a file that cannot be read, ValueError for the weights of a fold of a run.
     """
     state, manifest = checkpoint.read_checkpoint(files.project_path(weights))
+    if broken := [name for name, value in state.items() if not value.isfinite().all()]:
+        raise ValueError(f"{weights} holds numbers that are not finite, in {broken[0]}: these weights are of no use")
     if "fold" in manifest:
         raise ValueError(
             f"{weights} was trained on fold {manifest['fold']} of a run: it knows people whom other folds validate, "
@@ -137,6 +139,12 @@ def require_fits(run: Run) -> None:
         if fixed and run.weights == "imagenet" and not hasattr(network, "set_input_size"):  # by which timm resamples
             source = _pretrained(state_dict=networks.create(run.architecture).state_dict())
             _answering(run, "set image_width and image_height to those, or weights to none", **source)
+        if run.batch_size == 1:
+            try:
+                network.train()(torch.empty(1, run.image_channels, run.image_height, run.image_width))
+            except ValueError as error:
+                needs = f"{run.architecture} normalises over a batch and needs 2 photos at least in one"
+                raise ValueError(f"batch_size = 1: {needs} ({error})") from error
 
 
 def _answering(run: Run, advice: str, **source: Any) -> nn.Module:

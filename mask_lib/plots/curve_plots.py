@@ -39,6 +39,8 @@ def learning_rate_finder(found: pd.DataFrame, suggestion: float, ax: Axes | None
     ax.plot(found["learning_rate"], found["smoothed"], color=BLUE, linewidth=2.5, label="smoothed")
     ax.axvline(suggestion, color=ORANGE, linewidth=1.5, linestyle="--", label=f"suggested: {suggestion:.2g}")
     ax.set_xscale("log")
+    ax.xaxis.set_major_formatter("{x:g}")  # the usual one writes formulas
+    ax.xaxis.set_minor_formatter("")
     low, high = found["smoothed"].min(), found["smoothed"].iloc[: max(len(found) // 2, 1)].max()
     # What explodes may leave the picture, or it would flatten the rest.
     ax.set_ylim(low - 0.1 * (high - low) - 1e-3, high + 0.5 * (high - low) + 1e-3)

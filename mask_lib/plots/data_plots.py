@@ -106,7 +106,7 @@ def problems(problems: pd.DataFrame, ax: Axes | None = None) -> Axes:
         return style.say(ax, "nothing found")
     bars = ax.barh(range(len(counts)), counts, color=BLUE, height=0.7)
     ax.bar_label(bars, [f"{count:,}" for count in counts], padding=3, color=INK)
-    ax.set_yticks(range(len(counts)), [plain(kind) for kind in counts.index], parse_math=False)
+    ax.set_yticks(range(len(counts)), [plain(kind) for kind in counts.index])
     ax.margins(x=0.08)
     ax.xaxis.set_visible(False)  # the counts are written
     ax.spines["bottom"].set_visible(False)

@@ -35,8 +35,8 @@ def agreement(shares: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.imshow(others, cmap="Blues", vmin=low - 0.02, vmax=high + 0.02)
     style.write_cells(ax, others, "{:.1%}", dark=others > (low + high) / 2 + 0.01)
     names = [plain(name) for name in shares.index]
-    ax.set_xticks(range(count), names, rotation=35, ha="right", rotation_mode="anchor", parse_math=False)
-    ax.set_yticks(range(count), names, parse_math=False)
+    ax.set_xticks(range(count), names, rotation=35, ha="right", rotation_mode="anchor")
+    ax.set_yticks(range(count), names)
     return style.set_title(ax, "Photos that two members answer alike")
 
 

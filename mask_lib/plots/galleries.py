@@ -43,11 +43,11 @@ def photo_grid(
     figure, axes = _empty_grid(max(1, -(-len(images) // columns)), columns, tall, above, below, HEADING if title else 0)
     for ax, image, over, under in zip(axes.flat, images, titles, notes, strict=False):
         ax.imshow(_shown(image), cmap="gray", vmin=0, vmax=255)
-        ax.set_title(over, fontsize=TITLE_SIZE, color=INK, parse_math=False, pad=PAD)
-        ax.annotate(under, (0.5, 0), (0, -PAD), fontsize=NOTE_SIZE, color=GREY, parse_math=False, **BENEATH)
+        ax.set_title(over, fontsize=TITLE_SIZE, color=INK, pad=PAD)
+        ax.annotate(under, (0.5, 0), (0, -PAD), fontsize=NOTE_SIZE, color=GREY, **BENEATH)
     if title:
         corner = {"x": GAP / 2 / 72 / WIDTH, "y": 1 - PAD / 72 / figure.get_figheight(), "ha": "left", "va": "top"}
-        figure.suptitle(plain(title), fontsize=12, color=INK, parse_math=False, **corner)
+        figure.suptitle(plain(title), fontsize=12, color=INK, **corner)
     return released(figure)
 
 

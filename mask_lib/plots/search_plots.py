@@ -41,7 +41,7 @@ def operation_importance(importance: pd.DataFrame, ax: Axes | None = None) -> Ax
     bars = ax.barh(range(len(table)), table["correlation"], color=colours, height=0.7)
     notes = [counted(int(number), "policy", "policies") for number in table["policies"]]
     ax.bar_label(bars, notes, padding=3, fontsize=8, color=INK)
-    ax.set_yticks(range(len(table)), [plain(name).replace("_", " ") for name in table["operation"]], parse_math=False)
+    ax.set_yticks(range(len(table)), [plain(name).replace("_", " ") for name in table["operation"]])
     ax.axvline(0, color=INK, linewidth=1)
     ax.set(xlim=(-1.25, 1.25), xlabel="rank correlation of its use with the score")
     return style.set_title(ax, "Operations that good policies use more, and less")

@@ -1,11 +1,13 @@
-"""The one look of every picture. Names of files, kinds and runs are untrusted: drawn as they are, never as formulas."""
+"""The one look of what a notebook shows. Names of files, kinds and runs are untrusted: shown as they are written."""
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from IPython.display import Markdown
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -14,6 +16,11 @@ from mask_lib.base import labels
 INK, GREY = "#2b2f33", "#8a8f94"
 BLUE, ORANGE, GREEN, PURPLE, FAINT = "#33658a", "#e07a1f", "#4f9d69", "#8d6a9f", "#d9dcdf"
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, "#b5473c", "#c9a227", "#3aa6a6", GREY)
+plt.rcParams["text.parse_math"] = False  # a $ in a name begins no formula
+pd.set_option("display.html.use_mathjax", False)
+MARKUP = re.compile(
+    r"(?P<code>`[^`\n&<>]+`)|`[^`\n]+`|[&<>\[\]`~@|\\$]|(?<!\*)\*(?!\*)|(?<!\w)_|_(?!\w)|(?i:(?<=www)\.)|:(?=//)"
+)
 
 
 def class_names() -> list[str]:
@@ -24,6 +31,21 @@ def class_names() -> list[str]:
 def plain(text: Any) -> str:
     """Text that can always be drawn: file names may hold control characters and broken encodings."""
     return "".join(mark if mark.isprintable() or mark == "\n" else "\N{REPLACEMENT CHARACTER}" for mark in str(text))
+
+
+def markdown(text: str) -> Markdown:
+    """Text for a notebook's output in which headings, lists, `**` and code are markup and nothing else is.
+
+    No name of a file, folder or setting in it becomes HTML, a link, a picture or a formula.
+    """
+    return Markdown(MARKUP.sub(_inert, plain(text)).replace("``", ""))  # code beside code is one piece of code
+
+
+def _inert(found: re.Match) -> str:
+    """Code as it is; for other marks entities, or code where MathJax, which reads the finished page, is not to look."""
+    if found["code"]:
+        return found[0]
+    return "".join(f"`{mark}`" if mark in "$\\" else mark if mark.isalnum() else f"&#{ord(mark)};" for mark in found[0])
 
 
 def counted(number: int, one: str, many: str | None = None) -> str:
@@ -64,14 +86,13 @@ def grid(ax: Axes, axis: str = "y") -> None:
 
 def set_title(ax: Axes, text: str) -> Axes:
     """The axes with a heading above the left end, as it stands."""
-    ax.set_title(text, loc="left", color=INK, fontsize=11, parse_math=False)
+    ax.set_title(text, loc="left", color=INK, fontsize=11)
     return ax
 
 
 def add_legend(ax: Axes, handles: Sequence[Any], names: Iterable[str], **options: Any) -> None:
     """Every name beside its handle; a legend made from labels would leave out those that begin with _."""
-    for text in ax.legend(handles, [plain(name) for name in names], frameon=False, **options).get_texts():
-        text.set_parse_math(False)
+    ax.legend(handles, [plain(name) for name in names], frameon=False, **options)
 
 
 def class_ticks(ax: Axes) -> None:
@@ -105,6 +126,6 @@ def interval_rows(ax: Axes, rows: pd.DataFrame, names: Sequence[str], colours: S
     for place, value in enumerate(rows["difference"]):
         ax.annotate(f"{value:+.3f}", (value, place), **above)
     ax.axvline(0, color=INK, linewidth=1)
-    ax.set_yticks(places, [plain(name) for name in names], parse_math=False)
+    ax.set_yticks(places, [plain(name) for name in names])
     ax.set_ylim(len(rows) - 0.4, -0.7)
     grid(ax, "x")

@@ -1,5 +1,6 @@
 """The decisions of all annotators: where they agree, which hold for the photos at hand, and the labels they lead to."""
 
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ import pandas as pd
 from mask_lib.base import files, labels
 from mask_lib.data import photos
 from mask_lib.relabel.current_decisions import CurrentDecisions, Decision
-from mask_lib.relabel.decision_log import CHOICES, DecisionLog, log_path
+from mask_lib.relabel.decision_log import CHOICES, LOG_NAME, DecisionLog, log_path, parsed
 
 PATCH_COLUMNS = ["path", "field", "old", "new", "reason", "annotator", "time", "sha256"]
 PATCHED = ("flag", "label", "mark", "verdict")  # fields that a patch holds; skipping is one's own business
@@ -19,9 +20,60 @@ Opinion = int | str  # a class, "drop", or "right"
 
 
 def read_logs(output_dir: Path) -> dict[str, DecisionLog]:
-    """Every annotator's log of an experiment, by annotator; none if nobody has decided anything yet."""
-    names = sorted(log_path(output_dir, "x").parent.glob("decisions.*.jsonl"))
-    return {name: DecisionLog(log_path(output_dir, name), name) for name in (path.name.split(".")[1] for path in names)}
+    """Every annotator's log of an experiment, by annotator; warns of files that look like one and are not read."""
+    unread, folder = unread_logs(output_dir), files.project_path(output_dir) / "review"
+    for name, why in unread.items():
+        warnings.warn(f"{files.shown_path(folder / name)} is not read: {why}", stacklevel=2)
+    names = [LOG_NAME.fullmatch(path.name) for path in sorted(folder.glob("*")) if path.name not in unread]
+    return {name[1]: DecisionLog(folder / name[0], name[1]) for name in names if name}
+
+
+def unread_logs(output_dir: Path) -> dict[str, str]:
+    """Files in `review/` that look like logs and do not count, by name, and why: copies of sync tools and of people.
+
+    A file of a log's name counts as a copy if none of its lines is by the annotator it is named after.
+    """
+    found = {}
+    for path in sorted((files.project_path(output_dir) / "review").glob("*")):
+        name, named = path.name, LOG_NAME.fullmatch(path.name)
+        if "decisions" not in name.lower() or "json" not in name.lower() or name.endswith(".torn"):
+            continue
+        if not path.is_file():
+            found[name] = "it is no file"
+        elif not named:
+            found[name] = "a log is called decisions.<annotator>.jsonl, and its decisions can be taken in by take_in"
+        elif (owners := _owners(path)) and named[1] not in owners:
+            found[name] = f"its decisions are by {', '.join(sorted(owners))}: a copy, to be taken in by take_in"
+    return found
+
+
+def _owners(path: Path) -> set[str]:
+    return {made["annotator"] for made in parsed(path.read_bytes().splitlines()) if made}
+
+
+def take_in(output_dir: Path, names: Iterable[str], photo_table: pd.DataFrame) -> list[Decision]:
+    """Append to their annotators' logs what copies in `review/` hold that is newer there, and give it back.
+
+    names: of files, as `unread_logs` gives them; photo_table: columns `path, label`. On each photo and field the last
+    word counts, an undone decision's too, unless the log has a later one; so to do it again changes nothing. Raises
+    ValueError for other names and for files with the decisions of nobody, or of several annotators.
+    """
+    taken, unread = [], unread_logs(output_dir)
+    for name in names:
+        if name not in unread:
+            raise ValueError(f"take_in: there is no copy {name!r} in review/; there are {', '.join(unread) or 'none'}")
+        path = files.project_path(output_dir) / "review" / name
+        owners = _owners(path)
+        if len(owners) != 1:
+            raise ValueError(
+                f"take_in: {name} holds the decisions of {', '.join(sorted(owners)) or 'nobody'}, not of one"
+            )
+        log = DecisionLog(log_path(output_dir, *owners), *owners)
+        latest = {(made["path"], made["field"]): made["time"] for made in log.decisions}
+        found = {(made["path"], made["field"]): made for made in parsed(path.read_bytes().splitlines()) if made}
+        newer = [made for key, made in found.items() if made["time"] > latest.get(key, "")]
+        taken += _import([{**made, "reason": f"from {name}: {made['reason']}"} for made in newer], log, photo_table)
+    return taken
 
 
 def applicable(
@@ -139,24 +191,31 @@ def import_patch(path: Path, log: DecisionLog, photo_table: pd.DataFrame) -> lis
     """Append what a patch changes to a log, as one action, and give it back; what is so already is left out.
 
     photo_table: columns `path, label`. The hashes come along: `applicable` still tells if a photo is another one here.
-    Raises ValueError for missing columns, meaningless values and photos that are not in the table, and writes nothing.
+    Raises as `files.read_csv` does, and ValueError for meaningless values and unknown photos, and writes nothing.
     """
-    table = pd.read_csv(path, dtype="str", keep_default_na=False)
-    if missing := [name for name in PATCH_COLUMNS if name not in table]:
-        raise ValueError(f"{path} lacks the columns {', '.join(missing)}")
-    given = photo_table.set_index("path")["label"]
-    if unknown := sorted(set(table["path"]) - set(given.index)):
-        raise ValueError(f"{path} names {len(unknown)} photos that are not in the table, such as {unknown[:3]}")
-    changes, values = [], CHOICES | {"label": range(labels.class_count())}
+    table = files.read_csv(path, dict.fromkeys(PATCH_COLUMNS, "str"))
+    wanted, values = [], CHOICES | {"label": range(labels.class_count())}
     for row in table.to_dict("records"):
-        name, field = row["path"], row["field"]
-        meant = [value for value in values.get(field, ()) if value_text(value) == row["new"]]
+        meant = [value for value in values.get(row["field"], ()) if value_text(value) == row["new"]]
         if not meant:
-            raise ValueError(f"{path}, {name}: {row['new']!r} is no {field}")
-        decided = log.current.value(name, field)
-        old = int(given[name]) if field == "label" and decided is None else decided
-        if old != meant[0]:
-            reason = f"from {row['annotator']}: {row['reason']}" if row["annotator"] else row["reason"]
-            made = {"old": old, "new": meant[0], "reason": reason, "sha256": row["sha256"] or None}
-            changes.append({"path": name, "field": field, **made})
-    return log.append(changes, kind="import")
+            raise ValueError(f"{path}, {row['path']}: {row['new']!r} is no {row['field']}")
+        reason = f"from {row['annotator']}: {row['reason']}" if row["annotator"] else row["reason"]
+        wanted.append({**row, "new": meant[0], "reason": reason, "sha256": row["sha256"] or None})
+    return _import(wanted, log, photo_table)
+
+
+def _import(wanted: list[Decision], log: DecisionLog, photo_table: pd.DataFrame) -> list[Decision]:
+    """Append decisions, of which `path, field, new, reason, sha256` count, as one action; what is so already is not.
+
+    Raises ValueError that names photos which are not in the table (columns `path, label`).
+    """
+    given = dict(zip(photo_table["path"], photo_table["label"], strict=True))
+    if unknown := sorted({made["path"] for made in wanted} - given.keys()):
+        raise ValueError(f"{len(unknown)} photos are not in the table, such as {unknown[:3]}: nothing was imported")
+    changes = []
+    for made in wanted:
+        old = log.current.value(made["path"], made["field"])
+        old = int(given[made["path"]]) if made["field"] == "label" and old is None else old
+        if old != made["new"]:
+            changes.append({key: made[key] for key in ("path", "field", "new", "reason", "sha256")} | {"old": old})
+    return log.append(changes, kind="import") if changes else []

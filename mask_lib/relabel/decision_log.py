@@ -41,6 +41,10 @@ CHOICES = {  # what a field may hold; the field `label` holds a class
 }
 ALLOWED = {field: {(type(value), value) for value in values} for field, values in CHOICES.items()}
 KEYS, TEXTS = frozenset(DECISION_KEYS), ("id", "time", "annotator", "path", "field", "reason")
+OTHERS = {"source_score": int | float | None, "sha256": str | None, "undoes": str | None}
+SURROGATE = re.compile("[\ud800-\udfff]")  # JSON can hold them, no table can
+LAST_TIME = "9999"  # a decision must have a time, and be followed by later ones
+LOG_NAME = re.compile(r"decisions\.([\w-]{1,40})\.jsonl")  # of an annotator's log
 PART_OF_ACTION = re.compile(r"\w+:(\d+)/(\d+)")
 leaves_folder = functools.lru_cache(maxsize=50_000)(archives.leaves_folder)  # a log names each photo several times
 
@@ -54,16 +58,20 @@ class LogMovedOn(RuntimeError):
 
 def log_path(output_dir: Path, annotator: str) -> Path:
     """Where an annotator's log lies. Raises ValueError for a name that is no plain word."""
-    if not re.fullmatch(r"[\w-]{1,40}", annotator):
+    name = f"decisions.{annotator}.jsonl"
+    if not LOG_NAME.fullmatch(name):
         raise ValueError(f"annotator = {annotator!r}: write letters, digits, - and _ only, 40 at most")
-    return files.project_path(output_dir) / "review" / f"decisions.{annotator}.jsonl"
+    return files.project_path(output_dir) / "review" / name
 
 
 def is_decision(line: Any, class_count: int) -> bool:
     """Whether a line of a log holds all keys, a path below the images folder, and values that the field may take."""
-    if not isinstance(line, dict) or not line.keys() >= KEYS or not all(isinstance(line[key], str) for key in TEXTS):
+    if not isinstance(line, dict) or not line.keys() >= KEYS:
         return False
-    if not line["path"] or leaves_folder(line["path"]) or not isinstance(line["undoes"], str | None):
+    is_text = all(isinstance(line[key], str) and not SURROGATE.search(line[key]) for key in TEXTS)
+    if not is_text or not all(isinstance(line[key], kinds) for key, kinds in OTHERS.items()):
+        return False
+    if not line["path"] or leaves_folder(line["path"]) or line["time"] >= LAST_TIME:
         return False
     return all(is_allowed(line["field"], line[side], class_count) for side in ("old", "new"))
 
@@ -102,6 +110,7 @@ class DecisionLog:
         self.decisions: list[Decision] = []
         self.current, self.actions = CurrentDecisions(), []
         self._action_of: dict[str, Action] = {}  # by the ids of its decisions
+        self._by_id: dict[str, Decision] = {}
         self._lines = self._offset = 0  # read so far: lines, bytes
 
     def append(self, decisions: list[Decision], kind: str = "action", if_refreshed: bool = False) -> list[Decision]:
@@ -132,8 +141,10 @@ class DecisionLog:
             return news
 
     def _add(self, decisions: list[Decision]) -> None:
-        self.decisions.extend(decisions)
         for decision in decisions:
+            if self._by_id.setdefault(decision["id"], decision) is not decision and decision in self.decisions:
+                continue  # the same line again, as when a copy was joined to its original
+            self.decisions.append(decision)
             self.current.add(decision)
             if undone := self._action_of.get(decision["undoes"]):
                 undone.is_undone = True
@@ -235,12 +246,12 @@ def parsed(lines: list[bytes]) -> list[Decision | None]:
     """The decision of each line, None for one that holds none."""
     try:
         found = json.loads(b"[" + b",".join(lines) + b"]")  # all at once takes half the time
-    except ValueError:
+    except (ValueError, RecursionError):
         found = []
     if len(found) != len(lines):
         found = [None] * len(lines)
         for number, line in enumerate(lines):
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, RecursionError):
                 found[number] = json.loads(line)
     class_count = labels.class_count()
     return [one if is_decision(one, class_count) else None for one in found]

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from PIL import Image, ImageOps
 
 from mask_lib.base import files, labels
 from mask_lib.data import photos
@@ -107,13 +106,13 @@ class PhotoStates:
 
     def photo_bytes(self, path: str) -> tuple[bytes, str]:
         """The bytes and MIME type, JPEG or PNG. Raises KeyError for unknown paths, OSError for unreadable files."""
-        content = self.files[path].read_bytes()
+        content = photos.read_bytes(self.files[path])
         if content.startswith(b"\xff\xd8\xff"):
             return content, "image/jpeg"
         # A browser would take a fourth channel, which may be a colour of its own, for transparency.
         if content.startswith(b"\x89PNG\r\n\x1a\n") and content[25:26] != PNG_WITH_ALPHA:
             return content, "image/png"
         encoded = io.BytesIO()
-        with Image.open(io.BytesIO(content), formats=photos.FORMATS) as image:
-            ImageOps.exif_transpose(image).convert("RGB").save(encoded, "JPEG", quality=92)
+        with photos.open_photo(content) as image:
+            image.convert("RGB").save(encoded, "JPEG", quality=92)
         return encoded.getvalue(), "image/jpeg"

@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from mask_lib.base import files, labels
+from mask_lib.base import files, labels, scores
 from mask_lib.data import splits, store
 from mask_lib.models.features import stage_features
 from mask_lib.training import dataset, run_folder
@@ -99,5 +99,5 @@ def of_run(output_dir: Path, run: str) -> pd.DataFrame:
     columns = ["path", "label", *labels.probability_columns()]
     held_out = output_dir / "inferences" / f"{run}.test_val.csv"
     tables = [run_folder.out_of_fold(run_folder.folder_of(output_dir, run))[columns]]
-    tables += [pd.read_csv(held_out)[columns]] if held_out.exists() else []
+    tables += [scores.read_probabilities(held_out, "path")[columns]] if held_out.exists() else []
     return pd.concat(tables, ignore_index=True).drop_duplicates("path", ignore_index=True)

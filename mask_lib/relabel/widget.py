@@ -9,7 +9,6 @@ from typing import Any
 
 import anywidget
 import pandas as pd
-from IPython.display import Markdown
 
 from mask_lib.base import files, labels
 from mask_lib.relabel import keys
@@ -84,16 +83,15 @@ def screen(
     annotator: str,
     suspects: pd.DataFrame | None = None,
     **options: Any,
-) -> ReviewWidget | Markdown:
-    """The screen for one annotator of an experiment, or a line instead where nobody watches.
+) -> ReviewWidget | None:
+    """The screen for one annotator of an experiment, or a printed line and None where nobody watches.
 
     Takes what `Session` and `ReviewWidget` take. Raises ValueError for an annotator that is no plain word.
     """
     path = log_path(output_dir, annotator)
     if files.is_headless():
-        return Markdown(
-            "Nobody is watching: open this notebook in Jupyter to press keys. The decisions so far count below."
-        )
+        print("Nobody is watching: open this notebook in Jupyter to press keys. The decisions so far count below.")
+        return None
     return ReviewWidget(Session(photo_table, DecisionLog(path, annotator), data_dir, suspects), **options)
 
 

@@ -15,11 +15,11 @@ import threading
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context, parent_process
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock
+import pydantic
 from PIL import Image
 
 from mask_lib.base import files, labels
@@ -31,6 +31,17 @@ from mask_lib.sample.people import invent_face, invent_shot
 
 PAINTING = 1  # raise it when the pictures change: older samples are then painted anew
 OWN_FILES = {"train", "eval", "truth.json"}
+
+
+class _Photo(pydantic.BaseModel, extra="allow"):
+    label: Annotated[int, pydantic.Field(ge=0, lt=labels.class_count())]
+    given: int | None = None
+
+
+class _Truth(pydantic.BaseModel, extra="allow"):
+    arguments: dict[str, Any] = {}
+    photos: dict[str, _Photo]
+    eval: dict[str, _Photo]
 
 
 def paint(
@@ -63,7 +74,7 @@ def paint(
     check(arguments)
     existing_truth(out)  # refuses what is not ours before a lock is left beside it
     out.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(out.with_name(f".{out.name}.lock")):
+    with files.lock(out.with_name(f".{out.name}.lock")):
         found = existing_truth(out)
         if found and found["arguments"] == arguments:
             print(f"{files.shown_path(out)} is already painted with these arguments: nothing to do.")
@@ -107,7 +118,9 @@ def existing_truth(out: Path) -> dict[str, Any] | None:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
     strange = {path.name for path in out.iterdir()} - OWN_FILES if out.is_dir() else {out.name}
-    truth = read_truth(out) if not strange and (out / "truth.json").is_file() else {}
+    truth = {}
+    with contextlib.suppress(ValueError):  # one that is not whole is not ours to replace
+        truth = read_truth(out) if not strange and (out / "truth.json").is_file() else {}
     if "painting" not in truth.get("arguments", {}):
         found = f" (it holds {', '.join(sorted(strange)[:3])})" if strange else ""
         raise FileExistsError(f"{out} was not painted by this program{found}: choose another folder or move it away")
@@ -119,7 +132,7 @@ def read_truth(folder: str | os.PathLike[str]) -> dict[str, Any]:
     path = files.project_path(folder) / "truth.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there: only sets painted by `python -m mask_lib.sample` have one")
-    return files.read_json(path)
+    return files.read_json(path, _Truth)
 
 
 def build(root: Path, arguments: dict[str, Any], workers: int) -> dict[str, Any]:
@@ -201,12 +214,12 @@ def score_submission(folder: str | os.PathLike[str], submission: str | os.PathLi
     from sklearn.metrics import f1_score
 
     truth = {name: answer["label"] for name, answer in read_truth(folder)["eval"].items()}
-    answers = pd.read_csv(files.project_path(submission), dtype={"ImageID": str})
-    if list(answers.columns) != ["ImageID", "ans"]:
-        raise ValueError(f"{submission} has the columns {list(answers.columns)}: write ImageID,ans")
+    answers = files.read_csv(files.project_path(submission), {"ImageID": "str", "ans": "int64"})
     if sorted(answers["ImageID"]) != sorted(truth):
         wrong = sorted(set(truth).symmetric_difference(answers["ImageID"]))[:3]
         raise ValueError(f"{submission} must answer each of the {len(truth)} photos once; look at {wrong or 'doubles'}")
+    if not answers["ans"].isin(range(labels.class_count())).all():
+        raise ValueError(f"{submission}: every ans must be a whole number from 0 to {labels.class_count() - 1}")
     given, right = answers["ans"].to_numpy(), answers["ImageID"].map(truth).to_numpy()
     scores = {
         "macro_f1": f1_score(right, given, labels=range(labels.class_count()), average="macro", zero_division=0),
@@ -243,7 +256,7 @@ def sheet_people(truth: dict[str, Any], rows: int) -> list[list[str]]:
     groups: dict[tuple[int, ...], list[list[str]]] = {}
     for paths in people.values():
         facts = [truth["photos"][path] for path in paths]
-        if len(paths) == len(STEMS) and all(fact["label"] == fact["given"] for fact in facts):
+        if len(paths) == len(STEMS) and all(fact["label"] == fact.get("given") for fact in facts):
             groups.setdefault(labels.decode(facts[0]["label"])[1:], []).append(sorted(paths))
     ranked = sorted((rank, group, paths) for group, some in groups.items() for rank, paths in enumerate(some))
     return [paths for _, _, paths in sorted(ranked[:rows], key=lambda entry: entry[1])]

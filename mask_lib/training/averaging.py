@@ -24,7 +24,6 @@ from mask_lib.training import dataset, run_folder, runs
 
 AVERAGES = ("ema", "swa")  # checkpoints of averages within a run
 SOUP = "soup"  # the checkpoint of a soup
-REFRESH_BATCH = 64  # photos; statistics are means over batches, so much smaller ones would be noisy
 State = dict[str, torch.Tensor]
 # Of the settings, what makes first weights: pretrained ones too get a head of their own for each seed.
 SAME = {"architecture", "weights", "seed"}
@@ -93,9 +92,14 @@ def refresh_batch_norm(loaded: predict.Loaded, source: devices.DevicePhotos, row
     """
     if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in loaded.network.modules()):
         return
-    part_count = math.ceil(len(rows) / REFRESH_BATCH)  # equal parts: none is so small as to count too much
+    part_count = math.ceil(len(rows) / loaded.batch_size)  # equal parts: none is so small as to count too much
     parts = np.array_split(np.random.default_rng(0).permutation(rows), part_count)
-    update_bn((loaded.preprocessing.prepared(source.batch(part).float() / 255) for part in parts), loaded.network)
+    try:
+        update_bn((loaded.preprocessing.prepared(source.batch(part).float() / 255) for part in parts), loaded.network)
+    except torch.OutOfMemoryError:
+        if loaded.batch_size <= 2:
+            raise
+        refresh_batch_norm(dataclasses.replace(loaded, batch_size=loaded.batch_size // 2), source, rows)
 
 
 class FoldEvaluator:
@@ -206,13 +210,13 @@ def write_average(members: dict[int, Path], evaluator: FoldEvaluator, path: Path
 
 def _of_weights_alone(manifest: dict[str, Any]) -> dict[str, Any]:
     """A manifest of weights that training does not go on from."""
-    return {name: value for name, value in manifest.items() if name not in ("place", "optimizer_scalars", "format")}
+    return {name: value for name, value in manifest.items() if name not in ("place", "digests", "format")}
 
 
 def evaluate(home: Path, evaluator: FoldEvaluator, settings: config.Run) -> dict[str, Any]:
     """A fold's entry in averaging.json; writes what the averages say of the fold's val photos."""
     trained, members = run_folder.trained_weights(settings), {}
-    tables = {trained: pd.read_csv(home / "oof.csv")}
+    tables = {trained: scores.read_probabilities(home / "oof.csv", "path")}
     for name in AVERAGES:
         path = home / "checkpoint" / f"{name}.safetensors"
         if name != trained and path.exists():
@@ -280,7 +284,8 @@ def write_fold(paths: dict[str, Path], evaluator: FoldEvaluator, settings: confi
     about = {**_of_weights_alone(manifest), "run": settings.settings(), "members": tried}
     checkpoint.write_checkpoint(home / "checkpoint" / f"{SOUP}.safetensors", state, about)
     files.write_csv(table, home / "oof.csv")
-    epochs = [pd.read_csv(paths[one["run"]].parents[1] / "history.csv") for one in tried if one["accepted"]]
+    runs_of = [paths[one["run"]].parents[2] for one in tried if one["accepted"]]
+    epochs = [run_folder.read_histories(run, [manifest["fold"]]) for run in runs_of]
     history = pd.concat(epochs).assign(fold=manifest["fold"], epoch=range(1, sum(map(len, epochs)) + 1))
     files.write_csv(history, home / "history.csv")  # of the members, one after the other
     return {"members": tried, "scores": {SOUP: {"macro_f1": macro_f1(table)}}, "picked": SOUP}

@@ -82,8 +82,9 @@ def step_seed(seed: int, fold: int, epoch: int, step: int) -> int:
 
 
 def step_count(photo_count: int, batch_size: int) -> int:
-    """How many batches an epoch has."""
-    return math.ceil(photo_count / batch_size)
+    """How many batches an epoch has: none of a single photo, which batch normalisation may refuse, if it can be."""
+    count = math.ceil(photo_count / batch_size)
+    return count if batch_size == 1 or photo_count >= 2 * count else max(photo_count // 2, 1)
 
 
 def batches(
@@ -98,7 +99,7 @@ def batches(
     """An epoch's batches: positions in the (N,) `train_labels`, N in all, in batches of nearly equal sizes.
 
     shuffle: each photo exactly once. weighted: drawn with replacement by `sampling_probabilities`, which also
-    says what is_real means. A last batch of a single photo would upset batch normalisation.
+    says what is_real means.
     """
     generator, count = np.random.default_rng([seed, fold, epoch]), len(train_labels)
     if sampling == "weighted":

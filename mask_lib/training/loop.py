@@ -6,42 +6,45 @@ All randomness of a step is a function of (seed, fold, epoch, step), so a checkp
 import dataclasses
 import math
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pydantic
 import torch
 from timm.utils import ModelEmaV3
 from torch import nn
 
 from mask_lib.augment import apply, policy
-from mask_lib.base import config, files, scores
+from mask_lib.base import config, files, interrupts, scores
 from mask_lib.data import splits
 from mask_lib.models import build, devices, weights
-from mask_lib.models.checkpoint import read_checkpoint, read_manifest, read_optimizer_state, write_checkpoint
-from mask_lib.models.predict import predict_probabilities, probability_table
+from mask_lib.models.checkpoint import Checkpoint, changes, read_all, read_checkpoint, refuse_changed, write_checkpoint
+from mask_lib.models.predict import batch_size_of, predict_probabilities, probability_table
 from mask_lib.training import dataset, mixing, run_folder
 from mask_lib.training.loss import class_weights, loss_of
 from mask_lib.training.optimizer import build_optimizer, frozen_backbone, learning_rate_factor, stopped_early
 from mask_lib.training.targets import BatchTargets, fold_targets, numbers_digest
 
 HISTORY_TIMES = ("seconds", "photos_per_second")  # what differs between two equal runs
+LAST, PREVIOUS = "last.safetensors", "previous.safetensors"  # what training goes on from, and if that is damaged
 MOVING_AVERAGE = -1  # its key among the optimizer's states in a checkpoint: what only training goes on from
 OnStep = Callable[[int], None]  # steps of this fold finished so far
 
 
-@dataclasses.dataclass
+@pydantic.dataclasses.dataclass
 class Progress:
     """How far a fold's training has come; `place` in a checkpoint's manifest, as JSON."""
 
-    epoch: int = 0  # epochs finished
-    step: int = 0  # steps finished of the next one
+    epoch: pydantic.NonNegativeInt = 0  # epochs finished
+    step: pydantic.NonNegativeInt = 0  # steps finished of the next one
     loss_sum: float = 0.0  # over those steps, each times its photos
     seconds: float = 0.0  # spent on those steps
     best_macro_f1: float = -1.0
-    history: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    history: list[dict[str, int | float]] = dataclasses.field(default_factory=list)
     scaler: dict[str, Any] = dataclasses.field(default_factory=dict)
     device: str = ""  # that took the last of those steps
     peak_memory_bytes: int = 0  # the most that training has used
@@ -97,15 +100,23 @@ class FoldTraining:
         state = self.optimizer.state_dict() if with_optimizer else None
         if state and self.moving_average:
             state = {**state, "state": {**state["state"], MOVING_AVERAGE: self.moving_average.module.state_dict()}}
-        write_checkpoint(path, self.network.state_dict(), self.manifest(), state)
+        previous = path.with_name(PREVIOUS) if with_optimizer else None
+        write_checkpoint(path, self.network.state_dict(), self.manifest(), state, previous)
 
-    def resume(self, path: Path) -> None:
-        """Go on from a checkpoint. Raises ChangedSettingsError that lists what is not as it was."""
-        state, manifest = read_checkpoint(path)
-        require_same(manifest, self.manifest(), path.parent.parent)
-        self.network.load_state_dict(state)
-        self.progress = Progress(**manifest["place"])
-        optimizer, states = self.optimizer.state_dict(), read_optimizer_state(path)
+    def check_place(self, place: Mapping[str, Any]) -> None:
+        """Raise OSError or pydantic's ValidationError unless training can come to a checkpoint's `place`."""
+        steps = dataset.step_count(len(self.rows[splits.TRAIN]), self.run.batch_size)
+        found = Progress(**place)
+        fits = found.epoch == len(found.history) and (found.epoch, found.step) <= (self.run.epochs, 0)
+        if not (fits and found.step < steps):
+            where = f"epoch {found.epoch} of {self.run.epochs}, step {found.step} of {steps}"
+            raise OSError(f"it says of itself {where}, with {len(found.history)} epochs of history")
+
+    def resume(self, found: Checkpoint) -> None:
+        """Go on from a checkpoint's content."""
+        self.network.load_state_dict(found.state)
+        self.progress = Progress(**found.manifest["place"])
+        optimizer, states = self.optimizer.state_dict(), found.optimizer_state
         if self.moving_average:
             self.moving_average.module.load_state_dict(states.pop(MOVING_AVERAGE))
         self.optimizer.load_state_dict({**optimizer, "state": states})
@@ -150,8 +161,13 @@ class FoldTraining:
         found, run = self.targets, self.run
         return dataset.batches(found.labels, run.batch_size, run.seed, self.fold, epoch, run.sampling, found.is_real)
 
-    def train_epoch(self, checkpoint: Path, checkpoint_seconds: float, on_step: OnStep) -> None:
-        """The rest of the epoch that training is in, with a checkpoint every so many seconds."""
+    def train_epoch(
+        self, checkpoint: Path, checkpoint_seconds: float, on_step: OnStep, is_asked_to_stop: Callable[[], bool]
+    ) -> None:
+        """The rest of the epoch that training is in, with a checkpoint every so many seconds.
+
+        Raises KeyboardInterrupt, a checkpoint being written, after the step in which it was asked to stop.
+        """
         progress, todo = self.progress, self.batches(self.progress.epoch)
         self.forward.train()
         # On the device, and read there only when progress is recorded: the host runs ahead of the GPU.
@@ -161,9 +177,14 @@ class FoldTraining:
             for step in range(progress.step, len(todo)):
                 loss_sum += self.train_step(todo[step], progress.epoch, step, len(todo))
                 progress.step = step + 1
-                if time.perf_counter() - saved >= checkpoint_seconds and progress.step < len(todo):
+                is_due = time.perf_counter() - saved >= checkpoint_seconds
+                if (is_due or is_asked_to_stop()) and progress.step < len(todo):
                     self.record_progress(loss_sum, started)
                     self.save(checkpoint, with_optimizer=True)
+                    if is_asked_to_stop():
+                        place = f"step {progress.step} of {len(todo)} in epoch {progress.epoch + 1}"
+                        words = f"fold {self.fold} of {self.run.run} stopped after {place}, all of it on disk"
+                        raise KeyboardInterrupt(f"{words}: run it again to go on from there")
                     saved = time.perf_counter()
                 on_step(progress.epoch * len(todo) + progress.step)
         self.record_progress(loss_sum, started)
@@ -230,7 +251,8 @@ class FoldTraining:
     def predict(self, part: str, network: nn.Module | None = None) -> np.ndarray:
         """(N, C) float32 probabilities of one part of the split, by the network in training or another."""
         network = network or self.network
-        return predict_probabilities(network, self.photos, self.rows[part], self.preprocessing, self.dtype)
+        how = {"dtype": self.dtype, "batch_size": batch_size_of(self.run)}
+        return predict_probabilities(network, self.photos, self.rows[part], self.preprocessing, **how)
 
 
 def train_fold(
@@ -250,29 +272,64 @@ def train_fold(
 
     Columns `path, label` and `labels.probability_columns()` for the fold's val photos. Writes `history.csv`,
     `oof.csv` and `checkpoint/{last,best}.safetensors`; also `ema` and `epoch…` there if the settings ask.
-    ChangedSettingsError if the folder holds a run of other settings, unless when_changed: restart puts it aside.
+    ChangedSettingsError if the folder holds a run of other settings, unless when_changed: restart puts it aside;
+    BusyError if another process trains the fold. Raises as `left_off` and, after a SIGINT, as `train_epoch` does.
     """
-    training = FoldTraining(run, fold, split, source)
-    training.start(network, forward)
-    last = folder / "checkpoint" / "last.safetensors"
-    if when_changed == "restart" and last.exists() and changes(read_manifest(last), training.manifest()):
-        files.put_aside(folder)
-    if last.exists():
-        training.resume(last)
+    busy, lock = f"fold {fold} of {run.run} is being trained", folder.with_name(f".{folder.name}.lock")
+    with files.lock(lock, busy, wait=False), interrupts.deferred() as is_asked_to_stop:
+        files.remove_temporaries(folder)
+        training = FoldTraining(run, fold, split, source)
+        training.start(network, forward)
+        if found := left_off(training, folder, when_changed):
+            training.resume(found)
+        else:
+            network.load_state_dict(weights.first_weights(run, dataset.step_seed(run.seed, fold, 0, 0)))
+        if training.finished() and (folder / "oof.csv").exists():
+            return scores.read_probabilities(folder / "oof.csv", "path")
+        remove_untrue(folder)
+        devices.reset_peak_memory(source.device)
+        checkpoints = folder / "checkpoint"
+        while not training.finished():
+            training.train_epoch(checkpoints / LAST, checkpoint_seconds, on_step, is_asked_to_stop)
+            training.finish_epoch(checkpoints)
+            on_epoch(training.progress.history[-1])
+        chosen = checkpoints / f"{run_folder.trained_weights(run)}.safetensors"
+        network.load_state_dict(read_checkpoint(chosen)[0])
+        validated = split.loc[split["split"] == splits.VAL, ["path", "label"]]
+        out_of_fold = probability_table(validated, training.predict(splits.VAL))
+        return scores.read_probabilities(files.write_csv(out_of_fold, folder / "oof.csv"), "path")  # as readers see it
+
+
+def left_off(training: FoldTraining, folder: Path, when_changed: str) -> Checkpoint | None:
+    """The checkpoint in a fold's folder to go on from: the last, or with a warning the one before if that is damaged.
+
+    None where there is none, or what is there was put aside. Raises ChangedSettingsError, and OSError that says what
+    to do if nothing there can be read, unless when_changed is restart.
+    """
+    damage: list[str] = []
+    for path in (folder / "checkpoint" / LAST, folder / "checkpoint" / PREVIOUS):
+        if not path.exists():
+            continue
+        try:
+            found = read_all(path)
+            if differences := changes(found.manifest, training.manifest()):
+                refuse_changed(differences, folder, when_changed)
+                break
+            training.check_place(found.manifest["place"])
+        except (OSError, pydantic.ValidationError, KeyError) as error:
+            damage.append(f"{files.shown_path(path)} is damaged ({' '.join(str(error).split())})")
+            continue
+        if damage:
+            warnings.warn(f"{damage[0]}: training goes on from {path.name}, the checkpoint before it", stacklevel=2)
+        return found
     else:
-        network.load_state_dict(weights.first_weights(run, dataset.step_seed(run.seed, fold, 0, 0)))
-    if training.finished() and (folder / "oof.csv").exists():
-        return pd.read_csv(folder / "oof.csv")
-    remove_untrue(folder)
-    devices.reset_peak_memory(source.device)
-    while not training.finished():
-        training.train_epoch(last, checkpoint_seconds, on_step)
-        training.finish_epoch(last.parent)
-        on_epoch(training.progress.history[-1])
-    network.load_state_dict(read_checkpoint(last.with_name(f"{run_folder.trained_weights(run)}.safetensors"))[0])
-    validated = split.loc[split["split"] == splits.VAL, ["path", "label"]]
-    out_of_fold = probability_table(validated, training.predict(splits.VAL))
-    return pd.read_csv(files.write_csv(out_of_fold, folder / "oof.csv"))  # as every later reader will see it
+        if not damage:
+            return None
+        if when_changed != "restart":
+            advice = "set when_changed: restart to put this fold aside and train it anew"
+            raise OSError(f"{'; '.join(damage)}: {advice}")
+    files.put_aside(folder)
+    return None
 
 
 def remove_untrue(folder: Path) -> None:
@@ -280,28 +337,6 @@ def remove_untrue(folder: Path) -> None:
     run = folder.parent
     for path in (run / "scores.json", run / run_folder.AVERAGING, *folder.glob("oof.*.csv")):
         path.unlink(missing_ok=True)
-
-
-def require_same(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
-    """Raise ChangedSettingsError that names the `changes` from a checkpoint's manifest in `folder`, if any."""
-    if differences := changes(before, now):
-        raise config.ChangedSettingsError(
-            f"{files.shown_path(folder)} was trained with other settings ({'; '.join(differences)}). "
-            "Give the new run another name, or set when_changed: restart to put the old one aside and begin anew."
-        )
-
-
-def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs between two of `FoldTraining.manifest` in a way that changes results; what `now` lacks does not."""
-    named = {
-        "data": "the photos, their labels or the split",
-        "policy": f"the policy in {now['run']['augmentation']}",
-        "years": "the ages in years",
-        "dtype": f"arithmetic in {before.get('dtype')}, here {now.get('dtype')}",
-    }
-    return config.changed(before["run"], now["run"]) + [
-        words for name, words in named.items() if name in now and before.get(name) != now[name]
-    ]
 
 
 def moving_average(network: nn.Module, decay: float) -> ModelEmaV3:

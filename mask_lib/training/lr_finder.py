@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from mask_lib.base import config
+from mask_lib.base import config, interrupts
 from mask_lib.data import store
 from mask_lib.models import build, devices, weights
 from mask_lib.training import dataset, loop, runs
@@ -17,6 +17,7 @@ DIVERGED = 3.0  # times the lowest smoothed loss: beyond it nothing more can be 
 SAFETY = 0.1  # of the rate at which the loss is lowest, which is nearly too high
 
 
+@interrupts.released_on_error
 def find_rate(run: config.Run, splits: dict[int, pd.DataFrame], photos: store.Store) -> pd.DataFrame:
     """`find` on the first of the folds that a run is to train."""
     fold = runs.chosen_folds(run, splits)[0]

@@ -18,7 +18,6 @@ import numpy as np
 import optuna
 import pandas as pd
 import torch
-from filelock import FileLock
 
 from mask_lib.augment import apply, search
 from mask_lib.augment.policy import PRESET_POLICIES, Policy, write_policy
@@ -33,6 +32,7 @@ from mask_lib.training import dataset, run_folder, runs
 PLAIN = "plain"  # names the run of the density search's networks
 NONE = "none"
 REFERENCES = (FALLBACK, NONE)
+KINDS = dict.fromkeys(("seed", "fold", "label", "predicted"), "int64") | {"seconds": "float64"}
 COLUMNS = ["seed", "fold", "path", "person", "label", "predicted", "seconds"]
 LEVEL = 0.95  # of the interval; shared out among candidates, the better of which is judged
 
@@ -90,7 +90,7 @@ def density_scorers(
 ) -> list[DensityScorer]:
     """One for each of the run's folds, with the weights that training chose; one process trains what is not trained."""
     folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / f"{run.run}.lock"):
+    with files.lock(folder / f"{run.run}.lock"):
         result = runs.train_run(run, dict(splits), photos, folder, when_changed="restart")
     source, found = devices.DevicePhotos(photos, devices.pick_device()), []
     for fold in runs.chosen_folds(run, splits):
@@ -282,7 +282,7 @@ def predicted(network: config.Run, policy: Policy, data: SearchData) -> pd.DataF
     name = training_name(network, policy, data)
     path = data.folder / "verdict" / f"{name}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.parent / "lock"):
+    with files.lock(path.parent / "lock"):
         if not path.exists():
             policy_path = write_policy(policy, data.folder / "policies" / f"{name}.json")
             run = network.replace(run=name, augmentation=files.shown_path(policy_path))
@@ -292,7 +292,7 @@ def predicted(network: config.Run, policy: Policy, data: SearchData) -> pd.DataF
             table = result.out_of_fold.assign(**told, seconds=result.history["seconds"].sum())
             files.write_csv(table[COLUMNS], path)
     shutil.rmtree(run_folder.folder_of(data.folder, name), ignore_errors=True)
-    return pd.read_csv(path, dtype={"path": str, "person": str}, keep_default_na=False)
+    return files.read_csv(path, KINDS)[COLUMNS]
 
 
 def training_name(network: config.Run, policy: Policy, data: SearchData) -> str:

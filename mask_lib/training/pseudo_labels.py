@@ -86,17 +86,17 @@ def read(output_dir: str | os.PathLike[str], run: str, splits: dict[int, pd.Data
     if not path.exists():
         command = f"python -m mask_lib.ensemble.self_training DATA_DIR OUTPUT_DIR {run}"
         raise FileNotFoundError(f"no {files.shown_path(path)}: run {command} first")
-    unseen = files.read_json(path.with_suffix(".json"))
-    absent = [fold for fold in splits if str(fold) not in unseen]
+    unseen = files.read_json(path.with_suffix(".json"), dict[int, dict[str, str]])
+    absent = [fold for fold in splits if fold not in unseen]
     if absent:
         raise ValueError(f"{files.shown_path(path)} has nothing for folds {absent}: {run} was not trained on them")
-    changed = [fold for fold, split in splits.items() if unseen[str(fold)] != unseen_people(split)]
+    changed = [fold for fold, split in splits.items() if unseen[fold] != unseen_people(split)]
     if changed:
         raise ValueError(
             f"{files.shown_path(path)} was made when folds {changed} validated or held out other people, whom its "
             f"networks may have been trained on: train {run} again, and make its pseudo-labels again"
         )
-    return pd.read_csv(path, dtype=KINDS)[COLUMNS]
+    return files.read_csv(path, KINDS)[COLUMNS]
 
 
 def joined(split: pd.DataFrame, table: pd.DataFrame, fold: int, weight: float | None = None) -> pd.DataFrame:

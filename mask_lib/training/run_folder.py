@@ -5,19 +5,37 @@ names the weights that are in use from then on; without that file they are train
 """
 
 import dataclasses
+import functools
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
 import pydantic
 
-from mask_lib.base import config, files, labels, scores
+from mask_lib.base import config, files, scores
 from mask_lib.data import photos
 
 AVERAGING = "averaging.json"  # in a run's folder: what averaging tried, scored and picked
 SCORES = "scores.json"
+
+
+_Weights = Literal["best", "last", "ema", "swa", "soup"]  # name of the checkpoint
+_Digests = dict[Annotated[str, pydantic.Field(pattern=r"^\d{1,3}$")], str]  # by fold
+_Run = Annotated[str, pydantic.AfterValidator(functools.partial(config.safe_name, "run"))]
+
+
+class _Settings(pydantic.BaseModel, extra="allow"):
+    device: str = ""
+
+
+class _Data(pydantic.BaseModel):
+    data_dir: str
+
+
+class _Prediction(pydantic.BaseModel, extra="allow"):
+    out_of_fold: _Digests  # of the run when it predicted
 
 
 class _Fold(pydantic.BaseModel, extra="allow"):
@@ -33,33 +51,20 @@ class _Scores(pydantic.BaseModel, extra="allow"):
 
 
 class _Picked(pydantic.BaseModel, extra="allow"):
-    picked: Literal["best", "last", "ema", "swa", "soup"]  # name of the checkpoint
+    picked: _Weights
 
 
 class _Averaging(pydantic.BaseModel):
-    trained: str  # the weights that oof.csv is of
+    trained: _Weights  # those that oof.csv is of
     folds: dict[int, _Picked]
     scores: _Scores | None = None  # of the picked tables; a soup's are in scores.json
-    soup_of: list[str] = []  # the runs that a soup was averaged from
-    made_of: dict[str, dict[str, str]] = {}  # by run `digests` of their out-of-fold tables then
-
-
-_Mapping = pydantic.RootModel[dict[str, Any]]
-
-
-def _read(path: Path, model: type[pydantic.BaseModel]) -> dict[str, Any]:
-    """A JSON file that `model` accepts, as plain data. Raises ValueError that names the file and what is wrong."""
-    try:
-        return model.model_validate(files.read_json(path)).model_dump(exclude_unset=True)
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{files.shown_path(path)}: {where}{': ' if where else ''}{first['msg']}") from error
+    soup_of: list[_Run] = []  # those that a soup was averaged from
+    made_of: dict[_Run, _Digests] = {}  # of their out-of-fold tables then
 
 
 def folder_of(output_dir: Path, run: str) -> Path:
-    """Where a run keeps everything."""
-    return Path(output_dir) / "runs" / run
+    """Where a run keeps everything. Raises ValueError for what cannot be a run's name."""
+    return Path(output_dir) / "runs" / config.safe_name("run", run)
 
 
 def is_finished(folder: Path) -> bool:
@@ -68,8 +73,9 @@ def is_finished(folder: Path) -> bool:
 
 
 def trained_runs(output_dir: Path) -> list[str]:
-    """Names of the finished runs, sorted."""
-    return sorted(path.parent.name for path in (Path(output_dir) / "runs").glob(f"[!.]*/{SCORES}"))
+    """Names of the finished runs, sorted; folders that no run can be called are passed over."""
+    found = sorted(path.parent.name for path in (Path(output_dir) / "runs").glob(f"[!.]*/{SCORES}"))
+    return [name for name in found if config.SAFE_NAME.fullmatch(name)]
 
 
 def chosen_runs(output_dir: Path, run: str, soups: bool = True) -> list[str]:
@@ -96,8 +102,8 @@ def how_to_finish(folder: Path) -> str:
 def read_settings(folder: Path) -> tuple[config.Run, str]:
     """(settings, device) of config.json. Raises FileNotFoundError, or ValueError that names the file."""
     path = folder / "config.json"
-    saved = _read(path, _Mapping)
-    device = str(saved.pop("device", ""))
+    saved = files.read_json(path, _Settings)
+    device = saved.pop("device", "")
     try:
         return config.Run.from_settings(saved), device
     except ValueError as error:
@@ -112,7 +118,7 @@ def run_settings(output_dir: Path, run: str) -> config.Run:
 
 def trained_folds(folder: Path) -> list[int]:
     """The folds that a finished run's scores are of: its folder may hold more, from when there were more folds."""
-    return sorted(row["fold"] for row in _read(folder / SCORES, _Scores)["folds"])
+    return sorted(row["fold"] for row in files.read_json(folder / SCORES, _Scores)["folds"])
 
 
 def trained_weights(settings: config.Run) -> str:
@@ -124,7 +130,7 @@ def read_averaging(folder: Path) -> dict[str, Any] | None:
     """What averaging.json holds; None while there is none, or none of the folds that are trained by now."""
     if not (folder / AVERAGING).exists():
         return None
-    saved = _read(folder / AVERAGING, _Averaging)
+    saved = files.read_json(folder / AVERAGING, _Averaging)
     return saved if sorted(saved["folds"]) == trained_folds(folder) else None
 
 
@@ -169,21 +175,19 @@ def joined_tables(paths: Mapping[int, Path], person_of: Mapping[str, str]) -> pd
 
 def _read_table(path: Path) -> pd.DataFrame:
     try:
-        table = pd.read_csv(path, dtype={"path": "str", **dict.fromkeys(labels.probability_columns(), "float64")})
-        scores.check_probabilities(table, "path")
-        return table
+        return scores.read_probabilities(path, "path")
     except FileNotFoundError:
         again = f"run {'03_one_model' if path.name == 'oof.csv' else '05_average_weights'} for {path.parents[1].name}"
         raise FileNotFoundError(f"no {files.shown_path(path)}: {again} again") from None
-    except ValueError as error:
-        raise ValueError(f"{files.shown_path(path)}: {error}") from error
 
 
 def read_histories(folder: Path, folds: Iterable[int]) -> pd.DataFrame:
     """The folds' history.csv one after the other. Raises ValueError that names a file without what is drawn."""
-    tables = {path: pd.read_csv(path) for path in (folder / f"fold{fold}" / "history.csv" for fold in folds)}
+    kinds = {"epoch": "int64"} | dict.fromkeys(("train_loss", "val_loss", "val_macro_f1"), "float64")
+    paths = [folder / f"fold{fold}" / "history.csv" for fold in folds]
+    tables = {path: files.read_csv(path, kinds, others=None) for path in paths}
     for path, table in tables.items():
-        drawn = table.reindex(columns=["epoch", "train_loss", "val_loss", "val_macro_f1"])
+        drawn = table[list(kinds)]
         if drawn.empty or drawn.isna().any(axis=None):
             lacking = ", ".join(drawn.columns[drawn.isna().any()]) or "rows"
             raise ValueError(f"{files.shown_path(path)} lacks {lacking}")
@@ -225,16 +229,17 @@ class FinishedRun:
 
 def read_run(folder: Path, name: str = "", data_dir: Path | None = None) -> FinishedRun:
     """One finished run; data_dir: where its photos lie, if not where it noted. OSError or ValueError tell faults."""
+    config.safe_name("the name of this folder", folder.name)
     if not is_finished(folder):
         raise FileNotFoundError("not finished: it has no scores.json; run its notebook again to go on")
     settings, device = read_settings(folder)
-    found, averaging = _read(folder / SCORES, _Scores), read_averaging(folder) or {}
+    found, averaged = files.read_json(folder / SCORES, _Scores), (read_averaging(folder) or {}).get("scores")
     table, history = out_of_fold(folder), read_histories(folder, trained_folds(folder))
-    found |= averaging.get("scores", {})
+    found |= averaged or {}
     expected = scores.summarise(*scores.from_probabilities(table))
     told = [found.get("out_of_fold", {}).get(metric, {}).get("value", np.nan) for metric in expected]
     if not np.allclose(told, list(expected.values()), atol=1e-6):
-        source = AVERAGING if "scores" in averaging else SCORES
+        source = AVERAGING if averaged else SCORES
         raise ValueError(f"{source} does not fit the out-of-fold tables: run its notebook again")
     k_fold = len(list((folder.parents[1] / "tables").glob("split.stratified.[0-9]*.csv"))) or len(found["folds"])
     data = data_dir or data_of(folder)
@@ -267,7 +272,7 @@ def find_runs(output_dirs: Iterable[Path], data_dir: Path | None = None) -> tupl
 def data_of(folder: Path) -> Path | None:
     """The data folder that training noted of a run, which may be gone; None if it noted nothing."""
     path = folder / "data.json"
-    return files.project_path(str(_read(path, _Mapping).get("data_dir"))) if path.exists() else None
+    return files.project_path(files.read_json(path, _Data)["data_dir"]) if path.exists() else None
 
 
 def digests(folder: Path, folds: Collection[int] | None = None) -> dict[str, str]:
@@ -284,21 +289,21 @@ def refuse_stale_prediction(path: Path) -> None:
     `digests` that 06_inference notes beside it, as .json. Files without a note, or without their run, pass.
     """
     run = path.name.removesuffix(".csv").rpartition(".")[0]  # <run>.test.csv
-    folder, note = folder_of(path.parent.parent, run), path.with_suffix(".json")
-    if not (note.exists() and folder.is_dir()):
+    folder, note = path.parents[1] / "runs" / run, path.with_suffix(".json")
+    if not (note.exists() and config.SAFE_NAME.fullmatch(run) and folder.is_dir()):
         return
     stale, again = f"{files.shown_path(path)} is stale: run {run} was", f"run 06_inference with run: {run} again"
     if not is_finished(folder):
         raise ValueError(f"{stale} begun anew since and is not finished; {how_to_finish(folder)}, then {again}")
     refuse_stale_soup(folder)
-    if files.read_json(note)["out_of_fold"] != digests(folder):
+    if files.read_json(note, _Prediction)["out_of_fold"] != digests(folder):
         raise ValueError(f"{stale} trained or averaged anew since; {again}")
 
 
 def soup_members(folder: Path) -> list[str]:
     """The runs that a soup in this folder was made of; none for a run that was trained."""
     path = folder / AVERAGING
-    return _read(path, _Averaging).get("soup_of", []) if path.exists() else []
+    return files.read_json(path, _Averaging).get("soup_of", []) if path.exists() else []
 
 
 def refuse_soup(output_dir: Path, run: str) -> None:
@@ -310,7 +315,7 @@ def refuse_soup(output_dir: Path, run: str) -> None:
 
 def refuse_stale_soup(folder: Path) -> None:
     """Raise ValueError that names a soup's members, if still here, whose weights in use changed since it was made."""
-    made_of = _read(folder / AVERAGING, _Averaging).get("made_of", {}) if soup_members(folder) else {}
+    made_of = files.read_json(folder / AVERAGING, _Averaging).get("made_of", {}) if soup_members(folder) else {}
     beside = {run: noted for run, noted in made_of.items() if (folder.parent / run).is_dir()}
     if changed := [run for run, noted in beside.items() if digests(folder.parent / run, [*map(int, noted)]) != noted]:
         stale = f"the soup {folder.name} is stale: {', '.join(changed)} was trained or averaged anew since it was made"

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from mask_lib.augment.policy import named_policy
-from mask_lib.base import config, files, labels, scores
+from mask_lib.base import config, files, interrupts, labels, scores
 from mask_lib.data import store
 from mask_lib.data.splits import TRAIN, fingerprint
 from mask_lib.models import build, checkpoint, devices, features
@@ -16,6 +16,7 @@ from mask_lib.training import dataset, loop, run_folder, targets, tracking
 from mask_lib.training.run_folder import SCORES, FinishedRun
 
 
+@interrupts.released_on_error
 def train_run(
     run: config.Run, splits: dict[int, pd.DataFrame], photos: store.Store, output_dir: Path, **options: Any
 ) -> FinishedRun:
@@ -213,7 +214,7 @@ def require_today(path: Path, settings: config.Run, labeled: store.Store, split:
         years = targets.numbers_digest(split[split["split"] == TRAIN], settings)
     policy = named_policy(settings.augmentation).plain()
     today = {"run": settings.settings(), "data": data, "policy": policy, "years": years}
-    if reasons := loop.changes(manifest, today):
+    if reasons := checkpoint.changes(manifest, today):
         notebook = "04_three_model" if settings.head == "three" else "03_one_model"
         anew = f"run {notebook} again with run: {settings.run} and when_changed: restart"
         if members := run_folder.soup_members(path.parents[2]):

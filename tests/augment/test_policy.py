@@ -60,7 +60,7 @@ def test_a_bare_list_of_sub_policies_is_called_as_its_file_as_far_as_a_policy_ma
         ("[", "not valid JSON"),
         ("\xff\xfe\0", "not valid JSON"),
         ("__import__('os').system('true')", "not valid JSON"),
-        ("[" * 100_000, "is no policy: maximum recursion depth"),
+        ("[" * 100_000, "is no policy: not valid JSON: maximum recursion depth"),
         ("9" * 5000, "is no policy"),
         (json.dumps(plain()).replace("0.5", "NaN"), "sub_policies[0][0], probability = nan"),
         (json.dumps(plain()).replace("0.5", "-1e999"), "sub_policies[0][0], probability = -inf"),

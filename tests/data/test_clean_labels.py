@@ -69,7 +69,7 @@ def test_photos_added_since_the_cleaning_are_named(output):
 
 def test_another_table_in_its_place_is_refused(output):
     files.write_csv(pd.DataFrame({"path": ["a/b"], "label": [1]}), output / "tables" / "clean.csv")
-    with pytest.raises(ValueError, match=r"clean\.csv must have the columns path, class"):
+    with pytest.raises(ValueError, match=r"clean\.csv lacks the column\(s\) class"):
         clean_labels.read_clean_splits(output)
 
 

@@ -90,7 +90,7 @@ def test_no_tables_and_empty_tables_are_no_leaks(tmp_path):
 def test_a_table_of_other_columns_is_named(tmp_path):
     table = copies(("a.jpg", "x/1.jpg", 5, 3)).drop(columns="path")
     files.write_csv(table, tmp_path / "tables" / "data_leak.ahash.csv")
-    with pytest.raises(ValueError, match=r"data_leak\.ahash\.csv lacks the columns path: run 00_prepare_data"):
+    with pytest.raises(ValueError, match=r"data_leak\.ahash\.csv lacks the column\(s\) path"):
         leaks.read_leaks(tmp_path)
 
 

@@ -60,7 +60,7 @@ FAULTS = {
     "missing": (lambda table: table.iloc[:2], r"compared with info\.csv it lacks 1 photos, such as \['b\.jpg'\]"),
     "unknown": (lambda table: table.replace("b.jpg", "z.jpg"), r"info\.csv it lacks 1 photos, such as \['b\.jpg'\]"),
     "NaN": (lambda table: table.assign(p07=[0.1, 0.1, np.nan]), r"'b\.jpg' has a probability that is missing"),
-    "17 columns": (lambda table: table.drop(columns="p17"), "lacks p17"),
+    "17 columns": (lambda table: table.drop(columns="p17"), "lacks .*p17"),
 }
 
 
@@ -69,7 +69,7 @@ def test_wrong_probabilities_are_refused_with_file_and_culprit_and_make_no_submi
     """Of the second member: the first one's order must not be what it is held against."""
     change, complaint = FAULTS[fault]
     files.write_csv(change(test_table(1)), inference(output, "second.b", "test"))
-    with pytest.raises(ValueError, match=rf"second\.b\.test\.csv: .*{complaint}"):
+    with pytest.raises(ValueError, match=rf"second\.b\.test\.csv.*{complaint}"):
         read_members(output, ids=IDS)
     with pytest.raises(ValueError, match=complaint):
         members.make_submission(change(test_table()), IDS)
@@ -78,10 +78,10 @@ def test_wrong_probabilities_are_refused_with_file_and_culprit_and_make_no_submi
 def test_words_empty_files_and_labels_that_are_none_are_refused_by_file(output):
     path = inference(output, "first", "test")
     files.write_csv(test_table().assign(p03="high"), path)
-    with pytest.raises(ValueError, match=r"first\.test\.csv: "):
+    with pytest.raises(ValueError, match=r"first\.test\.csv, line 2: p03 is 'high'"):
         read_members(output)
     path.write_text("")
-    with pytest.raises(ValueError, match=r"first\.test\.csv: "):
+    with pytest.raises(ValueError, match=r"first\.test\.csv is empty"):
         members.read_probabilities(path, "ImageID")
     path = files.write_csv(test_val_table().assign(label=[3, 18]), inference(output, "first", "test_val"))
     with pytest.raises(ValueError, match=r"first\.test_val\.csv: .* label"):

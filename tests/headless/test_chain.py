@@ -112,7 +112,7 @@ def test_an_archive_of_the_photos_stands_for_them_and_decisions_of_all_annotator
         ({"epoch": 3}, "configuration: no parameter is called 'epoch'; did you mean epochs"),
         ({"pseudo_threshold": 1.5}, r"configuration: pseudo_threshold = 1\.5: it must be a probability, from 0 to 1"),
         ({"plugins": "mine"}, "configuration: plugins = 'mine' is text, not a list"),
-        ({"runs": {"a/b": {}}}, "a run cannot be called 'a/b'"),
+        ({"runs": {"a/b": {}}}, "run = 'a/b'"),
         ({"runs": {"a": {"notebook": "09_none"}}}, "there is no notebook notebooks/09_none.ipynb"),
         ({"notebooks": {"08_compare_runs": {"run": 3}}}, "08_compare_runs: no parameter is called 'run'"),
     ],

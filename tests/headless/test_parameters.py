@@ -101,7 +101,7 @@ def test_runs_are_planned_with_their_notebooks():
     assert parameters.planned_runs({"run": "a", "notebooks": {"03_one_model": {"run": "b"}}}) == {"b": "03_one_model"}
     runs = {"a": None, "b-2": {"notebook": "04_three_model.ipynb"}}
     assert parameters.planned_runs({"runs": runs}) == {"a": "03_one_model", "b-2": "04_three_model"}
-    with pytest.raises(ValueError, match=r"cannot be called '\.\./a'"):
+    with pytest.raises(ValueError, match=r"run = '\.\./a'"):
         parameters.planned_runs({"runs": {"../a": {}}})
     with pytest.raises(ValueError, match="run = False is true or false, not text"):
         parameters.planned_runs({"run": False})

@@ -35,7 +35,7 @@ def test_weights_and_the_optimizers_state_come_back_bit_for_bit(tmp_path, optimi
     stepping.step()
     checkpoint.write_checkpoint(path, network.state_dict(), {}, stepping.state_dict())
     assert_same(checkpoint.read_checkpoint(path)[0], network.state_dict())
-    found, kept = checkpoint.read_optimizer_state(path), stepping.state_dict()["state"]
+    found, kept = checkpoint.read_all(path).optimizer_state, stepping.state_dict()["state"]
     assert found.keys() == kept.keys()
     for number, values in kept.items():
         assert_same(found[number], values)
@@ -55,7 +55,8 @@ def test_a_checkpoint_keeps_weights_in_any_layout_and_type(tmp_path):
 
 def test_the_manifest_stands_in_the_weights_own_file(tmp_path):
     path = tmp_path / "deep" / "last.safetensors"
-    checkpoint.write_checkpoint(path, state_of(0), {"run": {"name": "é", "folds": [1]}, "fold": 3})
+    about = {"run": {"name": "é", "folds": [1]}, "fold": 3, "data": "", "preprocessing": {}}
+    checkpoint.write_checkpoint(path, state_of(0), about)
     manifest = checkpoint.read_checkpoint(path)[1]
     assert manifest == checkpoint.read_manifest(path)
     assert manifest["run"] == {"name": "é", "folds": [1]}
@@ -70,7 +71,7 @@ def test_a_checkpoint_that_was_cut_short_is_named(tmp_path, keep):
     checkpoint.write_checkpoint(path, state_of(0), {})
     size = path.stat().st_size
     os.truncate(path, int(size * keep) if 0 < keep < 1 else keep % size)
-    for read in (checkpoint.read_manifest, checkpoint.read_checkpoint, checkpoint.read_optimizer_state):
+    for read in (checkpoint.read_manifest, checkpoint.read_checkpoint, checkpoint.read_all):
         with pytest.raises(OSError, match=r"last\.safetensors is no checkpoint that can be read"):
             read(path)
 

@@ -188,7 +188,7 @@ def test_weights_of_another_or_a_deeper_network_are_refused_with_tensors_that_di
 
 
 def test_weights_that_are_not_there_are_named(tmp_path):
-    with pytest.raises(OSError, match=r"gone\.safetensors is no checkpoint that can be read"):
+    with pytest.raises(OSError, match=r"no .*gone\.safetensors"):
         weights.initial_state(TINY, str(tmp_path / "gone.safetensors"), seed=0)
 
 

@@ -36,7 +36,9 @@ def write_predictions(output: Path, stem: str, seed: int, known: int | None = No
 def project(tmp_path) -> Path:
     """A project whose first 26 evaluation photos copy one training photo, and two more whose copies decide nothing."""
     data, output = tmp_path / "data", tmp_path / "output"
-    known = past_runs.prepare(output)
+    known, table = past_runs.prepare(output), output / "tables" / "photos.csv"
+    evaluated = pd.DataFrame({"path": IDS, "split": "eval"})
+    files.write_csv(pd.concat([pd.read_csv(table, dtype="str"), evaluated], ignore_index=True), table)
     files.write_csv(pd.DataFrame({"ImageID": IDS, "ans": 0}), data / "eval" / "info.csv")
     files.write_csv(pd.DataFrame(columns=layout.TRAIN_COLUMNS), data / "train" / "train.csv")
     for path in (*(f"eval/images/{name}" for name in IDS), *(f"train/images/{path}" for path in known["path"][:8])):

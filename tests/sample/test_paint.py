@@ -120,15 +120,15 @@ def test_what_a_killed_painting_left_is_removed_by_the_next_one_and_nothing_else
 
 @pytest.mark.usefixtures("quick")
 def test_who_waited_for_another_painting_takes_what_it_painted(tmp_path, monkeypatch):
-    class LockHeldByAnother(paint.FileLock):
-        def __enter__(self):
+    class LockHeldByAnother(files.FileLock):
+        def acquire(self, **given):
             arguments = {"painting": paint.PAINTING, **PLAIN, "seed": 0}
             arguments.pop("workers")
             paint.paint_anew(tmp_path / "sample", arguments, 1)
             monkeypatch.setattr(paint, "paint_anew", None)
-            return super().__enter__()
+            return super().acquire(**given)
 
-    monkeypatch.setattr(paint, "FileLock", LockHeldByAnother)
+    monkeypatch.setattr(files, "FileLock", LockHeldByAnother)
     assert paint.paint(tmp_path / "sample", **PLAIN) == paint.read_truth(tmp_path / "sample")
 
 

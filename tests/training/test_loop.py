@@ -344,7 +344,7 @@ def test_moving_averages_and_kept_epochs_resume_to_the_same_bits(data, averaged,
 
 def test_only_the_last_epochs_stay_on_disk_each_as_training_left_it(averaged):
     folder = fold_of(averaged[0]) / "checkpoint"
-    assert sorted(path.stem for path in folder.iterdir()) == ["best", "ema", "epoch002", "epoch003", "last"]
+    assert sorted(path.stem for path in folder.iterdir()) == ["best", "ema", "epoch002", "epoch003", "last", "previous"]
     last, kept = weights_of(averaged[0]), load_file(folder / "epoch003.safetensors")
     assert kept.keys() == last.keys()  # nothing of the optimizer's
     assert all(torch.equal(kept[name], value) for name, value in last.items())

@@ -83,7 +83,7 @@ def test_a_recipe_takes_a_step_at_its_real_size_saves_resumes_and_predicts(tmp_p
 
     again = fold_of(run)
     again.start(network, network)
-    again.resume(last)
+    again.resume(checkpoint.read_all(last))
     assert torch.equal(dict(network.get_classifier().named_parameters())[name], trained)
     assert again.progress.step == 1 and again.optimizer.state_dict()["state"]
     probabilities = again.predict("val")

@@ -1,0 +1,51 @@
+"""Interrupts that wait until a step is finished, and errors that let go of what they hold."""
+
+import contextlib
+import functools
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+
+
+@contextlib.contextmanager
+def deferred() -> Iterator[Callable[[], bool]]:
+    """Within it a first SIGINT only makes the function that is given true, a second one interrupts as ever.
+
+    Raises KeyboardInterrupt on leaving if the first was not acted on. In other threads than the main one, where no
+    signal arrives, the function stays false.
+    """
+    asked: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+
+    def note(number: int, frame: object) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(asked)
+    finally:
+        signal.signal(signal.SIGINT, before or signal.default_int_handler)
+    if asked:
+        raise KeyboardInterrupt
+
+
+def released_on_error(function: Callable) -> Callable:
+    """A function whose errors let go of its variables: a notebook keeps the last error, and so photos and network."""
+
+    @functools.wraps(function)
+    def released(*given, **named):
+        try:
+            return function(*given, **named)
+        except BaseException as error:
+            inner: BaseException | None = error
+            while inner is not None:
+                traceback.clear_frames(inner.__traceback__ if inner is not error else inner.__traceback__.tb_next)
+                inner = inner.__cause__ or inner.__context__
+            raise
+
+    return released
