@@ -1,6 +1,7 @@
 """What several test files share: a calm machine, and a tiny set in the official layout."""
 
 import os
+import sys
 
 import pytest
 
@@ -26,8 +27,10 @@ def shell(closed_figures):
     from IPython.core.interactiveshell import InteractiveShell
     from traitlets.config import Config
 
+    main = sys.modules["__main__"]  # IPython puts its own there, from which no process can be spawned later
     yield InteractiveShell.instance(config=Config({"HistoryManager": {"enabled": False}}))
     InteractiveShell.clear_instance()
+    sys.modules["__main__"] = main
 
 
 @pytest.fixture

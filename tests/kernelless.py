@@ -18,3 +18,12 @@ def executed(shell: InteractiveShell, name: str, **given: Any) -> tuple[dict, li
     for one in done:
         one.raise_error()
     return shell.user_ns, [one.result for one in done]
+
+
+def run_cells(shell: InteractiveShell, name: str, ids: list[str], **given: Any) -> None:
+    """Run some cells of notebooks/`name`.ipynb alone, by their ids, on the names that they would find there."""
+    source_of = {cell["id"]: cell["source"] for cell in cells.read(CHECKOUT / "notebooks" / f"{name}.ipynb")}
+    shell.reset(new_session=False)
+    shell.user_ns.update(given)
+    for one in ids:
+        shell.run_cell(source_of[one]).raise_error()

@@ -1,18 +1,21 @@
 """Names that tables and files write differently, folders that are links, and data of which nothing can be used."""
 
-import json
 import unicodedata
 from pathlib import Path
 
+import kernelless
 import numpy as np
 import pandas as pd
 import pytest
 from data_folders import ANN, BOB, SEVEN, noise, save, sound_folder, write_rows
+from tiny_project import CHECKOUT
 
 from mask_lib.base import files, labels
 from mask_lib.data import external, layout, photos, rgby
 from mask_lib.data.layout import Problem
 from mask_lib.ensemble import expected_score, inference
+from mask_lib.headless import cells
+from mask_lib.plots import style
 
 NFC = unicodedata.normalize("NFC", "사진 é 1.jpg")
 # What info.csv or train.csv writes, what the disk holds, and what the difference is called.
@@ -113,19 +116,12 @@ def test_nothing_usable_is_an_error_with_an_example_of_each_kind(tmp_path, case)
     assert len(pd.read_csv(tmp_path / "problems.csv")) >= 2
 
 
-def cells(notebook: str, *names: str) -> str:
-    """The code of some cells of a notebook."""
-    found = json.loads((Path(__file__).parents[2] / "notebooks" / f"{notebook}.ipynb").read_text(encoding="utf-8"))
-    sources = {cell["id"]: "".join(cell["source"]) for cell in found["cells"]}
-    return "\n".join(sources[name] for name in names)
-
-
-def test_the_first_notebook_leaves_its_problems_when_it_stops(tmp_path):
+def test_the_first_notebook_leaves_its_problems_when_it_stops(tmp_path, shell):
     data = sound_folder(tmp_path / "data")
     no_eval(data)
     space = {"external": external, "photos": photos, "files": files, "pd": pd, "data": data, "output": tmp_path}
     with pytest.raises(ValueError, match="eval holds no usable photo"):
-        exec(cells("00_prepare_data", "scan"), space | {"use_external": False, "external_sources": []})
+        kernelless.run_cells(shell, "00_prepare_data", ["scan"], **space, use_external=False, external_sources=[])
     assert len(pd.read_csv(tmp_path / "tables" / "problems.csv")) == 2
 
 
@@ -157,19 +153,15 @@ class Shown(list):
         self.append(str(getattr(thing, "data", thing)))
 
 
-def test_answers_without_a_photo_are_counted_and_said(tmp_path):
+def test_answers_without_a_photo_are_counted_and_said(tmp_path, shell):
     data, output = prepared(tmp_path, 5, 7)
     columns = ["ImageID", *labels.probability_columns()]
     table = pd.DataFrame([(f"{number}.png", *np.full(18, 1 / 18)) for number in range(7)], columns=columns)
-    display, space = Shown(), {}
-    exec(
-        "from mask_lib.data import photos\nfrom mask_lib.ensemble import inference\nfrom mask_lib.base import files",
-        space,
-    )
-    exec("from mask_lib.plots import style", space)
-    space |= {"display": display, "data": data, "output": output, "first": "deep", "chosen": ["deep"], "num_tta": 1}
+    display = Shown()
+    space = {"display": display, "data": data, "output": output, "first": "deep", "chosen": ["deep"], "num_tta": 1}
     space |= {"predictions": {"deep": {"test": table}}, "tables": {"deep": table[:5]}}
-    exec(cells("06_inference", "answer"), space)
+    space |= {"photos": photos, "inference": inference, "files": files, "style": style}
+    kernelless.run_cells(shell, "06_inference", ["answer"], **space)
     assert "5 of test photos predicted" in display[0]
     assert "Without a photo that could be read are 2 answers, such as `5.png`: they are the mean" in display[0]
     assert "nothing is promised for them" in display[0]
@@ -184,7 +176,7 @@ def test_the_promised_score_is_for_answers_with_a_photo(tmp_path):
     rows[labels.probability_columns()] = generator.dirichlet(np.ones(18), 40)
     found = expected_score.estimate(rows.astype({"person": "str"}), 5, draws=20, without_photo=len(missing))
     assert "The 2 answers without a photo are left out." in found.summary()
-    code = cells("07_ensemble", "imports", "expected", "answer")
+    code = "\n".join(cell["source"] for cell in cells.read(CHECKOUT / "notebooks" / "07_ensemble.ipynb"))
     assert "len(ids) - len(missing)" in code and "blind_summary(missing)" in code
 
 

@@ -1,15 +1,17 @@
 """A picture on people who cannot be one person names itself and unites nobody; people entered twice are still one."""
 
-import json
 from pathlib import Path
 
+import kernelless
 import numpy as np
 import pandas as pd
 import pytest
 from data_folders import SEVEN, noise, save, sound_folder
 
+from mask_lib.base import files
 from mask_lib.data import duplicates, hashes, layout, photos, splits
 from mask_lib.data.layout import Problem
+from mask_lib.plots import data_plots
 
 PLACEHOLDER = noise(5000)
 CROWD = [f"{number:06d}_{('male', 'female')[number % 2]}_Asian_{20 + 3 * number}" for number in range(12)]
@@ -88,17 +90,13 @@ def test_errors_say_that_people_who_share_pictures_count_as_one():
         splits.make_splits(rows, 3, 0.0, 0, united)
 
 
-def test_the_first_notebook_lists_them_and_unites_nobody(tmp_path):
+def test_the_first_notebook_lists_them_and_unites_nobody(tmp_path, shell):
     data = sound_folder(tmp_path / "data", CROWD, pictures={"normal.png": PLACEHOLDER})
     table, found = copies(data, tmp_path)
-    notebook = Path(__file__).parents[2] / "notebooks" / "00_prepare_data.ipynb"
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    code = next("".join(cell["source"]) for cell in cells if cell["id"] == "folds")
     space = {"everything": table, "copies": found, "train": table[table["split"] == "train"], "extra": table[:0]}
     space |= {"fold_count": 3, "test_val_share": 0.1, "seed": 0, "output": tmp_path, "written": []}
-    exec("import pandas as pd\nfrom mask_lib.base import files\nfrom mask_lib.data import duplicates, splits", space)
-    exec("from mask_lib.plots import data_plots", space)
-    exec(code, space | {"problems": photos.problem_table([])})
+    modules = {"pd": pd, "files": files, "duplicates": duplicates, "splits": splits, "data_plots": data_plots}
+    kernelless.run_cells(shell, "00_prepare_data", ["folds"], **space, **modules, problems=photos.problem_table([]))
     assert (pd.read_csv(tmp_path / "tables" / "problems.csv")["problem"] == "shared_picture").sum() == len(CROWD)
     people = pd.read_csv(tmp_path / "tables" / "groups.csv")
     assert np.all(people["group"] == people["person"])

@@ -15,7 +15,6 @@ import weakref
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import safetensors
 import torch
@@ -32,14 +31,6 @@ from mask_lib.training import dataset, loop, optimizer, run_folder, runs
 FOLD = Path("runs", "toy", "fold0")
 LAST, PREVIOUS = FOLD / "checkpoint" / loop.LAST, FOLD / "checkpoint" / loop.PREVIOUS
 ONE_FOLD = {"folds": (0,), "epochs": 3}
-
-
-def results(output: Path) -> dict[str, bytes]:
-    """What a fold came to: weights and optimizer, history without its times, out-of-fold table."""
-    history = pd.read_csv(output / FOLD / "history.csv").drop(columns=list(loop.HISTORY_TIMES))
-    tensors = load_file(output / LAST)
-    found = {name: value.numpy().tobytes() for name, value in tensors.items()}
-    return found | {"history": history.to_csv().encode(), "oof": (output / FOLD / "oof.csv").read_bytes()}
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +96,7 @@ def test_a_damaged_last_checkpoint_falls_back_to_the_one_before_and_says_so(data
     damage(stopped / LAST)
     with pytest.warns(UserWarning, match=r"last\.safetensors is damaged .*goes on from previous\.safetensors"):
         toys.train(data, stopped, **ONE_FOLD)
-    assert results(stopped) == results(unbroken)
+    assert toys.results(stopped) == toys.results(unbroken)
 
 
 def test_with_both_damaged_refuse_says_what_to_do_and_restart_begins_anew(data, unbroken, stopped):
@@ -114,14 +105,14 @@ def test_with_both_damaged_refuse_says_what_to_do_and_restart_begins_anew(data, 
     with pytest.raises(OSError, match=r"last\.safetensors is damaged.*previous\.safetensors is damaged.*restart"):
         toys.train(data, stopped, **ONE_FOLD)
     toys.train(data, stopped, when_changed="restart", **ONE_FOLD)
-    assert results(stopped) == results(unbroken)
+    assert toys.results(stopped) == toys.results(unbroken)
     assert (stopped / "runs" / "toy" / "replaced.fold0" / "checkpoint" / loop.LAST).exists()
 
 
 def test_a_kill_between_the_two_renames_loses_nothing(data, unbroken, stopped):
     (stopped / LAST).unlink()
     toys.train(data, stopped, **ONE_FOLD)
-    assert results(stopped) == results(unbroken)
+    assert toys.results(stopped) == toys.results(unbroken)
 
 
 def test_a_checkpoint_from_before_there_were_digests_is_still_read(data, unbroken, stopped):
@@ -130,7 +121,7 @@ def test_a_checkpoint_from_before_there_were_digests_is_still_read(data, unbroke
     manifest = {name: value for name, value in manifest.items() if not name.startswith("digest")} | {"format": 1}
     save_file(load_file(stopped / LAST), stopped / LAST, {"manifest": json.dumps(manifest)})
     toys.train(data, stopped, **ONE_FOLD)
-    assert results(stopped) == results(unbroken)
+    assert toys.results(stopped) == toys.results(unbroken)
 
 
 def test_a_flipped_bit_anywhere_is_refused_or_changes_nothing(unbroken, tmp_path):
@@ -161,7 +152,7 @@ def test_training_killed_at_a_random_moment_resumes_to_the_same_bits(data, unbro
     code = toys.exit_code(data, tmp_path, kill_at, in_write, seconds=where.choice([0, 1e9]), **ONE_FOLD)
     assert code == -signal.SIGKILL
     assert toys.exit_code(data, tmp_path, **ONE_FOLD) == 0
-    assert results(tmp_path) == results(unbroken)
+    assert toys.results(tmp_path) == toys.results(unbroken)
     assert not list((tmp_path / "runs").rglob(".*.tmp*"))  # those of the killed process are gone
 
 
@@ -179,7 +170,7 @@ def test_a_disk_that_takes_no_more_leaves_the_old_checkpoint(data, unbroken, sto
     monkeypatch.undo()
     assert (stopped / LAST).read_bytes() == before
     toys.train(data, stopped, **ONE_FOLD)
-    assert results(stopped) == results(unbroken)
+    assert toys.results(stopped) == toys.results(unbroken)
 
 
 def test_a_second_training_of_the_same_run_is_refused_and_told_who_holds_it(data, tmp_path, unbroken):
@@ -193,7 +184,7 @@ def test_a_second_training_of_the_same_run_is_refused_and_told_who_holds_it(data
     holder.kill()
     holder.join()
     toys.train(data, tmp_path, **ONE_FOLD)  # a lock ends with its process
-    assert results(tmp_path) == results(unbroken)
+    assert toys.results(tmp_path) == toys.results(unbroken)
 
 
 def hold(lock: Path, holding) -> None:
@@ -234,7 +225,7 @@ def test_a_signal_ends_headless_training_after_its_step_with_all_of_it_on_disk(d
     assert "out.failed.ipynb" in lines[1]
     assert checkpoint.read_manifest(tmp_path / LAST)["place"]["step"] == 1
     assert toys.exit_code(data, tmp_path, **ONE_FOLD) == 0
-    assert results(tmp_path) == results(unbroken)
+    assert toys.results(tmp_path) == toys.results(unbroken)
 
 
 def test_an_error_in_training_lets_go_of_photos_network_and_optimizer(data, tmp_path, monkeypatch):
