@@ -41,8 +41,8 @@ def all_cores():
 os.environ.update(runner.quicker())  # for the steps that are no notebooks
 PYTHON, OUTPUT, TABLES, CLEAN = sys.executable, CHAIN.output, CHAIN.tables, f"{CHAIN.output}/tables/clean.csv"
 HEADLESS = (
-    "{PYTHON:q} -m mask_lib.headless {input.notebook:q} {output.notebook:q}"
-    " --report {output.report:q} --values {params.settings:q}"
+    "{PYTHON:q} -m mask_lib.headless --report={output.report:q} --values={params.settings:q}"
+    " -- {input.notebook:q} {output.notebook:q}"
 )
 
 
