@@ -15,13 +15,14 @@ import socket
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pandas as pd
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 from tqdm import tqdm
+
+if TYPE_CHECKING:  # else imported where it is used: it takes most of a second, and headless reads no tables
+    import pandas as pd
 
 # The folder that relative paths count from: the checkout, unless data and outputs are kept elsewhere.
 PROJECT = Path(os.environ.get("MASK_LIB_PROJECT") or Path(__file__).parents[2]).resolve()
@@ -72,7 +73,7 @@ def flush_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def write_csv(table: pd.DataFrame, path: str | os.PathLike[str]) -> Path:
+def write_csv(table: "pd.DataFrame", path: str | os.PathLike[str]) -> Path:
     """Write `table` without its index, whole or not at all. Floats come back bit for bit."""
     with replacing(path) as temporary:
         table.to_csv(temporary, index=False)
@@ -104,7 +105,7 @@ def read_text(path: str | os.PathLike[str], save_as: str = "UTF-8") -> str:
         raise ValueError(f"{shown_path(path)} {found} ({error}): save it again as {save_as}") from error
 
 
-def read_csv(path: str | os.PathLike[str], kinds: Mapping[str, str], others: str | None = "str") -> pd.DataFrame:
+def read_csv(path: str | os.PathLike[str], kinds: Mapping[str, str], others: str | None = "str") -> "pd.DataFrame":
     """A table from a CSV in which every line is a row: the one way to read one.
 
     kinds: dtypes of the columns that must be there; others: of the rest, None where pandas is to find out. Text is
@@ -112,6 +113,9 @@ def read_csv(path: str | os.PathLike[str], kinds: Mapping[str, str], others: str
     `read_text` does, and ValueError that names file and line: for a quote that is not closed where its line ends (it
     would swallow rows), a row with more or fewer fields than the header, and what is not of its column's dtype.
     """
+    import numpy as np
+    import pandas as pd
+
     text, where = read_text(path, "'CSV UTF-8'"), shown_path(path)
     lines = [(number, line) for number, line in enumerate(re.split(r"\r\n|\r|\n", text), 1) if line.strip()]
     head = _fields(where, *lines[0]) if lines else []
@@ -155,14 +159,16 @@ def _check_header(where: str, names: list[str], wanted: Iterable[str]) -> None:
         raise ValueError(f"{where} lacks the column(s) {', '.join(missing)}; it has {', '.join(names)}")
 
 
-def _no_number(written: pd.DataFrame, dtypes: Mapping[str, str], lines: list[tuple[int, str]]) -> str:
+def _no_number(written: "pd.DataFrame", dtypes: Mapping[str, str], lines: list[tuple[int, str]]) -> str:
     """Line, column and text of the first field, of those as written, that is not of its column's dtype."""
+    import pandas as pd
+
     for name, kind in dtypes.items():
         numbers = pd.to_numeric(written[name], errors="coerce").astype("float64")
         is_right = numbers.notna() if kind.startswith("f") else (numbers % 1 == 0) & (numbers.abs() < 2**63)
         bad = ~is_right & ((written[name] != "") | (kind == "int64"))  # which alone cannot be missing
         if kind.lower().startswith(("int", "float")) and bad.any():
-            row, wanted = int(np.argmax(bad)), "a number" if kind.startswith("f") else "a whole number"
+            row, wanted = int(bad.argmax()), "a number" if kind.startswith("f") else "a whole number"
             return f", line {lines[row + 1][0]}: {name} is {written[name][row]!r}, not {wanted}"
     return ""
 
@@ -214,6 +220,17 @@ def lock(path: Path, doing: str = "", wait: bool = True) -> Iterator[None]:
         yield
     finally:
         held.release()
+
+
+def is_held(path: Path) -> bool | None:
+    """Whether a process holds a lock file, asked without taking it; None where only another machine could tell."""
+    with contextlib.suppress(OSError, ValueError, KeyError):  # no note, or a damaged one, or not Linux
+        holder = read_json(path.with_name(f"{path.name}.json"), dict[str, Any])
+        if holder["machine"] == socket.gethostname():
+            # ... WRITE <process> <device>:<inode> ...; devices are not as os.stat has them on every file system
+            held = re.findall(r"(\d+) \w+:\w+:(\d+) ", Path("/proc/locks").read_text())
+            return (str(holder["process"]), str(path.stat().st_ino)) in held
+    return None if path.exists() else False
 
 
 def digest(value: Any) -> str:
