@@ -1,7 +1,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults lab lint bench browser
+.PHONY: help setup demo test faults lab lint bench browser slurm
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -51,24 +51,27 @@ demo: setup ## paint a sample set and run the whole chain on it, from photos to 
 	@echo "Reports:    $$(ls $(DEMO)/reports/*.html | xargs)"
 	@$(PYTHON) -m mask_lib.sample score data/sample $(DEMO)/submissions/submission.csv
 
-test: setup browser ## run every test; the coverage of mask_lib must be 90% or more
+test: setup browser slurm ## run every test; the coverage of mask_lib must be 90% or more
 	env -u MALLOC_MMAP_THRESHOLD_ -u MALLOC_TRIM_THRESHOLD_ GOMP_SPINCOUNT=0 $(PYTHON) -m pytest --cov=mask_lib --cov-report=term --cov-fail-under=90
 
 faults: setup ## inject every fault of tests/faults/README.md, as often as it says there; half an hour
 	env -u MALLOC_MMAP_THRESHOLD_ -u MALLOC_TRIM_THRESHOLD_ GOMP_SPINCOUNT=0 FAULTS=all $(PYTHON) -m pytest --durations=10 tests/faults
 
-browser:
-	@if $(PYTHON) tests/browser.py >/dev/null; then exit 0; fi; \
-	install='apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium'; \
+# Programs for tests that are skipped without them: tests/$@.py tells whether they are here, PACKAGES bring them.
+browser: PACKAGES := chromium
+slurm: PACKAGES := slurm-wlm munge
+browser slurm:
+	@if $(PYTHON) tests/$@.py >/dev/null; then exit 0; fi; \
+	install='apt-get update -qq && apt-get install -y -qq --no-install-recommends $(PACKAGES)'; \
 	export DEBIAN_FRONTEND=noninteractive; \
 	if ! command -v apt-get >/dev/null; then \
-		echo "No Chromium here and no apt-get to install it with: the browser tests cannot run."; \
+		echo "No apt-get here to install $(PACKAGES) with: the $@ tests cannot run."; \
 	elif [ "$$(id -u)" = 0 ]; then \
-		bash -c "$$install" || echo "Chromium could not be installed: the browser tests cannot run."; \
+		bash -c "$$install" || echo "$(PACKAGES) could not be installed: the $@ tests cannot run."; \
 	elif sudo -n true 2>/dev/null; then \
-		sudo -n --preserve-env=DEBIAN_FRONTEND bash -c "$$install" || echo "Chromium could not be installed: the browser tests cannot run."; \
+		sudo -n --preserve-env=DEBIAN_FRONTEND bash -c "$$install" || echo "$(PACKAGES) could not be installed: the $@ tests cannot run."; \
 	else \
-		echo "No Chromium here and no right to install it: the browser tests cannot run. By hand: sudo apt-get install chromium"; \
+		echo "No right to install $(PACKAGES): the $@ tests cannot run. By hand: sudo apt-get install $(PACKAGES)"; \
 	fi
 
 lab: setup ## open JupyterLab on the notebooks; LAB_OPTIONS adds options, such as --no-browser

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 def deferred() -> Iterator[Callable[[], bool]]:
     """Within it a first SIGINT only makes the function that is given true, a second one interrupts as ever.
 
-    Raises KeyboardInterrupt on leaving if the first was not acted on. In other threads than the main one, where no
-    signal arrives, the function stays false.
+    So do other signals to end which nothing handles: SLURM sends SIGTERM to every process of a job, so to a kernel too,
+    which mask_lib.headless interrupts besides. Raises KeyboardInterrupt on leaving if a signal was not acted on. In
+    other threads than the main one, where no signal arrives, the function stays false.
     """
     asked: list[int] = []
     if threading.current_thread() is not threading.main_thread():
@@ -21,15 +22,18 @@ def deferred() -> Iterator[Callable[[], bool]]:
         return
 
     def note(number: int, frame: object) -> None:
-        if asked:
+        if number == signal.SIGINT and number in asked:
             raise KeyboardInterrupt
         asked.append(number)
 
-    before = signal.signal(signal.SIGINT, note)
+    others = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+    numbers = [signal.SIGINT, *(number for number in others if signal.getsignal(number) == signal.SIG_DFL)]
+    before = {number: signal.signal(number, note) for number in numbers}
     try:
         yield lambda: bool(asked)
     finally:
-        signal.signal(signal.SIGINT, before or signal.default_int_handler)
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.default_int_handler)
     if asked:
         raise KeyboardInterrupt
 
