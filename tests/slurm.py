@@ -23,7 +23,6 @@ SlurmctldPort={ctld}
 SlurmdPort={slurmd}
 SlurmUser=root
 AuthInfo=socket={folder}/munge.socket
-CryptoType=crypto/munge
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -32,14 +31,12 @@ SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/slurmd.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
-JobAcctGatherType=jobacct_gather/none
-MpiDefault=none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 ReturnToService=2
 SlurmdParameters=config_overrides
 SchedulerParameters=sched_interval=1,batch_sched_delay=0
-KillWait={kill_wait}
+KillWait=60
 GresTypes=gpu
 NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=100000 Gres=gpu:1
 PartitionName=main Nodes={host} Default=YES MaxTime=60
@@ -78,16 +75,16 @@ def daemon(name: str, *options: str, environment: dict[str, str], log: Path) -> 
 
 
 @contextlib.contextmanager
-def cluster(folder: Path, kill_wait: int = 60) -> Iterator[dict[str, str]]:
+def cluster(folder: Path) -> Iterator[dict[str, str]]:
     """A running cluster; what its commands need in their environment. Without SLURM skips, or fails with `CI` set.
 
-    folder: an empty one, for its key, socket, settings, state and logs. kill_wait: seconds from SIGTERM to SIGKILL.
+    folder: an empty one, for its key, socket, settings, state and logs.
     """
     if reason := missing() or ("" if os.geteuid() == 0 else "SLURM's daemons are started by root, which this is not"):
         (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
     host, (ctld, slurmd) = socket.gethostname().partition(".")[0], free_ports(2)
     settings, key = folder / "slurm.conf", folder / "munge.key"
-    settings.write_text(SETTINGS.format(host=host, ctld=ctld, slurmd=slurmd, folder=folder, kill_wait=kill_wait))
+    settings.write_text(SETTINGS.format(host=host, ctld=ctld, slurmd=slurmd, folder=folder))
     (folder / "gres.conf").write_text("AutoDetect=off\nName=gpu File=/dev/null\n")
     key.write_bytes(os.urandom(128))
     key.chmod(0o600)

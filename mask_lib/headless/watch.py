@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import csv
 import datetime
+import functools
 import re
 import shutil
 import sys
@@ -12,30 +13,27 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import pydantic
-
 from mask_lib.base import files
 
 SILENCE = 300.0  # seconds without a note after which training on another machine counts as stopped
-LINE = "{:20.20}  {:>4}  {:8}  {:>9}  {:>11}  {:>8}  {:>7}  {:>9}  {:20}  {}"
+LINE = "{:20.20}  {:>4}  {:8}  {:>9}  {:>11}  {:>8}  {:>7}  {:>9}  {:20.20}  {}"
 HEAD = ("run", "fold", "state", "epoch", "step", "photos/s", "best F1", "left", "device", "")
 
 
-class _Progress(pydantic.BaseModel):
-    epoch: int  # finished, like step
-    epochs: int
-    step: int
-    steps: int
-    photos_per_second: float
-    best_macro_f1: float | None
-    device: str
+def time_left(now: dict[str, Any], history: Path) -> str:
+    """Time for the remaining epochs at the present pace, with as many photos as history.csv's last."""
+    *_, last = csv.DictReader(files.read_text(history).splitlines())  # pandas takes longer to import than all this
+    photos = float(last["seconds"]) * float(last["photos_per_second"])
+    epochs = max(now["epochs"] - now["epoch"] - now["step"] / max(now["steps"], 1), 0)
+    return str(datetime.timedelta(seconds=int(epochs * photos / now["photos_per_second"])))
 
-    def left(self, history: Path) -> str:
-        """Time for the remaining epochs at the present pace, with as many photos as history.csv's last."""
-        *_, last = csv.DictReader(files.read_text(history).splitlines())  # pandas takes longer to import than all this
-        photos = float(last["seconds"]) * float(last["photos_per_second"])
-        epochs = self.epochs - self.epoch - self.step / max(self.steps, 1)
-        return str(datetime.timedelta(seconds=int(max(epochs, 0) * photos / self.photos_per_second)))
+
+def progress(path: Path) -> list[Any]:
+    """What a progress.json says, and of that the fields of `HEAD` from epoch on; time left is still missing."""
+    now = files.read_json(path, dict[str, float | str | None])
+    counts = (f"{now[name]:.0f}/{now[f'{name}s']:.0f}" for name in ("epoch", "step"))
+    best = "" if now["best_macro_f1"] is None else f"{now['best_macro_f1']:.4f}"
+    return [now, *counts, f"{now['photos_per_second']:.0f}", best, str(now["device"])]
 
 
 def readable(read: Callable[[Path], Any], path: Path, problems: list[str]) -> Any:
@@ -62,14 +60,10 @@ def fold_row(run: str, folder: Path) -> list[str]:
     """What `HEAD` names, of one fold; last, which of its files are unreadable."""
     problems: list[str] = []
     found = readable(state, folder, problems) or ""
-    told = [""] * 6
-    if now := readable(lambda path: _Progress(**files.read_json(path)), folder / "progress.json", problems):
-        is_moving = found == "training" and now.photos_per_second > 0
-        left = readable(now.left, folder / "history.csv", problems) if is_moving else ""
-        best = "" if now.best_macro_f1 is None else f"{now.best_macro_f1:.4f}"
-        counts = f"{now.epoch}/{now.epochs}", f"{now.step}/{now.steps}"
-        told = [*counts, f"{now.photos_per_second:.0f}", best, left or "", now.device]
-    return [run, folder.name.removeprefix("fold"), found, *told, ", ".join(problems)]
+    now, *told, device = readable(progress, folder / "progress.json", problems) or [{}, *[""] * 5]
+    is_moving = found == "training" and now.get("photos_per_second")
+    left = is_moving and readable(functools.partial(time_left, now), folder / "history.csv", problems)
+    return [run, folder.name.removeprefix("fold"), found, *told, left or "", device, ", ".join(problems)]
 
 
 def fold_folders(output: Path, run: Path) -> list[Path]:
