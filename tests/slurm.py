@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 PROGRAMS = ("setpriv", "munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel")
-# One GPU that does not exist is handed out, for the steps that ask for one. Neither cgroups nor systemd are needed.
+# Two GPUs that do not exist are handed out, to the steps that ask for one. Neither cgroups nor systemd are needed.
 SETTINGS = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -38,7 +38,7 @@ SlurmdParameters=config_overrides
 SchedulerParameters=sched_interval=1,batch_sched_delay=0
 KillWait=60
 GresTypes=gpu
-NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=100000 Gres=gpu:1
+NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=100000 Gres=gpu:2
 PartitionName=main Nodes={host} Default=YES MaxTime=60
 """
 
@@ -85,7 +85,7 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
     host, (ctld, slurmd) = socket.gethostname().partition(".")[0], free_ports(2)
     settings, key = folder / "slurm.conf", folder / "munge.key"
     settings.write_text(SETTINGS.format(host=host, ctld=ctld, slurmd=slurmd, folder=folder))
-    (folder / "gres.conf").write_text("AutoDetect=off\nName=gpu File=/dev/null\n")
+    (folder / "gres.conf").write_text("AutoDetect=off\nName=gpu File=/dev/null\nName=gpu File=/dev/zero\n")
     key.write_bytes(os.urandom(128))
     key.chmod(0o600)
     for name in ("state", "spool"):
