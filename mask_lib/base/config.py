@@ -30,7 +30,8 @@ CONVERT = (
 )
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
-NOT_PART_OF_RESULT = frozenset({"run", "folds"})  # another name, or more folds, leave each fold's result as it is
+# Another name, more folds or a GPU's equal bits leave each fold's result as it is.
+NOT_PART_OF_RESULT = frozenset({"run", "folds", "deterministic"})
 REMOVED = {"partial_labels": False, "age_softness": 0.0}  # settings of older runs, with what all runs now do
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", dict: "a mapping"}
 _WORDS |= {list: "a list", tuple: "a list", types.NoneType: "empty"}
@@ -103,14 +104,17 @@ class Run(Settings):
     pseudo_labels: str = ""  # a finished run whose pseudo-labels, made by ensemble.self_training, join training
     pseudo_weight: Annotated[float, Field(gt=0, le=1)] = 0.5  # of a pseudo-labeled photo's loss; a labeled one's is 1
     epochs: Count = 2
-    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 16  # photos
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 16  # photos at once
+    accumulate_steps: Annotated[int, Field(ge=1, le=1000)] = 1  # so many batches an update of the weights
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: Positive = 0.001  # the peak, where the schedule has one
     momentum: Share = 0.9  # of SGD; AdamW's first beta
     weight_decay: NotNegative = 0.0
+    clip_grad_norm: NotNegative = 0.0  # the gradient's norm is cut to this before an update; 0: never
     head_learning_rate_scale: Positive = 1.0  # the new last layer learns this many times faster
     schedule: Literal["constant", "cosine", "one_cycle", "step", "plateau"] = "constant"
     warmup_epochs: NotNegative = 0.0
+    step_epochs: CountOrNone = 0  # of the schedule step: a tenth of the rate after so many each; 0: a third of all
     plateau_epochs: Count = 2  # of the schedule plateau: a tenth of the rate after so many without a better macro F1
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0  # each layer's learning rate over that of the one after it
     frozen_epochs: CountOrNone = 0  # at the start only the last layer learns
@@ -130,8 +134,11 @@ class Run(Settings):
     mixing_alpha: Positive = 1.0  # shares come from Beta(alpha, alpha): 1 any alike, below 1 mostly small ones
     mixing_probability: Annotated[float, Field(ge=0, le=1)] = 0.5  # share of the photos that are mixed
     dropout: Share = 0.0
+    drop_path: Share = 0.0  # of residual branches left out in training (stochastic depth, Huang et al. 2016)
+    checkpoint_activations: bool = False  # computed again for the gradient: a third more time, far less memory
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: a half type on a GPU
     compile_network: bool = False  # worth it on a GPU for runs of many minutes
+    deterministic: bool = False  # on a GPU: the same bits each time, slower
     keep_epochs: CountOrNone = 0  # of the last so many epochs the weights stay on disk, to be averaged
     ema_decay: Share = 0.0  # of a moving average of the weights, such as 0.999 a step; 0: none
     checkpoint_choice: Literal["best", "last", "swa", "ema"] = "best"  # by macro F1 on the validation fold
@@ -190,6 +197,10 @@ class Run(Settings):
             wanted = f"0, which is {most}, or from {least} to {most}, the last edge of {number.name}"
             self.require("old_from", least <= self.old_from <= most, wanted)
 
+    def photos_a_step(self) -> int:
+        """How many photos an update of the weights is made of."""
+        return self.batch_size * self.accumulate_steps
+
     def last_edge(self) -> int:
         """From which number, such as years, training counts the last group; 0 without an attribute that is a number."""
         return self.old_from or (labels.number().edges[-1] if labels.number() else 0)
@@ -223,10 +234,17 @@ def check_bounds(parameters: Mapping[str, Any]) -> None:
 
 
 def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What differs between two runs' settings in a way that changes results: `epochs: 2 → 4`."""
+    """What differs between two runs' settings in a way that changes results: `epochs: 2 → 4`.
+
+    More epochs are no change where the schedule does not look at their number: a finished run trains on.
+    """
     old, new = (_with_defaults(settings) for settings in (old, new))
-    names = [name for name in {**old, **new} if name not in NOT_PART_OF_RESULT]
-    return [f"{name}: {old.get(name)} → {new.get(name)}" for name in names if old.get(name) != new.get(name)]
+    open_ended = new["schedule"] in ("constant", "plateau") or (new["schedule"] == "step" and new["step_epochs"])
+    if open_ended and new["epochs"] > old["epochs"]:
+        old = old | {"epochs": new["epochs"]}
+    names = [name for name in {**old, **new} if name not in NOT_PART_OF_RESULT and old.get(name) != new.get(name)]
+    why = {} if open_ended else {"epochs": f" (which the schedule {new['schedule']} depends on)"}
+    return [f"{name}: {old.get(name)} → {new.get(name)}{why.get(name, '')}" for name in names]
 
 
 def _with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:

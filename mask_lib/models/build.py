@@ -11,7 +11,7 @@ from torch import nn
 
 from mask_lib.base import labels
 from mask_lib.base.config import Run
-from mask_lib.models import networks
+from mask_lib.models import devices, networks
 
 LEAST_DEVIATION = 1 / 255  # of a photo's channel; one of a single colour becomes 0, not amplified noise
 
@@ -38,7 +38,7 @@ class Preprocessing:
             std, mean = torch.std_mean(batch, dim=(2, 3), correction=0, keepdim=True)
             std = std.clamp_min(LEAST_DEVIATION)
         else:
-            mean, std = (batch.new_tensor(values).view(1, -1, 1, 1) for values in (self.mean, self.std))
+            mean, std = (devices.constant(one, batch.device).view(1, -1, 1, 1) for one in (self.mean, self.std))
         return ((batch - mean) / std).contiguous(memory_format=torch.channels_last)
 
     @classmethod
@@ -70,8 +70,18 @@ def build_network(
 
 
 def of_run(run: Run, **settings: Any) -> nn.Module:
-    """`build_network` of a run's settings."""
-    return build_network(run.architecture, dropout=run.dropout, **shape_of(run), **settings)
+    """`build_network` of a run's settings. Raises networks.UnsupportedError for one that the network does not know."""
+    try:
+        name, rate = "drop_path", {"drop_path_rate": run.drop_path} if run.drop_path else {}
+        network = build_network(run.architecture, dropout=run.dropout, **shape_of(run), **rate, **settings)
+        name = "checkpoint_activations"
+        if run.checkpoint_activations:
+            network.set_grad_checkpointing(True)
+    except (TypeError, AttributeError, AssertionError) as error:
+        if not getattr(run, name):
+            raise
+        raise networks.UnsupportedError(f"{name}: {run.architecture} has none: leave it out ({error})") from error
+    return network
 
 
 def shape_of(run: Run) -> dict[str, Any]:

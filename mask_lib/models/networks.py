@@ -155,11 +155,11 @@ class AttentionHead(nn.Module):
         self.attention = nn.Conv2d(channels, class_count, 1)
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """(B, C, H, W) → (B, K) logits. Raises UnsupportedHeadError for anything but a convolution network's maps."""
+        """(B, C, H, W) → (B, K) logits. Raises UnsupportedError for anything but a convolution network's maps."""
         channels = self.classes.in_channels
         if maps.ndim != 4 or maps.shape[1] != channels:
             needed = f"maps of {channels} channels, as convolution networks make them, not {tuple(maps.shape)}"
-            raise UnsupportedHeadError(f"head: attention needs {needed}: use head: linear or three")
+            raise UnsupportedError(f"head: attention needs {needed}: use head: linear or three")
         where = self.attention(maps).flatten(2).softmax(dim=2)
         return (self.classes(maps).flatten(2) * where).sum(dim=2)
 
@@ -181,12 +181,12 @@ class AttributeHeads(nn.Module):
         return joint
 
 
-class UnsupportedHeadError(ValueError):
-    """A head that does not fit a network."""
+class UnsupportedError(ValueError):
+    """A head or another setting that does not fit a network."""
 
 
 def put_head(network: nn.Module, head: str, class_count: int) -> None:
-    """Replace a network's last layer by a new `head`, attention or three; UnsupportedHeadError if it cannot be."""
+    """Replace a network's last layer by a new `head`, attention or three; UnsupportedError if it cannot be."""
     names = last_names(network)
     try:
         (name,) = names
@@ -200,7 +200,7 @@ def put_head(network: nn.Module, head: str, class_count: int) -> None:
     except Exception as error:  # timm says in many ways what a network cannot do
         name = type(network).__name__
         words = f"head: {head} cannot replace the last layer {', '.join(names)} of {name} ({error}): use head: linear"
-        raise UnsupportedHeadError(words) from error
+        raise UnsupportedError(words) from error
 
 
 def leave_out_pooling(network: nn.Module, last: str) -> tuple[str, int]:

@@ -155,7 +155,7 @@ def _answering(run: Run, advice: str, **source: Any) -> nn.Module:
         if answer.shape != (2, labels.class_count()):
             raise ValueError(f"it gives {tuple(answer.shape)} for 2 photos, not {labels.class_count()} numbers each")
         return network
-    except networks.UnsupportedHeadError:
+    except networks.UnsupportedError:
         raise
     except Exception as error:  # timm says in many ways what a network cannot do
         height, width = timm.data.resolve_model_data_config(networks.create(run.architecture))["input_size"][1:]

@@ -34,7 +34,7 @@ def train_run(
     network = build.of_run(run).to(source.device, memory_format=torch.channels_last)
     forward = torch.compile(network) if run.compile_network else network  # once: each fold loads its first weights
     counts = {fold: int((splits[fold]["split"] == TRAIN).sum()) for fold in chosen}
-    steps = {fold: run.epochs * dataset.step_count(count, run.batch_size) for fold, count in counts.items()}
+    steps = {fold: run.epochs * dataset.step_count(count, run.photos_a_step()) for fold, count in counts.items()}
     with files.progress(total=sum(steps.values()), what=f"train {run.run}", unit="step") as bar:
         for fold in chosen:
             before = bar.n  # steps of the folds before
