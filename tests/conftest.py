@@ -45,15 +45,15 @@ def ax(closed_figures):
 
 @pytest.fixture
 def nvidia_smi(tmp_path, monkeypatch):
-    """Puts an `nvidia-smi` on PATH that prints a text and ends with a status; all cards are visible."""
-    gpus.asked.cache_clear()
+    """Puts an `nvidia-smi` of some shell commands on PATH; all GPUs are visible."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    path = tmp_path / "nvidia-smi"
 
-    def write(text: str, status: int = 0) -> None:
-        path = tmp_path / "nvidia-smi"
-        path.write_text(f"#!/bin/sh\ncat <<'END'\n{text}END\nexit {status}\n", encoding="utf-8")
+    def write(commands: str) -> None:
+        path.write_text(f"#!/bin/sh\n{commands}\n", encoding="utf-8")
         path.chmod(0o755)
+        gpus.asked.cache_clear()
 
     yield write
     gpus.asked.cache_clear()

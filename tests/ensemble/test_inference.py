@@ -50,6 +50,7 @@ def each_folds_own(data, output, paths):
     return [network.predict(source, opened.rows(list(paths))) for network in networks]
 
 
+@pytest.mark.smoke
 def test_a_checkpoint_alone_gives_the_out_of_fold_probabilities_again(trained):
     """Training, validation and inference cannot differ: the manifest is all that inference knows."""
     saved = pd.read_csv(trained[1] / "runs" / "toy" / "fold1" / "oof.csv")
@@ -57,6 +58,7 @@ def test_a_checkpoint_alone_gives_the_out_of_fold_probabilities_again(trained):
     np.testing.assert_allclose(found, saved[COLUMNS].to_numpy(), atol=1e-6)
 
 
+@pytest.mark.smoke
 def test_both_files_hold_what_the_contract_says_the_mean_over_folds(trained):
     data, output = trained
     inference.predict_run(data, output, "toy")
