@@ -36,9 +36,7 @@ def setup(environment: Path, *words: str) -> tuple[list[str], set[str]]:
     made = subprocess.run(command, cwd=files.PROJECT, env=free, capture_output=True, text=True)
     assert made.returncode == 0, made.stderr
     lines = asked.read_text(encoding="utf-8").splitlines()
-    gone = {
-        name for line in lines if " uninstall " in line for name in line.split(f"{environment}/bin/python ")[1].split()
-    }
+    gone = {name for line in lines if " uninstall " in line for name in re.findall(r" ((?:nvidia|cuda)-\S+)", line)}
     return sorted(path.name for path in environment.glob(".installed*")), gone
 
 
@@ -72,3 +70,11 @@ def test_switching_removes_what_the_other_torch_needs_and_a_plain_make_keeps_wha
 def test_an_unknown_torch_is_refused_with_the_two_there_are(environment):
     with pytest.raises(AssertionError, match=r"TORCH=cuda11: write cuda13, .*, or cuda12"):
         setup(environment, "TORCH=cuda11")
+
+
+def test_pip_installs_the_same_list_where_uv_cannot_be_had(environment):
+    python, asked = environment / "bin" / "python", environment.parent / "asked"
+    python.write_text(python.read_text().replace("\n", '\ncase "$*" in *uv*) exit 1; esac\n', 1), encoding="utf-8")
+    stamps, _ = setup(environment, "TORCH=cuda12")
+    assert stamps == [".installed.cuda12"]
+    assert f"-m pip install -r {environment}/requirements.cuda12.txt" in asked.read_text(encoding="utf-8").splitlines()
