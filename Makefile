@@ -68,7 +68,7 @@ test: setup browser ## run every test; the coverage of mask_lib must be 90% or m
 	env -u MALLOC_MMAP_THRESHOLD_ -u MALLOC_TRIM_THRESHOLD_ GOMP_SPINCOUNT=0 $(PYTHON) -m pytest --cov=mask_lib --cov-report=term --cov-fail-under=90
 
 smoke: setup ## a minute of tests: training, resuming to the same bits, inference; CI runs it with the other torch
-	env -u MALLOC_MMAP_THRESHOLD_ -u MALLOC_TRIM_THRESHOLD_ GOMP_SPINCOUNT=0 $(PYTHON) -m pytest -n 0 -m smoke tests/training tests/ensemble
+	env -u MALLOC_MMAP_THRESHOLD_ -u MALLOC_TRIM_THRESHOLD_ GOMP_SPINCOUNT=0 $(PYTHON) -m pytest -n 0 -m smoke $$(grep -rl --include='test_*.py' mark.smoke tests)
 
 faults: setup ## inject every fault of tests/faults/README.md, as often as it says there; half an hour
 	env -u MALLOC_MMAP_THRESHOLD_ -u MALLOC_TRIM_THRESHOLD_ GOMP_SPINCOUNT=0 FAULTS=all $(PYTHON) -m pytest --durations=10 tests/faults

@@ -59,9 +59,10 @@ def test_a_checkpoint_alone_gives_the_out_of_fold_probabilities_again(trained):
 
 
 @pytest.mark.smoke
-def test_both_files_hold_what_the_contract_says_the_mean_over_folds(trained):
+def test_both_files_hold_what_the_contract_says_the_mean_over_folds(trained, capsys):
     data, output = trained
     inference.predict_run(data, output, "toy")
+    assert "precision float32; photos read from disk" in capsys.readouterr().out
     test, test_val = (pd.read_csv(output / "inferences" / f"toy.{part}.csv") for part in ("test", "test_val"))
     assert list(test.columns) == ["ImageID", *COLUMNS] and list(test_val.columns) == ["path", "label", *COLUMNS]
     assert list(test["ImageID"]) == list(pd.read_csv(data / "eval" / "info.csv")["ImageID"])

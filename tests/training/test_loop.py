@@ -189,10 +189,11 @@ def test_a_loss_that_is_no_number_stops_training_with_advice(data, tmp_path, mon
 
 
 @pytest.mark.smoke
-def test_half_precision_trains_too(data, tmp_path):
+def test_half_precision_trains_too(data, tmp_path, capsys):
     result = toys.train(data, tmp_path, folds=(0,), precision="bfloat16")
     assert result.history["train_loss"].map(math.isfinite).all()
     assert {value.dtype for value in weights_of(tmp_path, "best").values()} == {torch.float32, torch.int64}
+    assert "precision bfloat16; photos read from disk" in capsys.readouterr().out
 
 
 # Every feature and every head.
