@@ -4,11 +4,10 @@ import pytest
 
 from mask_lib.base import gpus
 
-LISTING = """cat <<END
-GPU 0: Tesla V100-SXM2-32GB (UUID: GPU-aa11-0)
+LISTING = """GPU 0: Tesla V100-SXM2-32GB (UUID: GPU-aa11-0)
 GPU 1: NVIDIA A100 80GB PCIe (UUID: GPU-aa22-1)
   MIG 3g.40gb     Device  0: (UUID: MIG-ee44-2)
-END"""
+"""
 V100, A100 = gpus.Card("Tesla V100-SXM2-32GB", "GPU-aa11-0"), gpus.Card("NVIDIA A100 80GB PCIe", "GPU-aa22-1")
 
 
@@ -37,9 +36,8 @@ def test_the_visible_cards_are_in_the_order_of_the_variable(nvidia_smi, monkeypa
 
 
 def test_without_nvidia_smi_or_where_it_fails_there_are_no_cards(nvidia_smi, monkeypatch, tmp_path):
-    nvidia_smi(f"{LISTING}\nexit 9")
+    nvidia_smi(LISTING, status=9)
     assert gpus.cards() == []
-    (tmp_path / "nvidia-smi").unlink()
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
     gpus.asked.cache_clear()
-    monkeypatch.setenv("PATH", str(tmp_path))
     assert gpus.cards() == []

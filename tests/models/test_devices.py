@@ -101,18 +101,17 @@ def test_a_gpu_that_torch_cannot_see_is_an_error_unless_it_is_hidden_on_purpose(
         with pytest.raises(RuntimeError, match=words + ".*`make setup TORCH=cuda12`"):
             devices.pick_device()
 
-    nvidia_smi('case "$1" in -L) echo "GPU 0: Tesla V100 (UUID: GPU-aa)";; *driver*) echo 535.104.05;; esac')
+    nvidia_smi("GPU 0: Tesla V100 (UUID: GPU-aa)\n")
     refused(r"Tesla V100 .* 535\.104\.05, .*torch \S+ for CUDA 13\.2")
     refused(r"CUDA_VISIBLE_DEVICES is 7\): GPU 0: Tesla V100", "7")
     for visible in ("", "-1", "NoDevFiles"):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
         assert devices.pick_device() == CPU
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    nvidia_smi("echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18")
+    nvidia_smi("Failed to initialize NVML: Driver/library version mismatch\n", status=18)
     refused("CUDA_VISIBLE_DEVICES is not set.*version mismatch")
-    for nothing in ("echo 'No devices were found'; exit 6", "exit 9"):
-        nvidia_smi(nothing)
-        assert devices.pick_device() == CPU
+    nvidia_smi("No devices were found\n", status=6)
+    assert devices.pick_device() == CPU
 
 
 def test_the_summary_tells_device_memory_precision_and_where_the_photos_lie(photos, monkeypatch):
