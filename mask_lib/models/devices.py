@@ -5,6 +5,7 @@ import concurrent.futures
 import contextlib
 import functools
 import os
+import re
 import resource
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Self, TypeVar
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from mask_lib.base import gpus
 from mask_lib.data import store
 
 UPLOAD_BLOCK = 512  # photos
@@ -20,14 +22,51 @@ SHARE_FOR_PHOTOS = 0.5  # of a GPU's free memory, that photos may fill
 ALIGNED = 8  # bytes: the largest number that is sent
 Item, Made = TypeVar("Item"), TypeVar("Made")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+WAY_OUT = (
+    "`make setup TORCH=cuda12` installs a torch for older GPUs and drivers, `make setup TORCH=cuda13` one for newer "
+    "ones; with CUDA_VISIBLE_DEVICES= (empty) in the environment the CPU is used."
+)
 
 # For `configure`; CUDA reads it when it starts.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 def pick_device() -> torch.device:
-    """The first GPU if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The first GPU if there is one, else the CPU, for which CUDA_VISIBLE_DEVICES may ask: empty, -1 or SLURM's way.
+
+    Raises RuntimeError for a GPU that is there and that this torch cannot use, with what to do.
+    """
+    if torch.cuda.is_available():
+        problem = _missing_code()
+    elif os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1", "NoDevFiles") or not gpus.asked("-L"):
+        return torch.device("cpu")
+    else:
+        problem = _missing_driver()
+    if problem:
+        raise RuntimeError(f"{problem}. {WAY_OUT}")
+    return torch.device("cuda")
+
+
+def _missing_code() -> str:
+    """What torch lacks to run on the current GPU, "" for nothing: machine code (sm_80) runs on cards of its major
+    version from its minor one on, PTX (compute_80) on all later cards.
+    """
+    card, built = torch.cuda.get_device_capability(), ", ".join(torch.cuda.get_arch_list())
+    codes = [(kind, int(major), int(minor)) for kind, major, minor in re.findall(r"(sm|compute)_(\d+)(\d)", built)]
+    if not codes or any(code[1:] <= card and (code[0] == "compute" or code[1] == card[0]) for code in codes):
+        return ""
+    needs = f"{torch.cuda.get_device_name()} has compute capability {card[0]}.{card[1]}"
+    return f"{needs}; torch {torch.__version__} has code for {built} only"
+
+
+def _missing_driver() -> str:
+    """Why torch sees no GPU although `nvidia-smi` lists some, or says that the driver was replaced under it."""
+    if not (cards := gpus.cards()):
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
+        return f"None of these can be used (CUDA_VISIBLE_DEVICES is {visible}): {gpus.asked('-L').strip()}"
+    driver = gpus.asked("--query-gpu=driver_version", "--format=csv,noheader").partition("\n")[0] or "unknown"
+    needs = f"torch {torch.__version__} for CUDA {torch.version.cuda}, which wants a newer one or is not built for GPUs"
+    return f"{cards[0].name} cannot be used: its driver is {driver}, and here is {needs}"
 
 
 def device_name(device: torch.device) -> str:
@@ -76,6 +115,17 @@ def in_batches(rows: np.ndarray, size: int, answer: Callable[[np.ndarray], Any])
             size //= 2
             torch.cuda.empty_cache()
             print(f"The GPU's memory is too small for that many photos at once: from here on {size}.")
+
+
+def summary(source: "DevicePhotos", precision: str) -> str:
+    """Where a network runs, in one line: the device, a GPU's memory, the precision, and where the photos lie."""
+    device, photos, name = source.device, source.resident, device_name(source.device)
+    if device.type == "cuda":
+        name += f", {torch.cuda.get_device_properties(device).total_memory / 2**30:.1f} GiB"
+    lie = "photos read from disk"
+    if photos is not None:
+        lie = f"{len(photos):,} photos resident, {photos.nbytes / 2**30:.1f} GiB"
+    return f"Device: {name}; precision {str(dtype_for(precision, device)).removeprefix('torch.')}; {lie}"
 
 
 def peak_memory_bytes(device: torch.device) -> int:

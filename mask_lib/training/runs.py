@@ -31,6 +31,7 @@ def train_run(
     if photos.frame.channels != run.image_channels:
         raise ValueError(f"image_channels = {run.image_channels}: the store's photos have {photos.frame.channels}")
     source = devices.DevicePhotos(photos, devices.pick_device())
+    print(devices.summary(source, run.precision))
     network = build.of_run(run).to(source.device, memory_format=torch.channels_last)
     forward = torch.compile(network) if run.compile_network else network  # once: each fold loads its first weights
     counts = {fold: int((splits[fold]["split"] == TRAIN).sum()) for fold in chosen}

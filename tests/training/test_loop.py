@@ -238,6 +238,7 @@ def test_a_note_of_progress_tells_how_far_training_is(data, tmp_path, monkeypatc
     assert found["photos_per_second"] > 0 and 0 <= found["best_macro_f1"] <= 1
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("changes", [{}, {**THREE, "age_target": "ordinal"}], ids=["one head", "three, one ordinal"])
 def test_a_toy_is_learned(tmp_path, monkeypatch, changes):
     give_ages(monkeypatch, {0: 24, 1: 45, 2: 64})
@@ -268,10 +269,12 @@ def test_a_loss_that_is_no_number_stops_training_with_advice(data, tmp_path, mon
         toys.train(data, tmp_path, folds=(0,))
 
 
-def test_half_precision_trains_too(data, tmp_path):
+@pytest.mark.smoke
+def test_half_precision_trains_too(data, tmp_path, capsys):
     result = toys.train(data, tmp_path, folds=(0,), precision="bfloat16")
     assert result.history["train_loss"].map(math.isfinite).all()
     assert {value.dtype for value in weights_of(tmp_path, "best").values()} == {torch.float32, torch.int64}
+    assert "precision bfloat16; photos read from disk" in capsys.readouterr().out
 
 
 # Every feature and every head.
@@ -324,6 +327,7 @@ def test_every_feature_and_head_resumes_to_the_same_bits_and_its_checkpoint_alon
         np.testing.assert_allclose(labels.joint(labels.marginals(found)), found, atol=1e-6)
 
 
+@pytest.mark.smoke
 def test_a_kill_changes_no_bit_with_all_features_at_once(data, tmp_path):
     assert toys.exit_code(data, tmp_path / "whole", **ALL_AT_ONCE) == 0
     for kill_at in (1, 2, 5):  # in the frozen epoch, at its end, after it
