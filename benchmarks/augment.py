@@ -1,7 +1,7 @@
 """What share of a training step augmentation takes, and how it compares with torchvision's, photo by photo.
 
-Run it with `python benchmarks/augment.py [side] [batch ...]`. A step is EfficientNet Lite0's on the CPU; gpu.py asks the
-same of a GPU. All is measured in turns within this one run; it prints ratios.
+Run it with `python benchmarks/augment.py [side] [batch ...]`. A step is EfficientNet Lite0's on the CPU; gpu.py
+asks the same of a GPU. All is measured in turns within this one run; it prints ratios.
 """
 
 import statistics

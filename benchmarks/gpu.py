@@ -274,7 +274,8 @@ def measured(line: Line, left: float) -> str:
     signal.signal(signal.SIGALRM, out_of_time)
     signal.setitimer(signal.ITIMER_REAL, left)
     try:
-        return line.measure()
+        with contextlib.redirect_stdout(sys.stderr):  # progress is not for the table
+            return line.measure()
     except Exception as error:
         return f"failed: {textwrap.shorten(f'{type(error).__name__}: {error}', 160)}"
     finally:
