@@ -36,7 +36,7 @@ class Sizes:
 
     side: int = 224  # pixels
     count: int = 4096  # photos on the device
-    rows: int = 200_000  # of an epoch, in which they take turns: it is never trained to its end
+    rows: int = 100_000  # of an epoch, in which they take turns: it is never trained to its end
     networks: tuple[str, ...] = ("resnet152", "vit_base_patch16_224", "resnet18", "tf_efficientnet_lite0")
     batches: tuple[int, ...] = (64, 256)
     seed_networks: tuple[str, ...] = ("resnet152", "vit_base_patch16_224", "custom_model")
