@@ -95,5 +95,5 @@ lint: setup ## check style, and the notebooks for outputs, stray parameters and 
 	$(PYTHON) -m ruff format --check mask_lib tests benchmarks notebooks
 	$(PYTHON) -m pytest -n 0 tests/notebooks/test_notebooks_hygiene.py tests/test_wings.py
 
-bench: setup ## run the benchmarks one after another, but for expected.py, which takes half an hour
-	@for script in $(filter-out %/timing.py %/expected.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(PYTHON) "$$script"; done
+bench: setup ## run the benchmarks one after another, but for expected.py, which takes half an hour; gpu.py where there is one
+	@for script in $(filter-out %/timing.py %/gpu_parts.py %/expected.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(PYTHON) "$$script"; done
