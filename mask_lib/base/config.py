@@ -92,7 +92,8 @@ class Run(Settings):
 
     run: str = "one_model"  # names the folder under runs/
     architecture: str = "tf_efficientnet_lite0"  # any timm name, or custom_model
-    head: Literal["linear", "attention", "three"] = "linear"  # attention over places; three: one for each attribute
+    head: Literal["linear", "attention", "three", "three_attention"] = "linear"  # three: one for each attribute
+    aux_loss: NotNegative = 0.0  # weight of the loss of inception_v3's auxiliary classifier; 0: it has none
     weights: str = "imagenet"  # imagenet, none, or the path of a .safetensors file
     image_width: Pixels = 224
     image_height: Pixels = 224
@@ -126,8 +127,8 @@ class Run(Settings):
     attribute_label_smoothing: tuple[Share, ...] = ()  # one number for each attribute; empty: none
     class_balance: Literal["none", "sqrt", "full"] = "none"  # class weights in the loss: 1, 1/sqrt(count), 1/count
     attribute_loss: NotNegative = 0.0  # weight of the attributes' losses beside that of the classes; three heads: 0
-    head_loss_weights: tuple[NotNegative, ...] = ()  # of head three: one for each attribute; empty: all 1
-    age_target: Literal["classes", "ordinal"] = "classes"  # ordinal: that head of three learns from the number itself
+    head_loss_weights: tuple[NotNegative, ...] = ()  # where each attribute has a head; empty: all 1
+    age_target: Literal["classes", "ordinal"] = "classes"  # ordinal: its own head learns from the number itself
     old_from: int = 0  # years from which training, not scoring, counts a person as the oldest; 0: the last edge
     augmentation: str = "flip"  # a preset of AUGMENTATIONS, or the path of a policy's .json
     mixing: Literal["none", "mixup", "cutmix", "cutmix_half", "cutmix_old"] = "none"  # old: with an oldest person
@@ -174,12 +175,12 @@ class Run(Settings):
     def _check_attributes(self) -> None:
         """Lists of a number for each attribute, and how heads and losses of attributes go together."""
         each = f"empty or {len(labels.names())} numbers, for {', '.join(labels.names())}"
-        weights, three = self.head_loss_weights, self.head == "three"
+        weights, three = self.head_loss_weights, self.by_attribute
         for name in ("attribute_label_smoothing", "head_loss_weights"):
             self.require(name, len(getattr(self, name)) in (0, len(labels.names())), each)
         self.require("head_loss_weights", not weights or any(weights), f"{each}, one of them above 0")
         self.require("head_loss_weights", three or set(weights) <= {1.0}, "empty unless head is three")
-        alone = "0 where head is three, which learns the attributes alone: weigh those by head_loss_weights"
+        alone = f"0 where head is {self.head}, which learns the attributes alone: weigh those by head_loss_weights"
         self.require("attribute_loss", not three or self.attribute_loss == 0, alone)
 
     def _check_number(self) -> None:
@@ -189,7 +190,7 @@ class Run(Settings):
         self.require("age_target", number or not ordinal, f"classes, {none}")
         self.require("mixing", number or self.mixing != "cutmix_old", f"another one, {none}")
         self.require("old_from", number or not self.old_from, f"0, {none}")
-        self.require("age_target", not ordinal or self.head == "three", "classes unless head is three")
+        self.require("age_target", not ordinal or self.by_attribute, "classes unless head is three")
         deaf = "cross_entropy where age_target is ordinal, since the other heads alone would learn by another"
         self.require("loss", not ordinal or self.loss == "cross_entropy", deaf)
         if number and self.old_from:
@@ -201,12 +202,17 @@ class Run(Settings):
         """How many photos an update of the weights is made of."""
         return self.batch_size * self.accumulate_steps
 
+    @property
+    def by_attribute(self) -> bool:
+        """Whether each attribute has a head of its own, which gives the classes together."""
+        return self.head in ("three", "three_attention")
+
     def last_edge(self) -> int:
         """From which number, such as years, training counts the last group; 0 without an attribute that is a number."""
         return self.old_from or (labels.number().edges[-1] if labels.number() else 0)
 
     def attribute_weights(self) -> tuple[float, ...]:
-        """The weight of each attribute's loss, of three heads."""
+        """The weight of each attribute's loss, where each has a head."""
         return self.head_loss_weights or (1.0,) * len(labels.names())
 
     @classmethod

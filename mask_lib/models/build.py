@@ -60,7 +60,7 @@ def build_network(
     """A network for photos of `channels` and `size`; random weights unless `settings`, timm's, say more.
 
     class_count: None for as many as `labels` has, which three heads always give; 0 for pooled features. head: linear
-    (the network's own), attention or three. ValueError where it does not fit; raises as `networks.require_known`.
+    (the network's own), or one of `networks.put_head`. ValueError if it does not fit; raises as `networks.create`.
     """
     class_count = labels.class_count() if class_count is None else class_count
     network = networks.create(architecture, channels, size, num_classes=class_count, drop_rate=dropout, **settings)
@@ -85,8 +85,9 @@ def of_run(run: Run, **settings: Any) -> nn.Module:
 
 
 def shape_of(run: Run) -> dict[str, Any]:
-    """Channels, size and head of a run's network, as `build_network` takes them."""
-    return {"channels": run.image_channels, "size": (run.image_height, run.image_width), "head": run.head}
+    """Channels, size and heads of a run's network, as `build_network` takes them."""
+    shape = {"channels": run.image_channels, "size": (run.image_height, run.image_width), "head": run.head}
+    return shape | {"aux_logits": True} if run.aux_loss else shape
 
 
 def preprocessing_of(

@@ -48,13 +48,17 @@ def loss_of(logits: Tensor, target: Tensor, run: Run, weights: Tensor, photo_wei
 
     weights: (C,) of `class_weights`. photo_weights: (B,) float32, None for 1 each. Losses of photos are multiplied
     by both and averaged over B; over the sum of weights, a photo's weight would depend on its batch.
+    logits: or (B, 2, C), with those of an auxiliary classifier, whose loss is the same and counts `aux_loss` times.
     """
+    if logits.ndim == 3:
+        main, auxiliary = (loss_of(one, target, run, weights, photo_weights) for one in logits.unbind(1))
+        return main + run.aux_loss * auxiliary
     past_borders = None
     if target.is_floating_point():
         target, past_borders = target[:, : labels.class_count()], target[:, labels.class_count() :]
     weight_of_photo = target @ weights if target.is_floating_point() else weights[target]
     joint = AttributeTarget(logits, target, labels.shape(), run.attribute_label_smoothing, photo_weights)
-    if run.head == "three":
+    if run.by_attribute:
         return _heads_loss(attribute_targets(joint), past_borders, run, weight_of_photo)
     loss = _summed_loss([joint], run, weight_of_photo)
     if run.attribute_loss:

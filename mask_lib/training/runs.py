@@ -216,7 +216,7 @@ def require_today(path: Path, settings: config.Run, labeled: store.Store, split:
     policy = named_policy(settings.augmentation).plain()
     today = {"run": settings.settings(), "data": data, "policy": policy, "years": years}
     if reasons := checkpoint.changes(manifest, today):
-        notebook = "04_three_model" if settings.head == "three" else "03_one_model"
+        notebook = "04_three_model" if settings.by_attribute else "03_one_model"
         anew = f"run {notebook} again with run: {settings.run} and when_changed: restart"
         if members := run_folder.soup_members(path.parents[2]):
             anew = f"train {', '.join(members)} again, of which it is a soup, then make the soup again"
