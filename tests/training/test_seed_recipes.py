@@ -59,7 +59,8 @@ def test_the_recipes_are_those_of_the_seeds():
         if run != "resnet34":
             assert (found.head, found.per_image_norm) == ("attention", True)
             assert found.keep_epochs == found.epochs == 10  # the pipeline averages its last ten
-    assert settings_of("seed_hpa", "inception_v3_attention").aux_loss == 0.4
+    inception = settings_of("seed_hpa", "inception_v3_attention")
+    assert (inception.aux_loss, inception.batch_size, inception.accumulate_steps) == (0.4, 8, 2)
 
 
 def test_the_networks_of_the_protein_atlas_train_with_what_the_search_of_the_pipeline_finds():
