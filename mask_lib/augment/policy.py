@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from mask_lib.base import files
-from mask_lib.base.config import did_you_mean, words_for
+from mask_lib.base.checks import did_you_mean, words_for
 
 MOST_SUB_POLICIES, MOST_STEPS = 1000, 10
 LONGEST_NAME = 100  # characters

@@ -20,7 +20,7 @@ from pydantic import BaseModel, Field, model_validator
 from sqlalchemy.exc import SQLAlchemyError
 
 from mask_lib.augment.policy import OPERATIONS, SEED, Policy, Space, Step, checked_operation, random_policy, read_policy
-from mask_lib.base import config, files
+from mask_lib.base import checks, config, files
 
 HEARTBEAT_SECONDS, GRACE_SECONDS = 20, 60
 POLL_SECONDS = 0.5
@@ -41,7 +41,7 @@ class _Verdict(BaseModel, extra="allow"):
     seconds: float = 0
 
 
-class Search(config.Settings):
+class Search(checks.Settings):
     """Every setting of a search."""
 
     search_kind: Literal["density", "halving", "random"] = "density"

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from mask_lib.base import config, files, labels
+from mask_lib.base import checks, files, labels
 from mask_lib.data import layout, photos, store
 from mask_lib.data.splits import TEST_VAL
 from mask_lib.models import devices, predict
@@ -44,6 +44,7 @@ def mean_over_folds(
     checkpoints: Mapping[int, Path], source: devices.DevicePhotos, paths: list[str], tta: Tta, folder: Path, part: str
 ) -> np.ndarray:
     """(N, C) probabilities of `paths`, averaged over the folds' checkpoints; each fold's own stay in `folder`."""
+    print(devices.summary(source, read_manifest(next(iter(checkpoints.values())))["run"]["precision"]))
     found = files.progress(checkpoints.items(), what=f"predict {len(paths)} photos", unit="fold")
     each = [predict_stored(path, source, paths, tta, folder / f"fold{fold}.{part}") for fold, path in found]
     return np.mean(each, axis=0)
@@ -60,7 +61,7 @@ def predict_run(
     Raises FileNotFoundError for a run that is not trained, ValueError for views that do not suit its photos, and as
     `runs.checkpoints` does.
     """
-    parts = ("test", "test_val") if config.checked("split", split, Part) == "both" else (split,)
+    parts = ("test", "test_val") if checks.checked("split", split, Part) == "both" else (split,)
     settings = run_folder.run_settings(output_dir, run)
     tta.check_fits(store.Frame.of_run(settings))
     splits = dataset.read_training_splits(output_dir, settings)

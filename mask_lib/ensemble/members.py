@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mask_lib.base import config, files, labels, scores
+from mask_lib.base import checks, files, labels, scores
 from mask_lib.data.clean_labels import read_clean_splits
 from mask_lib.data.splits import group_of, read_groups, read_splits
 from mask_lib.training import run_folder
@@ -109,7 +109,7 @@ def _file_pairs(output_dir: Path, test_filenames: Sequence[str], test_val_filena
         folder = Path(output_dir) / "inferences"
         test_filenames = sorted(folder.glob("[!.]*.test.csv"))
         for path in test_filenames:
-            config.safe_name(f"the run of {files.shown_path(path)}", path.name.removesuffix(".test.csv"))
+            checks.safe_name(f"the run of {files.shown_path(path)}", path.name.removesuffix(".test.csv"))
         test_val_filenames = [path.with_suffix("").with_suffix(".test_val.csv") for path in test_filenames]
         if not test_filenames:
             raise FileNotFoundError(f"no {files.shown_path(folder)}/*.test.csv: run 06_inference first")
@@ -133,7 +133,7 @@ def _runs_of(pair: Pair) -> list[str]:
     """The runs in the names of a pair of files as 06_inference writes them; "" for a file of another name."""
     named = zip(pair, (".test.csv", ".test_val.csv"), strict=True)
     runs = [path.name.removesuffix(end) if path.name.endswith(end) else "" for path, end in named]
-    return [run if config.SAFE_NAME.fullmatch(run) else "" for run in runs]
+    return [run if checks.SAFE_NAME.fullmatch(run) else "" for run in runs]
 
 
 def with_labels(table: pd.DataFrame, split: pd.DataFrame) -> pd.DataFrame:

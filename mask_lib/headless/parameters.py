@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from mask_lib.base import config, files
+from mask_lib.base import checks, config, files
 from mask_lib.headless import cells
 from mask_lib.headless.cells import FilePath
 
@@ -92,7 +92,7 @@ def read_parameter_file(path: FilePath) -> dict[str, Any]:
     except RecursionError:
         raise ValueError(f"{path} nests lists or mappings too deep") from None
     if not isinstance(values, dict | None):
-        raise ValueError(f"{path} holds {config.words_for(values)}; write `name: value` lines")
+        raise ValueError(f"{path} holds {checks.words_for(values)}; write `name: value` lines")
     return values or {}
 
 
@@ -109,13 +109,13 @@ def planned_runs(values: Values) -> dict[str, str]:
     """The notebook that trains each run, or the one of the parameter `run`. ValueError for what is no file name."""
     notebook = "03_one_model"
     single = {"run": "one_model", **values, **section(values, notebook)}["run"]
-    runs = run_overrides(values) or {config.safe_name("run", single): {}}
-    return {config.safe_name("run", run): _trained_by(changes, notebook) for run, changes in runs.items()}
+    runs = run_overrides(values) or {checks.safe_name("run", single): {}}
+    return {checks.safe_name("run", run): _trained_by(changes, notebook) for run, changes in runs.items()}
 
 
 def _trained_by(changes: Values, default: str = "") -> str:
     """The name of the notebook that trains a run which makes these changes."""
-    return config.safe_name("notebook", changes.get("notebook", default)).removesuffix(".ipynb")
+    return checks.safe_name("notebook", changes.get("notebook", default)).removesuffix(".ipynb")
 
 
 def pseudo_label_options(values: Values, run: str, given: Values, where: str = "parameters") -> dict[str, float]:
@@ -170,14 +170,14 @@ def choose(notebook: FilePath, values: Values, given: Values | None = None, wher
     declared, runs = cells.declared_parameters(notebook), run_overrides(values)
     run = (declared | chosen).get("run")
     if run:
-        config.safe_name("run", run)
+        checks.safe_name("run", run)
     if not run or not runs or run in runs:
         return chosen
     if "run" not in chosen:  # the file's settings of runs would be passed over in silence
         raise ValueError(f"{where} describes the runs {', '.join(runs)}: choose one with -p run {next(iter(runs))}")
     is_there = files.project_path((declared | chosen).get("output_dir", "")) / "runs" / run  # such as a soup's folder
     if run != declared["run"] and not is_there.is_dir():
-        advice = config.did_you_mean(run, runs) or f"; there are {', '.join(runs)}"
+        advice = checks.did_you_mean(run, runs) or f"; there are {', '.join(runs)}"
         raise ValueError(f"{where}: no run is called {run!r}{advice}")
     return chosen
 
@@ -209,7 +209,7 @@ def refuse_unknown_values(values: Mapping[str, Any], beside: Declared, where: st
     for run, changes in run_overrides(values).items():
         refuse_unknown(changes, (shared | {"notebook"}) - {"run", "plugins"}, f"{where}, run {run}")
         if "notebook" in changes and (training := _trained_by(changes)) not in beside:
-            advice = config.did_you_mean(training, beside) or f"; there are {', '.join(beside)}"
+            advice = checks.did_you_mean(training, beside) or f"; there are {', '.join(beside)}"
             raise ValueError(f"{where}, run {run}: there is no notebook notebooks/{training}.ipynb{advice}")
 
 
@@ -217,7 +217,7 @@ def refuse_unknown(names: Collection[str], known: Collection[str], where: str) -
     """Raise ValueError that names the first one outside `known`, with the nearest known ones."""
     for name in names:
         if name not in known:
-            advice = config.did_you_mean(name, known) or f"; there are {', '.join(sorted(known))}"
+            advice = checks.did_you_mean(name, known) or f"; there are {', '.join(sorted(known))}"
             raise ValueError(f"{where}: no parameter is called {name!r}{advice}")
 
 
@@ -225,7 +225,7 @@ def parsed(value: Any, default: Any) -> Any:
     """A text from the command line as the type of a declared default; other values stay as they are."""
     if not isinstance(value, str) or isinstance(default, str):
         return value
-    if isinstance(default, float) and config.NUMBER.fullmatch(value):
+    if isinstance(default, float) and checks.NUMBER.fullmatch(value):
         return float(value)
     try:
         return yaml.load(value, Loader=ParameterLoader)
@@ -256,7 +256,7 @@ def fitted(name: str, value: Any, default: Any) -> Any:
     if default is None:
         return value
     kind = list if isinstance(default, tuple) else type(default)
-    value = config.checked(name, list(value) if isinstance(value, tuple) else value, kind)
+    value = checks.checked(name, list(value) if isinstance(value, tuple) else value, kind)
     if kind is list and len({type(item) for item in default}) == 1:
         return [fitted(f"{name}[{place}]", item, default[0]) for place, item in enumerate(value)]
     return value

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mask_lib.base import config, files, labels
+from mask_lib.base import checks, config, files, labels
 from mask_lib.data.splits import TEST_VAL, TRAIN, VAL, refuse
 
 KINDS = {"fold": "int64", "path": "str", "label": "int64", "probability": "float64", "weight": "float64"}
@@ -54,7 +54,7 @@ def _check_paths(paths: pd.Series) -> None:
 
 
 def _check_weight(weight: float) -> None:
-    config.require("pseudo_weight", weight, 0 < weight <= 1, "above 0 and at most 1, a labeled photo's weight")
+    checks.require("pseudo_weight", weight, 0 < weight <= 1, "above 0 and at most 1, a labeled photo's weight")
 
 
 def table_path(output_dir: str | os.PathLike[str], run: str) -> Path:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pydantic
 
-from mask_lib.base import config, files, scores
+from mask_lib.base import checks, config, files, scores
 from mask_lib.data import photos
 
 AVERAGING = "averaging.json"  # in a run's folder: what averaging tried, scored and picked
@@ -23,7 +23,7 @@ SCORES = "scores.json"
 
 _Weights = Literal["best", "last", "ema", "swa", "soup"]  # name of the checkpoint
 _Digests = dict[Annotated[str, pydantic.Field(pattern=r"^\d{1,3}$")], str]  # by fold
-_Run = Annotated[str, pydantic.AfterValidator(functools.partial(config.safe_name, "run"))]
+_Run = Annotated[str, pydantic.AfterValidator(functools.partial(checks.safe_name, "run"))]
 
 
 class _Settings(pydantic.BaseModel, extra="allow"):
@@ -64,7 +64,7 @@ class _Averaging(pydantic.BaseModel):
 
 def folder_of(output_dir: Path, run: str) -> Path:
     """Where a run keeps everything. Raises ValueError for what cannot be a run's name."""
-    return Path(output_dir) / "runs" / config.safe_name("run", run)
+    return Path(output_dir) / "runs" / checks.safe_name("run", run)
 
 
 def is_finished(folder: Path) -> bool:
@@ -75,7 +75,7 @@ def is_finished(folder: Path) -> bool:
 def trained_runs(output_dir: Path) -> list[str]:
     """Names of the finished runs, sorted; folders that no run can be called are passed over."""
     found = sorted(path.parent.name for path in (Path(output_dir) / "runs").glob(f"[!.]*/{SCORES}"))
-    return [name for name in found if config.SAFE_NAME.fullmatch(name)]
+    return [name for name in found if checks.SAFE_NAME.fullmatch(name)]
 
 
 def chosen_runs(output_dir: Path, run: str, soups: bool = True) -> list[str]:
@@ -229,7 +229,7 @@ class FinishedRun:
 
 def read_run(folder: Path, name: str = "", data_dir: Path | None = None) -> FinishedRun:
     """One finished run; data_dir: where its photos lie, if not where it noted. OSError or ValueError tell faults."""
-    config.safe_name("the name of this folder", folder.name)
+    checks.safe_name("the name of this folder", folder.name)
     if not is_finished(folder):
         raise FileNotFoundError("not finished: it has no scores.json; run its notebook again to go on")
     settings, device = read_settings(folder)
@@ -290,7 +290,7 @@ def refuse_stale_prediction(path: Path) -> None:
     """
     run = path.name.removesuffix(".csv").rpartition(".")[0]  # <run>.test.csv
     folder, note = path.parents[1] / "runs" / run, path.with_suffix(".json")
-    if not (note.exists() and config.SAFE_NAME.fullmatch(run) and folder.is_dir()):
+    if not (note.exists() and checks.SAFE_NAME.fullmatch(run) and folder.is_dir()):
         return
     stale, again = f"{files.shown_path(path)} is stale: run {run} was", f"run 06_inference with run: {run} again"
     if not is_finished(folder):

@@ -9,18 +9,21 @@ from typing import Any, Literal
 import pytest
 import yaml
 
-from mask_lib.base import config, files, labels
+from mask_lib.base import checks, config, files, labels
 from mask_lib.headless import cells
 
 KINDS = {name: field.annotation for name, field in config.Run.model_fields.items()}
 CHOICES = {name: typing.get_args(kind) for name, kind in KINDS.items() if typing.get_origin(kind) is Literal}
 OUT_OF_RANGE = {
     **dict.fromkeys(("image_width", "image_height", "epochs", "batch_size", "plateau_epochs"), (0, -1, 1_000_000)),
+    "accumulate_steps": [0, 1001],
     **dict.fromkeys(("learning_rate", "head_learning_rate_scale", "mixing_alpha"), (0, -0.1, float("nan"))),
-    **dict.fromkeys(("weight_decay", "focal_gamma", "attribute_loss"), (-0.1, float("nan"))),
-    **dict.fromkeys(("momentum", "label_smoothing", "dropout", "ema_decay"), (-0.1, 1, float("inf"))),
+    **dict.fromkeys(
+        ("weight_decay", "focal_gamma", "attribute_loss", "aux_loss", "clip_grad_norm"), (-0.1, float("nan"))
+    ),
+    **dict.fromkeys(("momentum", "label_smoothing", "dropout", "drop_path", "ema_decay"), (-0.1, 1, float("inf"))),
     **dict.fromkeys(("pseudo_weight", "layer_decay"), (0, -0.5, 1.1)),
-    **dict.fromkeys(("early_stop_epochs", "keep_epochs"), (-1,)),
+    **dict.fromkeys(("early_stop_epochs", "keep_epochs", "step_epochs"), (-1,)),
     "run": ["", "a/b", "..", ".hidden", "ä", "a b", "x\n", "-rf"],
     "image_channels": [0, 2, 5],
     "folds": [[-1], [0, 0]],
@@ -69,7 +72,11 @@ def test_a_value_of_the_wrong_type_is_refused_in_a_sentence_that_starts_with_its
         ("folds", [0, "1"], r"folds\[1\] = '1' is text, not a whole number: write 1 without quotes$"),
         ("learning_rate", "1e-3", r"learning_rate = '1e-3' is text, not a number.*write 1\.0e-3$"),
         ("learning_rate", float("inf"), "learning_rate = inf: it must be a finite number$"),
-        ("head", "thre", r"head = 'thre': it must be one of linear, attention, three; did you mean three\?$"),
+        (
+            "head",
+            "thre",
+            r"head = 'thre': it must be one of linear, attention, three, three_attention; did you mean three\?$",
+        ),
     ],
 )
 def test_what_is_wrong_is_named_with_what_to_write(name, value, advice):
@@ -86,7 +93,7 @@ def test_what_is_wrong_is_named_with_what_to_write(name, value, advice):
 )
 def test_what_the_advice_says_to_write_is_that_number_in_yaml(kind, text):
     with pytest.raises(ValueError) as refusal:
-        config.checked("a_number", text, kind)
+        checks.checked("a_number", text, kind)
     found = yaml.safe_load(str(refusal.value).rpartition("write ")[2].removesuffix(" without quotes"))
     assert (type(found), found) == (kind, float(text))
 
@@ -106,8 +113,8 @@ def test_a_value_out_of_range_is_refused_by_name_with_the_range(name, value):
 
 
 def test_every_field_with_a_range_is_tried_out_of_it():
-    free = set(CHOICES) | {"architecture", "weights", "compile_network", "per_image_norm"}
-    assert set(KINDS) == set(OUT_OF_RANGE) | free
+    free = {name for name, kind in KINDS.items() if kind is bool} | {"architecture", "weights"}
+    assert set(KINDS) == set(OUT_OF_RANGE) | free | set(CHOICES)
 
 
 @pytest.mark.parametrize(
@@ -119,6 +126,7 @@ def test_every_field_with_a_range_is_tried_out_of_it():
         ({"age_target": "ordinal"}, "age_target = 'ordinal': it must be classes unless head is three"),
         ({"head": "three", "age_target": "ordinal", "loss": "focal"}, "loss = 'focal': it must be cross_entropy"),
         ({"head": "three", "attribute_loss": 1.0}, r"attribute_loss = 1\.0: it must be 0 where.*head_loss_weights"),
+        ({"head": "three_attention", "attribute_loss": 1.0}, "it must be 0 where head is three_attention"),
         ({"head": "attention", "head_loss_weights": [2, 1, 1]}, "it must be empty unless head is three"),
     ],
 )
@@ -132,6 +140,8 @@ def test_settings_that_go_together():
         assert run_of(augmentation=augmentation).augmentation == augmentation
     assert run_of(sampling="weighted", class_balance="none").sampling == "weighted"
     assert run_of(head="three", loss="focal").loss == "focal"
+    assert [one for one in CHOICES["head"] if run_of(head=one).by_attribute] == ["three", "three_attention"]
+    assert run_of(head="three_attention", age_target="ordinal", head_loss_weights=[1, 1, 2]).by_attribute
     assert run_of(attribute_loss=1.0).attribute_loss == 1.0
     assert run_of(head="three", head_loss_weights=[0, 0, 0.5]).attribute_weights() == (0.0, 0.0, 0.5)
     assert run_of(head="three").attribute_weights() == (1.0, 1.0, 1.0)
@@ -188,8 +198,8 @@ def test_settings_come_back_from_a_file_also_an_older_one_unless_they_say_what_n
 
 
 def test_what_changed_is_named_with_both_values():
-    settings, new = config.Run().settings(), config.Run(epochs=4, optimizer="adamw").settings()
-    assert config.changed(settings, new) == ["epochs: 2 → 4", "optimizer: sgd → adamw"]
+    settings, new = config.Run().settings(), config.Run(epochs=1, optimizer="adamw", deterministic=True).settings()
+    assert config.changed(settings, new) == ["epochs: 2 → 1", "optimizer: sgd → adamw"]
     assert config.changed({**settings, "old": 1}, settings) == ["old: 1 → None"]
     before = {name: value for name, value in settings.items() if name != "image_channels"}  # which came later
     assert config.changed(before, {**settings, "image_channels": 4}) == ["image_channels: 3 → 4"]

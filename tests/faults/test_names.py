@@ -11,7 +11,7 @@ import pytest
 from tiny_project import TOY_NOTEBOOKS, write_notebook
 
 from mask_lib.augment import search
-from mask_lib.base import config, files
+from mask_lib.base import checks, config, files
 from mask_lib.data import archives
 from mask_lib.ensemble import members
 from mask_lib.headless import cells, parameters
@@ -57,7 +57,7 @@ def written(project: Path, content: str | bytes) -> Path:
 @pytest.mark.parametrize("name", [*UNFIT, *NO_TEXT], ids=str)
 def test_one_rule_for_the_names_of_runs_wherever_they_come_from(tmp_path: Path, name):
     asked = [
-        lambda: config.safe_name("run", name),
+        lambda: checks.safe_name("run", name),
         lambda: config.Run(run=name),
         lambda: config.Run(pseudo_labels=name or "-"),
         lambda: run_folder.folder_of(tmp_path, name),
