@@ -205,6 +205,22 @@ def test_label_cleaning_without_a_screen_applies_the_decisions_that_exist(projec
     assert "Nobody is watching" in report and not (tmp_path / "review" / "decisions.me.jsonl").exists()
 
 
+def test_on_slurm_the_chain_makes_the_same_submission(project: Path, output: Path, tmp_path: Path, monkeypatch):
+    how = ["--config", "output_dir=outputs/slurm", "--executor", "slurm", "--jobs", "2", "--cores", "2"]
+    how += ["--max-threads", "1", "--slurm-keep-successful-logs", "--slurm-status-command", "squeue"]
+    seconds = ["--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "1"]
+    with slurm.cluster(tmp_path) as there:
+        for name, value in there.items():
+            monkeypatch.setenv(name, value)
+        done = snakemake(project, "--configfile", "tiny.yml", *how, *seconds, timeout=1200)
+    logs = sorted((project / ".snakemake" / "slurm_logs").rglob("*.log"))
+    assert done.returncode == 0, "\n".join([done.stdout, *(path.read_text() for path in logs)])
+    assert len(logs) == done.stdout.count("has been submitted with SLURM jobid") > 5
+    for name in ("submission.csv", "submission.csv.leak.csv"):
+        ours, theirs = (folder / "submissions" / name for folder in (output, output.with_name("slurm")))
+        assert ours.read_bytes() == theirs.read_bytes()
+
+
 def kill_tree(process: subprocess.Popen) -> None:
     """SIGKILL for a process and all it started, its kernel above all, which has a session of its own."""
     if process.poll() is not None:
@@ -243,19 +259,3 @@ def test_a_killed_training_goes_on_where_it_was(project: Path, output: Path):
     pd.testing.assert_frame_equal(after.head(len(before)), before, check_exact=True)
     assert (output / "runs" / "killed" / "scores.json").exists()
     assert (output / "notebooks" / "killed.ipynb").exists()
-
-
-def test_on_slurm_the_chain_makes_the_same_submission(project: Path, output: Path, tmp_path: Path, monkeypatch):
-    how = ["--config", "output_dir=outputs/slurm", "--executor", "slurm", "--jobs", "2", "--cores", "2"]
-    how += ["--max-threads", "1", "--slurm-keep-successful-logs", "--slurm-status-command", "squeue"]
-    seconds = ["--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "1"]
-    with slurm.cluster(tmp_path) as there:
-        for name, value in there.items():
-            monkeypatch.setenv(name, value)
-        done = snakemake(project, "--configfile", "tiny.yml", *how, *seconds, timeout=1200)
-    logs = sorted((project / ".snakemake" / "slurm_logs").rglob("*.log"))
-    assert done.returncode == 0, "\n".join([done.stdout, *(path.read_text() for path in logs)])
-    assert len(logs) == done.stdout.count("has been submitted with SLURM jobid") > 5
-    for name in ("submission.csv", "submission.csv.leak.csv"):
-        ours, theirs = (folder / "submissions" / name for folder in (output, output.with_name("slurm")))
-        assert ours.read_bytes() == theirs.read_bytes()
