@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from mask_lib.base import gpus
+
 # Before torch starts its threads: two test processes with two threads each would fight over two cores,
 # and OpenMP's waiting threads make that many times slower than one thread.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -39,3 +41,19 @@ def ax(closed_figures):
     from matplotlib import pyplot
 
     return pyplot.subplots()[1]
+
+
+@pytest.fixture
+def nvidia_smi(tmp_path, monkeypatch):
+    """Puts an `nvidia-smi` on PATH that prints a text and ends with a status; all cards are visible."""
+    gpus.asked.cache_clear()
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+
+    def write(text: str, status: int = 0) -> None:
+        path = tmp_path / "nvidia-smi"
+        path.write_text(f"#!/bin/sh\ncat <<'END'\n{text}END\nexit {status}\n", encoding="utf-8")
+        path.chmod(0o755)
+
+    yield write
+    gpus.asked.cache_clear()

@@ -1,1 +1,1 @@
-"""The words everything is said in: files, labels, config, scores, interrupts."""
+"""The words everything is said in: files, labels, config, scores, interrupts, gpus."""

@@ -1,0 +1,54 @@
+"""The NVIDIA GPUs of the machine, asked of `nvidia-smi`, without torch."""
+
+import functools
+import os
+import re
+import subprocess
+from typing import NamedTuple
+
+TIMEOUT = 30  # seconds; a driver that is not kept loaded takes some to start
+# GPU 0: NVIDIA A100-PCIE-40GB (UUID: GPU-5c89…) and, below one that is sliced,   MIG 3g.20gb Device 0: (UUID: MIG-ee4…)
+LISTED = r"^ *(?:GPU \d+: )?(.+?):? \(UUID: (\S+)\)"
+
+
+class Card(NamedTuple):
+    """A GPU, or a MIG slice of one; CUDA_VISIBLE_DEVICES takes its `uuid` whatever the order of the indices."""
+
+    name: str
+    uuid: str
+
+
+def cards() -> list[Card]:
+    """The GPUs that this process may use: all, or those that CUDA_VISIBLE_DEVICES names, in its order, up to the first
+    entry that names none, as CUDA reads it: indices as `nvidia-smi` counts, UUIDs or their beginnings.
+
+    Empty where there is no `nvidia-smi`, or where it fails or lists no card.
+    """
+    listed = [Card(*found) for found in re.findall(LISTED, asked("-L"), re.M)]
+    return _visible(listed)
+
+
+def _visible(listed: list[Card]) -> list[Card]:
+    whole = [card for card in listed if not card.uuid.startswith("MIG-")]
+    if (wanted := os.environ.get("CUDA_VISIBLE_DEVICES")) is None:
+        return whole
+    chosen = []
+    for entry in map(str.strip, wanted.split(",")):
+        if entry.isdecimal():
+            named = whole[int(entry) :][:1]
+        else:
+            named = [card for card in listed if entry and card.uuid.startswith(entry)]
+        if len(named) != 1:
+            break
+        chosen += named
+    return chosen
+
+
+@functools.cache
+def asked(*options: str) -> str:
+    """What `nvidia-smi` prints with these options; "" where there is none, or where it fails."""
+    try:
+        done = subprocess.run(["nvidia-smi", *options], capture_output=True, text=True, timeout=TIMEOUT)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout if done.returncode == 0 else ""
