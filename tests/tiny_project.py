@@ -161,11 +161,16 @@ def run_headless(project: Path, name: str, written: Path, values: dict[str, Any]
     return " ".join(written.with_suffix(".html").read_text(encoding="utf-8").split())
 
 
-def snakemake(project: Path, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess:
-    """Run a project's chain (the checkout's Snakefile if it has none), output and errors as one text in `stdout`."""
+def snakemake_command(project: Path, *arguments: str) -> list[str]:
+    """The command that runs a project's chain: by its own Snakefile, or if it has none the checkout's."""
     snakefile = project / "Snakefile" if (project / "Snakefile").exists() else CHECKOUT / "Snakefile"
+    return [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile), "--cores", "1", *arguments]
+
+
+def snakemake(project: Path, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess:
+    """Run a project's chain, output and errors as one text in `stdout`."""
     return subprocess.run(
-        [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile), "--cores", "1", *arguments],
+        snakemake_command(project, *arguments),
         cwd=project,
         env=environment(project),
         stdout=subprocess.PIPE,

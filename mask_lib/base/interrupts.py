@@ -39,7 +39,7 @@ def deferred() -> Iterator[Callable[[], bool]]:
 
 @contextlib.contextmanager
 def of_signals() -> Iterator[list[signal.Signals]]:
-    """Within it all `SIGNALS` interrupt, or wait where SIGINT is `deferred`; gives those other than SIGINT that came."""
+    """Within it all `SIGNALS` interrupt, or wait where SIGINT is `deferred`; gives those that came, less SIGINT."""
     came: list[signal.Signals] = []
 
     def interrupt(number: int, frame: object) -> None:

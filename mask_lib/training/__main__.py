@@ -52,9 +52,10 @@ def train(job: Job, run: config.Run, tracked: tracking.Tracking, threads: int | 
     output = files.project_path(job.output_dir)
     data = photos.find_data(job.data_dir, unpack_into=output / "unpacked")
     splits = dataset.read_training_splits(output, run)
+    folds = runs.chosen_folds(run, splits)
     decoded = dataset.open_trainable(data, output, run)
     options = {"when_changed": job.when_changed, "checkpoint_seconds": 60 * job.checkpoint_minutes}
-    runs.train_folds(runs.chosen_folds(run, splits), run, splits, decoded, output, tracked, **options)
+    runs.train_folds(folds, run, splits, decoded, output, tracked, **options)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -105,6 +105,7 @@ def start(settings: Tracking, *, resumed: bool = False, **about: Any) -> Any:
         except Exception as error:
             outcome = "goes on offline" if mode == "online" else "is off for this run"
             warnings.warn(f"tracking {outcome}: {type(error).__name__}: {error}", stacklevel=2)
+            about["id"] += "-offline"  # wandb holds the id of what it could not start
     return None
 
 

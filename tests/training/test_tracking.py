@@ -80,19 +80,6 @@ def test_an_offline_record_of_a_fold_has_config_values_and_summary(tmp_path):
     assert (run.name, run.group, run.entity, run.tags) == ("deep fold 3", "deep", "us", ("baseline",))
 
 
-def test_a_fold_that_was_killed_and_goes_on_is_one_curve_under_the_same_id(tmp_path):
-    killed = tracker(tmp_path)
-    killed.log_epoch(ROWS[0])
-    time.sleep(1.1)  # wandb names folders by the second
-    with tracker(tmp_path, epochs=3) as resumed:
-        resumed.log_epoch(ROWS[2])
-        assert resumed.run.id == killed.run.id
-    content = record(tmp_path, *(str(row["val_macro_f1"]) for row in ROWS))
-    assert b"fold3/" not in content
-    killed.finish()
-    assert len({one.name.rpartition("-")[2] for one in tmp_path.glob("wandb/offline-run-*")}) == 1
-
-
 def test_online_a_fold_that_goes_on_resumes_its_record_and_one_trained_anew_replaces_it(tmp_path, monkeypatch):
     import wandb
 
@@ -107,10 +94,11 @@ def test_online_a_fold_that_goes_on_resumes_its_record_and_one_trained_anew_repl
 
 
 RECORD = """
+import os
 from pathlib import Path
 from mask_lib.base import config
-settings = tracking.Tracking(tracking_mode="{mode}")
-with tracking.of_fold(settings, config.Run(), 3, Path("{output}/runs/deep"), device="CPU", fold_count=5) as one:
+about = tracking.Tracking(tracking_mode="{mode}"), config.Run(run="deep"), 3, Path("{output}/runs/deep")
+with tracking.of_fold(*about, device="CPU", fold_count=5) as one:
     one.log_epoch({{"fold": 3, "epoch": 1, "train_loss": 1.0}})
     one.finish({{"best": 1.0}})
 """
@@ -119,8 +107,23 @@ with tracking.of_fold(settings, config.Run(), 3, Path("{output}/runs/deep"), dev
 def run_script(script: str) -> tuple[str, str]:
     """What a process of its own writes to stdout and stderr."""
     command = [sys.executable, "-c", f"import sys\nfrom mask_lib.training import tracking\n{script}"]
-    done = subprocess.run(command, cwd=files.PROJECT, capture_output=True, text=True, timeout=60, check=True)
+    alone = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}  # not with ours
+    how = {"cwd": files.PROJECT, "env": alone, "timeout": 60, "check": True}
+    done = subprocess.run(command, capture_output=True, text=True, **how)
     return done.stdout, done.stderr
+
+
+def test_a_fold_that_was_killed_and_goes_on_is_one_curve_under_the_same_id(tmp_path):
+    begun = tracker(tmp_path, epochs=2)
+    begun.log_epoch(ROWS[1])
+    identity = begun.run.id
+    begun.finish(failed=True)  # as an interrupted cell does, which is then run again
+    run_script(RECORD.format(mode="offline", output=tmp_path).replace('finish({"best": 1.0})', "run.id, os._exit(0)"))
+    with warnings.catch_warnings(), tracker(tmp_path, epochs=3) as resumed:
+        warnings.simplefilter("error")
+        resumed.log_epoch(ROWS[2])
+    assert b"fold3/" not in record(tmp_path, *(str(row["val_macro_f1"]) for row in ROWS))
+    assert {path.parent.name.rpartition("-")[2] for path in tmp_path.glob("wandb/*/run-*")} == {identity}
 
 
 def test_offline_makes_no_connection_and_looks_up_no_name(tmp_path):
