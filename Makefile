@@ -1,11 +1,18 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults lab lint bench browser
+.PHONY: help setup demo test smoke faults lab lint bench browser
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 DEMO := outputs/demo
+
+# The torch of the environment, cuda13 or cuda12: the one that is installed, unless a make is told another.
+TORCH := $(or $(patsubst .installed.%,%,$(firstword $(notdir $(wildcard $(VENV)/.installed.*)))),cuda13)
+ifeq ($(filter cuda13 cuda12,$(TORCH)),)
+$(error TORCH=$(TORCH): write cuda13, for GPUs since Turing with a driver of CUDA 13, or cuda12, for older ones)
+endif
+INSTALLED := $(VENV)/.installed.$(TORCH)
 
 # Container images like to set it; every step's kernel would then compile torch and timm anew, which takes
 # longer than to load them.
@@ -19,7 +26,7 @@ export MALLOC_TRIM_THRESHOLD_ ?= 4294967296
 help: ## list these commands
 	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 10
 
-setup: $(VENV)/.installed ## make .venv and install what requirements.txt pins
+setup: $(INSTALLED) ## make .venv and install what requirements.txt pins; TORCH=cuda12: for older GPUs and drivers
 
 $(PYTHON):
 	@for python in python3.11 python3.12 python3.13 python3; do \
@@ -32,13 +39,19 @@ $(PYTHON):
 	exit 1
 
 # uv installs the same pins in a tenth of the time; where it cannot be had or cannot reach an index, pip does it.
+# What may be left of the other torch goes first: both have libraries of the same name (cuDNN, NCCL) at the same place.
 # The .pth file makes mask_lib importable from any folder without building a package.
-$(VENV)/.installed: requirements.txt | $(PYTHON)
-	@if $(PYTHON) -m uv --version >/dev/null 2>&1 || $(PYTHON) -m pip install --quiet uv; then \
-		$(PYTHON) -m uv pip install --python $(PYTHON) -r requirements.txt || $(PYTHON) -m pip install -r requirements.txt; \
-	else \
-		$(PYTHON) -m pip install -r requirements.txt; \
-	fi
+$(INSTALLED): requirements.txt | $(PYTHON)
+	@pins=$(VENV)/requirements.$(TORCH).txt; \
+	sed -E '$(if $(filter cuda12,$(TORCH)),/^(torch|torchvision|triton|nvidia-[^=]+|cuda-[^=]+)==/d;) s/^#$(TORCH) //' requirements.txt > $$pins; \
+	others=$$(sed -nE 's/^(#[^ ]+ )?((nvidia|cuda)-[^=]+)==.*/\2/p' requirements.txt | grep -vxFf <(sed 's/==.*//' $$pins)); \
+	uv="$(PYTHON) -m uv pip"; pip="$(PYTHON) -m pip"; \
+	if ! $(PYTHON) -m uv --version >/dev/null 2>&1 && ! $$pip install --quiet uv; then uv=false; fi; \
+	if [ ! -e $@ ]; then \
+		rm -f $(VENV)/.installed*; \
+		$$uv uninstall --quiet --python $(PYTHON) $$others || $$pip uninstall -qq --yes $$others; \
+	fi; \
+	$$uv install --python $(PYTHON) -r $$pins || $$pip install -r $$pins
 	@$(PYTHON) -c 'import pathlib, sysconfig; pathlib.Path(sysconfig.get_path("purelib"), "mask_workbench.pth").write_text(str(pathlib.Path.cwd()) + "\n")'
 	@touch $@
 
@@ -53,6 +66,9 @@ demo: setup ## paint a sample set and run the whole chain on it, from photos to 
 
 test: setup browser ## run every test; the coverage of mask_lib must be 90% or more
 	env -u MALLOC_MMAP_THRESHOLD_ -u MALLOC_TRIM_THRESHOLD_ GOMP_SPINCOUNT=0 $(PYTHON) -m pytest --cov=mask_lib --cov-report=term --cov-fail-under=90
+
+smoke: setup ## a minute of tests: training, resuming to the same bits, inference; CI runs it with the other torch
+	env -u MALLOC_MMAP_THRESHOLD_ -u MALLOC_TRIM_THRESHOLD_ GOMP_SPINCOUNT=0 $(PYTHON) -m pytest -n 0 -m smoke $$(grep -rl --include='test_*.py' mark.smoke tests)
 
 faults: setup ## inject every fault of tests/faults/README.md, as often as it says there; half an hour
 	env -u MALLOC_MMAP_THRESHOLD_ -u MALLOC_TRIM_THRESHOLD_ GOMP_SPINCOUNT=0 FAULTS=all $(PYTHON) -m pytest --durations=10 tests/faults
@@ -79,5 +95,5 @@ lint: setup ## check style, and the notebooks for outputs, stray parameters and 
 	$(PYTHON) -m ruff format --check mask_lib tests benchmarks notebooks
 	$(PYTHON) -m pytest -n 0 tests/notebooks/test_notebooks_hygiene.py tests/test_wings.py
 
-bench: setup ## run the benchmarks one after another, but for expected.py, which takes half an hour
-	@for script in $(filter-out %/timing.py %/expected.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(PYTHON) "$$script"; done
+bench: setup ## run the benchmarks one after another, but for expected.py, which takes half an hour; gpu.py where there is one
+	@for script in $(filter-out %/timing.py %/gpu_parts.py %/expected.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(PYTHON) "$$script"; done

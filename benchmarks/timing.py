@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 def once(function: Callable[[], object], device: "torch.device | None" = None) -> float:
     """Seconds of one call, on a GPU until all that it started is done."""
-    _settle(device)
+    settle(device)
     started = time.perf_counter()
     function()
-    _settle(device)
+    settle(device)
     return time.perf_counter() - started
 
 
@@ -26,7 +26,8 @@ def median(
     return statistics.median(times[warm_up:])
 
 
-def _settle(device: "torch.device | None") -> None:
+def settle(device: "torch.device | None") -> None:
+    """Wait until a GPU has done all that was started."""
     if device is not None and device.type == "cuda":
         import torch  # late: what is measured without it should not wait for it
 

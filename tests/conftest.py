@@ -45,14 +45,14 @@ def ax(closed_figures):
 
 @pytest.fixture
 def nvidia_smi(tmp_path, monkeypatch):
-    """Puts an `nvidia-smi` on PATH that prints a text and ends with a status; all cards are visible."""
-    gpus.asked.cache_clear()
+    """Puts an `nvidia-smi` on PATH of a listing and a driver that ends with a status; all cards are visible."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
 
     def write(text: str, status: int = 0) -> None:
-        path = tmp_path / "nvidia-smi"
-        path.write_text(f"#!/bin/sh\ncat <<'END'\n{text}END\nexit {status}\n", encoding="utf-8")
+        gpus.asked.cache_clear()
+        path, listed = tmp_path / "nvidia-smi", f"cat <<'END'\n{text}END\n"
+        path.write_text(f'#!/bin/sh\n[ "$1" = -L ] || exec echo 535.104.05\n{listed}exit {status}\n', encoding="utf-8")
         path.chmod(0o755)
 
     yield write

@@ -15,6 +15,10 @@ import pandas as pd
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from timm.layers import ConvNormAct, create_classifier
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models.inception_v3 import InceptionAux, InceptionV3
+from torch import nn
 
 from mask_lib.base import config, files
 from mask_lib.data import store
@@ -42,6 +46,33 @@ SETTINGS = {
     "augmentation": "faces",
     "dropout": 0.3,
 }
+
+
+default_cfgs = generate_default_cfgs({"toy_inception": {"first_conv": "first.conv", "classifier": "fc"}})
+
+
+class Inception(InceptionV3):
+    """Timm's with a layer of eight channels before the auxiliary classifier and one after it."""
+
+    def __init__(self, num_classes, in_chans=3, drop_rate=0.0, global_pool="avg", aux_logits=False):
+        nn.Module.__init__(self)
+        self.num_classes, self.num_features, self.head_hidden_size, self.aux_logits = num_classes, 8, 8, aux_logits
+        self.first = ConvNormAct(in_chans, 8, 3)
+        self.AuxLogits = InceptionAux(8, num_classes, ConvNormAct) if aux_logits else None
+        self.second = ConvNormAct(8, 8, 3, stride=2)
+        self.global_pool, self.head_drop, self.fc = create_classifier(8, num_classes, global_pool, drop_rate=drop_rate)
+
+    def forward_preaux(self, photos):
+        return self.first(photos)
+
+    def forward_postaux(self, maps):
+        return self.second(maps)
+
+
+@register_model
+def toy_inception(pretrained=False, **settings):
+    """What `timm.create_model` calls."""
+    return build_model_with_cfg(Inception, "toy_inception", pretrained, **settings)
 
 
 def table(people: int = PEOPLE) -> pd.DataFrame:

@@ -1,10 +1,12 @@
 """A policy applied to a whole batch, on the device it lies on, with parameters of its own for each photo.
 
-All random numbers of a batch are drawn on the CPU, so that a seed gives the same parameters on any device, and go to
-the photos in one tensor. Which photos take which operation is known on the CPU: nothing here waits for a GPU.
+`plan` draws on the CPU, so that a seed gives the same parameters on any device, and sorts photos by operation;
+`perform` changes the photos, knowing on the host which take which operation: nothing in it waits for a GPU.
 """
 
 import functools
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,6 +20,14 @@ NOISE = color.NOISE | geometric.NOISE
 CHANGES = {name: getattr(color, name, None) or getattr(geometric, name, None) for name in NAMES}
 
 
+class Plan(NamedTuple):
+    """What each of B photos is to meet in up to K steps."""
+
+    calls: list[list[tuple[str, int]]]  # at each step the operations, and how many photos take each
+    rows: torch.Tensor  # (K, B) int64: which photos, in the order of those operations
+    parameters: torch.Tensor  # (K, B, P) float32, of these photos: value in the operation's unit, uniform numbers
+
+
 def augment(photos: torch.Tensor, policy: Policy | str, generator: torch.Generator) -> torch.Tensor:
     """(B, C, H, W) uint8, or float in [0, 1] → the same in float32, augmented, on the same device.
 
@@ -25,23 +35,53 @@ def augment(photos: torch.Tensor, policy: Policy | str, generator: torch.Generat
     need colours leave photos of other than three channels as they are. The given photos are not changed.
     """
     policy = named_policy(policy) if isinstance(policy, str) else policy
-    batch = _as_float(photos)
-    if not policy.sub_policies or not len(batch):
-        return batch
-    return _applied(batch, *draw(policy, len(batch), generator))
+    calls, *drawn = plan(policy, len(photos), photos.shape[1:], generator)
+    return perform(photos, Plan(calls, *(one.to(photos.device) for one in drawn)))
 
 
-def perform(photos: torch.Tensor, name: str, values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """The same with one operation alone, by (B,) values in its unit with their signs."""
-    uniform = torch.rand(len(photos), 1, _width([name]), generator=generator)
-    uniform[:, 0, 0] = values
-    return _applied(_as_float(photos), torch.full((len(photos), 1), NAMES.index(name)), uniform)
+def plan(
+    policy: Policy, count: int, shape: Sequence[int], generator: torch.Generator, only: np.ndarray | None = None
+) -> Plan:
+    """What `count` photos of `shape` (C, H, W) draw from a policy; on the CPU. only: (B,) those of them to plan for."""
+    if not policy.sub_policies or not count:
+        return Plan([], torch.empty(0, 0, dtype=torch.int64), torch.empty(0, 0, 0))
+    drawn = draw(policy, count, generator)
+    return arranged(*(drawn if only is None else (one[torch.from_numpy(only)] for one in drawn)), shape)
 
 
-def _as_float(photos: torch.Tensor) -> torch.Tensor:
-    """A contiguous float32 copy in [0, 1]."""
+def arranged(operation: torch.Tensor, parameters: torch.Tensor, shape: Sequence[int]) -> Plan:
+    """The plan of (B, K) operations with (B, K, P) parameters for photos of (C, H, W)."""
+    if shape[0] != 3:
+        needs_colors = torch.tensor([one.needs_colors for one in OPERATIONS.values()])
+        operation = operation.where(~needs_colors[operation], 0)
+    operation, parameters = (one.transpose(0, 1) for one in geometric.compose(operation, parameters, *shape[1:]))
+    order, calls = operation.argsort(dim=1, stable=True), []
+    for numbers in operation:
+        counts = numbers.bincount().tolist()
+        calls.append([(NAMES[number], count) for number, count in enumerate(counts) if count])
+    return Plan(calls, order, parameters.gather(1, order[..., None].expand_as(parameters)))
+
+
+def perform(photos: torch.Tensor, plan: Plan) -> torch.Tensor:
+    """(B, C, H, W) uint8, or float in [0, 1] → the same in float32, changed as a plan on the same device says."""
     batch = photos.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
-    return batch if photos.is_floating_point() else batch.div_(255)
+    batch = batch if photos.is_floating_point() else batch.div_(255)
+    for calls, rows, parameters in zip(plan.calls, plan.rows, plan.parameters, strict=True):
+        start = 0
+        for name, count in calls:
+            here, start = slice(start, start + count), start + count
+            batch = _changed(batch, name, rows[here], parameters[here])
+    return batch
+
+
+def _changed(batch: torch.Tensor, name: str, rows: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
+    """The batch with one operation on the photos at `rows`, by their values and uniform numbers."""
+    if name == "identity":
+        return batch
+    values, uniform = parameters[:, 0], parameters[:, 1:]
+    if len(rows) == len(batch):  # in their own order
+        return CHANGES[name](batch, values, uniform)
+    return batch.index_copy_(0, rows, CHANGES[name](batch[rows], values, uniform))
 
 
 def draw(policy: Policy, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
@@ -87,32 +127,12 @@ def _steps_table(policy: Policy) -> tuple[torch.Tensor, ...]:
     return tuple(torch.tensor(column).view(len(filled), longest) for column in zip(*rows, strict=True))
 
 
-def _applied(batch: torch.Tensor, operation: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
-    """(B, C, H, W) float32, which may be overwritten, by (B, K) operations with (B, K, P) parameters, step by step."""
-    if batch.shape[1] != 3:
-        needs_colors = torch.tensor([one.needs_colors for one in OPERATIONS.values()])
-        operation = operation.where(~needs_colors[operation], 0)
-    operation, parameters = geometric.compose(operation, parameters, *batch.shape[2:])
-    # In the order of their operations, those photos that take the same one are a slice of the table.
-    order = operation.argsort(dim=0, stable=True)[..., None]
-    table = torch.cat([order, parameters.gather(0, order.expand_as(parameters))], dim=2)  # (B, K, 1 + P)
-    if batch.device.type == "cuda":
-        table = table.pin_memory().to(batch.device, non_blocking=True)
-    for place in range(operation.shape[1]):
-        numbers, counts = operation[:, place].unique(return_counts=True)
-        for number, part in zip(numbers.tolist(), table[:, place].split(counts.tolist()), strict=True):
-            batch = _changed(batch, NAMES[number], part)
-    return batch
-
-
-def _changed(batch: torch.Tensor, name: str, part: torch.Tensor) -> torch.Tensor:
-    """The batch with one operation on some photos; part: (n, 1 + P), their rows, values and uniform numbers."""
-    if name == "identity":
-        return batch
-    rows, values, uniform = part[:, 0].long(), part[:, 1], part[:, 2:]
-    if len(rows) == len(batch):
-        return CHANGES[name](batch, values, uniform)
-    return batch.index_copy_(0, rows, CHANGES[name](batch[rows], values, uniform))
+def operated(photos: torch.Tensor, name: str, values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """(B, C, H, W) photos on the CPU with one operation alone, by (B,) values in its unit with their signs."""
+    uniform = torch.rand(len(photos), 1, _width([name]), generator=generator)
+    uniform[:, 0, 0] = values
+    numbers = torch.full((len(photos), 1), NAMES.index(name))
+    return perform(photos, arranged(numbers, uniform, photos.shape[1:]))
 
 
 def preview(photos: torch.Tensor, policy: Policy | str, seed: int = 0) -> np.ndarray:
@@ -131,7 +151,7 @@ def examples(photos: torch.Tensor, seed: int = 0) -> tuple[list[np.ndarray], lis
         places = [number + (0 if operation.unit else turn) for turn in range(len(magnitudes))]
         batch = photos[[place % len(photos) for place in places]]
         values = torch.tensor([operation.value(magnitude or 0.0) for magnitude in magnitudes])
-        images += list(_pictures(perform(batch, name, values, torch.Generator().manual_seed(seed))))
+        images += list(_pictures(operated(batch, name, values, torch.Generator().manual_seed(seed))))
         titles += [name if magnitude is None else f"{name} {magnitude:g}" for magnitude in magnitudes]
     return images, titles
 

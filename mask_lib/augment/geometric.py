@@ -4,6 +4,7 @@ Coordinates run from -1 to 1 along both sides, pixel centres as with `align_corn
 is its mirror image, never black.
 """
 
+import functools
 import math
 
 import torch
@@ -87,7 +88,7 @@ def flip(photos: torch.Tensor, values: torch.Tensor, uniform: torch.Tensor) -> t
 
 def warp(photos: torch.Tensor, first: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
     """(n, C, H, W) resampled by matrices, of which `first` is (n,) and `others` (n, 5 or more) in their order."""
-    x, y = _centres(photos)
+    x, y = centres(*photos.shape[2:], photos.device)
     matrix = torch.cat([first[:, None], others], dim=1)[:, :MATRIX].view(-1, 2, 3)
     by_column, by_row = x[:, None] * matrix[:, None, :, 0], y[:, None] * matrix[:, None, :, 1] + matrix[:, None, :, 2]
     return _sampled(photos, by_row[:, :, None] + by_column[:, None])
@@ -97,9 +98,10 @@ def grid_distortion(photos: torch.Tensor, values: torch.Tensor, uniform: torch.T
     """Columns and rows of a grid grow and shrink, each by up to the value, and their content with them."""
     noise = 2 * uniform[:, : 2 * CELLS].view(-1, 2, CELLS) - 1
     sizes = 1 + noise * values[:, None, None]
-    edges = functional.pad(sizes.cumsum(2) / sizes.sum(2, keepdim=True), (1, 0))  # (n, 2, CELLS + 1), 0 to 1
+    so_far = sizes @ torch.ones(CELLS, CELLS, device=photos.device).triu()  # cumsum has no deterministic CUDA kernel
+    edges = functional.pad(so_far / sizes.sum(2, keepdim=True), (1, 0))  # (n, 2, CELLS + 1), 0 to 1
     found = []
-    for axis, middles in enumerate(_centres(photos)):
+    for axis, middles in enumerate(centres(*photos.shape[2:], photos.device)):
         place = (middles + 1) / 2 * CELLS  # in cells
         cell = place.long().clamp(max=CELLS - 1)
         found.append(2 * torch.lerp(edges[:, axis, cell], edges[:, axis, cell + 1], place - cell) - 1)  # (n, side)
@@ -113,14 +115,14 @@ def elastic_distortion(photos: torch.Tensor, values: torch.Tensor, uniform: torc
     by = functional.interpolate(
         2 * values.view(-1, 1, 1, 1) * noise, size=photos.shape[2:], mode="bicubic", align_corners=True
     )
-    x, y = _centres(photos)
+    x, y = centres(*photos.shape[2:], photos.device)
     return _sampled(photos, torch.stack([x + by[:, 0], y[:, None] + by[:, 1]], dim=3))
 
 
-def _centres(photos: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(W,) and (H,) float32 coordinates of the middles of columns and rows, on the photos' device."""
-    height, width = photos.shape[2:]
-    return tuple((torch.arange(side, device=photos.device) * 2 + 1) / side - 1 for side in (width, height))
+@functools.lru_cache(maxsize=8)
+def centres(height: int, width: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """(W,) and (H,) float32 coordinates of the middles of columns and rows, on a device; not to be written to."""
+    return tuple((torch.arange(side, device=device) * 2 + 1) / side - 1 for side in (width, height))
 
 
 def _sampled(photos: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:

@@ -30,7 +30,8 @@ CONVERT = (
 )
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
-NOT_PART_OF_RESULT = frozenset({"run", "folds"})  # another name, or more folds, leave each fold's result as it is
+# Another name, more folds or a GPU's equal bits leave each fold's result as it is.
+NOT_PART_OF_RESULT = frozenset({"run", "folds", "deterministic"})
 REMOVED = {"partial_labels": False, "age_softness": 0.0}  # settings of older runs, with what all runs now do
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", dict: "a mapping"}
 _WORDS |= {list: "a list", tuple: "a list", types.NoneType: "empty"}
@@ -91,7 +92,8 @@ class Run(Settings):
 
     run: str = "one_model"  # names the folder under runs/
     architecture: str = "tf_efficientnet_lite0"  # any timm name, or custom_model
-    head: Literal["linear", "attention", "three"] = "linear"  # attention over places; three: one for each attribute
+    head: Literal["linear", "attention", "three", "three_attention"] = "linear"  # three: one for each attribute
+    aux_loss: NotNegative = 0.0  # weight of the loss of inception_v3's auxiliary classifier; 0: it has none
     weights: str = "imagenet"  # imagenet, none, or the path of a .safetensors file
     image_width: Pixels = 224
     image_height: Pixels = 224
@@ -103,14 +105,17 @@ class Run(Settings):
     pseudo_labels: str = ""  # a finished run whose pseudo-labels, made by ensemble.self_training, join training
     pseudo_weight: Annotated[float, Field(gt=0, le=1)] = 0.5  # of a pseudo-labeled photo's loss; a labeled one's is 1
     epochs: Count = 2
-    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 16  # photos
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 16  # photos at once
+    accumulate_steps: Annotated[int, Field(ge=1, le=1000)] = 1  # so many batches an update of the weights
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: Positive = 0.001  # the peak, where the schedule has one
     momentum: Share = 0.9  # of SGD; AdamW's first beta
     weight_decay: NotNegative = 0.0
+    clip_grad_norm: NotNegative = 0.0  # the gradient's norm is cut to this before an update; 0: never
     head_learning_rate_scale: Positive = 1.0  # the new last layer learns this many times faster
     schedule: Literal["constant", "cosine", "one_cycle", "step", "plateau"] = "constant"
     warmup_epochs: NotNegative = 0.0
+    step_epochs: CountOrNone = 0  # of the schedule step: a tenth of the rate after so many each; 0: a third of all
     plateau_epochs: Count = 2  # of the schedule plateau: a tenth of the rate after so many without a better macro F1
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0  # each layer's learning rate over that of the one after it
     frozen_epochs: CountOrNone = 0  # at the start only the last layer learns
@@ -122,16 +127,19 @@ class Run(Settings):
     attribute_label_smoothing: tuple[Share, ...] = ()  # one number for each attribute; empty: none
     class_balance: Literal["none", "sqrt", "full"] = "none"  # class weights in the loss: 1, 1/sqrt(count), 1/count
     attribute_loss: NotNegative = 0.0  # weight of the attributes' losses beside that of the classes; three heads: 0
-    head_loss_weights: tuple[NotNegative, ...] = ()  # of head three: one for each attribute; empty: all 1
-    age_target: Literal["classes", "ordinal"] = "classes"  # ordinal: that head of three learns from the number itself
+    head_loss_weights: tuple[NotNegative, ...] = ()  # where each attribute has a head; empty: all 1
+    age_target: Literal["classes", "ordinal"] = "classes"  # ordinal: its own head learns from the number itself
     old_from: int = 0  # years from which training, not scoring, counts a person as the oldest; 0: the last edge
     augmentation: str = "flip"  # a preset of AUGMENTATIONS, or the path of a policy's .json
     mixing: Literal["none", "mixup", "cutmix", "cutmix_half", "cutmix_old"] = "none"  # old: with an oldest person
     mixing_alpha: Positive = 1.0  # shares come from Beta(alpha, alpha): 1 any alike, below 1 mostly small ones
     mixing_probability: Annotated[float, Field(ge=0, le=1)] = 0.5  # share of the photos that are mixed
     dropout: Share = 0.0
+    drop_path: Share = 0.0  # of residual branches left out in training (stochastic depth, Huang et al. 2016)
+    checkpoint_activations: bool = False  # computed again for the gradient: a third more time, far less memory
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: a half type on a GPU
     compile_network: bool = False  # worth it on a GPU for runs of many minutes
+    deterministic: bool = False  # on a GPU: the same bits each time, slower
     keep_epochs: CountOrNone = 0  # of the last so many epochs the weights stay on disk, to be averaged
     ema_decay: Share = 0.0  # of a moving average of the weights, such as 0.999 a step; 0: none
     checkpoint_choice: Literal["best", "last", "swa", "ema"] = "best"  # by macro F1 on the validation fold
@@ -167,12 +175,12 @@ class Run(Settings):
     def _check_attributes(self) -> None:
         """Lists of a number for each attribute, and how heads and losses of attributes go together."""
         each = f"empty or {len(labels.names())} numbers, for {', '.join(labels.names())}"
-        weights, three = self.head_loss_weights, self.head == "three"
+        weights, three = self.head_loss_weights, self.by_attribute
         for name in ("attribute_label_smoothing", "head_loss_weights"):
             self.require(name, len(getattr(self, name)) in (0, len(labels.names())), each)
         self.require("head_loss_weights", not weights or any(weights), f"{each}, one of them above 0")
         self.require("head_loss_weights", three or set(weights) <= {1.0}, "empty unless head is three")
-        alone = "0 where head is three, which learns the attributes alone: weigh those by head_loss_weights"
+        alone = f"0 where head is {self.head}, which learns the attributes alone: weigh those by head_loss_weights"
         self.require("attribute_loss", not three or self.attribute_loss == 0, alone)
 
     def _check_number(self) -> None:
@@ -182,7 +190,7 @@ class Run(Settings):
         self.require("age_target", number or not ordinal, f"classes, {none}")
         self.require("mixing", number or self.mixing != "cutmix_old", f"another one, {none}")
         self.require("old_from", number or not self.old_from, f"0, {none}")
-        self.require("age_target", not ordinal or self.head == "three", "classes unless head is three")
+        self.require("age_target", not ordinal or self.by_attribute, "classes unless head is three")
         deaf = "cross_entropy where age_target is ordinal, since the other heads alone would learn by another"
         self.require("loss", not ordinal or self.loss == "cross_entropy", deaf)
         if number and self.old_from:
@@ -190,12 +198,21 @@ class Run(Settings):
             wanted = f"0, which is {most}, or from {least} to {most}, the last edge of {number.name}"
             self.require("old_from", least <= self.old_from <= most, wanted)
 
+    def photos_a_step(self) -> int:
+        """How many photos an update of the weights is made of."""
+        return self.batch_size * self.accumulate_steps
+
+    @property
+    def by_attribute(self) -> bool:
+        """Whether each attribute has a head of its own, which gives the classes together."""
+        return self.head in ("three", "three_attention")
+
     def last_edge(self) -> int:
         """From which number, such as years, training counts the last group; 0 without an attribute that is a number."""
         return self.old_from or (labels.number().edges[-1] if labels.number() else 0)
 
     def attribute_weights(self) -> tuple[float, ...]:
-        """The weight of each attribute's loss, of three heads."""
+        """The weight of each attribute's loss, where each has a head."""
         return self.head_loss_weights or (1.0,) * len(labels.names())
 
     @classmethod
@@ -223,10 +240,17 @@ def check_bounds(parameters: Mapping[str, Any]) -> None:
 
 
 def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What differs between two runs' settings in a way that changes results: `epochs: 2 → 4`."""
+    """What differs between two runs' settings in a way that changes results: `epochs: 2 → 4`.
+
+    More epochs are no change where the schedule does not look at their number: a finished run trains on.
+    """
     old, new = (_with_defaults(settings) for settings in (old, new))
-    names = [name for name in {**old, **new} if name not in NOT_PART_OF_RESULT]
-    return [f"{name}: {old.get(name)} → {new.get(name)}" for name in names if old.get(name) != new.get(name)]
+    open_ended = new["schedule"] in ("constant", "plateau") or (new["schedule"] == "step" and new["step_epochs"])
+    if open_ended and new["epochs"] > old["epochs"]:
+        old = old | {"epochs": new["epochs"]}
+    names = [name for name in {**old, **new} if name not in NOT_PART_OF_RESULT and old.get(name) != new.get(name)]
+    why = {} if open_ended else {"epochs": f" (which the schedule {new['schedule']} depends on)"}
+    return [f"{name}: {old.get(name)} → {new.get(name)}{why.get(name, '')}" for name in names]
 
 
 def _with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:

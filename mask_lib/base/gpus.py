@@ -11,10 +11,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-TIMEOUT = 30  # seconds; a driver that is not kept loaded takes some to start
 # GPU 0: NVIDIA A100-PCIE-40GB (UUID: GPU-5c89…) and, below one that is sliced,   MIG 3g.20gb Device 0: (UUID: MIG-ee4…)
 LISTED = r"^ *(?:GPU \d+: )?(.+?):? \(UUID: (\S+)\)"
-
 WAIT = 0.5  # seconds between two looks for a card that was given back
 held: list[int] = []  # descriptors of the locks of this process; a child that is to keep them takes them as `pass_fds`
 
@@ -29,23 +27,15 @@ class Card(NamedTuple):
 def cards() -> list[Card]:
     """The GPUs that this process may use: all, or those that CUDA_VISIBLE_DEVICES names, in its order, up to the first
     entry that names none, as CUDA reads it: indices as `nvidia-smi` counts, UUIDs or their beginnings.
-
-    Empty where there is no `nvidia-smi`, or where it fails or lists no card.
     """
-    listed = [Card(*found) for found in re.findall(LISTED, asked("-L"), re.M)]
-    return _visible(listed)
-
-
-def _visible(listed: list[Card]) -> list[Card]:
+    listed = [Card(*found) for found in re.findall(LISTED, asked("-L"), re.MULTILINE)]
     whole = [card for card in listed if not card.uuid.startswith("MIG-")]
-    if (wanted := os.environ.get("CUDA_VISIBLE_DEVICES")) is None:
+    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is None:
         return whole
     chosen = []
-    for entry in map(str.strip, wanted.split(",")):
-        if entry.isdecimal():
-            named = whole[int(entry) :][:1]
-        else:
-            named = [card for card in listed if entry and card.uuid.startswith(entry)]
+    for entry in map(str.strip, visible.split(",")):
+        indexed = whole[int(entry) :][:1] if entry.isdecimal() else []
+        named = indexed or [card for card in listed if entry and card.uuid.startswith(entry)]
         if len(named) != 1:
             break
         chosen += named
@@ -54,12 +44,12 @@ def _visible(listed: list[Card]) -> list[Card]:
 
 @functools.cache
 def asked(*options: str) -> str:
-    """What `nvidia-smi` prints with these options; "" where there is none, or where it fails."""
+    """What `nvidia-smi` prints; "" where there is none or no driver, but not for a driver that an update replaced."""
     try:
-        done = subprocess.run(["nvidia-smi", *options], capture_output=True, text=True, timeout=TIMEOUT)
+        done = subprocess.run(["nvidia-smi", *options], capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout if done.returncode == 0 else ""
+    return done.stdout if done.returncode == 0 or "version mismatch" in done.stdout else ""
 
 
 def take() -> None:

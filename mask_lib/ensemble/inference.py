@@ -44,6 +44,7 @@ def mean_over_folds(
     checkpoints: Mapping[int, Path], source: devices.DevicePhotos, paths: list[str], tta: Tta, folder: Path, part: str
 ) -> np.ndarray:
     """(N, C) probabilities of `paths`, averaged over the folds' checkpoints; each fold's own stay in `folder`."""
+    print(devices.summary(source, read_manifest(next(iter(checkpoints.values())))["run"]["precision"]))
     found = files.progress(checkpoints.items(), what=f"predict {len(paths)} photos", unit="fold")
     each = [predict_stored(path, source, paths, tta, folder / f"fold{fold}.{part}") for fold, path in found]
     return np.mean(each, axis=0)

@@ -1,1 +1,4 @@
-"""Networks, and what they say of photos: networks, build, weights, checkpoint, devices, predict, features."""
+"""Networks, and what they say of photos.
+
+Read networks, build, weights, checkpoint, devices, distributed, predict, features, grad_cam.
+"""

@@ -11,7 +11,7 @@ from torch import nn
 
 from mask_lib.base import labels
 from mask_lib.base.config import Run
-from mask_lib.models import networks
+from mask_lib.models import devices, networks
 
 LEAST_DEVIATION = 1 / 255  # of a photo's channel; one of a single colour becomes 0, not amplified noise
 
@@ -38,7 +38,7 @@ class Preprocessing:
             std, mean = torch.std_mean(batch, dim=(2, 3), correction=0, keepdim=True)
             std = std.clamp_min(LEAST_DEVIATION)
         else:
-            mean, std = (batch.new_tensor(values).view(1, -1, 1, 1) for values in (self.mean, self.std))
+            mean, std = (devices.constant(one, batch.device).view(1, -1, 1, 1) for one in (self.mean, self.std))
         return ((batch - mean) / std).contiguous(memory_format=torch.channels_last)
 
     @classmethod
@@ -60,7 +60,7 @@ def build_network(
     """A network for photos of `channels` and `size`; random weights unless `settings`, timm's, say more.
 
     class_count: None for as many as `labels` has, which three heads always give; 0 for pooled features. head: linear
-    (the network's own), attention or three. ValueError where it does not fit; raises as `networks.require_known`.
+    (the network's own), or one of `networks.put_head`. ValueError if it does not fit; raises as `networks.create`.
     """
     class_count = labels.class_count() if class_count is None else class_count
     network = networks.create(architecture, channels, size, num_classes=class_count, drop_rate=dropout, **settings)
@@ -70,13 +70,24 @@ def build_network(
 
 
 def of_run(run: Run, **settings: Any) -> nn.Module:
-    """`build_network` of a run's settings."""
-    return build_network(run.architecture, dropout=run.dropout, **shape_of(run), **settings)
+    """`build_network` of a run's settings. Raises networks.UnsupportedError for one that the network does not know."""
+    try:
+        name, rate = "drop_path", {"drop_path_rate": run.drop_path} if run.drop_path else {}
+        network = build_network(run.architecture, dropout=run.dropout, **shape_of(run), **rate, **settings)
+        name = "checkpoint_activations"
+        if run.checkpoint_activations:
+            network.set_grad_checkpointing(True)
+    except (TypeError, AttributeError, AssertionError) as error:
+        if not getattr(run, name):
+            raise
+        raise networks.UnsupportedError(f"{name}: {run.architecture} has none: leave it out ({error})") from error
+    return network
 
 
 def shape_of(run: Run) -> dict[str, Any]:
-    """Channels, size and head of a run's network, as `build_network` takes them."""
-    return {"channels": run.image_channels, "size": (run.image_height, run.image_width), "head": run.head}
+    """Channels, size and heads of a run's network, as `build_network` takes them."""
+    shape = {"channels": run.image_channels, "size": (run.image_height, run.image_width), "head": run.head}
+    return shape | {"aux_logits": True} if run.aux_loss else shape
 
 
 def preprocessing_of(

@@ -6,7 +6,8 @@ A head takes the place of a network's last layer; all other tensors keep timm's 
 import contextlib
 import difflib
 import itertools
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import huggingface_hub
@@ -23,6 +24,7 @@ SEED_NAMES = {"se_resnext50": "seresnext50_32x4d"}  # what the seeds call a netw
 CUSTOM = "custom_model"
 STEM = (32, 32, 48)  # channels of its three convolutions, of which the first halves the maps
 STAGES = (48, 96, 192, 320)  # channels; each stage but the first halves the maps
+AUXILIARY = "AuxLogits"  # what timm calls inception_v3's classifier of earlier maps, for training alone
 HUB_SECONDS = 3  # to wait for an answer
 Size = tuple[int, int]  # height, width
 
@@ -130,13 +132,22 @@ def require_hub(wanted: str, advice: str) -> None:
 
 
 def create(architecture: str, channels: int = 3, size: Size | None = None, **settings: Any) -> nn.Module:
-    """A network by `timm.create_model`; one that takes a single size is made for `size`. Raises as `require_known`."""
+    """A network by `timm.create_model`; one that takes a single size is made for `size`. Raises as `require_known`.
+
+    With timm's aux_logits=True it gives (B, 2, classes) in training, logits and auxiliary ones, else logits alone.
+    """
     require_known(architecture)
     name = timm_name(architecture)
     if size is not None:
         wanted = timm.models.resolve_model_input_args(name, {"input_size": (channels, *size)})
         settings["img_size"] = wanted.get("img_size")  # None: left out by timm
-    return timm.create_model(name, in_chans=channels, **settings)
+    if not settings.get("aux_logits"):
+        return timm.create_model(name, in_chans=channels, **settings)
+    last = {"classifier": ("fc", f"{AUXILIARY}.fc")}  # timm leaves out the weights of the first alone
+    overlay = settings.pop("pretrained_cfg_overlay", {}) | last
+    network = timm.create_model(name, in_chans=channels, pretrained_cfg_overlay=overlay, **settings)
+    network.register_forward_hook(lambda network, _, both: torch.stack(both, 1) if network.training else both[0])
+    return network
 
 
 @contextlib.contextmanager
@@ -155,25 +166,27 @@ class AttentionHead(nn.Module):
         self.attention = nn.Conv2d(channels, class_count, 1)
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        """(B, C, H, W) → (B, K) logits. Raises UnsupportedHeadError for anything but a convolution network's maps."""
+        """(B, C, H, W) → (B, K) logits. Raises UnsupportedError for anything but a convolution network's maps."""
         channels = self.classes.in_channels
         if maps.ndim != 4 or maps.shape[1] != channels:
             needed = f"maps of {channels} channels, as convolution networks make them, not {tuple(maps.shape)}"
-            raise UnsupportedHeadError(f"head: attention needs {needed}: use head: linear or three")
+            raise UnsupportedError(f"a head of attention needs {needed}: use head: linear or three")
         where = self.attention(maps).flatten(2).softmax(dim=2)
         return (self.classes(maps).flatten(2) * where).sum(dim=2)
 
 
 class AttributeHeads(nn.Module):
-    """One linear layer for each attribute of `labels`, which give joint log-probabilities; `head: three`."""
+    """One layer for each attribute of `labels`, which give joint log-probabilities; `head: three`, three_attention."""
 
-    def __init__(self, features: int):
+    def __init__(self, features: int, layer: Callable[[int, int], nn.Module] = nn.Linear):
         super().__init__()
-        self.heads = nn.ModuleDict({one.name: nn.Linear(features, one.size) for one in labels.attributes()})
+        self.heads = nn.ModuleDict({one.name: layer(features, one.size) for one in labels.attributes()})
+        self.takes_maps = layer is AttentionHead
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """(B, D), or (B, D, 1, 1), → (B, classes) float32 logits, in the order of `labels.joint`."""
-        features = features.flatten(1)  # where the last layer was a 1 x 1 convolution
+        """(B, D), (B, D, 1, 1) or maps → (B, classes) float32 logits, in the order of `labels.joint`."""
+        if not self.takes_maps:
+            features = features.flatten(1)  # where the last layer was a 1 x 1 convolution
         joint = features.new_zeros(len(features), 1, dtype=torch.float32)
         for head in self.heads.values():
             alone = head(features).float().log_softmax(dim=1)
@@ -181,26 +194,40 @@ class AttributeHeads(nn.Module):
         return joint
 
 
-class UnsupportedHeadError(ValueError):
-    """A head that does not fit a network."""
+class UnsupportedError(ValueError):
+    """A head or another setting that does not fit a network."""
 
 
 def put_head(network: nn.Module, head: str, class_count: int) -> None:
-    """Replace a network's last layer by a new `head`, attention or three; UnsupportedHeadError if it cannot be."""
+    """Replace a network's last layer, and its auxiliary one, by a new `head`; UnsupportedError if it cannot be.
+
+    head: attention, three or three_attention.
+    """
     names = last_names(network)
     try:
-        (name,) = names
+        (name,) = (one for one in names if not one.startswith(AUXILIARY))
         if head == "three":
             last = network.get_submodule(name)
-            new = AttributeHeads(last.in_features if isinstance(last, nn.Linear) else last.in_channels)
+            width = last.in_features if isinstance(last, nn.Linear) else last.in_channels
         else:
-            name, channels = leave_out_pooling(network, name)
-            new = AttentionHead(channels, class_count)
-        network.set_submodule(name, new)
+            name, width = leave_out_pooling(network, name)
+        network.set_submodule(name, new_head(head, width, class_count))
+        if auxiliary := getattr(network, AUXILIARY, None):
+            auxiliary.fc = new_head(head, auxiliary.conv1.conv.out_channels, class_count)
+            if head != "three":  # the same layers without the mean that timm takes before the last of them
+                layers = OrderedDict(pool=nn.AvgPool2d(5, stride=3), **dict(auxiliary.named_children()))
+                setattr(network, AUXILIARY, nn.Sequential(layers))
     except Exception as error:  # timm says in many ways what a network cannot do
         name = type(network).__name__
         words = f"head: {head} cannot replace the last layer {', '.join(names)} of {name} ({error}): use head: linear"
-        raise UnsupportedHeadError(words) from error
+        raise UnsupportedError(words) from error
+
+
+def new_head(head: str, width: int, class_count: int) -> nn.Module:
+    """A head for (B, width) features, or of attention, for (B, width, H, W) maps."""
+    if head == "attention":
+        return AttentionHead(width, class_count)
+    return AttributeHeads(width, AttentionHead if head == "three_attention" else nn.Linear)
 
 
 def leave_out_pooling(network: nn.Module, last: str) -> tuple[str, int]:
@@ -217,10 +244,13 @@ def leave_out_pooling(network: nn.Module, last: str) -> tuple[str, int]:
 
 
 def last_layers(network: nn.Module) -> tuple[nn.Module, ...]:
-    """The layers that give the logits: one, but several in distilled networks."""
-    heads = tuple(part for part in network.modules() if isinstance(part, AttentionHead | AttributeHeads))
+    """The layers that give the logits: one, but several in distilled networks and with an auxiliary classifier."""
+    outer = (part for name, part in network.named_modules() if ".heads." not in name)  # not of AttributeHeads
+    heads = tuple(part for part in outer if isinstance(part, AttentionHead | AttributeHeads))
     layers = heads or network.get_classifier()
-    return layers if isinstance(layers, tuple) else (layers,)
+    layers = layers if isinstance(layers, tuple) else (layers,)
+    auxiliary = None if heads else getattr(network, AUXILIARY, None)
+    return (*layers, auxiliary.fc) if auxiliary else layers
 
 
 def last_names(network: nn.Module) -> list[str]:

@@ -73,7 +73,7 @@ ONE_VIEW = Tta()  # the photo as it is
 
 def zoomed(batch: torch.Tensor, share: float, right: float = 0.0, down: float = 0.0) -> torch.Tensor:
     """(B, C, H, W) float32: the middle `share` of each photo, moved by shares of its size, at full size."""
-    matrix = batch.new_tensor([[[share, 0, 2 * right], [0, share, 2 * down]]])
+    matrix = devices.constant((share, 0.0, 2 * right, 0.0, share, 2 * down), batch.device).view(1, 2, 3)
     grid = functional.affine_grid(matrix, [1, *batch.shape[1:]], align_corners=False).expand(len(batch), -1, -1, -1)
     return functional.grid_sample(batch, grid, padding_mode="reflection", align_corners=False)
 

@@ -114,6 +114,8 @@ def file_source(network: nn.Module, weights: str) -> dict[str, Any]:
             "and their scores would mean nothing; start from imagenet, none, or weights from elsewhere"
         )
     last = tuple(f"{name}." for name in networks.last_names(network))
+    if not any(name.startswith(networks.AUXILIARY) for name in state):  # its convolutions are new then too
+        last += (f"{networks.AUXILIARY}.",)
     new = {name: value for name, value in network.state_dict().items() if name.startswith(last)}
     kept = {name: value for name, value in state.items() if not name.startswith(last)}
     # As many classes as the network has, or timm would not report the tensors that one side lacks; and no other source.
@@ -134,6 +136,9 @@ def require_fits(run: Run) -> None:
     if run.weights == "imagenet":
         require_pretrained(run.architecture)
     with networks.shapes_only():
+        if run.aux_loss and not hasattr(networks.create(run.architecture), "aux_logits"):
+            lacks = f"{run.architecture} has no auxiliary classifier, as inception_v3 has"
+            raise ValueError(f"aux_loss = {run.aux_loss}: {lacks}: set aux_loss to 0.0")
         network = _answering(run, "set image_width and image_height to those")
         fixed = getattr(network, "pretrained_cfg", {}).get("fixed_input_size")
         if fixed and run.weights == "imagenet" and not hasattr(network, "set_input_size"):  # by which timm resamples
@@ -155,7 +160,7 @@ def _answering(run: Run, advice: str, **source: Any) -> nn.Module:
         if answer.shape != (2, labels.class_count()):
             raise ValueError(f"it gives {tuple(answer.shape)} for 2 photos, not {labels.class_count()} numbers each")
         return network
-    except networks.UnsupportedHeadError:
+    except networks.UnsupportedError:
         raise
     except Exception as error:  # timm says in many ways what a network cannot do
         height, width = timm.data.resolve_model_data_config(networks.create(run.architecture))["input_size"][1:]

@@ -46,6 +46,7 @@ def train(job: Job, run: config.Run, tracked: tracking.Tracking, threads: int | 
     import torch
 
     from mask_lib.data import photos
+    from mask_lib.models import distributed
     from mask_lib.training import dataset, runs
 
     torch.set_num_threads(min(threads or torch.get_num_threads(), torch.get_num_threads()))
@@ -55,7 +56,8 @@ def train(job: Job, run: config.Run, tracked: tracking.Tracking, threads: int | 
     folds = runs.chosen_folds(run, splits)
     decoded = dataset.open_trainable(data, output, run)
     options = {"when_changed": job.when_changed, "checkpoint_seconds": 60 * job.checkpoint_minutes}
-    runs.train_folds(folds, run, splits, decoded, output, tracked, **options)
+    with distributed.processes():
+        runs.train_folds(folds, run, splits, decoded, output, tracked, **options)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

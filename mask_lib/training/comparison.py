@@ -13,7 +13,11 @@ import numpy as np
 import pandas as pd
 
 from mask_lib.base import files, labels, scores
-from mask_lib.data.photos import thumbnails
+from mask_lib.data import store
+from mask_lib.data.photos import files_of, thumbnails
+from mask_lib.models import devices, grad_cam, predict
+from mask_lib.models.checkpoint import read_checkpoint
+from mask_lib.training import run_folder
 from mask_lib.training.run_folder import FinishedRun
 
 LEVEL = 0.95  # of all the intervals of a table of differences together
@@ -185,3 +189,25 @@ def verdict(finished: Sequence[FinishedRun], found: pd.DataFrame) -> str:
     }
     sentences = [words.format(", ".join(against["a"][rows])) for words, rows in groups.items() if rows.any()]
     return " ".join([f"The best of {len(finished)} runs is {told}.", *sentences])
+
+
+def explained_mistakes(run: run_folder.FinishedRun, count: int) -> tuple[pd.DataFrame, np.ndarray, np.ndarray, str]:
+    """The `count` worst out-of-fold mistakes of a run, and why: (table, photos, maps of what was predicted, reason).
+
+    The table is `scores.worst_mistakes`, with photos (N, H, W, C) uint8 and maps (N, H, W) float32 of its rows, each by
+    the network of the fold that validated it, which never saw its person. `reason` is empty, or says why the rest is.
+    """
+    frame, worst = store.Frame.of_run(run.settings), scores.worst_mistakes(run.out_of_fold, max(count, 0))
+    worst, predicted = worst.reset_index(drop=True), scores.from_probabilities(worst)[1]
+    images = np.zeros((len(worst), *frame.shape), dtype=np.uint8)
+    maps = np.zeros(images.shape[:3], dtype=np.float32)
+    try:
+        for fold, rows in worst.groupby("fold").indices.items():
+            paths = files_of(run.photo_folder(), worst.iloc[rows].assign(split="train"))
+            images[rows] = [store.decode(path, frame) for path in paths]
+            state, manifest = read_checkpoint(run_folder.in_use(run.folder)[fold][0])
+            loaded = predict.load_network(state, manifest, devices.pick_device())
+            maps[rows] = grad_cam.heatmaps(loaded.network, loaded.preprocessing, images[rows], predicted[rows])
+    except (grad_cam.UnsupportedNetworkError, OSError) as error:
+        return worst.head(0), images[:0], maps[:0], f"The mistakes of {run.name} cannot be explained: {error}"
+    return worst, images, maps, "" if count > 0 else "explained_mistakes is 0: nothing is explained"

@@ -3,11 +3,13 @@
 All randomness of a step is a function of (seed, fold, epoch, step), so a checkpoint needs no generator's state.
 """
 
+import contextlib
 import dataclasses
 import math
+import os
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +17,20 @@ import numpy as np
 import pandas as pd
 import pydantic
 import torch
-from timm.utils import ModelEmaV3
 from torch import nn
 
-from mask_lib.augment import apply, policy
 from mask_lib.base import config, files, interrupts, scores
 from mask_lib.data import splits
-from mask_lib.models import build, devices, weights
+from mask_lib.models import devices, distributed, weights
 from mask_lib.models.checkpoint import Checkpoint, changes, read_all, read_checkpoint, refuse_changed, write_checkpoint
-from mask_lib.models.predict import batch_size_of, predict_probabilities, probability_table
-from mask_lib.training import dataset, mixing, run_folder
-from mask_lib.training.loss import class_weights, loss_of
-from mask_lib.training.optimizer import build_optimizer, frozen_backbone, learning_rate_factor, stopped_early
-from mask_lib.training.targets import BatchTargets, fold_targets, numbers_digest
+from mask_lib.models.predict import probability_table
+from mask_lib.training import dataset, run_folder, step
+from mask_lib.training.optimizer import frozen_backbone, stopped_early
 
 HISTORY_TIMES = ("seconds", "photos_per_second")  # what differs between two equal runs
 LAST, PREVIOUS = "last.safetensors", "previous.safetensors"  # what training goes on from, and if that is damaged
 MOVING_AVERAGE = -1  # its key among the optimizer's states in a checkpoint: what only training goes on from
+NOTE_SECONDS = 5.0  # between two notes of progress within an epoch
 OnStep = Callable[[int], None]  # steps of this fold finished so far
 
 
@@ -50,50 +49,32 @@ class Progress:
     peak_memory_bytes: int = 0  # the most that training has used
 
 
-class FoldTraining:
-    """One fold of one run: photos, targets, network, optimizer and progress."""
+class FoldTraining(step.FoldNetwork):
+    """One fold of one run: its network, its progress, and the checkpoints by which it can go on."""
 
     def __init__(self, run: config.Run, fold: int, split: pd.DataFrame, source: devices.DevicePhotos):
-        self.run, self.fold, self.photos, self.device = run, fold, source, source.device
-        frame, train = source.store.frame, split[split["split"] == splits.TRAIN]
-        self.data = splits.fingerprint(source.store.content, split, run.weights)
-        self.rows = {part: source.store.rows(list(table["path"])) for part, table in split.groupby("split")}
-        self.targets = fold_targets(train, run, self.device)
-        self.labels = {part: table["label"].to_numpy(np.int64) for part, table in split.groupby("split")}
-        self.labels[splits.TRAIN] = self.targets.labels
-        self.numbers = numbers_digest(train, run)
-        self.dtype = devices.dtype_for(run.precision, self.device)
-        self.preprocessing = build.preprocessing_of(
-            run.architecture, frame.width, frame.height, frame.resize, run.image_channels, run.per_image_norm
-        )
-        counted = self.targets.labels[self.targets.is_real]
-        self.class_weights = class_weights(counted, run.class_balance).to(self.device)
-        self.policy = policy.named_policy(run.augmentation)
-        self.partners = mixing.photos_of_last_group(self.targets.labels) if run.mixing == "cutmix_old" else None
+        super().__init__(run, fold, split, source)
         self.progress = Progress()
-
-    def start(self, network: nn.Module, forward: nn.Module) -> None:
-        """Take a network with its initial weights; `forward` is the same one, compiled or not."""
-        self.network, self.forward = network, forward
-        self.optimizer = build_optimizer(network, self.run)
-        self.moving_average = moving_average(network, self.run.ema_decay) if self.run.ema_decay else None
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
 
     def manifest(self) -> dict[str, Any]:
         """What a checkpoint says of itself."""
         return {
             "run": self.run.settings(),
             "fold": self.fold,
-            "policy": self.policy.plain(),
-            "data": self.data,
-            "years": self.numbers,
+            "policy": self.data.policy.plain(),
+            "data": self.data.digest,
+            "years": self.data.numbers,
             "dtype": str(self.dtype),
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
             "preprocessing": dataclasses.asdict(self.preprocessing),
             "place": dataclasses.asdict(self.progress),
         }
 
     def save(self, path: Path, with_optimizer: bool) -> None:
-        """Write a checkpoint; with the optimizer's state training can go on from it."""
+        """Write a checkpoint, if this is the first process; with the optimizer's state training can go on from it."""
+        if distributed.rank():
+            return
         progress = self.progress
         progress.peak_memory_bytes = max(progress.peak_memory_bytes, devices.peak_memory_bytes(self.device))
         progress.scaler, progress.device = self.scaler.state_dict(), devices.device_name(self.device)
@@ -105,12 +86,18 @@ class FoldTraining:
 
     def check_place(self, place: Mapping[str, Any]) -> None:
         """Raise OSError or pydantic's ValidationError unless training can come to a checkpoint's `place`."""
-        steps = dataset.step_count(len(self.rows[splits.TRAIN]), self.run.batch_size)
-        found = Progress(**place)
+        steps, found = self.data.step_count(), Progress(**place)
         fits = found.epoch == len(found.history) and (found.epoch, found.step) <= (self.run.epochs, 0)
         if not (fits and found.step < steps):
             where = f"epoch {found.epoch} of {self.run.epochs}, step {found.step} of {steps}"
             raise OSError(f"it says of itself {where}, with {len(found.history)} epochs of history")
+
+    def manifest_to_fit(self, place: Mapping[str, Any]) -> dict[str, Any]:
+        """What a checkpoint with that `place` must say; of its arithmetic nothing where no training goes on from it."""
+        found, manifest = Progress(**place), self.manifest()
+        if found.epoch == self.run.epochs or stopped_early(self.run, found.history):
+            del manifest["dtype"]
+        return manifest
 
     def resume(self, found: Checkpoint) -> None:
         """Go on from a checkpoint's content."""
@@ -122,71 +109,41 @@ class FoldTraining:
         self.optimizer.load_state_dict({**optimizer, "state": states})
         self.scaler.load_state_dict(self.progress.scaler)
 
-    def train_step(self, batch: np.ndarray, epoch: int, step: int, step_count: int) -> torch.Tensor:
-        """One update on the photos at positions `batch`; returns their summed loss, a float64 scalar."""
-        factor = learning_rate_factor(self.run, epoch + step / step_count, self.progress.history)
-        loss = self.update(batch, dataset.step_seed(self.run.seed, self.fold, epoch, step), factor)
-        if self.moving_average:
-            self.moving_average.update(self.network, step=epoch * step_count + step)
-        return loss
-
-    def update(self, batch: np.ndarray, seed: int, factor: float) -> torch.Tensor:
-        """The same with `factor` times the peak learning rates and all random numbers from `seed`."""
-        torch.manual_seed(seed)  # dropout and the like
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["peak"] * factor
-        photos, found = self.augmented(batch, seed)
-        with devices.autocast(self.device, self.dtype):
-            logits = self.forward(self.preprocessing.prepared(photos))
-        loss = loss_of(logits.float(), found.target, self.run, self.class_weights, found.weights)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        return loss.detach().double() * len(batch)
-
-    def augmented(self, batch: np.ndarray, seed: int) -> tuple[torch.Tensor, BatchTargets]:
-        """The photos at positions `batch`, (B, C, H, W) float32, augmented and mixed, and their targets."""
-        random = np.random.default_rng(seed)
-        positions, partner = batch, None
-        if self.run.mixing != "none":
-            positions, partner = mixing.with_partners(batch, self.partners, random)
-        pixels = self.photos.batch(self.rows[splits.TRAIN][positions])
-        photos = apply.augment(pixels, self.policy, torch.Generator().manual_seed(seed))
-        found = self.targets.batch(positions)
-        return (photos, found) if partner is None else mixing.mixed(photos, found, partner, self.run, random)
-
-    def batches(self, epoch: int) -> list[np.ndarray]:
-        """Positions of an epoch's photos among the train rows, batch by batch."""
-        found, run = self.targets, self.run
-        return dataset.batches(found.labels, run.batch_size, run.seed, self.fold, epoch, run.sampling, found.is_real)
-
     def train_epoch(
-        self, checkpoint: Path, checkpoint_seconds: float, on_step: OnStep, is_asked_to_stop: Callable[[], bool]
+        self, folder: Path, checkpoint_seconds: float, on_step: OnStep, is_asked_to_stop: Callable[[], bool]
     ) -> None:
-        """The rest of the epoch that training is in, with a checkpoint every so many seconds.
+        """The rest of the epoch that training is in, with a checkpoint in `folder` every so many seconds.
 
         Raises KeyboardInterrupt, a checkpoint being written, after the step in which it was asked to stop.
         """
-        progress, todo = self.progress, self.batches(self.progress.epoch)
+        progress, todo, epoch = self.progress, self.data.batches(self.progress.epoch), self.progress.epoch
         self.forward.train()
         # On the device, and read there only when progress is recorded: the host runs ahead of the GPU.
         loss_sum = torch.tensor(progress.loss_sum, dtype=torch.float64, device=self.device)
-        started, saved = time.perf_counter() - progress.seconds, time.perf_counter()
-        with frozen_backbone(self.network, progress.epoch < self.run.frozen_epochs):
-            for step in range(progress.step, len(todo)):
-                loss_sum += self.train_step(todo[step], progress.epoch, step, len(todo))
-                progress.step = step + 1
+        saved = noted = time.perf_counter()
+        started = saved - progress.seconds
+        numbers = range(progress.step, len(todo))
+        drawn = devices.one_ahead(
+            lambda one: self.data.drawn(todo[one], self.seed_of(epoch, one)), numbers, self.device
+        )
+        with frozen_backbone(self.network, epoch < self.run.frozen_epochs), contextlib.closing(drawn):
+            for number, parts in zip(numbers, drawn, strict=True):
+                loss_sum += self.train_step(parts, epoch, number, len(todo), progress.history)
+                progress.step = number + 1
                 is_due = time.perf_counter() - saved >= checkpoint_seconds
-                if (is_due or is_asked_to_stop()) and progress.step < len(todo):
+                is_due, is_stopping = distributed.agreed(is_due, is_asked_to_stop())
+                if (is_due or is_stopping) and progress.step < len(todo):
                     self.record_progress(loss_sum, started)
-                    self.save(checkpoint, with_optimizer=True)
-                    if is_asked_to_stop():
-                        place = f"step {progress.step} of {len(todo)} in epoch {progress.epoch + 1}"
+                    self.save(folder / LAST, with_optimizer=True)
+                    if is_stopping:
+                        place = f"step {progress.step} of {len(todo)} in epoch {epoch + 1}"
                         words = f"fold {self.fold} of {self.run.run} stopped after {place}, all of it on disk"
                         raise KeyboardInterrupt(f"{words}: run it again to go on from there")
                     saved = time.perf_counter()
-                on_step(progress.epoch * len(todo) + progress.step)
+                if time.perf_counter() - noted >= NOTE_SECONDS:
+                    noted = time.perf_counter()
+                    self.note(folder, noted - started)
+                on_step(epoch * len(todo) + progress.step)
         self.record_progress(loss_sum, started)
 
     def record_progress(self, loss_sum: torch.Tensor, started: float) -> None:
@@ -212,13 +169,26 @@ class FoldTraining:
             self.save(epoch_path(folder, progress.epoch), with_optimizer=False)
             epoch_path(folder, progress.epoch - self.run.keep_epochs).unlink(missing_ok=True)
         # The last checkpoint ends the epoch: what is written before it is written again if a kill comes between.
-        files.write_csv(pd.DataFrame(progress.history), folder.parent / "history.csv")
-        self.save(folder / "last.safetensors", with_optimizer=True)
+        if not distributed.rank():
+            files.write_csv(pd.DataFrame(progress.history), folder.parent / "history.csv")
+        self.save(folder / LAST, with_optimizer=True)
+        self.note(folder, 0.0)
+
+    def note(self, folder: Path, seconds: float) -> None:
+        """Write progress.json for whoever watches; seconds: spent so far on the epoch that training is in."""
+        progress, steps = self.progress, self.data.step_count()
+        done, pace = progress.step * len(self.data.rows[splits.TRAIN]) / steps, progress.history[-1:]
+        if not distributed.rank():
+            found = {"epoch": progress.epoch, "epochs": self.run.epochs, "step": progress.step, "steps": steps}
+            found["photos_per_second"] = done / seconds if done else pace[0]["photos_per_second"]
+            found |= {"best_macro_f1": progress.best_macro_f1 if pace else None, "time": time.time()}
+            found |= {"pid": os.getpid(), "device": devices.device_name(self.device)}
+            files.write_json(found, folder.parent / "progress.json")
 
     def epoch_row(self) -> dict[str, float]:
         """The ending epoch's row of history: its loss, scores of its network on the val photos, its pace."""
-        count, seconds = len(self.rows[splits.TRAIN]), self.progress.seconds
-        probabilities, truth = self.predict(splits.VAL), self.labels[splits.VAL]
+        count, seconds = len(self.data.rows[splits.TRAIN]), self.progress.seconds
+        probabilities, truth = self.predict(splits.VAL), self.data.labels[splits.VAL]
         of_truth = np.maximum(probabilities[np.arange(len(truth)), truth], 1e-12)
         found = scores.summarise(truth, probabilities.argmax(axis=1))
         first = self.optimizer.param_groups[0]
@@ -238,21 +208,43 @@ class FoldTraining:
         if not self.moving_average:
             return
         predicted = self.predict(splits.VAL, self.moving_average.module).argmax(axis=1)
-        found = float(scores.summarise(self.labels[splits.VAL], predicted)["macro_f1"])
+        found = float(scores.summarise(self.data.labels[splits.VAL], predicted)["macro_f1"])
         *before, row = self.progress.history
         row["val_ema_macro_f1"] = found
-        if found > max((one["val_ema_macro_f1"] for one in before), default=-1.0):
+        if found > max((one["val_ema_macro_f1"] for one in before), default=-1.0) and not distributed.rank():
             write_checkpoint(path, self.moving_average.module.state_dict(), self.manifest())
 
     def finished(self) -> bool:
         """Whether nothing is left to train: all epochs are done, or the run stopped early."""
         return self.progress.epoch == self.run.epochs or stopped_early(self.run, self.progress.history)
 
-    def predict(self, part: str, network: nn.Module | None = None) -> np.ndarray:
-        """(N, C) float32 probabilities of one part of the split, by the network in training or another."""
-        network = network or self.network
-        how = {"dtype": self.dtype, "batch_size": batch_size_of(self.run)}
-        return predict_probabilities(network, self.photos, self.rows[part], self.preprocessing, **how)
+    def write_out_of_fold(self, folder: Path, split: pd.DataFrame) -> pd.DataFrame:
+        """Write what the weights that training chose say of the val photos; the table as readers see it."""
+        with distributed.first_goes_first():
+            chosen = folder / "checkpoint" / f"{run_folder.trained_weights(self.run)}.safetensors"
+            self.network.load_state_dict(read_checkpoint(chosen)[0])
+        validated, path = split.loc[split["split"] == splits.VAL, ["path", "label"]], folder / "oof.csv"
+        table = probability_table(validated, self.predict(splits.VAL))
+        with distributed.first_goes_first():
+            if not distributed.rank():
+                files.write_csv(table, path)
+            return scores.read_probabilities(path, "path")
+
+
+@contextlib.contextmanager
+def alone(run: config.Run, fold: int, folder: Path) -> Iterator[None]:
+    """Within it no other training has a fold's folder, and errors of memory say what to lower."""
+    busy, lock = f"fold {fold} of {run.run} is being trained", folder.with_name(f".{folder.name}.lock")
+    with contextlib.nullcontext() if distributed.rank() else files.lock(lock, busy, wait=False):
+        if not distributed.rank():
+            files.remove_temporaries(folder)
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            what = f"{run.batch_size} photos of {run.image_width} x {run.image_height} pixels, {run.architecture}"
+            advice = "lower batch_size and raise accumulate_steps by as much, or set checkpoint_activations: true"
+            words = f"the GPU's memory is too small to train on so much at once ({what}): {advice}"
+            raise torch.OutOfMemoryError(words) from error
 
 
 def train_fold(
@@ -275,29 +267,25 @@ def train_fold(
     ChangedSettingsError if the folder holds a run of other settings, unless when_changed: restart puts it aside;
     BusyError if another process trains the fold. Raises as `left_off` and, after a SIGINT, as `train_epoch` does.
     """
-    busy, lock = f"fold {fold} of {run.run} is being trained", folder.with_name(f".{folder.name}.lock")
-    with files.lock(lock, busy, wait=False), interrupts.deferred() as is_asked_to_stop:
-        files.remove_temporaries(folder)
+    with alone(run, fold, folder), interrupts.deferred() as is_asked_to_stop:
         training = FoldTraining(run, fold, split, source)
         training.start(network, forward)
-        if found := left_off(training, folder, when_changed):
+        with distributed.first_goes_first():
+            found = left_off(training, folder, when_changed)
+            is_done = (folder / "oof.csv").exists()
+        if found:
             training.resume(found)
         else:
             network.load_state_dict(weights.first_weights(run, dataset.step_seed(run.seed, fold, 0, 0)))
-        if training.finished() and (folder / "oof.csv").exists():
+        if training.finished() and is_done:
             return scores.read_probabilities(folder / "oof.csv", "path")
         remove_untrue(folder)
         devices.reset_peak_memory(source.device)
-        checkpoints = folder / "checkpoint"
         while not training.finished():
-            training.train_epoch(checkpoints / LAST, checkpoint_seconds, on_step, is_asked_to_stop)
-            training.finish_epoch(checkpoints)
+            training.train_epoch(folder / "checkpoint", checkpoint_seconds, on_step, is_asked_to_stop)
+            training.finish_epoch(folder / "checkpoint")
             on_epoch(training.progress.history[-1])
-        chosen = checkpoints / f"{run_folder.trained_weights(run)}.safetensors"
-        network.load_state_dict(read_checkpoint(chosen)[0])
-        validated = split.loc[split["split"] == splits.VAL, ["path", "label"]]
-        out_of_fold = probability_table(validated, training.predict(splits.VAL))
-        return scores.read_probabilities(files.write_csv(out_of_fold, folder / "oof.csv"), "path")  # as readers see it
+        return training.write_out_of_fold(folder, split)
 
 
 def left_off(training: FoldTraining, folder: Path, when_changed: str) -> Checkpoint | None:
@@ -312,7 +300,7 @@ def left_off(training: FoldTraining, folder: Path, when_changed: str) -> Checkpo
             continue
         try:
             found = read_all(path)
-            if differences := changes(found.manifest, training.manifest()):
+            if differences := changes(found.manifest, training.manifest_to_fit(found.manifest["place"])):
                 refuse_changed(differences, folder, when_changed)
                 break
             training.check_place(found.manifest["place"])
@@ -337,11 +325,6 @@ def remove_untrue(folder: Path) -> None:
     run = folder.parent
     for path in (run / "scores.json", run / run_folder.AVERAGING, *folder.glob("oof.*.csv")):
         path.unlink(missing_ok=True)
-
-
-def moving_average(network: nn.Module, decay: float) -> ModelEmaV3:
-    """An average of all weights and statistics; its decay is s / (s + 10) after s steps, up to `decay`."""
-    return ModelEmaV3(network, decay=decay, use_warmup=True, warmup_gamma=10, warmup_power=1)
 
 
 def epoch_path(checkpoint_folder: Path, epoch: int) -> Path:

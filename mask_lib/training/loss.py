@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from mask_lib.base import labels
 from mask_lib.base.config import Run
+from mask_lib.models import devices
 from mask_lib.training import targets
 
 POWERS = {"none": 0.0, "sqrt": 0.5, "full": 1.0}
@@ -47,13 +48,17 @@ def loss_of(logits: Tensor, target: Tensor, run: Run, weights: Tensor, photo_wei
 
     weights: (C,) of `class_weights`. photo_weights: (B,) float32, None for 1 each. Losses of photos are multiplied
     by both and averaged over B; over the sum of weights, a photo's weight would depend on its batch.
+    logits: or (B, 2, C), with those of an auxiliary classifier, whose loss is the same and counts `aux_loss` times.
     """
+    if logits.ndim == 3:
+        main, auxiliary = (loss_of(one, target, run, weights, photo_weights) for one in logits.unbind(1))
+        return main + run.aux_loss * auxiliary
     past_borders = None
     if target.is_floating_point():
         target, past_borders = target[:, : labels.class_count()], target[:, labels.class_count() :]
     weight_of_photo = target @ weights if target.is_floating_point() else weights[target]
     joint = AttributeTarget(logits, target, labels.shape(), run.attribute_label_smoothing, photo_weights)
-    if run.head == "three":
+    if run.by_attribute:
         return _heads_loss(attribute_targets(joint), past_borders, run, weight_of_photo)
     loss = _summed_loss([joint], run, weight_of_photo)
     if run.attribute_loss:
@@ -64,13 +69,14 @@ def loss_of(logits: Tensor, target: Tensor, run: Run, weights: Tensor, photo_wei
 def attribute_targets(joint: AttributeTarget) -> list[AttributeTarget]:
     """One for each attribute, from the marginals of class probabilities."""
     shape, mixed = joint.shape, joint.target.is_floating_point()
-    wanted = joint.target if mixed else torch.unravel_index(joint.target, shape)
     log_probability, found = functional.log_softmax(joint.logits, dim=1), []
     for place, size in enumerate(shape):
-        sides = (-1, math.prod(shape[:place]), size, math.prod(shape[place + 1 :]))  # the attributes before and after
+        before, after = math.prod(shape[:place]), math.prod(shape[place + 1 :])
+        sides = (-1, before, size, after)
         # A log-probability is its own logit: a log_softmax leaves it as it is.
         logits = log_probability.view(sides).logsumexp((1, 3))
-        target = wanted.view(sides).sum((1, 3)) if mixed else wanted[place]
+        # By hand: unravel_index would copy the sizes to the GPU, which the host waits for.
+        target = joint.target.view(sides).sum((1, 3)) if mixed else joint.target // after % size
         found.append(AttributeTarget(logits, target, (size,), joint.smoothing[place : place + 1], joint.photo_weights))
     return found
 
@@ -95,7 +101,7 @@ def ordinal_losses(head: AttributeTarget, past_borders: Tensor, run: Run) -> Ten
     groups = head.logits.log_softmax(dim=1).unbind(1)
     first = functools.reduce(torch.logaddexp, groups[1:]) - groups[0]
     last = groups[-1] - functools.reduce(torch.logaddexp, groups[:-1])
-    places = torch.tensor(targets.border_places(run)).to(past_borders.device, non_blocking=True)
+    places = devices.constant(tuple(targets.border_places(run)), past_borders.device)
     logits = first[:, None] + (last - first)[:, None] * places
     # What both smoothings take from the label is spread over past and not past.
     kept, known = (1 - run.label_smoothing) * (1 - sum(head.smoothing)), past_borders.isfinite()

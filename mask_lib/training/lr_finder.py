@@ -42,10 +42,11 @@ def find(
     trial.start(network, network)
     network.train()
     rates, losses = np.geomspace(low, high, step_count), []
-    steps = ((epoch, *one) for epoch in itertools.count() for one in enumerate(trial.batches(epoch)))
+    steps = ((epoch, *one) for epoch in itertools.count() for one in enumerate(trial.data.batches(epoch)))
     for rate, (epoch, step, batch) in zip(rates, steps, strict=False):
-        seed = dataset.step_seed(run.seed, fold, epoch, step)
-        losses.append(trial.update(batch, seed, rate / run.learning_rate).item() / len(batch))
+        seed = trial.seed_of(epoch, step)
+        loss = trial.update(trial.data.drawn(batch, seed), seed, rate / run.learning_rate)
+        losses.append(loss.item() / len(batch))
         if exploded(losses):
             break
     found = pd.DataFrame({"learning_rate": rates[: len(losses)], "loss": losses})

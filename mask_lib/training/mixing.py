@@ -3,6 +3,8 @@
 Mixup: Zhang et al. 2018; cutmix: Yun et al. 2019. NumPy draws, so that the same seed mixes alike on any device.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.random import Generator
@@ -34,35 +36,40 @@ def with_partners(batch: np.ndarray, partners: np.ndarray | None, random: Genera
 
 
 def mixed(
-    photos: torch.Tensor, targets: BatchTargets, partner: np.ndarray, run: Run, random: Generator
+    photos: torch.Tensor, targets: BatchTargets, partner: torch.Tensor, kept: torch.Tensor
 ) -> tuple[torch.Tensor, BatchTargets]:
     """The first B of `photos`, (≥ B, C, H, W) float32, each mixed with its partner, and their targets.
 
-    targets: of all `photos`; partner: (B,) as `with_partners` gives them. Mixed targets are (B, C) float32; weights
-    are mixed by the same shares. A photo that is not among the share `mixing_probability` stays as it is.
+    targets: of all `photos`; partner: (B,) int64 places among them; kept: as `as_shares` gives it. Mixed targets are
+    (B, C) float32; weights are mixed by the same shares.
     """
-    count = len(partner)
-    kept = kept_parts(run, (count, *photos.shape[2:]), photos.device, random)
-    shares = kept.mean(dim=(1, 2, 3)).view(-1, 1)
-    other = torch.from_numpy(partner).to(photos.device, non_blocking=True)
+    count, shares = len(partner), kept.mean(dim=(1, 2, 3)).view(-1, 1)
     target, weights = as_probabilities(targets.target, labels.class_count()), targets.weights
-    blend = target[:count] * shares + target[other] * (1 - shares)
+    blend = target[:count] * shares + target[partner] * (1 - shares)
     # What is not there at all must not count: an unknown border is NaN, and 0 times that is no 0.
-    target = torch.where(shares == 1, target[:count], torch.where(shares == 0, target[other], blend))
+    target = torch.where(shares == 1, target[:count], torch.where(shares == 0, target[partner], blend))
     if weights is not None:
-        weights = weights[:count] * shares[:, 0] + weights[other] * (1 - shares[:, 0])
-    return photos[:count] * kept + photos[other] * (1 - kept), BatchTargets(target, weights)
+        weights = weights[:count] * shares[:, 0] + weights[partner] * (1 - shares[:, 0])
+    return photos[:count] * kept + photos[partner] * (1 - kept), BatchTargets(target, weights)
 
 
-def kept_parts(run: Run, shape: tuple[int, int, int], device: torch.device, random: Generator) -> torch.Tensor:
-    """(B, 1, H, W) or (B, 1, 1, 1) float32 for `shape` (B, H, W): what each photo keeps of itself, 0 to 1."""
-    count, height, width = shape
+def drawn_parts(run: Run, count: int, height: int, width: int, random: Generator) -> tuple[np.ndarray, ...]:
+    """What each of `count` photos keeps of itself, with a row for each: (B,) float32 shares of mixup, or of cutmix the
+    `boxes` that its partner fills. A photo that is not among the share `mixing_probability` keeps all.
+    """
     chosen = random.random((count, 1)) < run.mixing_probability
     if run.mixing == "mixup":
         share = np.where(chosen, random.beta(run.mixing_alpha, run.mixing_alpha, (count, 1)), 1.0)
-        return torch.from_numpy(share).float().view(-1, 1, 1, 1).to(device, non_blocking=True)
+        return (share[:, 0].astype(np.float32),)
     down, across = boxes(run, count, height, width, random)
-    rows, columns = (torch.from_numpy(one).to(device, non_blocking=True) for one in (down & chosen, across))
+    return down & chosen, across
+
+
+def as_shares(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """(B, 1, H, W) or (B, 1, 1, 1) float32 of `drawn_parts`: what each pixel keeps of itself, 0 to 1."""
+    if len(parts) == 1:
+        return parts[0].view(-1, 1, 1, 1)
+    rows, columns = parts
     return 1 - (rows[:, None, :, None] & columns[:, None, None, :]).float()
 
 

@@ -16,9 +16,10 @@ def build_optimizer(network: nn.Module, run: Run) -> torch.optim.Optimizer:
     """SGD or AdamW over the network's parameter groups, each with its `peak` learning rate; `lr` starts at 0."""
     scale, decay = run.head_learning_rate_scale, run.weight_decay
     groups = parameter_groups(network, run.learning_rate, scale, decay, run.layer_decay)
+    fused = next(network.parameters()).device.type == "cuda"  # one call for all weights
     if run.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=0.0, momentum=run.momentum)
-    return torch.optim.AdamW(groups, lr=0.0, betas=(run.momentum, 0.999))
+        return torch.optim.SGD(groups, lr=0.0, momentum=run.momentum, fused=fused)
+    return torch.optim.AdamW(groups, lr=0.0, betas=(run.momentum, 0.999), fused=fused)
 
 
 def parameter_groups(
@@ -80,7 +81,7 @@ def learning_rate_factor(run: Run, progress: float, history: History = ()) -> fl
     if run.schedule == "one_cycle":
         return ONE_CYCLE_END + (1 - ONE_CYCLE_END) * falling
     if run.schedule == "step":
-        return 0.1 ** int(share * 3)
+        return 0.1 ** int(progress / run.step_epochs if run.step_epochs else share * 3)
     if run.schedule == "plateau":
         return PLATEAU_FACTOR ** sum(idle > 0 and idle % run.plateau_epochs == 0 for idle in idle_epochs(run, history))
     return 1.0

@@ -11,7 +11,7 @@ from mask_lib.augment.policy import named_policy
 from mask_lib.base import config, files, interrupts, labels, scores
 from mask_lib.data import store
 from mask_lib.data.splits import TRAIN, fingerprint
-from mask_lib.models import build, checkpoint, devices, features
+from mask_lib.models import build, checkpoint, devices, distributed, features
 from mask_lib.training import dataset, loop, run_folder, targets, tracking
 from mask_lib.training.run_folder import SCORES, FinishedRun
 
@@ -57,11 +57,13 @@ def train_folds(
     if photos.frame.channels != run.image_channels:
         raise ValueError(f"image_channels = {run.image_channels}: the store's photos have {photos.frame.channels}")
     source = devices.DevicePhotos(photos, devices.pick_device())
+    print(devices.summary(source, run.precision))
     network = build.of_run(run).to(source.device, memory_format=torch.channels_last)
     forward = torch.compile(network) if run.compile_network else network  # once: each fold loads its first weights
+    tracked = UNTRACKED if distributed.rank() else tracked
     about = {"device": devices.device_name(source.device), "fold_count": len(splits)}
     counts = {fold: int((splits[fold]["split"] == TRAIN).sum()) for fold in folds}
-    steps = {fold: run.epochs * dataset.step_count(count, run.batch_size) for fold, count in counts.items()}
+    steps = {fold: run.epochs * dataset.step_count(count, run.photos_a_step()) for fold, count in counts.items()}
     with files.progress(total=sum(steps.values()), what=f"train {run.run}", unit="step") as bar:
         for fold in folds:
             before = bar.n  # steps of the folds before
@@ -229,7 +231,7 @@ def require_today(path: Path, settings: config.Run, labeled: store.Store, split:
     policy = named_policy(settings.augmentation).plain()
     today = {"run": settings.settings(), "data": data, "policy": policy, "years": years}
     if reasons := checkpoint.changes(manifest, today):
-        notebook = "04_three_model" if settings.head == "three" else "03_one_model"
+        notebook = "04_three_model" if settings.by_attribute else "03_one_model"
         anew = f"run {notebook} again with run: {settings.run} and when_changed: restart"
         if members := run_folder.soup_members(path.parents[2]):
             anew = f"train {', '.join(members)} again, of which it is a soup, then make the soup again"

@@ -34,10 +34,9 @@ class FoldTargets:
     is_real: np.ndarray  # (N,) bool: rows without a pseudo-label, by which classes are counted
     rows: BatchTargets  # of all N, on the device
 
-    def batch(self, positions: np.ndarray) -> BatchTargets:
-        """Those of the photos at (B,) `positions`."""
-        where = torch.from_numpy(positions).to(self.rows.target.device, non_blocking=True)
-        return BatchTargets(*(None if one is None else one[where] for one in self.rows))
+    def batch(self, positions: Tensor) -> BatchTargets:
+        """Those of the photos at (B,) int64 `positions`, on the device."""
+        return BatchTargets(*(None if one is None else one[positions] for one in self.rows))
 
 
 def fold_targets(train: pd.DataFrame, run: Run, device: torch.device | str = "cpu") -> FoldTargets:

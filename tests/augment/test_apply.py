@@ -79,7 +79,7 @@ def in_bytes(photos: torch.Tensor) -> torch.Tensor:
 
 
 def performed(photos: torch.Tensor, name: str, value: float) -> torch.Tensor:
-    return apply.perform(photos, name, torch.full((len(photos),), value), seeded())
+    return apply.operated(photos, name, torch.full((len(photos),), value), seeded())
 
 
 def only(name: str, probability: float = 1.0, magnitude=None) -> Policy:
@@ -158,10 +158,10 @@ def test_a_photo_is_changed_as_it_would_be_alone(name):
     values = torch.tensor([0.2, 0.5, 0.9]) * OPERATIONS[name].high
     parameters = torch.rand(3, 1, 100, generator=seeded())
     parameters[:, 0, 0] = values
-    together = apply._applied(photos.clone(), number, parameters)
+    together = apply.perform(photos, apply.arranged(number, parameters, photos.shape[1:]))
     for row in range(3):
         here = slice(row, row + 1)
-        alone = apply._applied(photos[here].clone(), number[here], parameters[here])
+        alone = apply.perform(photos[here], apply.arranged(number[here], parameters[here], photos.shape[1:]))
         torch.testing.assert_close(together[here], alone, atol=1e-5, rtol=0)
 
 
@@ -210,7 +210,7 @@ def test_affine_operations_that_follow_one_another_are_one_resampling():
     found = apply.augment(photos, Policy("three", (steps,)), seeded(5))
     one_by_one = photos
     for place, step in enumerate(steps):
-        one_by_one = apply.perform(one_by_one, step.operation, parameters[:, place, 0], seeded())
+        one_by_one = apply.operated(one_by_one, step.operation, parameters[:, place, 0], seeded())
     inside = (slice(None), slice(None), slice(20, 40), slice(15, 30))
     torch.testing.assert_close(found[inside], one_by_one[inside], atol=0.06, rtol=0)  # thrice resampled is softer
 

@@ -17,7 +17,7 @@ CHOICES = {name: typing.get_args(kind) for name, kind in KINDS.items() if typing
 OUT_OF_RANGE = {
     **dict.fromkeys(("image_width", "image_height", "epochs", "batch_size", "plateau_epochs"), (0, -1, 1_000_000)),
     **dict.fromkeys(("learning_rate", "head_learning_rate_scale", "mixing_alpha"), (0, -0.1, float("nan"))),
-    **dict.fromkeys(("weight_decay", "focal_gamma", "attribute_loss"), (-0.1, float("nan"))),
+    **dict.fromkeys(("weight_decay", "focal_gamma", "attribute_loss", "aux_loss"), (-0.1, float("nan"))),
     **dict.fromkeys(("momentum", "label_smoothing", "dropout", "ema_decay"), (-0.1, 1, float("inf"))),
     **dict.fromkeys(("pseudo_weight", "layer_decay"), (0, -0.5, 1.1)),
     **dict.fromkeys(("early_stop_epochs", "keep_epochs"), (-1,)),
@@ -69,7 +69,11 @@ def test_a_value_of_the_wrong_type_is_refused_in_a_sentence_that_starts_with_its
         ("folds", [0, "1"], r"folds\[1\] = '1' is text, not a whole number: write 1 without quotes$"),
         ("learning_rate", "1e-3", r"learning_rate = '1e-3' is text, not a number.*write 1\.0e-3$"),
         ("learning_rate", float("inf"), "learning_rate = inf: it must be a finite number$"),
-        ("head", "thre", r"head = 'thre': it must be one of linear, attention, three; did you mean three\?$"),
+        (
+            "head",
+            "thre",
+            r"head = 'thre': it must be one of linear, attention, three, three_attention; did you mean three\?$",
+        ),
     ],
 )
 def test_what_is_wrong_is_named_with_what_to_write(name, value, advice):
@@ -119,6 +123,7 @@ def test_every_field_with_a_range_is_tried_out_of_it():
         ({"age_target": "ordinal"}, "age_target = 'ordinal': it must be classes unless head is three"),
         ({"head": "three", "age_target": "ordinal", "loss": "focal"}, "loss = 'focal': it must be cross_entropy"),
         ({"head": "three", "attribute_loss": 1.0}, r"attribute_loss = 1\.0: it must be 0 where.*head_loss_weights"),
+        ({"head": "three_attention", "attribute_loss": 1.0}, "it must be 0 where head is three_attention"),
         ({"head": "attention", "head_loss_weights": [2, 1, 1]}, "it must be empty unless head is three"),
     ],
 )
@@ -132,6 +137,8 @@ def test_settings_that_go_together():
         assert run_of(augmentation=augmentation).augmentation == augmentation
     assert run_of(sampling="weighted", class_balance="none").sampling == "weighted"
     assert run_of(head="three", loss="focal").loss == "focal"
+    assert [one for one in CHOICES["head"] if run_of(head=one).by_attribute] == ["three", "three_attention"]
+    assert run_of(head="three_attention", age_target="ordinal", head_loss_weights=[1, 1, 2]).by_attribute
     assert run_of(attribute_loss=1.0).attribute_loss == 1.0
     assert run_of(head="three", head_loss_weights=[0, 0, 0.5]).attribute_weights() == (0.0, 0.0, 0.5)
     assert run_of(head="three").attribute_weights() == (1.0, 1.0, 1.0)

@@ -50,6 +50,7 @@ def each_folds_own(data, output, paths):
     return [network.predict(source, opened.rows(list(paths))) for network in networks]
 
 
+@pytest.mark.smoke
 def test_a_checkpoint_alone_gives_the_out_of_fold_probabilities_again(trained):
     """Training, validation and inference cannot differ: the manifest is all that inference knows."""
     saved = pd.read_csv(trained[1] / "runs" / "toy" / "fold1" / "oof.csv")
@@ -57,9 +58,11 @@ def test_a_checkpoint_alone_gives_the_out_of_fold_probabilities_again(trained):
     np.testing.assert_allclose(found, saved[COLUMNS].to_numpy(), atol=1e-6)
 
 
-def test_both_files_hold_what_the_contract_says_the_mean_over_folds(trained):
+@pytest.mark.smoke
+def test_both_files_hold_what_the_contract_says_the_mean_over_folds(trained, capsys):
     data, output = trained
     inference.predict_run(data, output, "toy")
+    assert "precision float32; photos read from disk" in capsys.readouterr().out
     test, test_val = (pd.read_csv(output / "inferences" / f"toy.{part}.csv") for part in ("test", "test_val"))
     assert list(test.columns) == ["ImageID", *COLUMNS] and list(test_val.columns) == ["path", "label", *COLUMNS]
     assert list(test["ImageID"]) == list(pd.read_csv(data / "eval" / "info.csv")["ImageID"])

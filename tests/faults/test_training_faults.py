@@ -15,6 +15,7 @@ import weakref
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import safetensors
 import torch
@@ -144,7 +145,7 @@ def test_a_flipped_bit_anywhere_is_refused_or_changes_nothing(unbroken, tmp_path
     assert all(offset < head for offset in offsets[refused:]) or refused == len(offsets)
 
 
-@pytest.mark.parametrize("number", range(amount(3, 100)))
+@pytest.mark.parametrize("number", range(amount(3, 200)))
 def test_training_killed_at_a_random_moment_resumes_to_the_same_bits(data, unbroken, tmp_path, number):
     where = random.Random(number)
     kill_at, in_write = where.randrange(1, 7), where.random() < 0.5
@@ -242,6 +243,21 @@ def test_an_error_in_training_lets_go_of_photos_network_and_optimizer(data, tmp_
         kept = error  # as a notebook does, for %debug
     assert kept.__traceback__ is not None and len(held) == 4
     assert [one() for one in held] == [None] * 4
+
+
+def test_many_epochs_leave_no_memory_threads_or_files_behind(data, tmp_path, monkeypatch):
+    process, seen, finish = psutil.Process(), [], loop.FoldTraining.finish_epoch
+
+    def noted(self, folder):
+        finish(self, folder)
+        seen.append((process.memory_info().rss, process.num_threads(), process.num_fds()))
+
+    monkeypatch.setattr(loop.FoldTraining, "finish_epoch", noted)
+    toys.train(data, tmp_path, folds=(0,), epochs=amount(24, 200), keep_epochs=2, ema_decay=0.9, mixing="mixup")
+    memory, threads, opened = np.array(seen).T
+    quarter = len(seen) // 4
+    assert memory[-quarter:].max() <= 1.05 * memory[quarter : 2 * quarter].max()
+    assert threads[-1] <= threads[quarter] and opened[-1] <= opened[quarter]
 
 
 def test_the_first_interrupt_waits_and_the_second_does_not(request):

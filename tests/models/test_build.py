@@ -15,7 +15,7 @@ def photos(*shape: int) -> torch.Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("head", ["linear", "attention", "three"])
+@pytest.mark.parametrize("head", ["linear", "attention", "three", "three_attention"])
 def test_a_network_has_as_many_outputs_as_there_are_classes_at_the_time(head):
     batch = torch.zeros(2, 3, 32, 24)
     assert build.build_network(TINY, head=head)(batch).shape == (2, labels.class_count())

@@ -55,10 +55,77 @@ def test_photos_move_to_a_gpu_if_they_fill_less_than_half_of_its_free_memory(
     assert devices.DevicePhotos(photos, CPU).resident is None
 
 
-def test_the_first_gpu_is_taken_if_there_is_one(monkeypatch):
-    for available, device in ((True, GPU), (False, CPU)):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda available=available: available)
-        assert devices.pick_device() == device
+def gpu_of(monkeypatch, capability, built):
+    """torch sees a GPU of a capability and has code for what is `built`."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "Tesla V100-SXM2-32GB")
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: built.split())
+
+
+@pytest.mark.parametrize(
+    ("capability", "built"),
+    [
+        ((7, 5), "sm_75 sm_80"),
+        ((8, 6), "sm_75 sm_80"),
+        ((12, 1), "sm_120"),
+        ((9, 0), "sm_90a"),
+        ((12, 0), "compute_90"),
+    ],
+)
+def test_a_gpu_that_the_build_has_code_for_is_taken(monkeypatch, capability, built):
+    gpu_of(monkeypatch, capability, built)
+    assert devices.pick_device() == GPU
+
+
+@pytest.mark.parametrize(
+    ("capability", "built"),
+    [((7, 0), "sm_75 sm_80 compute_80"), ((8, 0), "sm_75 sm_86"), ((10, 0), "sm_50 sm_90"), ((9, 0), "sm_120")],
+)
+def test_a_gpu_without_code_for_it_is_an_error_with_the_way_out(monkeypatch, capability, built):
+    gpu_of(monkeypatch, capability, built)
+    words = (
+        rf"V100-SXM2-32GB has compute capability {capability[0]}\.{capability[1]}; torch .* code for {built.split()[0]}"
+    )
+    with pytest.raises(RuntimeError, match=rf"{words}.*make setup TORCH=cuda12.*CUDA_VISIBLE_DEVICES= "):
+        devices.pick_device()
+
+
+def test_a_gpu_that_torch_cannot_see_is_an_error_unless_it_is_hidden_on_purpose(nvidia_smi, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", "13.2")
+
+    def refused(words, visible=None):
+        if visible is not None:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        with pytest.raises(RuntimeError, match=words + ".*`make setup TORCH=cuda12`"):
+            devices.pick_device()
+
+    nvidia_smi("GPU 0: Tesla V100 (UUID: GPU-aa)\n")
+    refused(r"Tesla V100 .* 535\.104\.05, .*torch \S+ for CUDA 13\.2")
+    refused(r"CUDA_VISIBLE_DEVICES is 7\): GPU 0: Tesla V100", "7")
+    for visible in ("", "-1", "NoDevFiles"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert devices.pick_device() == CPU
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    nvidia_smi("Failed to initialize NVML: Driver/library version mismatch\n", status=18)
+    refused("CUDA_VISIBLE_DEVICES is not set.*version mismatch")
+    nvidia_smi("No devices were found\n", status=6)
+    assert devices.pick_device() == CPU
+
+
+def test_the_summary_tells_device_memory_precision_and_where_the_photos_lie(photos, monkeypatch):
+    threads = torch.get_num_threads()
+    on_cpu = devices.summary(devices.DevicePhotos(photos, CPU), "auto")
+    assert on_cpu == f"Device: CPU, {threads} threads; precision float32; photos read from disk"
+    properties = types.SimpleNamespace(total_memory=32 * 2**30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "Tesla V100")
+    source = types.SimpleNamespace(
+        device=GPU, resident=torch.empty((2000, 2**10, 2**10, 3), dtype=torch.uint8, device="meta")
+    )
+    words = "Device: Tesla V100, 32.0 GiB; precision float16; 2,000 photos resident, 5.9 GiB"
+    assert devices.summary(source, "float16") == words
 
 
 @pytest.mark.parametrize(("has_bfloat16", "dtype"), [(True, torch.bfloat16), (False, torch.float16)])

@@ -1,5 +1,6 @@
 """The custom network behaves as timm's do, heads fit networks of every make, and three heads are one distribution."""
 
+import copy
 import itertools
 import json
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+import toys  # noqa: F401, timm knows toy_inception then
 from torch import nn
 from torch.nn import functional
 
@@ -16,6 +18,7 @@ from mask_lib.models import build, networks
 from mask_lib.training import optimizer
 
 HEADS = {"attention": networks.AttentionHead, "three": networks.AttributeHeads}
+HEADS["three_attention"] = networks.AttributeHeads
 TWO = (labels.Attribute("helmet", ("on", "off"), "ab"), labels.Attribute("crew", ("red", "blue", "white"), "xyz"))
 
 
@@ -49,7 +52,7 @@ def test_the_custom_network_takes_photos_of_any_size(custom, width, height):
 
 def peaks_of(network: nn.Module, **changes) -> dict[int, float]:
     """The highest learning rate of each parameter, by its id."""
-    groups = optimizer.parameter_groups(network, weight_decay=0.01, layer_decay=0.5, **changes)
+    groups = optimizer.parameter_groups(network, **{"weight_decay": 0.01, "layer_decay": 0.5, **changes})
     return {id(parameter): group["peak"] for group in groups for parameter in group["params"]}
 
 
@@ -143,6 +146,7 @@ def test_heads_are_given_what_timm_gives_its_last_layer_and_attention_maps(archi
         maps = plain.forward_features(batch)
         assert torch.equal(given["three"][0].flatten(1), plain.forward_head(maps, pre_logits=True))
         assert given["attention"][0].shape == maps.shape
+        assert torch.equal(given["three_attention"][0], given["attention"][0])
         if architecture != "test_convnext":  # whose head normalises before its last layer
             assert torch.equal(given["attention"][0], maps)
 
@@ -157,27 +161,51 @@ def test_dropout_acts_in_training_only(architecture, head):
     assert not torch.equal(network.forward_head(maps), network.forward_head(maps))
 
 
+@pytest.mark.parametrize("head", ["linear", *HEADS])
+def test_an_auxiliary_classifier_answers_in_training_alone_and_learns_as_fast_as_heads_should(head):
+    network, batch = build.build_network("toy_inception", head=head, aux_logits=True), photos(2, 3, 24, 16)
+    both = network.train()(batch)
+    assert both.shape == (2, 2, labels.class_count())
+    functional.cross_entropy(both[:, 1], torch.tensor([0, 17])).backward()
+    learning = {name for name, one in network.named_parameters() if one.grad is not None and one.grad.abs().sum() > 0}
+    assert {name.partition(".")[0] for name in learning} == {"first", "AuxLogits"}
+    peak_of = peaks_of(network, learning_rate=0.1, head_scale=10, layer_decay=1.0)
+    assert {peak_of[id(one)] for one in [*network.fc.parameters(), *network.AuxLogits.fc.parameters()]} == {1.0}
+    assert copy.deepcopy(network).eval()(batch).shape == (2, labels.class_count())
+
+
+@pytest.mark.parametrize("head", ["linear", *HEADS])
+def test_inception_has_one(head):
+    with networks.shapes_only():
+        network = build.build_network("inception_v3", head=head, aux_logits=True, channels=4)
+        assert network(torch.empty(5, 4, 299, 320)).shape == (5, 2, labels.class_count())
+        assert network.eval()(torch.empty(2, 4, 299, 320)).shape == (2, labels.class_count())
+
+
 def test_whatever_timm_says_of_what_it_cannot_do_becomes_a_sentence(monkeypatch):
     monkeypatch.setattr(timm.models.ResNet, "reset_classifier", lambda *_: torch.zeros(1).fall_over())
     with pytest.raises(ValueError, match=r"the last layer fc of ResNet \(.*fall_over.*\): use head: linear"):
         build.build_network("test_resnet", head="attention")
 
 
-def head_and_features() -> tuple[networks.AttributeHeads, torch.Tensor]:
-    return networks.AttributeHeads(7), torch.randn(64, 7, generator=torch.Generator().manual_seed(1)) * 5
+def head_and_features(layer=nn.Linear, *places: int) -> tuple[networks.AttributeHeads, torch.Tensor]:
+    features = torch.randn(64, 7, *places, generator=torch.Generator().manual_seed(1)) * 5
+    return networks.AttributeHeads(7, layer), features
 
 
 @pytest.mark.parametrize("task", [labels.mask_task(), TWO, TWO[:1]])
-def test_the_softmax_is_the_product_of_the_heads_and_its_marginals_are_theirs_again(task):
+@pytest.mark.parametrize("given", [(nn.Linear,), (networks.AttentionHead, 2, 3)], ids=["features", "maps"])
+def test_the_softmax_is_the_product_of_the_heads_and_its_marginals_are_theirs_again(task, given):
     with labels.using(task):
-        head, features = head_and_features()
+        head, features = head_and_features(*given)
         alone = {name: one(features).softmax(dim=1).detach().numpy() for name, one in head.heads.items()}
         joint = head(features).softmax(dim=1).detach().numpy()
         assert joint.shape == (64, labels.class_count()) and list(alone) == list(labels.names())
         np.testing.assert_allclose(joint, labels.joint(alone), atol=1e-6)
         for name, back in labels.marginals(joint).items():
             np.testing.assert_allclose(back, alone[name], atol=1e-6)
-        assert torch.equal(head(features[:, :, None, None]), head(features))  # where the last layer was a convolution
+        if features.ndim == 2:  # where the last layer was a convolution
+            assert torch.equal(head(features[:, :, None, None]), head(features))
 
 
 def test_three_heads_add_up_in_full_precision_under_autocast():

@@ -119,6 +119,25 @@ def test_weights_the_hub_left_on_this_machine_need_no_network(tmp_path, monkeypa
     assert asked == [("timm/test_resnet.r160_in1k", "model.safetensors")]
 
 
+@pytest.mark.parametrize("head", ["linear", "attention"])
+def test_the_auxiliary_classifier_of_imagenet_comes_too_but_for_its_last_layer(tmp_path, monkeypatch, head):
+    kept, last = state_of(1, 1000, "inception_v3", aux_logits=True), ("fc.", "AuxLogits.fc.")
+    path = saved(tmp_path, kept)
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: path)
+    state = weights.first_weights(run_of(architecture="inception_v3", weights="imagenet", head=head, aux_loss=0.4), 2)
+    random = state_of(2, architecture="inception_v3", head=head, aux_logits=True)
+    assert_starts_from(state, kept, random, {name for name in state if name.startswith(last)})
+
+
+@pytest.mark.parametrize(("there", "new"), [(True, ("fc.", "AuxLogits.fc.")), (False, ("fc.", "AuxLogits."))])
+def test_an_auxiliary_classifier_that_a_file_lacks_starts_from_random_numbers(tmp_path, there, new):
+    shape = {"architecture": "toy_inception", "head": "three_attention"}
+    path = saved(tmp_path, kept := state_of(1, **shape, aux_logits=there))
+    state = weights.first_weights(run_of(**shape, weights=path, aux_loss=0.4), seed=2)
+    random = state_of(2, **shape, aux_logits=True)
+    assert_starts_from(state, kept, random, {name for name in state if name.startswith(new)})
+
+
 def test_a_network_that_was_never_trained_on_imagenet_says_so():
     asked = run_of(architecture=networks.CUSTOM, weights="imagenet")
     for refusing in (lambda: weights.first_weights(asked, seed=0), lambda: weights.require_fits(asked)):
@@ -282,7 +301,12 @@ def test_weights_of_the_runs_own_size_stay_as_they_are(tmp_path):
         ({"architecture": "convit_tiny"}, "not take photos of 96 x 128 pixels, but 224 x 224"),
         ({"architecture": "botnet26t_256", "weights": "imagenet"}, "256 x 256 when it starts from weights: .* none"),
         ({"architecture": "resnet81"}, "near it: .*resnet18"),
-        ({"architecture": "test_vit", "head": "attention"}, "head: attention needs maps.*use head: linear or three"),
+        (
+            {"architecture": "test_vit", "head": "attention"},
+            "a head of attention needs maps.*use head: linear or three",
+        ),
+        ({"aux_loss": 0.4, "architecture": TINY}, "aux_loss = 0.4: test_resnet has no auxiliary .*set aux_loss to 0.0"),
+        ({"aux_loss": 0.4, "architecture": "inception_v3"}, "96 x 128 pixels, but 299 x 299: set image_width"),
         ({"architecture": "deit_tiny_distilled_patch16_224", "head": "three"}, "layer head, head_dist.*head: linear"),
     ],
 )

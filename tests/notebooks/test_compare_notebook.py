@@ -87,7 +87,7 @@ def test_each_run_s_photos_come_from_its_own_data_set_and_are_left_out_once_that
         pictures = shown_photos(names["galleries"].disagreements(*names["comparison"].right_alone(run, some, 3)))
         assert len(pictures) == 3
         assert all((picture.min() == 255) == is_bright for picture in pictures)
-    assert len(names["explain"].explained_mistakes(theirs, 2)[1]) == 2
+    assert len(names["comparison"].explained_mistakes(theirs, 2)[1]) == 2
 
     shutil.rmtree(data)
     bright = f"{files.shown_path(output)}/bright"

@@ -158,7 +158,7 @@ def test_pseudo_labels_do_not_count_for_the_balance_of_classes(taught):
     for run in (run_of(class_balance="full"), run_of(**changes)):
         source = devices.DevicePhotos(dataset.open_trainable(data, output, run), torch.device("cpu"))
         fold = loop.FoldTraining(run, 0, dataset.read_training_splits(output, run)[0], source)
-        weights.append(fold.class_weights)
+        weights.append(fold.data.class_weights)
     assert torch.equal(*weights) and len(weights[0].unique()) > 2
 
 

@@ -293,6 +293,14 @@ def test_the_cross_entropies_of_three_heads_are_in_sum_the_joint_one(
     torch.testing.assert_close(found, loss_of(head_logits, wanted, run, weights))
 
 
+def test_auxiliary_logits_have_the_same_loss_as_often_as_the_run_says(logits, target):
+    run = Run(aux_loss=0.4, attribute_loss=0.5)
+    main, auxiliary = (loss_of(one, target, run, EVEN) for one in (logits, logits.flip(0)))
+    torch.testing.assert_close(
+        loss_of(torch.stack([logits, logits.flip(0)], dim=1), target, run, EVEN), main + 0.4 * auxiliary
+    )
+
+
 # An ordinal head.
 
 

@@ -23,12 +23,18 @@ def plain_photos() -> tuple[torch.Tensor, torch.Tensor]:
     return (target / 20).view(-1, 1, 1, 1).expand(COUNT, 3, HEIGHT, WIDTH).contiguous(), target
 
 
+def mixed(photos, targets: BatchTargets, partner: np.ndarray, run: Run, random: np.random.Generator):
+    """Photos and targets mixed by what the CPU draws."""
+    parts = [torch.from_numpy(part) for part in mixing.drawn_parts(run, len(partner), *photos.shape[2:], random)]
+    return mixing.mixed(photos, targets, torch.from_numpy(partner), mixing.as_shares(parts))
+
+
 def mix(run: Run, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
     """Mixed photos and targets of `plain_photos`, and the partners' places among them."""
     photos, target = plain_photos()
     random = np.random.default_rng(seed)
     _, partner = mixing.with_partners(np.arange(COUNT), None, random)
-    photos, wanted = mixing.mixed(photos, BatchTargets(target), partner, run, random)
+    photos, wanted = mixed(photos, BatchTargets(target), partner, run, random)
     assert wanted.weights is None
     return photos, wanted.target, partner
 
@@ -85,7 +91,7 @@ def test_with_probability_zero_nothing_changes_whatever_is_unknown_of_a_partner(
     target = torch.eye(18)[numbers]
     target[COUNT // 2 :, 2] = torch.nan
     partner, never = np.arange(COUNT)[::-1].copy(), run_of(kind, mixing_probability=0.0)
-    found, wanted = mixing.mixed(photos, BatchTargets(target), partner, never, np.random.default_rng(0))
+    found, wanted = mixed(photos, BatchTargets(target), partner, never, np.random.default_rng(0))
     assert torch.equal(found, photos)
     torch.testing.assert_close(wanted.target, target, equal_nan=True)
 
@@ -96,7 +102,8 @@ def test_each_photo_has_parameters_of_its_own_and_the_seed_gives_them_again(kind
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     if kind != "cutmix_half":
-        shares = mixing.kept_parts(run_of(kind), (COUNT, 50, 50), torch.device("cpu"), np.random.default_rng(0))
+        parts = mixing.drawn_parts(run_of(kind), COUNT, 50, 50, np.random.default_rng(0))
+        shares = mixing.as_shares([torch.from_numpy(part) for part in parts])
         assert len(set(shares.mean(dim=(1, 2, 3)).tolist())) > COUNT / 2
 
 
@@ -121,7 +128,7 @@ def test_partners_are_each_others_and_of_cutmix_old_old_even_if_the_batch_holds_
     assert (train_labels[positions[partner]] == 17).all()
     targets = BatchTargets(torch.from_numpy(train_labels[positions]))
     run = run_of("cutmix_old", mixing_alpha=50.0)  # boxes of about half the photo
-    _, found = mixing.mixed(torch.zeros(len(positions), 3, HEIGHT, WIDTH), targets, partner, run, random)
+    _, found = mixed(torch.zeros(len(positions), 3, HEIGHT, WIDTH), targets, partner, run, random)
     assert len(found.target) == 30
     assert (found.target[:, 17] > 0).all()
 
@@ -131,6 +138,6 @@ def test_weights_are_mixed_by_the_shares_that_targets_are_mixed_by():
     weights = torch.where(torch.arange(COUNT) % 2 == 0, 1.0, 0.5)
     random = np.random.default_rng(0)
     _, partner = mixing.with_partners(np.arange(COUNT), None, random)
-    _, wanted = mixing.mixed(photos, BatchTargets(torch.eye(COUNT), weights), partner, run_of("mixup"), random)
+    _, wanted = mixed(photos, BatchTargets(torch.eye(COUNT), weights), partner, run_of("mixup"), random)
     torch.testing.assert_close(wanted.weights, wanted.target @ weights)  # each photo a class of its own
     assert len(wanted.weights.unique()) > 3

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
+from mask_lib.augment import search
 from mask_lib.base import config, files
 from mask_lib.data import store
 from mask_lib.headless import cells, parameters
@@ -28,6 +29,8 @@ RECIPES = {
 def settings_of(name: str, run: str) -> config.Run:
     """A run as the training notebook reads it from the recipe's file."""
     given = parameters.resolve(NOTEBOOK, [PARAMS / f"{name}.yml"], {"run": run})
+    if given.get("augmentation") == config.SEARCHED:  # and the search came to nothing better
+        given["augmentation"] = search.FALLBACK
     return config.Run.from_parameters({**cells.declared_parameters(NOTEBOOK), **given})
 
 
@@ -56,6 +59,15 @@ def test_the_recipes_are_those_of_the_seeds():
         if run != "resnet34":
             assert (found.head, found.per_image_norm) == ("attention", True)
             assert found.keep_epochs == found.epochs == 10  # the pipeline averages its last ten
+    inception = settings_of("seed_hpa", "inception_v3_attention")
+    assert (inception.aux_loss, inception.batch_size, inception.accumulate_steps) == (0.4, 8, 2)
+
+
+def test_the_networks_of_the_protein_atlas_train_with_what_the_search_of_the_pipeline_finds():
+    search_alone, hpa = (parameters.read_parameter_file(PARAMS / f"{name}.yml") for name in ("search", "seed_hpa"))
+    assert hpa["augmentation"] == config.SEARCHED
+    own = {name: hpa[name] for name in ("data_dir", "output_dir")}
+    assert {name: hpa.get(name) for name in search_alone} == search_alone | own
 
 
 def test_an_experiment_that_is_shipped_averages_epochs():
@@ -73,7 +85,8 @@ def test_a_recipe_takes_a_step_at_its_real_size_saves_resumes_and_predicts(tmp_p
     before = weight.detach().clone()
     # Twice the photo: a batch of one would upset batch normalisation where maps are one pixel.
     copies = 1 if run.image_width > 512 else 2
-    loss = fold.train_step(np.zeros(copies, dtype=int), epoch=1, step=0, step_count=1)
+    parts = fold.data.drawn(np.zeros(copies, dtype=int), seed=0)
+    loss = fold.train_step(parts, epoch=1, number=0, step_count=1)
     assert loss.isfinite() and not torch.equal(weight, before)
     fold.progress.step = 1
     fold.save(last, with_optimizer=True)

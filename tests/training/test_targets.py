@@ -41,7 +41,7 @@ def test_by_default_training_reads_labels_alone():
 def test_rows_of_less_than_full_weight_are_not_counted_and_batches_hold_the_rows_at_their_positions():
     found = targets.fold_targets(rows(20, 40, 70).assign(weight=[1.0, 0.5, 0.25]), Run())
     assert found.is_real.tolist() == [True, False, False]
-    batch = found.batch(np.array([2, 1]))
+    batch = found.batch(torch.tensor([2, 1]))
     assert batch.weights.tolist() == [0.25, 0.5] and batch.target.tolist() == found.labels[[2, 1]].tolist()
 
 

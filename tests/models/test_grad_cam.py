@@ -12,9 +12,9 @@ from torch import nn
 
 from mask_lib.base import files, scores
 from mask_lib.data import store
-from mask_lib.models import build, devices, predict
+from mask_lib.models import build, devices, grad_cam, predict
 from mask_lib.models.checkpoint import read_checkpoint
-from mask_lib.training import explain, run_folder, runs
+from mask_lib.training import comparison, run_folder, runs
 
 SIDE = 32  # pixels
 PLAIN = build.Preprocessing(SIDE, SIDE, "stretch", (0.0,) * 3, (1.0,) * 3)
@@ -35,7 +35,7 @@ def test_where_the_class_speaks_the_map_is_warm_elsewhere_and_of_another_class_i
     photos = np.zeros((3, SIDE, SIDE, 3), dtype=np.uint8)
     photos[:, 2:8, 3:9, 0] = 255  # red above left, blue below right, and no green
     photos[:, 22:30, 20:30, 2] = 200
-    red, blue, green = explain.heatmaps(colours(), PLAIN, photos, np.array([0, 2, 1]))
+    red, blue, green = grad_cam.heatmaps(colours(), PLAIN, photos, np.array([0, 2, 1]))
     assert red[2:8, 3:9].min() == red.max() == 1
     assert blue[22:30, 20:30].min() == blue.max() == 1
     assert red[10:].max() == blue[:20].max() == green.max() == 0
@@ -43,18 +43,18 @@ def test_where_the_class_speaks_the_map_is_warm_elsewhere_and_of_another_class_i
 
 def test_each_photo_is_explained_alone_whatever_its_batch_and_no_photo_has_no_map(monkeypatch):
     network, photos, classes = build.build_network("test_resnet"), noise(7), np.array([0, 3, 3, 17, 5, 1, 2])
-    together = explain.heatmaps(network, PLAIN, photos, classes)
-    monkeypatch.setattr(explain, "EXPLAIN_BATCH", 2)
-    np.testing.assert_allclose(explain.heatmaps(network, PLAIN, photos, classes), together, atol=1e-4)
-    assert explain.heatmaps(network, PLAIN, noise(0), classes[:0]).shape == (0, SIDE, SIDE)
+    together = grad_cam.heatmaps(network, PLAIN, photos, classes)
+    monkeypatch.setattr(grad_cam, "EXPLAIN_BATCH", 2)
+    np.testing.assert_allclose(grad_cam.heatmaps(network, PLAIN, photos, classes), together, atol=1e-4)
+    assert grad_cam.heatmaps(network, PLAIN, noise(0), classes[:0]).shape == (0, SIDE, SIDE)
 
 
 def test_photos_go_through_the_preprocessing_of_their_checkpoint():
     photos = np.full((1, SIDE, SIDE, 3), 100, dtype=np.uint8)
     photos[0, :8] = 160
     shifted = build.Preprocessing(SIDE, SIDE, "stretch", (0.5,) * 3, (0.5,) * 3)  # what is below half becomes negative
-    assert explain.heatmaps(colours(), PLAIN, photos, np.array([0]))[0, 20:].min() > 0.5
-    assert explain.heatmaps(colours(), shifted, photos, np.array([0]))[0, 20:].max() == 0
+    assert grad_cam.heatmaps(colours(), PLAIN, photos, np.array([0]))[0, 20:].min() > 0.5
+    assert grad_cam.heatmaps(colours(), shifted, photos, np.array([0]))[0, 20:].max() == 0
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_networks_of_timm_are_explained_and_left_as_they_were(architecture, side
     preprocessing = build.preprocessing_of(architecture, side, side, "stretch", channels)
     photos = noise(3, (side, side, channels))
     before = network.eval()(torch.ones(1, channels, side, side))
-    maps = explain.heatmaps(network, preprocessing, photos, np.array([0, 9, 17]))
+    maps = grad_cam.heatmaps(network, preprocessing, photos, np.array([0, 9, 17]))
     assert maps.shape == (3, side, side) and maps.dtype == np.float32
     assert maps.min() >= 0 and maps.max() == 1
     assert set(maps.reshape(3, -1).max(axis=1)) <= {0.0, 1.0}
@@ -87,7 +87,7 @@ def test_networks_of_timm_are_explained_and_left_as_they_were(architecture, side
 )
 def test_the_last_convolution_stage_that_tells_places_apart_is_what_is_looked_at(architecture, head, photo, name):
     network = build.build_network(architecture, head=head).eval()
-    with explain.maps_layer(network, torch.zeros(1, 3, *photo)) as layer:
+    with grad_cam.maps_layer(network, torch.zeros(1, 3, *photo)) as layer:
         assert layer is network.get_submodule(name)
 
 
@@ -96,7 +96,7 @@ def test_a_vision_transformer_is_explained_by_its_patches_before_the_last_block(
     network = build.build_network("test_vit").eval()
     preprocessing = build.preprocessing_of("test_vit", 160, 160, "stretch")
     photos = noise(1, (160, 160, 3))
-    found = explain.heatmaps(network, preprocessing, photos, np.array([4]))[0]
+    found = grad_cam.heatmaps(network, preprocessing, photos, np.array([4]))[0]
     batch = preprocessing.prepared(torch.from_numpy(photos).permute(0, 3, 1, 2) / 255)
     kept = {}
 
@@ -116,11 +116,11 @@ def test_a_vision_transformer_is_explained_by_its_patches_before_the_last_block(
 def test_networks_whose_maps_are_laid_out_otherwise_are_refused_by_name():
     network = colours()
     network.output_fmt = "NHWC"
-    with pytest.raises(explain.UnsupportedNetworkError, match="Sequential lays its maps out as NHWC"):
-        explain.heatmaps(network, PLAIN, noise(1), np.array([0]))
+    with pytest.raises(grad_cam.UnsupportedNetworkError, match="Sequential lays its maps out as NHWC"):
+        grad_cam.heatmaps(network, PLAIN, noise(1), np.array([0]))
     flat = nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE * 3, 18))
-    with pytest.raises(explain.UnsupportedNetworkError, match="no layer that tells places"):
-        explain.heatmaps(flat, PLAIN, noise(1), np.array([0]))
+    with pytest.raises(grad_cam.UnsupportedNetworkError, match="no layer that tells places"):
+        grad_cam.heatmaps(flat, PLAIN, noise(1), np.array([0]))
 
 
 # A run's worst mistakes.
@@ -137,7 +137,7 @@ def trained(tmp_path_factory) -> tuple[Path, run_folder.FinishedRun]:
 
 def test_each_mistake_is_explained_by_the_network_that_had_not_seen_its_person(trained):
     data, run = trained
-    table, images, maps, reason = explain.explained_mistakes(run, 8)
+    table, images, maps, reason = comparison.explained_mistakes(run, 8)
     assert not reason
     assert set(table["fold"]) == {0, 1}
     pd.testing.assert_frame_equal(
@@ -150,7 +150,7 @@ def test_each_mistake_is_explained_by_the_network_that_had_not_seen_its_person(t
     for fold in (0, 1):
         path = run.folder / f"fold{fold}" / "checkpoint" / "best.safetensors"
         loaded = predict.load_network(*read_checkpoint(path), devices.pick_device())
-        whole = explain.heatmaps(loaded.network, loaded.preprocessing, images, predicted)
+        whole = grad_cam.heatmaps(loaded.network, loaded.preprocessing, images, predicted)
         own = (table["fold"] == fold).to_numpy()
         np.testing.assert_allclose(maps[own], whole[own], atol=1e-5)
         apart.append(np.abs(maps[~own] - whole[~own]).max())
@@ -161,10 +161,10 @@ def test_what_cannot_be_explained_is_told_and_stops_nothing(trained, tmp_path, m
     _, run = trained
     lost = run.folder / "fold0" / "checkpoint" / "best.safetensors"
     kept = lost.rename(tmp_path / "kept.safetensors")
-    empty, images, maps, reason = explain.explained_mistakes(run, 30)
+    empty, images, maps, reason = comparison.explained_mistakes(run, 30)
     kept.rename(lost)
     assert reason.startswith("The mistakes of toy cannot be explained:") and files.shown_path(lost) in reason
     assert len(empty) == len(images) == len(maps) == 0 and "path" in empty
-    unsupported = Mock(side_effect=explain.UnsupportedNetworkError("no maps"))
-    monkeypatch.setattr(explain, "read_checkpoint", unsupported)
-    assert explain.explained_mistakes(run, 30)[3] == "The mistakes of toy cannot be explained: no maps"
+    unsupported = Mock(side_effect=grad_cam.UnsupportedNetworkError("no maps"))
+    monkeypatch.setattr(grad_cam, "read_checkpoint", unsupported)
+    assert comparison.explained_mistakes(run, 30)[3] == "The mistakes of toy cannot be explained: no maps"

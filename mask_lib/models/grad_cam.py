@@ -1,4 +1,4 @@
-"""Where a network looks: Grad-CAM (Selvaraju et al. 2017), by captum, over photos and over a run's worst mistakes.
+"""Where a network looks: Grad-CAM (Selvaraju et al. 2017), by captum.
 
 For convolution networks, and for vision transformers whose last block still sees a grid of patches.
 """
@@ -7,16 +7,12 @@ import contextlib
 from collections.abc import Iterator
 
 import numpy as np
-import pandas as pd
 import torch
 from captum.attr import LayerAttribution, LayerGradCam
 from torch import nn
 
-from mask_lib.base import scores
-from mask_lib.data import photos, store
-from mask_lib.models import build, devices, networks, predict
-from mask_lib.models.checkpoint import read_checkpoint
-from mask_lib.training import run_folder
+from mask_lib.data import store
+from mask_lib.models import build, networks
 
 EXPLAIN_BATCH = 16  # photos; gradients take more room than predictions
 
@@ -91,25 +87,3 @@ def _last_maps(network: nn.Module, photo: torch.Tensor) -> nn.Module:
     if not finished:
         raise UnsupportedNetworkError(f"{name} has no layer that tells places of a photo of this size apart")
     return finished[-1]
-
-
-def explained_mistakes(run: run_folder.FinishedRun, count: int) -> tuple[pd.DataFrame, np.ndarray, np.ndarray, str]:
-    """The `count` worst out-of-fold mistakes of a run, and why: (table, photos, maps of what was predicted, reason).
-
-    The table is `scores.worst_mistakes`, with photos (N, H, W, C) uint8 and maps (N, H, W) float32 of its rows, each by
-    the network of the fold that validated it, which never saw its person. `reason` is empty, or says why the rest is.
-    """
-    frame, worst = store.Frame.of_run(run.settings), scores.worst_mistakes(run.out_of_fold, max(count, 0))
-    worst, predicted = worst.reset_index(drop=True), scores.from_probabilities(worst)[1]
-    images = np.zeros((len(worst), *frame.shape), dtype=np.uint8)
-    maps = np.zeros(images.shape[:3], dtype=np.float32)
-    try:
-        for fold, rows in worst.groupby("fold").indices.items():
-            paths = photos.files_of(run.photo_folder(), worst.iloc[rows].assign(split="train"))
-            images[rows] = [store.decode(path, frame) for path in paths]
-            state, manifest = read_checkpoint(run_folder.in_use(run.folder)[fold][0])
-            loaded = predict.load_network(state, manifest, devices.pick_device())
-            maps[rows] = heatmaps(loaded.network, loaded.preprocessing, images[rows], predicted[rows])
-    except (UnsupportedNetworkError, OSError) as error:
-        return worst.head(0), images[:0], maps[:0], f"The mistakes of {run.name} cannot be explained: {error}"
-    return worst, images, maps, "" if count > 0 else "explained_mistakes is 0: nothing is explained"

@@ -1,0 +1,166 @@
+"""What a step meets of a fold: photos, augmented and mixed, and their targets.
+
+The CPU draws all of a step from its seed, and sends it to the device in one copy that the host does not wait for. So
+on a GPU the host runs ahead: nothing is read back but where training writes it down.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from timm.utils import ModelEmaV3
+from torch import nn
+
+from mask_lib.augment import apply, policy
+from mask_lib.base import config
+from mask_lib.data import splits
+from mask_lib.models import build, devices, distributed
+from mask_lib.models.predict import batch_size_of, predict_probabilities
+from mask_lib.training import dataset, mixing
+from mask_lib.training.loss import class_weights, loss_of
+from mask_lib.training.optimizer import History, build_optimizer, learning_rate_factor
+from mask_lib.training.targets import BatchTargets, fold_targets, numbers_digest
+
+
+class Part(NamedTuple):
+    """Photos that go through the network at once, as the CPU drew them: a step, or one of its accumulated parts."""
+
+    count: int  # photos, of all processes
+    calls: list[list[tuple[str, int]]]  # of the augmentation's `apply.Plan`
+    sent: devices.Packed  # for `FoldData.received`
+
+
+class FoldData:
+    """The photos and targets of one fold of a run, part by part of its split, and what each step meets of them."""
+
+    def __init__(self, run: config.Run, fold: int, split: pd.DataFrame, source: devices.DevicePhotos):
+        self.run, self.fold, self.photos, self.device = run, fold, source, source.device
+        train = split[split["split"] == splits.TRAIN]
+        self.digest = splits.fingerprint(source.store.content, split, run.weights)
+        self.rows = {part: source.store.rows(list(table["path"])) for part, table in split.groupby("split")}
+        self.targets = fold_targets(train, run, self.device)
+        self.labels = {part: table["label"].to_numpy(np.int64) for part, table in split.groupby("split")}
+        self.labels[splits.TRAIN] = self.targets.labels
+        self.numbers = numbers_digest(train, run)
+        counted = self.targets.labels[self.targets.is_real]
+        self.class_weights = class_weights(counted, run.class_balance).to(self.device)
+        self.policy = policy.named_policy(run.augmentation)
+        self.partners = mixing.photos_of_last_group(self.targets.labels) if run.mixing == "cutmix_old" else None
+
+    def step_count(self) -> int:
+        """How many steps an epoch has."""
+        return dataset.step_count(len(self.rows[splits.TRAIN]), self.run.photos_a_step())
+
+    def batches(self, epoch: int) -> list[np.ndarray]:
+        """Positions of an epoch's photos among the train rows, step by step."""
+        found, run, size = self.targets, self.run, self.run.photos_a_step()
+        return dataset.batches(found.labels, size, run.seed, self.fold, epoch, run.sampling, found.is_real)
+
+    def drawn(self, batch: np.ndarray, seed: int) -> list[Part]:
+        """The parts of a step on the photos at positions `batch`, each of at most `batch_size`; on the CPU."""
+        random, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+        parts = np.array_split(batch, min(self.run.accumulate_steps, len(batch)))
+        return [self._drawn_part(part, random, generator) for part in parts]
+
+    def _drawn_part(self, batch: np.ndarray, random: np.random.Generator, generator: torch.Generator) -> Part:
+        """Drawn is for all photos, sent what this process's share of them needs."""
+        positions, shape, mix = batch, self.photos.store.frame.shape, []
+        here = wanted = np.arange(len(batch))[distributed.share(len(batch))]
+        if self.run.mixing != "none":
+            positions, partner = mixing.with_partners(batch, self.partners, random)
+            kept = mixing.drawn_parts(self.run, len(batch), *shape[:2], random)
+            wanted = np.concatenate([here, np.setdiff1d(partner[here], here)])
+            order = wanted.argsort()
+            mix = [order[np.searchsorted(wanted, partner[here], sorter=order)], *(one[here] for one in kept)]
+        plan = apply.plan(self.policy, len(positions), (shape[2], *shape[:2]), generator, wanted)
+        asked = self.photos.asked_for(self.rows[splits.TRAIN][positions[wanted]])
+        numbers = map(torch.from_numpy, [positions[wanted], *mix])
+        sent = devices.Packed.of([asked, plan.rows, plan.parameters, *numbers], self.device)
+        return Part(len(batch), plan.calls, sent)
+
+    def received(self, part: Part) -> tuple[torch.Tensor, BatchTargets]:
+        """The photos of a part, (B, C, H, W) float32, augmented and mixed, and their targets, on the device."""
+        asked, rows, parameters, positions, *mix = part.sent.on(self.device)
+        photos = apply.perform(self.photos.received(asked), apply.Plan(part.calls, rows, parameters))
+        found = self.targets.batch(positions)
+        return mixing.mixed(photos, found, mix[0], mixing.as_shares(mix[1:])) if mix else (photos, found)
+
+    def loss(self, logits: torch.Tensor, found: BatchTargets, part: Part) -> torch.Tensor:
+        """Scalar loss of a part: of the photos of all processes, by the logits and targets of this one's share."""
+        logits, target, weights = (
+            None if one is None else distributed.joined(one, part.count) for one in (logits.float(), *found)
+        )
+        return loss_of(logits, target, self.run, self.class_weights, weights)
+
+
+class FoldNetwork:
+    """A fold's network with what it learns from and by: its updates and its predictions."""
+
+    def __init__(self, run: config.Run, fold: int, split: pd.DataFrame, source: devices.DevicePhotos):
+        self.run, self.fold, self.device = run, fold, source.device
+        self.data, frame = FoldData(run, fold, split, source), source.store.frame
+        self.dtype = devices.dtype_for(run.precision, self.device)
+        self.preprocessing = build.preprocessing_of(
+            run.architecture, frame.width, frame.height, frame.resize, run.image_channels, run.per_image_norm
+        )
+
+    def start(self, network: nn.Module, forward: nn.Module) -> None:
+        """Take a network with its initial weights; `forward` is the same one, compiled or not."""
+        devices.configure(self.device, self.run.deterministic)
+        self.network, self.forward = network, forward
+        self.optimizer = build_optimizer(network, self.run)
+        self.moving_average = moving_average(network, self.run.ema_decay) if self.run.ema_decay else None
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+
+    def train_step(
+        self, parts: list[Part], epoch: int, number: int, step_count: int, history: History = ()
+    ) -> torch.Tensor:
+        """One update on what `FoldData.drawn` gave for a step; returns its photos' summed loss, a float64 scalar."""
+        factor = learning_rate_factor(self.run, epoch + number / step_count, history)
+        loss = self.update(parts, self.seed_of(epoch, number), factor)
+        if self.moving_average:
+            self.moving_average.update(self.network, step=epoch * step_count + number)
+        return loss
+
+    def seed_of(self, epoch: int, number: int) -> int:
+        """The seed of all random numbers of a step."""
+        return dataset.step_seed(self.run.seed, self.fold, epoch, number)
+
+    def update(self, parts: list[Part], seed: int, factor: float) -> torch.Tensor:
+        """The same with `factor` times the peak learning rates, and dropout and the like by `seed`."""
+        torch.manual_seed(seed + distributed.rank())
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * factor
+        self.optimizer.zero_grad(set_to_none=True)
+        losses, count = [], sum(part.count for part in parts)
+        for part in parts:
+            photos, found = self.data.received(part)
+            with devices.autocast(self.device, self.dtype):
+                logits = self.forward(self.preprocessing.prepared(photos))
+            loss = self.data.loss(logits, found, part)
+            self.scaler.scale(loss * (part.count / count)).backward()
+            losses.append(loss.detach().double() * part.count)
+        self.step_optimizer()
+        return sum(losses)
+
+    def step_optimizer(self) -> None:
+        """Take the summed gradients of all processes, clipped if the run says so."""
+        distributed.sum_gradients(self.network.parameters())
+        if self.run.clip_grad_norm:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.run.clip_grad_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+    def predict(self, part: str, network: nn.Module | None = None) -> np.ndarray:
+        """(N, C) float32 probabilities of one part of the split, by the network in training or another."""
+        rows, how = self.data.rows[part], {"dtype": self.dtype, "batch_size": batch_size_of(self.run)}
+        here = rows[distributed.share(len(rows))]
+        found = predict_probabilities(network or self.forward, self.data.photos, here, self.preprocessing, **how)
+        return distributed.joined(torch.from_numpy(found), len(rows)).numpy()
+
+
+def moving_average(network: nn.Module, decay: float) -> ModelEmaV3:
+    """An average of all weights and statistics; its decay is s / (s + 10) after s steps, up to `decay`."""
+    return ModelEmaV3(network, decay=decay, use_warmup=True, warmup_gamma=10, warmup_power=1)

@@ -1,0 +1,102 @@
+"""Two processes train as one would on the same batches, and a lost one ends the training so that it can go on."""
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+import toys
+
+from mask_lib.base import files
+from mask_lib.models import distributed
+
+SCRIPT = """
+import json, sys, pathlib
+import toys
+from mask_lib.models import distributed
+data, output, changes = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), json.loads(sys.argv[3])
+with distributed.processes():
+    toys.train(data, output, 0, folds=(0,), **changes)
+"""
+SAME = {"dropout": 0.0}  # each process draws a dropout of its own
+THREE = {"head": "three", "attribute_loss": 0.0}
+RUNS = {
+    "batch normalisation": {},
+    "mixed, weighed, clipped": {"mixing": "mixup", "class_balance": "sqrt", "clip_grad_norm": 0.5, "ema_decay": 0.8},
+    "f1, with the old": {"loss": "f1_cross_entropy", "mixing": "cutmix_old", "frozen_epochs": 1, "layer_decay": 0.7},
+    "three heads, accumulated": {**THREE, "accumulate_steps": 2, "batch_size": 4, "mixing": "cutmix"},
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    toys.write_photos(folder, toys.table())
+    return folder
+
+
+def started(data: Path, output: Path, **changes) -> subprocess.Popen:
+    """Two processes that train the toy."""
+    output.mkdir(exist_ok=True)
+    script = output / "train.py"
+    script.write_text(SCRIPT)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(files.PROJECT), str(files.PROJECT / "tests")])}
+    command = [*torchrun, script, data, output, json.dumps(changes)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.mark.parametrize("changes", RUNS.values(), ids=RUNS)
+def test_two_processes_give_the_losses_of_one_on_the_same_batches(data, tmp_path, changes):
+    one = toys.train(data, tmp_path / "one", folds=(0,), **SAME, **changes)
+    two = started(data, tmp_path / "two", **SAME, **changes)
+    assert two.wait(300) == 0, two.stdout.read()
+    fold = tmp_path / "two" / "runs" / "toy" / "fold0"
+    history = pd.read_csv(fold / "history.csv")
+    np.testing.assert_allclose(history[["train_loss", "val_loss"]], one.history[["train_loss", "val_loss"]], rtol=1e-5)
+    columns = [name for name in one.out_of_fold if name.startswith("p0") or name.startswith("p1")]
+    np.testing.assert_allclose(pd.read_csv(fold / "oof.csv")[columns], one.out_of_fold[columns], atol=1e-4)
+
+
+def test_a_killed_process_ends_the_others_with_a_clear_error_and_all_go_on_from_there(data, tmp_path):
+    changes = {"epochs": 12, "augmentation": "trivialaugment"}
+    whole = started(data, tmp_path / "whole", **changes)
+    assert whole.wait(300) == 0
+    broken = started(data, tmp_path / "broken", **changes)
+    history = tmp_path / "broken" / "runs" / "toy" / "fold0" / "history.csv"
+    while not history.exists():
+        assert broken.poll() is None
+        time.sleep(0.02)
+    second = next(one for one in psutil.Process(broken.pid).children() if one.environ()["RANK"] == "1")
+    os.kill(second.pid, signal.SIGKILL)
+    said, _ = broken.communicate(timeout=60)
+    assert broken.returncode != 0 and "SIGKILL" in said, said
+    assert len(pd.read_csv(history)) < 12
+    again = started(data, tmp_path / "broken", **changes)
+    assert again.wait(300) == 0
+    assert toys.results(tmp_path / "broken") == toys.results(tmp_path / "whole")
+
+
+def test_alone_everything_is_ones_own():
+    assert (distributed.rank(), distributed.count(), distributed.share(7)) == (0, 1, slice(0, 7))
+    with distributed.processes(), distributed.first_goes_first():
+        assert distributed.agreed(True, False) == (True, False)
+
+
+@pytest.mark.parametrize(("length", "count"), [(7, 3), (4, 4), (3, 4), (64, 5)])
+def test_shares_cover_all_and_differ_by_one_at_most(monkeypatch, length, count):
+    monkeypatch.setattr(distributed, "count", lambda: count)
+    found = []
+    for rank in range(count):
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        found.append(list(range(length))[distributed.share(length)])
+    assert [*itertools.chain(*found)] == list(range(length))
+    assert max(map(len, found)) - min(map(len, found)) <= 1
