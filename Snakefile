@@ -1,12 +1,13 @@
 """The chain from a folder of photos to a submission: snakemake --cores all --configfile notebooks/params/NAME.yml
 
-Each step is a notebook, run by mask_lib.headless with what the configuration says of its parameters;
-mask_lib.headless.chain works out the steps' settings and files. A step runs again when its parameters, the
-cells of its notebook or its input files change; outputs saved in a notebook by Jupyter do not count.
-`--config epochs=3` changes one value for once.
+Each step is a notebook, run by mask_lib.headless with what the configuration says of its parameters, but each
+fold of a run is trained by a job of its own. mask_lib.headless.chain works out the steps' settings and files.
+A step runs again when its parameters, the cells of its notebook or its input files change; outputs saved in a
+notebook by Jupyter do not count. `--config epochs=3` changes one value for once.
 
-On a cluster: `--executor slurm --jobs 8`, with `--set-threads` and `--set-resources` as its nodes ask
-(`train_03_one_model:gpu=0` for a node without a GPU).
+On N GPUs: `--resources gpu=N`; so many jobs share the cores, each on a GPU of its own. On a cluster:
+`--executor slurm --jobs 8`, with `--set-threads` and `--set-resources` as its nodes ask (`train_fold:gpu=0` for
+a node without a GPU).
 """
 
 import json
@@ -30,20 +31,34 @@ except (ValueError, OSError) as error:
     raise WorkflowError(str(error))
 
 
-def all_cores():
-    """Every core for one step at a time, so that runs do not fight over them."""
+def cores(on_gpu=False):
+    """Every core for one step at a time, so that runs do not fight over them; on GPUs as many as there are jobs."""
     try:
-        return workflow.cores
+        gpus = getattr(workflow.global_resources.get("gpu"), "value", None) or 1  # of --resources gpu=N
+        return max(1, workflow.cores // gpus) if on_gpu else workflow.cores
     except WorkflowError:  # --summary, --unlock and such need no --cores, for they run nothing
         return 1
 
 
 os.environ.update(runner.quicker())  # for the steps that are no notebooks
-PYTHON, OUTPUT, TABLES, CLEAN = sys.executable, CHAIN.output, CHAIN.tables, f"{CHAIN.output}/tables/clean.csv"
+PYTHON, OUTPUT, CLEAN = sys.executable, CHAIN.output, f"{CHAIN.output}/tables/clean.csv"
+CLEANED = [*CHAIN.tables, CLEAN]
 HEADLESS = (
     "{PYTHON:q} -m mask_lib.headless --report={output.report:q} --values={params.settings:q}"
     " -- {input.notebook:q} {output.notebook:q}"
 )
+ON_GPU = HEADLESS.replace(" --report", " --gpu --report")
+
+
+def written(step):
+    """The executed notebook of a step and its report."""
+    return {"notebook": f"{OUTPUT}/notebooks/{step}.ipynb", "report": f"{OUTPUT}/reports/{step}.html"}
+
+
+def step(notebook, settings=None, by_run=None):
+    """What a step runs again for: its settings, or those of each run, and the cells of its notebook."""
+    settings = (lambda wildcards: json.dumps(by_run[wildcards.run])) if by_run else json.dumps(settings)
+    return {"settings": settings, "cells": cells.digest(CHAIN.source(notebook))}
 
 
 wildcard_constraints: run="|".join(map(re.escape, CHAIN.runs))
@@ -60,148 +75,133 @@ rule prepare:
         CHAIN.lists,
         notebook=ancient(CHAIN.source("00_prepare_data")),
     output:
-        TABLES,
+        CHAIN.tables,
         f"{OUTPUT}/tables/problems.csv",
-        notebook=f"{OUTPUT}/notebooks/00_prepare_data.ipynb",
-        report=f"{OUTPUT}/reports/00_prepare_data.html",
-    params:
-        settings=json.dumps(CHAIN.prepare),
-        cells=cells.digest(CHAIN.source("00_prepare_data")),
-    threads: all_cores()
+        **written("00_prepare_data"),
+    params: **step("00_prepare_data", CHAIN.prepare)
+    threads: cores()
     shell: HEADLESS
 
 
 # Its suspects come from a run, if there is one; that is no input, for each run is trained on what this step writes.
 rule clean:
     input:
-        TABLES,
+        CHAIN.tables,
         CHAIN.decisions,
         notebook=ancient(CHAIN.source("01_label_cleaning")),
     output:
         CLEAN,
         f"{OUTPUT}/tables/dropped.csv",
         f"{OUTPUT}/review/suspects.csv",
-        notebook=f"{OUTPUT}/notebooks/01_label_cleaning.ipynb",
-        report=f"{OUTPUT}/reports/01_label_cleaning.html",
-    params:
-        settings=json.dumps(CHAIN.clean),
-        cells=cells.digest(CHAIN.source("01_label_cleaning")),
-    threads: all_cores()
+        **written("01_label_cleaning"),
+    params: **step("01_label_cleaning", CHAIN.clean)
+    threads: cores()
     shell: HEADLESS
 
 
 # snakemake search --cores all --configfile notebooks/params/NAME.yml
 rule search:
     input:
-        TABLES,
-        CLEAN,
+        CLEANED,
         notebook=ancient(CHAIN.source("02_search_augmentation")),
     output:
         CHAIN.found,
         f"{OUTPUT}/search/trials.csv",
-        notebook=f"{OUTPUT}/notebooks/02_search_augmentation.ipynb",
-        report=f"{OUTPUT}/reports/02_search_augmentation.html",
-    params:
-        settings=json.dumps(CHAIN.search),
-        cells=cells.digest(CHAIN.source("02_search_augmentation")),
-    threads: all_cores()
+        **written("02_search_augmentation"),
+    params: **step("02_search_augmentation", CHAIN.search)
+    threads: cores(on_gpu=True)
     resources: gpu=1
-    shell: HEADLESS
+    shell: ON_GPU
 
 
-# A rule for each notebook that trains: which one a run takes is part of its output's name. Checkpoints are
-# no outputs, because Snakemake deletes those before a step runs again, and training resumes from them.
+# Checkpoints are no outputs, because Snakemake deletes those before a step runs again, and training resumes from them.
+rule train_fold:
+    input:
+        CLEANED,
+        lambda wildcards: CHAIN.named_by(wildcards.run),
+    output: f"{OUTPUT}/runs/{{run}}/fold{{fold,[0-9]+}}/oof.csv"
+    params: settings=lambda wildcards: json.dumps(CHAIN.fold_settings(wildcards.run))
+    threads: cores(on_gpu=True)
+    resources: gpu=1
+    shell:
+        "{PYTHON:q} -m mask_lib.training --gpu --threads {threads} --fold {wildcards.fold} --values={params.settings:q}"
+
+
+# Joins the folds. A rule for each notebook that trains: which one a run takes is part of its output's name.
 for notebook in sorted(set(CHAIN.runs.values())):
 
     rule:
         name: f"train_{notebook}"
         input:
-            TABLES,
-            CLEAN,
-            lambda wildcards: CHAIN.named_by(wildcards.run),
+            CLEANED,
+            lambda wildcards: [*CHAIN.trained(wildcards.run), *CHAIN.compared_with(wildcards.run)],
             notebook=ancient(CHAIN.source(notebook)),
         output:
             scores=f"{OUTPUT}/runs/{{run}}/scores.json",
-            notebook=f"{OUTPUT}/notebooks/{notebook}.{{run}}.ipynb",
-            report=f"{OUTPUT}/reports/{notebook}.{{run}}.html",
+            **written(f"{notebook}.{{run}}"),
         wildcard_constraints: run="|".join(re.escape(run) for run in CHAIN.runs if CHAIN.runs[run] == notebook)
-        params:
-            settings=lambda wildcards: json.dumps(CHAIN.train[wildcards.run]),
-            cells=cells.digest(CHAIN.source(notebook)),
-        threads: all_cores()
+        params: **step(notebook, by_run=CHAIN.train)
+        threads: cores(on_gpu=True)
         resources: gpu=1
-        shell: HEADLESS
+        shell: ON_GPU
 
 
 # Which averages are better than the weights of training, and so what the steps after this use.
 rule average:
     input:
-        TABLES,
-        CLEAN,
+        CLEANED,
         scores=f"{OUTPUT}/runs/{{run}}/scores.json",
         notebook=ancient(CHAIN.source("05_average_weights")),
     output:
         f"{OUTPUT}/runs/{{run}}/averaging.json",
-        notebook=f"{OUTPUT}/notebooks/05_average_weights.{{run}}.ipynb",
-        report=f"{OUTPUT}/reports/05_average_weights.{{run}}.html",
-    params:
-        settings=lambda wildcards: json.dumps(CHAIN.average[wildcards.run]),
-        cells=cells.digest(CHAIN.source("05_average_weights")),
+        **written("05_average_weights.{run}"),
+    params: **step("05_average_weights", by_run=CHAIN.average)
     wildcard_constraints: run="|".join(map(re.escape, CHAIN.average)) or "/"  # no name
-    threads: all_cores()
+    threads: cores(on_gpu=True)
     resources: gpu=1
-    shell: HEADLESS
+    shell: ON_GPU
 
 
 rule pseudo_labels:
     input:
-        TABLES,
-        CLEAN,
+        CLEANED,
         lambda wildcards: CHAIN.weights_of(wildcards.run),
     output: f"{OUTPUT}/tables/pseudo.{{run}}.csv"
     params:
         data=CHAIN.data,
         output=files.project_path(OUTPUT),
         options=lambda wildcards: CHAIN.pseudo_label_options[wildcards.run],
-    threads: all_cores()
+    threads: cores(on_gpu=True)
     resources: gpu=1
     shell:
-        "{PYTHON:q} -m mask_lib.ensemble.self_training {params.options} {params.data:q} {params.output:q} {wildcards.run:q}"
+        "{PYTHON:q} -m mask_lib.ensemble.self_training --gpu {params.options} {params.data:q} {params.output:q} {wildcards.run:q}"
 
 
 rule infer:
     input:
-        TABLES,
-        CLEAN,
+        CLEANED,
         lambda wildcards: CHAIN.weights_of(wildcards.run),
         notebook=ancient(CHAIN.source("06_inference")),
     output:
         [f"{OUTPUT}/inferences/{{run}}.{part}.csv" for part in ("test", "test_val")],
-        notebook=f"{OUTPUT}/notebooks/06_inference.{{run}}.ipynb",
-        report=f"{OUTPUT}/reports/06_inference.{{run}}.html",
-    params:
-        settings=lambda wildcards: json.dumps(CHAIN.infer[wildcards.run]),
-        cells=cells.digest(CHAIN.source("06_inference")),
-    threads: all_cores()
+        **written("06_inference.{run}"),
+    params: **step("06_inference", by_run=CHAIN.infer)
+    threads: cores(on_gpu=True)
     resources: gpu=1
-    shell: HEADLESS
+    shell: ON_GPU
 
 
 rule ensemble:
     input:
         CHAIN.predictions,
         [path for run in CHAIN.runs for path in CHAIN.weights_of(run)],
-        TABLES,
-        CLEAN,
+        CLEANED,
         notebook=ancient(CHAIN.source("07_ensemble")),
     output:
         f"{OUTPUT}/submissions/submission.csv",
         f"{OUTPUT}/submissions/submission.csv.leak.csv",
-        notebook=f"{OUTPUT}/notebooks/07_ensemble.ipynb",
-        report=f"{OUTPUT}/reports/07_ensemble.html",
-    params:
-        settings=json.dumps(CHAIN.ensemble),
-        cells=cells.digest(CHAIN.source("07_ensemble")),
+        **written("07_ensemble"),
+    params: **step("07_ensemble", CHAIN.ensemble)
     shell: HEADLESS
 
 
@@ -212,9 +212,6 @@ rule compare:
     output:
         f"{OUTPUT}/comparison/settings.csv",
         f"{OUTPUT}/comparison/scores.csv",
-        notebook=f"{OUTPUT}/notebooks/08_compare_runs.ipynb",
-        report=f"{OUTPUT}/reports/08_compare_runs.html",
-    params:
-        settings=json.dumps(CHAIN.compare),
-        cells=cells.digest(CHAIN.source("08_compare_runs")),
+        **written("08_compare_runs"),
+    params: **step("08_compare_runs", CHAIN.compare)
     shell: HEADLESS

@@ -45,10 +45,8 @@ TOY_NOTEBOOKS = {
         COMMON
         + 'run = "one_model"\nepochs = 2\nlearning_rate = 0.1\nkeep_epochs = 0\n'
         + 'ema_decay = 0.0\npseudo_labels = ""\ncompare_with = ""\naugmentation = "flip"\nweights = "none"\n'
-        + 'when_changed = "refuse"',
+        + 'when_changed = "refuse"\nfolds = []\nshown = 7',
         "folder = Path(output_dir, 'runs', run)\n"
-        "(folder / 'fold0').mkdir(parents=True, exist_ok=True)\n"
-        "with open(folder / 'fold0' / 'checkpoint', 'a') as log: log.write('trained ')\n"
         "scores = {'run': run, 'epochs': epochs, 'rate': learning_rate, 'when_changed': when_changed}\n"
         "(folder / 'scores.json').write_text(json.dumps(scores))",
     ),
@@ -80,6 +78,25 @@ TOY_NOTEBOOKS = {
     ),
 }
 
+# In place of `python -m mask_lib.training`. `together` in the project: how many trainings wait until so many run.
+TOY_TRAINING = """
+import argparse, json, os, pathlib, time
+parser = argparse.ArgumentParser()
+parser.add_argument("--gpu", action="store_true")
+for name in ("--threads", "--fold", "--values"):
+    parser.add_argument(name)
+asked = parser.parse_args()
+values, together = json.loads(asked.values), pathlib.Path("together")
+folder = pathlib.Path(values["output_dir"], "runs", values["run"], f"fold{asked.fold}")
+with open(folder / "checkpoint", "a") as log:
+    log.write("trained ")
+deadline = time.monotonic() + 60
+while together.exists() and len(list(folder.parent.glob("*/checkpoint"))) < int(together.read_text()):
+    assert time.monotonic() < deadline, "the others do not run"
+    time.sleep(0.05)
+(folder / "oof.csv").write_text(f"{asked.threads} {asked.gpu} {json.dumps(values)}")
+"""
+
 
 def write_notebook(path: Path, *sources: str, parameters: str | None = PARAMETERS, kernel: str = "python3") -> Path:
     """A notebook with a title, a parameters cell (None: without) and one code cell for each source."""
@@ -99,8 +116,14 @@ def write_text(path: Path, text: str) -> Path:
 
 
 def write_toy_chain(project: Path) -> None:
-    """The lists of a data set, and the toy notebooks: a title, parameters, imports and the step's work."""
+    """The lists of a data set, the toy notebooks (a title, parameters, imports and the step's work) and the Snakefile,
+    whose folds a toy trains.
+    """
     (project / "notebooks").mkdir(parents=True)
+    snakefile = (CHECKOUT / "Snakefile").read_text()
+    assert "-m mask_lib.training " in snakefile
+    write_text(project / "Snakefile", snakefile.replace("-m mask_lib.training ", "toy_training.py "))
+    write_text(project / "toy_training.py", TOY_TRAINING)
     for name, (declared, work) in TOY_NOTEBOOKS.items():
         sources = "import json\nfrom pathlib import Path", work
         write_notebook(project / "notebooks" / f"{name}.ipynb", *sources, parameters=declared)
@@ -138,11 +161,16 @@ def run_headless(project: Path, name: str, written: Path, values: dict[str, Any]
     return " ".join(written.with_suffix(".html").read_text(encoding="utf-8").split())
 
 
-def snakemake(project: Path, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess:
-    """Run a project's chain (the checkout's Snakefile if it has none), output and errors as one text in `stdout`."""
+def snakemake_command(project: Path, *arguments: str) -> list[str]:
+    """The command that runs a project's chain: by its own Snakefile, or if it has none the checkout's."""
     snakefile = project / "Snakefile" if (project / "Snakefile").exists() else CHECKOUT / "Snakefile"
+    return [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile), "--cores", "1", *arguments]
+
+
+def snakemake(project: Path, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess:
+    """Run a project's chain, output and errors as one text in `stdout`."""
     return subprocess.run(
-        [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile), "--cores", "1", *arguments],
+        snakemake_command(project, *arguments),
         cwd=project,
         env=environment(project),
         stdout=subprocess.PIPE,

@@ -1,13 +1,20 @@
 """The NVIDIA GPUs of the machine, asked of `nvidia-smi`, without torch."""
 
+import fcntl
 import functools
 import os
 import re
 import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
 from typing import NamedTuple
 
 # GPU 0: NVIDIA A100-PCIE-40GB (UUID: GPU-5c89…) and, below one that is sliced,   MIG 3g.20gb Device 0: (UUID: MIG-ee4…)
 LISTED = r"^ *(?:GPU \d+: )?(.+?):? \(UUID: (\S+)\)"
+WAIT = 0.5  # seconds between two looks for a card that was given back
+held: list[int] = []  # descriptors of the locks of this process; a child that is to keep them takes them as `pass_fds`
 
 
 class Card(NamedTuple):
@@ -43,3 +50,34 @@ def asked(*options: str) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout if done.returncode == 0 or "version mismatch" in done.stdout else ""
+
+
+def take() -> None:
+    """Choose one card, by CUDA_VISIBLE_DEVICES, that no other process has taken; wait while all are taken.
+
+    Call it before CUDA starts. The card is given back when this process, and all that inherited `held`, have ended. On
+    a machine with one card or none, and under torchrun, where each process has a card by its rank, nothing is chosen.
+    """
+    found = cards()
+    if held or len(found) < 2 or "LOCAL_RANK" in os.environ:
+        return
+    folder = Path(tempfile.gettempdir(), f"mask_lib-{os.getuid()}-gpus")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    told = False
+    while not (mine := next((card for card in found if _locked(folder / card.uuid)), None)):
+        told or print(f"All {len(found)} GPUs are taken: waiting for one ({folder})", file=sys.stderr, flush=True)
+        told = True
+        time.sleep(WAIT)
+    os.environ["CUDA_VISIBLE_DEVICES"] = mine.uuid
+
+
+def _locked(path: Path) -> bool:
+    """Whether this process could lock a file, which it then holds open; the system unlocks it, however that ends."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return False
+    held.append(descriptor)
+    return True

@@ -7,6 +7,9 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator
 
+# By which people and batch systems, the latter before a limit, ask a job to end.
+SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1)
+
 
 @contextlib.contextmanager
 def deferred() -> Iterator[Callable[[], bool]]:
@@ -36,6 +39,24 @@ def deferred() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler or signal.default_int_handler)
     if asked:
         raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def of_signals() -> Iterator[list[signal.Signals]]:
+    """Within it all `SIGNALS` interrupt, or wait where SIGINT is `deferred`; gives those that came, less SIGINT."""
+    came: list[signal.Signals] = []
+
+    def interrupt(number: int, frame: object) -> None:
+        came.append(signal.Signals(number))
+        signal.raise_signal(signal.SIGINT)
+
+    before = {number: signal.signal(number, interrupt) for number in SIGNALS if number != signal.SIGINT}
+    before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def released_on_error(function: Callable) -> Callable:

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from mask_lib.base import files
-from mask_lib.base.config import SEARCHED, WEIGHTS_BY_NAME
+from mask_lib.base.config import SEARCHED, WEIGHTS_BY_NAME, Run
 from mask_lib.headless import cells, parameters
 from mask_lib.headless.cells import FilePath
 
 WHERE = "configuration"  # the head of messages about an experiment's values
+# Of a training notebook: what training a fold takes beside the settings of its run.
+OF_JOB = ("data_dir", "output_dir", "plugins", "when_changed", "checkpoint_minutes")
+OF_TRACKING = ("tracking_mode", "wandb_project", "wandb_entity", "wandb_tags")
 HASHES, COPIES, PARTS = ("ahash", "phash"), ("duplicates", "data_leak"), ("test", "test_val")
 
 
@@ -67,6 +70,7 @@ class Chain:
         self.decisions = sorted(map(relative, files.project_path(self.output).glob("review/decisions.*.jsonl")))
         self.found = self.found_by_search()
         self.train = {run: self.settings(notebook, run, when_changed="restart") for run, notebook in self.runs.items()}
+        self.folds = {run: self.folds_of(run, prepare["fold_count"]) for run in self.runs}
         # A soup needs all its runs and is made by hand; a step of one run writes all that the steps after it read.
         self.average = {run: self.held("05_average_weights", run, soup_of=[]) for run in self.averaged_runs()}
         self.infer = {run: self.held("06_inference", run, split="both") for run in self.runs}
@@ -118,6 +122,23 @@ class Chain:
         names = ["best_policy.json", *(["verdict.json"] if search["verdict_seeds"] else [])]
         return [f"{self.output}/search/{name}" for name in names]
 
+    def folds_of(self, run: str, fold_count: int) -> list[int]:
+        """The folds that a run asks for, by default all."""
+        asked = (self.declared(self.runs[run]) | self.train[run]).get("folds", [])
+        return list(Run(folds=asked).folds) or list(range(fold_count))
+
+    def fold_settings(self, run: str) -> dict[str, Any]:
+        """What `mask_lib.training` is run with for any fold of a run: no parameter that its result does not hear of,
+        so that none of its folds is trained again for that.
+        """
+        heard = {*Run.model_fields, *OF_JOB, *OF_TRACKING} - {"folds"}
+        values = self.declared(self.runs[run]) | self.train[run]
+        return {name: value for name, value in values.items() if name in heard}
+
+    def trained(self, run: str) -> list[str]:
+        """The files that tell that all folds of a run are trained."""
+        return [f"{self.output}/runs/{run}/fold{fold}/oof.csv" for fold in self.folds[run]]
+
     def averaged_runs(self) -> list[str]:
         """Runs whose training leaves weights to average, or a moving average to score."""
         return [run for run, values in self.train.items() if values.get("keep_epochs") or values.get("ema_decay")]
@@ -127,17 +148,22 @@ class Chain:
         names = ["scores.json", *(["averaging.json"] if run in self.average else [])]
         return [f"{self.output}/runs/{run}/{name}" for name in names]
 
+    def compared_with(self, run: str) -> list[str]:
+        """What tells that the run which another one is compared with is final, if the chain has that run."""
+        other = self.train[run].get("compare_with")
+        return self.weights_of(other) if other in self.runs else []
+
     def named_by(self, run: str) -> list[str]:
-        """Files that a run's settings name: another run's pseudo-labels or scores, a policy, weights to start from.
+        """Files that a run's settings name for its training: another run's pseudo-labels, a policy, first weights.
 
         Without those that are missing and that no rule makes: for want of them Snakemake takes what the step once
         wrote as it is, in silence, while the notebook says what is missing.
         """
-        names = ("pseudo_labels", "compare_with", "augmentation", "weights")
-        other, compared, policy, weights = (self.train[run].get(name) or "" for name in names)
+        other, policy, weights = (
+            self.train[run].get(name) or "" for name in ("pseudo_labels", "augmentation", "weights")
+        )
         pseudo = [f"{self.output}/tables/pseudo.{other}.csv"] if other in self.runs else []
-        scores = self.weights_of(compared) if compared in self.runs else []
-        return [*pseudo, *scores, *self.policy_files(policy), *self.first_weights(weights)]
+        return [*pseudo, *self.policy_files(policy), *self.first_weights(weights)]
 
     def policy_files(self, augmentation: str) -> list[str]:
         """The file of a policy, if it is there or the search makes it; of `searched` all that the search came to."""

@@ -25,7 +25,7 @@ from unittest import mock
 
 import nbformat
 
-from mask_lib.base import files
+from mask_lib.base import files, gpus, interrupts
 from mask_lib.headless.cells import FilePath
 from mask_lib.headless.parameters import choose, resolve
 
@@ -34,8 +34,6 @@ from mask_lib.headless.parameters import choose, resolve
 
 ADDED_BY_PAPERMILL = {"injected-parameters", "papermill-error-cell-tag"}  # cell tags
 TRACEBACK_LINES = 15
-# By which people and batch systems, the latter before a limit, ask a job to end.
-SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1)
 PATIENCE = 300.0  # seconds that a cell which was asked to end may take
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 # What makes training on the CPU nearly twice as fast; OpenMP and glibc read it when a process starts. A thread that
@@ -141,8 +139,8 @@ class Watch:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Within it `interrupt` handles `SIGNALS`."""
-        before = {number: signal.signal(number, self.interrupt) for number in SIGNALS}
+        """Within it `interrupt` handles `interrupts.SIGNALS`."""
+        before = {number: signal.signal(number, self.interrupt) for number in interrupts.SIGNALS}
         try:
             yield
         finally:
@@ -241,6 +239,9 @@ def watched_kernel(watch: Watch) -> type:
             super().__init__(**settings)
             watch.kernel = self
 
+        async def start_kernel(self, **options: Any) -> None:
+            await super().start_kernel(**options, pass_fds=tuple(gpus.held))
+
         async def is_alive(self) -> bool:
             alive = await self._async_is_alive()
             if not alive and self.has_kernel:
@@ -306,6 +307,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--values", type=json.loads, default={}, help="JSON of values, as the Snakefile gives them")
     parser.add_argument("--report", type=Path, help="where the HTML goes (default: beside OUT)")
     parser.add_argument("--timeout-per-cell", type=float, metavar="SECONDS", help="stop a cell after so long")
+    parser.add_argument("--gpu", action="store_true", help="of several GPUs take one that is free, or wait for it")
     asked = parser.parse_args(arguments)
     try:
         parameters = resolve(asked.notebook, asked.file, {**asked.values, **dict(asked.parameter)})
@@ -313,6 +315,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return ExitCode.WRONG_PARAMETERS
     try:
+        asked.gpu and gpus.take()
         run_notebook(asked.notebook, asked.out, parameters, asked.report, asked.timeout_per_cell)
     except NotebookError as error:
         print("\n".join([str(error), *getattr(error, "__notes__", [])]), file=sys.stderr)

@@ -17,7 +17,7 @@ from mask_lib.data import store
 from mask_lib.data.photos import files_of, thumbnails
 from mask_lib.models import devices, grad_cam, predict
 from mask_lib.models.checkpoint import read_checkpoint
-from mask_lib.training import run_folder, tracking
+from mask_lib.training import run_folder
 from mask_lib.training.run_folder import FinishedRun
 
 LEVEL = 0.95  # of all the intervals of a table of differences together
@@ -29,13 +29,17 @@ DISAGREEMENT_COLUMNS = ["path", "person", "label", "right_run", "right_sure", "w
 
 
 def settings_table(finished: Sequence[FinishedRun]) -> pd.DataFrame:
-    """One row a run: `run`, `tracking.seed_fields`, `folds` (how many were trained), `head` and `label_source`."""
+    """One row a run: `run`, the eight fields that the recipe this project grew from records, `folds` (how many were
+    trained), `head` and `label_source`.
+    """
     rows = []
     for run in finished:
-        fields = tracking.seed_fields(run.settings.settings(), run.device, run.k_fold)
-        fields["image_size"] = " x ".join(map(str, fields["image_size"]))  # 224 x 224
-        ours = {"folds": run.out_of_fold["fold"].nunique(), "head": run.settings.head}
-        rows.append({"run": run.name, **fields, **ours, "label_source": run.settings.label_source})
+        size = f"{run.settings.image_width} x {run.settings.image_height}"
+        row = {"run": run.name, "model": run.settings.architecture, "device": run.device, "image_size": size}
+        row |= {"epochs": run.settings.epochs, "k_fold": run.k_fold}
+        row |= {name: getattr(run.settings, name) for name in ("batch_size", "learning_rate", "momentum")}
+        row |= {"folds": run.out_of_fold["fold"].nunique(), "head": run.settings.head}
+        rows.append({**row, "label_source": run.settings.label_source})
     return pd.DataFrame(rows)
 
 

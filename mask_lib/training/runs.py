@@ -1,6 +1,6 @@
 """A whole run: all its folds with one network, its scores, and its checkpoints held against today's data."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +11,47 @@ from mask_lib.augment.policy import named_policy
 from mask_lib.base import config, files, interrupts, labels, scores
 from mask_lib.data import store
 from mask_lib.data.splits import TRAIN, fingerprint
-from mask_lib.models import build, checkpoint, devices, features
+from mask_lib.models import build, checkpoint, devices, distributed, features
 from mask_lib.training import dataset, loop, run_folder, targets, tracking
 from mask_lib.training.run_folder import SCORES, FinishedRun
+
+UNTRACKED = tracking.Tracking(tracking_mode="disabled")
 
 
 @interrupts.released_on_error
 def train_run(
-    run: config.Run, splits: dict[int, pd.DataFrame], photos: store.Store, output_dir: Path, **options: Any
+    run: config.Run,
+    splits: dict[int, pd.DataFrame],
+    photos: store.Store,
+    output_dir: Path,
+    tracked: tracking.Tracking = UNTRACKED,
+    **options: Any,
 ) -> FinishedRun:
     """Train every fold asked for, from where it was left; finished folds are read. Scores come by `write_scores`.
 
-    options: `when_changed`, `checkpoint_seconds` and `on_epoch` of `loop.train_fold`. Raises as it does, and ValueError
-    for a fold without a split, for photos of other channels than the run's and for the name of a soup.
+    options: as of `train_folds`, which says what is raised too; ValueError further for a fold without a split.
     """
     chosen, folder = chosen_folds(run, splits), run_folder.folder_of(output_dir, run.run)
+    device = train_folds(chosen, run, splits, photos, output_dir, tracked, **options)
+    return close_run(run, folder, splits, photos, device)
+
+
+def train_folds(
+    folds: Sequence[int],
+    run: config.Run,
+    splits: dict[int, pd.DataFrame],
+    photos: store.Store,
+    output_dir: Path,
+    tracked: tracking.Tracking = UNTRACKED,
+    on_epoch: Callable[[dict[str, float]], None] = lambda row: None,
+    **options: Any,
+) -> torch.device:
+    """Train these folds of a run one after another, each with a record of its own; returns the device.
+
+    options: `when_changed` and `checkpoint_seconds` of `loop.train_fold`. Raises as it does, and ValueError for photos
+    of other channels than the run's and for the name of a soup.
+    """
+    folder = run_folder.folder_of(output_dir, run.run)
     if run_folder.soup_members(folder):
         raise ValueError(f"run = {run.run!r}: {files.shown_path(folder)} holds a soup; give the run another name")
     if photos.frame.channels != run.image_channels:
@@ -34,32 +60,21 @@ def train_run(
     print(devices.summary(source, run.precision))
     network = build.of_run(run).to(source.device, memory_format=torch.channels_last)
     forward = torch.compile(network) if run.compile_network else network  # once: each fold loads its first weights
-    counts = {fold: int((splits[fold]["split"] == TRAIN).sum()) for fold in chosen}
+    tracked = UNTRACKED if distributed.rank() else tracked
+    about = {"device": devices.device_name(source.device), "fold_count": len(splits)}
+    counts = {fold: int((splits[fold]["split"] == TRAIN).sum()) for fold in folds}
     steps = {fold: run.epochs * dataset.step_count(count, run.photos_a_step()) for fold, count in counts.items()}
     with files.progress(total=sum(steps.values()), what=f"train {run.run}", unit="step") as bar:
-        for fold in chosen:
+        for fold in folds:
             before = bar.n  # steps of the folds before
             options["on_step"] = lambda done, before=before: bar.update(before + done - bar.n)
-            loop.train_fold(run, fold, splits[fold], source, folder / f"fold{fold}", network, forward, **options)
+            with tracking.of_fold(tracked, run, fold, folder, **about) as record:
+                options["on_epoch"] = lambda row, calls=(on_epoch, record.log_epoch): [call(row) for call in calls]
+                given = run, fold, splits[fold], source, folder / f"fold{fold}", network, forward
+                table = loop.train_fold(*given, **options)
+                record.finish({"out_of_fold": scores.summarise(*scores.from_probabilities(table))})
             bar.update(before + steps[fold] - bar.n)
-    return close_run(run, folder, splits, photos, source.device)
-
-
-def train_recorded(
-    run: config.Run,
-    splits: dict[int, pd.DataFrame],
-    photos: store.Store,
-    output_dir: Path,
-    mode: tracking.Mode = "offline",
-    **options: Any,
-) -> FinishedRun:
-    """`train_run`, whose other options it takes, with its epochs and scores recorded as `tracking.start` says."""
-    device = devices.device_name(devices.pick_device())
-    recorded = tracking.recorded(run.settings(), device, k_fold=len(splits))
-    with tracking.start(recorded, name=run.run, group=run.run, mode=mode, folder=output_dir) as tracker:
-        result = train_run(run, splits, photos, output_dir, on_epoch=tracker.log_epoch, **options)
-        tracker.finish({"out_of_fold": scores.summarise(*result.truth_and_prediction())})
-    return result
+    return source.device
 
 
 def close_run(

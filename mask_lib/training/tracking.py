@@ -1,34 +1,48 @@
 """Weights & Biases, imported only when recording, offline by default: it can never slow or break a run.
 
-Offline runs lie in `<folder>/wandb/offline-run-*`: `wandb leet` shows and `wandb sync` uploads them.
+Each fold is a record of its own, in a group named like its run, under an id that another process finds again. Offline
+records lie in `<output_dir>/wandb/offline-run-*`: `wandb leet` shows and `wandb sync` uploads them.
 """
 
 import contextlib
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
+
+from mask_lib.base import config, files
 
 Mode = Literal["offline", "online", "disabled"]
 START_SECONDS = 15.0  # for a server that does not answer
 FINISH_SECONDS = 60.0  # for the last uploads; what is left then stays on disk for `wandb sync`
 
 
+class Tracking(config.Settings):
+    """What a notebook's parameters say of Weights & Biases."""
+
+    tracking_mode: Mode = "offline"
+    wandb_project: str = "mask-workbench"
+    wandb_entity: str = ""  # a user's or a team's name; empty: the account's own
+    wandb_tags: tuple[str, ...] = ()
+
+
 class Tracker:
-    """One run's record; `run` is a wandb run, or None: every method does nothing. The first error in wandb is told as a
-    warning and ends the tracking, never the training.
+    """One fold's record. `begin` gives its wandb run, or None: then every method does nothing. The first error in wandb
+    is told as a warning and ends the tracking, never the training.
     """
 
-    def __init__(self, run: Any = None) -> None:
-        self.run, self.epochs_logged = run, 0
+    def __init__(self, begin: Callable[[], Any] = lambda: None) -> None:
+        self.begin: Callable[[], Any] | None = begin
+        self.run: Any = None
 
-    def log_epoch(self, row: Mapping[str, float]) -> None:
-        """Record an epoch of one fold, a row of `history.csv`, under names such as `fold0/val_macro_f1`."""
-        values = {f"fold{int(row['fold'])}/{name}": value for name, value in row.items() if name != "fold"}
+    def log_epoch(self, row: Mapping[str, Any]) -> None:
+        """Record an epoch, a row of `history.csv`. The first begins the record: none is made of a finished fold."""
         with self._switched_off_by_errors():
-            self.run and self.run.log(values, step=self.epochs_logged)
-        self.epochs_logged += 1
+            if self.begin:
+                begin, self.begin = self.begin, None
+                self.run = begin()
+            _log(self.run, row)
 
     def finish(self, summary: Mapping[str, Any] | None = None, *, failed: bool = False) -> None:
         """Record the final numbers, and close. Calling it again does nothing."""
@@ -53,32 +67,49 @@ class Tracker:
         self.finish(failed=kind is not None)
 
 
-def start(
-    run_settings: Mapping[str, Any],
-    *,
-    name: str,
-    group: str,
-    mode: Mode = "offline",
-    folder: str | os.PathLike[str],
-) -> Tracker:
-    """Begin a record of `run_settings`, as `recorded` makes them, under `<folder>/wandb`.
+def of_fold(settings: Tracking, run: config.Run, fold: int, folder: Path, **about: Any) -> Tracker:
+    """The record of one fold of the run in `folder`, with `recorded`'s config, which takes what is `about` it.
 
-    `group` ties the folds of one run together. Online needs a key and a server that answers, else it warns and records
-    offline. If wandb fails, it warns and gives a Tracker that does nothing. Raises ValueError for another mode only.
+    A process that goes on with a fold logs the epochs from before too, under the same id: wandb cannot go on with an
+    offline record. If wandb fails, it warns and records nothing.
     """
-    if mode not in get_args(Mode):
-        raise ValueError(f"tracking mode = {mode!r}: it must be one of {', '.join(get_args(Mode))}")
-    for attempt in {"disabled": (), "offline": ("offline",), "online": ("online", "offline")}[mode]:
+    output_dir = folder.parents[1]
+    named = {"name": f"{run.run} fold {fold}", "group": run.run, "dir": output_dir}
+    named["id"] = files.digest([str(output_dir), run.run, fold])
+
+    def begin() -> Any:
+        history = files.read_csv(folder / f"fold{fold}" / "history.csv", {"epoch": "int64"}, others=None)
+        *before, _ = history.to_dict("records")
+        started = start(settings, config=recorded(run.settings(), **about), resumed=bool(before), **named)
+        for row in before:
+            _log(started, row)
+        return started
+
+    return Tracker(begin if settings.tracking_mode != "disabled" else lambda: None)
+
+
+def _log(run: Any, row: Mapping[str, Any]) -> None:
+    values = {name: value for name, value in row.items() if name != "fold"}
+    run and run.log(values, step=int(row["epoch"]))
+
+
+def start(settings: Tracking, *, resumed: bool = False, **about: Any) -> Any:
+    """A wandb run, or None. `resumed`: one of the same id goes on, which wandb does online alone; else it is replaced.
+
+    Online needs a key and a server that answers, else it warns and records offline.
+    """
+    for mode in {"disabled": (), "offline": ("offline",), "online": ("online", "offline")}[settings.tracking_mode]:
+        resume = {"resume": "allow"} if resumed and mode == "online" else {}
         try:
-            about = {"name": name, "group": group, "dir": Path(folder)}
-            return Tracker(_init(attempt, config=dict(run_settings), **about))
+            return _init(settings, mode, **resume, **about)
         except Exception as error:
-            outcome = "goes on offline" if attempt == "online" else "is off for this run"
+            outcome = "goes on offline" if mode == "online" else "is off for this run"
             warnings.warn(f"tracking {outcome}: {type(error).__name__}: {error}", stacklevel=2)
-    return Tracker()
+            about["id"] += "-offline"  # wandb holds the id of what it could not start
+    return None
 
 
-def _init(mode: Mode, **about: Any) -> Any:
+def _init(tracking: Tracking, mode: str, **about: Any) -> Any:
     # wandb reports on itself over the network, even offline, unless told not to before it starts.
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
@@ -100,17 +131,14 @@ def _init(mode: Mode, **about: Any) -> Any:
         finish_timeout=FINISH_SECONDS,
         reinit="create_new",  # a run that someone opened in the same notebook stays open
     )
-    return wandb.init(project="mask-workbench", mode=mode, settings=settings, **about)
+    where = {"project": tracking.wandb_project, "entity": tracking.wandb_entity or None, "tags": tracking.wandb_tags}
+    return wandb.init(mode=mode, settings=settings, allow_val_change=True, **where, **about)
 
 
-def seed_fields(settings: Mapping[str, Any], device: str, k_fold: int) -> dict[str, Any]:
-    """The eight fields, in order, that the recipe this project grew from records; image_size: [width, height]."""
-    size = [settings["image_width"], settings["image_height"]]
-    found = {"model": settings["architecture"], "device": device, "image_size": size, "k_fold": k_fold, **settings}
-    names = ("model", "device", "image_size", "epochs", "k_fold", "batch_size", "learning_rate", "momentum")
-    return {name: found[name] for name in names}
-
-
-def recorded(settings: Mapping[str, Any], device: str, k_fold: int) -> dict[str, Any]:
-    """What to `start` with: the `seed_fields`, so that dashboards made for them fit, and all of ours."""
-    return {**seed_fields(settings, device, k_fold), **settings}
+def recorded(settings: Mapping[str, Any], device: str, fold_count: int) -> dict[str, Any]:
+    """A record's config: all of ours, and beside them the fields of the recipe this project grew from, under the names
+    that it gave them, so that dashboards made for those fit.
+    """
+    size = {"img_x": settings["image_width"], "img_y": settings["image_height"]}
+    seeds = {"model": settings["architecture"], "epoch": settings["epochs"], "kfold_num": fold_count, **size}
+    return {**settings, **seeds, "device": device}

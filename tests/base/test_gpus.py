@@ -1,8 +1,11 @@
 """The cards that `nvidia-smi` lists, and those of them that CUDA_VISIBLE_DEVICES leaves."""
 
+import subprocess
+import sys
+
 import pytest
 
-from mask_lib.base import gpus
+from mask_lib.base import files, gpus
 
 LISTING = """GPU 0: Tesla V100-SXM2-32GB (UUID: GPU-aa11-0)
 GPU 1: NVIDIA A100 80GB PCIe (UUID: GPU-aa22-1)
@@ -41,3 +44,56 @@ def test_without_nvidia_smi_or_where_it_fails_there_are_no_cards(nvidia_smi, mon
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))
     gpus.asked.cache_clear()
     assert gpus.cards() == []
+
+
+TAKE = """
+import os, subprocess, sys, time
+from mask_lib.base import gpus
+gpus.take()
+child = subprocess.Popen(["sleep", "600"], pass_fds=gpus.held) if "child" in sys.argv else None
+print(os.environ.get("CUDA_VISIBLE_DEVICES"), child and child.pid, flush=True)
+time.sleep(float(sys.argv[1]))
+"""
+
+
+@pytest.fixture
+def taking(tmp_path, monkeypatch, request):
+    """Starts processes that take a card each and end with the test; four cards are there."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+
+    def start(*arguments: str) -> subprocess.Popen:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        process = subprocess.Popen([sys.executable, "-c", TAKE, *arguments], cwd=files.PROJECT, **pipes)
+        request.addfinalizer(process.kill)
+        return process
+
+    return start
+
+
+def cards_of(*processes: subprocess.Popen) -> list[str]:
+    return [process.stdout.readline().split()[0] for process in processes]
+
+
+def test_four_processes_take_a_card_each_and_a_fifth_waits_until_one_and_its_child_are_killed(nvidia_smi, taking):
+    nvidia_smi("".join(f"GPU {card}: Tesla (UUID: GPU-{card}{card})\n" for card in range(4)))
+    four = [taking("600", *options) for options in ((), ("child",), (), ())]
+    taken = [process.stdout.readline().split() for process in four]
+    assert sorted(card for card, _ in taken) == ["GPU-00", "GPU-11", "GPU-22", "GPU-33"]
+    fifth = taking("0")
+    assert fifth.stderr.readline().startswith("All 4 GPUs are taken: waiting for one (")
+    four[1].kill()
+    with pytest.raises(subprocess.TimeoutExpired):
+        fifth.wait(3 * gpus.WAIT)
+    subprocess.run(["kill", "-9", taken[1][1]], check=True)
+    assert cards_of(fifth) == [taken[1][0]]
+    assert fifth.communicate() == ("", "")  # said once
+
+
+def test_nothing_is_chosen_where_one_card_is_visible_or_torchrun_gives_them_out(nvidia_smi, taking, monkeypatch):
+    nvidia_smi(LISTING)
+    assert len(set(cards_of(taking("600"), taking("600")))) == 2
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert cards_of(taking("0")) == ["None"]
+    monkeypatch.delenv("LOCAL_RANK")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert cards_of(taking("0"), taking("0")) == ["1", "1"]

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ import nbformat
 import pytest
 import yaml
 from amount import amount
-from tiny_project import CHECKOUT, environment, snakemake, write_notebook, write_toy_chain
+from tiny_project import environment, snakemake, write_notebook, write_toy_chain
 
 from mask_lib.base import files
 from mask_lib.headless import runner
@@ -50,7 +49,6 @@ def test_braces_in_a_path_are_refused_by_name_before_any_step(tmp_path, monkeypa
 def test_the_chain_runs_a_step_below_folders_of_any_name_and_nothing_but_it(tmp_path, name):
     project = tmp_path / "project"
     write_toy_chain(project)
-    shutil.copy(CHECKOUT / "Snakefile", project)
     (project / "data").rename(project / name)
     values = {"output_dir": f"{name}/out", "data_dir": name, "fold_count": 2}
     (project / "toy.yml").write_text(yaml.safe_dump(values))

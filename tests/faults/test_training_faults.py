@@ -25,7 +25,6 @@ from safetensors.torch import load_file, save_file
 from tiny_project import write_notebook
 
 from mask_lib.base import config, files, interrupts
-from mask_lib.headless import runner
 from mask_lib.models import build, checkpoint, devices, predict, weights
 from mask_lib.training import dataset, loop, optimizer, run_folder, runs
 
@@ -194,7 +193,7 @@ def hold(lock: Path, holding) -> None:
         time.sleep(600)
 
 
-@pytest.mark.parametrize("number", runner.SIGNALS[: amount(1, 4)])
+@pytest.mark.parametrize("number", interrupts.SIGNALS[: amount(1, 4)])
 def test_a_signal_ends_headless_training_after_its_step_with_all_of_it_on_disk(data, unbroken, tmp_path, number):
     tests = Path(toys.__file__).parent
     source = (

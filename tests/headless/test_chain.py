@@ -63,7 +63,7 @@ def test_what_the_chain_must_hold_is_held(project: Path):
     ("student", "waits_for"),
     [
         ({"pseudo_labels": "teacher"}, ["results/tables/pseudo.teacher.csv"]),
-        ({"compare_with": "teacher"}, TEACHER),
+        ({"compare_with": "teacher"}, []),
         ({"weights": "results/runs/teacher/fold0/checkpoint/best.safetensors"}, TEACHER),
         ({"weights": "there.safetensors"}, ["there.safetensors"]),
         ({"weights": "imagenet"}, []),
@@ -79,6 +79,19 @@ def test_a_run_waits_for_what_its_settings_name(project: Path, student: dict, wa
         (project / name).touch()
     chain = chain_of(project, runs={"student": student, "teacher": {"keep_epochs": 1}})
     assert chain.named_by("student") == waits_for
+    assert chain.compared_with("student") == (TEACHER if student.get("compare_with") == "teacher" else [])
+
+
+def test_a_job_trains_each_fold_that_a_run_asks_for_with_what_training_hears_of(project: Path):
+    runs = {"all": {"shown": 3}, "some": {"folds": [1], "epochs": 9}}
+    chain = chain_of(project, runs=runs)
+    assert chain.folds == {"all": [0, 1], "some": [1]}
+    assert chain.trained("all") == [f"{RUNS}/all/fold{fold}/oof.csv" for fold in (0, 1)]
+    heard = chain.fold_settings("some")
+    assert heard["epochs"] == 9 and heard["when_changed"] == "restart" and heard["weights"] == "none"  # by default
+    assert not {"folds", "shown", "compare_with"} & set(heard)
+    with pytest.raises(ValueError, match="folds = "):
+        chain_of(project, folds=[0, 0])
 
 
 def test_a_search_without_a_verdict_leaves_none(project: Path):
@@ -145,4 +158,4 @@ def test_the_experiments_of_the_project_fit_its_notebooks(path: Path):
         assert ages == {"old60": 60, "old59": 59, "old58": 58, "old57": 57}
         assert all(values == chain.train["old60"] for values in chain.train.values())
     if path.stem == "demo":
-        assert f"{chain.output}/runs/quick/scores.json" in chain.named_by("heads")
+        assert f"{chain.output}/runs/quick/scores.json" in chain.compared_with("heads")

@@ -1,6 +1,10 @@
 """The real Snakefile and notebooks on a tiny painted set: every promised file, and a training that is killed."""
 
+import contextlib
+import os
+import random
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -10,7 +14,8 @@ import psutil
 import pytest
 import slurm
 import yaml
-from tiny_project import environment, headless_command, paint, run_headless, snakemake
+from amount import amount
+from tiny_project import environment, headless_command, paint, run_headless, snakemake, snakemake_command
 
 from mask_lib.base import files, labels
 from mask_lib.data.photos import read_labeled
@@ -259,3 +264,57 @@ def test_a_killed_training_goes_on_where_it_was(project: Path, output: Path):
     pd.testing.assert_frame_equal(after.head(len(before)), before, check_exact=True)
     assert (output / "runs" / "killed" / "scores.json").exists()
     assert (output / "notebooks" / "killed.ipynb").exists()
+
+
+def run_until(project: Path, events: int) -> bool:
+    """Start the chain and kill its process group once so many files were written; whether it was at work until then."""
+
+    def state() -> set:
+        paths = (project / "outputs").rglob("*")
+        return {(path, path.stat().st_mtime_ns) for path in paths if path.exists() and path.is_file()}
+
+    shutil.rmtree(project / ".snakemake" / "locks", ignore_errors=True)  # as --unlock does
+    before, where = state(), {"env": environment(project), "cwd": project}
+    process = subprocess.Popen(
+        snakemake_command(project, "--configfile", "tiny.yml", "--rerun-incomplete"),
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        **where,
+    )
+    seen, deadline = set(), time.monotonic() + 600
+    while process.poll() is None and len(seen) < events:
+        assert time.monotonic() < deadline
+        with contextlib.suppress(FileNotFoundError):
+            seen |= state() - before
+        time.sleep(0.005)
+    was_at_work = process.poll() is None
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return was_at_work
+
+
+def finished_folds(project: Path) -> dict[Path, int]:
+    """When the last checkpoint was written of each fold that is trained to its end."""
+    paths = (project / "outputs/tiny/runs/tiny").glob("fold*/checkpoint/last.safetensors")
+    return {path: path.stat().st_mtime_ns for path in paths if checkpoint.read_manifest(path)["place"]["epoch"] == 1}
+
+
+def test_a_chain_killed_at_any_moment_and_started_again_ends_in_the_same_submission(project, output, tmp_path):
+    """From its training on; with FAULTS=all from its beginning."""
+    again, moments, kills = tmp_path / "project", random.Random(0), amount(2, 10)
+    shutil.copytree(project, again)
+    for left in ["outputs", ".snakemake"] if kills > 2 else ["runs", "inferences", "submissions", "comparison"]:
+        shutil.rmtree(again / left if kills > 2 else again / "outputs" / "tiny" / left)
+    finished: dict[Path, int] = {}
+    for _ in range(kills):
+        assert run_until(again, moments.randint(1, 30))
+        assert finished.items() <= finished_folds(again).items()
+        finished = finished_folds(again)
+    shutil.rmtree(again / ".snakemake" / "locks", ignore_errors=True)
+    done = snakemake(again, "--configfile", "tiny.yml", "--rerun-incomplete", timeout=1200)
+    assert done.returncode == 0, done.stdout
+    assert finished.items() <= finished_folds(again).items()
+    for name in ("submission.csv", "submission.csv.leak.csv"):
+        assert (again / "outputs/tiny/submissions" / name).read_bytes() == (output / "submissions" / name).read_bytes()

@@ -9,11 +9,11 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
-from tiny_project import CHECKOUT, snakemake, write_toy_chain
+from tiny_project import snakemake, write_toy_chain
 
 TOY = ("--configfile", "toy.yml")
 VALUES = {"output_dir": "results", "data_dir": "data", "fold_count": 2, "runs": {"one_model": {"keep_epochs": 2}}}
-AFTER_TRAINING = {"average", "infer", "ensemble", "compare"}
+AFTER_TRAINING = {"train_03_one_model", "average", "infer", "ensemble", "compare"}  # of the folds
 
 
 def write_values(project: Path, **values) -> None:
@@ -34,7 +34,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with the real Snakefile, toy notebooks and an experiment's file, after its chain has run."""
     project = tmp_path_factory.mktemp("chain") / "project"
     write_toy_chain(project)
-    shutil.copy(CHECKOUT / "Snakefile", project)
     write_values(project)
     done = snakemake(project, *TOY)
     assert done.returncode == 0, done.stdout
@@ -67,7 +66,30 @@ def test_a_finished_chain_has_nothing_to_do_even_if_jupyter_saved_outputs_into_a
 
 def test_a_changed_value_runs_its_step_again_and_those_after_it(project: Path):
     write_values(project, notebooks={"03_one_model": {"epochs": 3}})
-    assert planned(project) == {"train_03_one_model"} | AFTER_TRAINING
+    assert planned(project) == {"train_fold"} | AFTER_TRAINING
+
+
+def test_what_training_does_not_hear_of_leaves_finished_folds_and_another_fold_is_trained_alone(project: Path):
+    write_values(project, notebooks={"03_one_model": {"shown": 3, "folds": [1]}})
+    assert planned(project) == AFTER_TRAINING
+    write_values(project, folds=[1, 2], fold_count=2)
+    plan = snakemake(project, *TOY, "--dry-run")
+    assert plan.stdout.count("rule train_fold:") == 1 and "one_model/fold2/oof.csv" in plan.stdout
+
+
+def test_so_many_folds_run_side_by_side_as_there_are_gpus_and_share_the_cores(project: Path):
+    write_values(project, fold_count=4)
+    (project / "together").write_text("4")
+    folds = [f"results/runs/one_model/fold{fold}/oof.csv" for fold in range(4)]
+    shutil.rmtree(project / "results" / "runs")
+    done = snakemake(project, *TOY, "--cores", "8", "--resources", "gpu=4", "--", *folds)
+    assert done.returncode == 0, done.stdout
+    told = [(project / path).read_text() for path in folds]
+    assert all(text.startswith("2 True {") and '"when_changed": "restart"' in text for text in told)
+    assert not any('"shown"' in text or '"folds"' in text for text in told)
+    (project / "together").unlink()
+    plan = snakemake(project, *TOY, "--cores", "8", "--dry-run", "--forcerun", "train_fold", "--", *folds)
+    assert plan.stdout.count("threads: 8") == 4  # one at a time
 
 
 def test_a_changed_cell_runs_its_step_again_and_those_after_it(project: Path):
@@ -79,12 +101,12 @@ def test_a_changed_cell_runs_its_step_again_and_those_after_it(project: Path):
 
 def test_another_list_of_photos_runs_everything_again(project: Path):
     (project / "data" / "train" / "train.csv").write_text("id\n1\n")
-    assert planned(project) == {"prepare", "clean", "train_03_one_model"} | AFTER_TRAINING
+    assert planned(project) == {"prepare", "clean", "train_fold"} | AFTER_TRAINING
 
 
 def test_a_new_decision_cleans_and_trains_again(project: Path):
     (project / "results/review/decisions.ann.jsonl").write_text("a label is wrong")
-    assert planned(project) == {"clean", "train_03_one_model"} | AFTER_TRAINING
+    assert planned(project) == {"clean", "train_fold"} | AFTER_TRAINING
 
 
 def test_a_run_with_pseudo_labels_waits_for_its_teacher(project: Path):
@@ -112,7 +134,7 @@ def test_a_chain_that_stops_keeps_what_was_done_and_goes_on_from_there(project: 
     assert (results / "notebooks/07_ensemble.failed.ipynb").exists()
     assert (results / "notebooks/00_prepare_data.ipynb").stat().st_mtime_ns == prepared
     assert '"epochs": 3' in (results / "inferences/one_model.test.csv").read_text()
-    assert (results / "runs/one_model/fold0/checkpoint").read_text().split() == ["trained", "trained"]
+    assert [(results / f"runs/one_model/fold{k}/checkpoint").read_text() for k in (0, 1)] == ["trained trained "] * 2
 
     write_values(project, notebooks={"07_ensemble": {"weights": [1.0]}})
     assert {"ensemble"} <= planned(project, "--config", "epochs=3") <= {"ensemble", "compare"}

@@ -12,7 +12,7 @@ import nbformat
 import pytest
 from tiny_project import write_notebook, write_text
 
-from mask_lib.base import files
+from mask_lib.base import files, gpus
 from mask_lib.headless import runner
 from mask_lib.headless.runner import ExitCode, NotebookError, run_notebook
 
@@ -62,6 +62,21 @@ def test_a_failing_cell_is_named_and_an_earlier_result_stays(tmp_path: Path, cap
     partial = nbformat.read(tmp_path / "results.failed.ipynb", as_version=4)
     assert "so far" in str(partial.cells)
     assert [cell.outputs[0].text for cell in partial.cells if "step" in cell.source] == ["step 3\ndone\n"]
+
+
+def test_a_notebook_takes_a_gpu_if_it_is_asked_to_and_its_kernel_holds_it_too(tmp_path: Path, nvidia_smi, monkeypatch):
+    nvidia_smi("GPU 0: Tesla (UUID: GPU-00)\nGPU 1: Tesla (UUID: GPU-11)\n")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(gpus, "held", [])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    source = "import os\nfor one in os.listdir('/proc/self/fd'):\n"
+    source += "    if os.path.exists(f'/proc/self/fd/{one}'):\n        print(os.readlink(f'/proc/self/fd/{one}'))\n"
+    notebook = write_notebook(tmp_path / "a.ipynb", f"{source}print(os.environ['CUDA_VISIBLE_DEVICES'])")
+    assert runner.main([str(notebook), str(tmp_path / "out.ipynb"), "--gpu"]) == 0
+    text = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells[-1].outputs[0].text
+    assert "-gpus/GPU-00\n" in text and text.endswith("\nGPU-00\n") and os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-00"
+    for descriptor in gpus.held:
+        os.close(descriptor)
 
 
 @pytest.mark.parametrize(

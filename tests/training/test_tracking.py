@@ -11,15 +11,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import Mock
 
+import pandas as pd
 import pytest
 
 from mask_lib.base import config, files
 from mask_lib.training import tracking
 
-RUN = config.Run(architecture="test_resnet", image_width=96, image_height=128, optimizer="adamw")
-SETTINGS = tracking.recorded(RUN.settings(), device="CPU, 2 threads", k_fold=5)
-EPOCH = {"fold": 0, "epoch": 1, "loss": 1.0}
-SEED_FIELDS = ("model", "device", "image_size", "epochs", "k_fold", "batch_size", "learning_rate", "momentum")
+RUN = config.Run(run="deep", architecture="test_resnet", image_width=96, image_height=128, optimizer="adamw")
+ABOUT = {"device": "CPU, 2 threads", "fold_count": 5}
+SEEDS = {"learning_rate": 0.001, "batch_size": 16, "epoch": 2, "model": "test_resnet", "momentum": 0.9}
+SEEDS |= {"img_x": 96, "img_y": 128, "kfold_num": 5}
+ROWS = [{"fold": 3, "epoch": epoch, "val_macro_f1": 0.1111 * epoch, "train_loss": 1.0} for epoch in (1, 2, 3)]
 
 
 @pytest.fixture(autouse=True)
@@ -43,16 +45,19 @@ def fresh_wandb() -> Iterator[None]:
     wandb.teardown()
 
 
-def start(folder: Path, mode: tracking.Mode = "offline") -> tracking.Tracker:
-    return tracking.start(SETTINGS, name="fold0", group="one_model", mode=mode, folder=folder)
+def tracker(output: Path, epochs: int = 1, **settings) -> tracking.Tracker:
+    """The record of a fold that has just finished so many epochs."""
+    folder = output / "runs" / "deep"
+    files.write_csv(pd.DataFrame(ROWS[:epochs]), folder / "fold3" / "history.csv")
+    return tracking.of_fold(tracking.Tracking(**settings), RUN, 3, folder, **ABOUT)
 
 
-def record(folder: Path, *wanted: str) -> bytes:
-    """The bytes of the only record under `folder`, once it holds every wanted text.
+def record(output: Path, *wanted: str) -> bytes:
+    """The bytes of the last record under `output`, once it holds every wanted text.
 
     wandb's own process writes the file a few milliseconds after `finish` returns.
     """
-    (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    path = max(output.glob("wandb/offline-run-*/run-*.wandb"))
     deadline = time.monotonic() + 10
     while missing := [text for text in wanted if text.encode() not in path.read_bytes()]:
         assert time.monotonic() < deadline, f"the record lacks {missing}"
@@ -60,28 +65,65 @@ def record(folder: Path, *wanted: str) -> bytes:
     return path.read_bytes()
 
 
-def test_an_offline_run_leaves_a_record_with_config_values_and_summary(tmp_path):
+def test_an_offline_record_of_a_fold_has_config_values_and_summary(tmp_path):
+    output = tmp_path / "new" / "out"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with start(tmp_path / "new" / "out") as tracker:
-            for epoch in range(3):
-                tracker.log_epoch({"fold": 0, "val_macro_f1": 0.1 * epoch, "train_loss": 1.0})
-            found = dict(tracker.run.config)
-            tracker.finish({"out_of_fold": {"attribute_f1": 0.25, "age": 0.5}})
-    wanted = ("test_resnet", "val_macro_f1", "out_of_fold", "attribute_f1", "age", "mask-workbench")
-    record(tmp_path / "new" / "out", *SETTINGS, *wanted)
+        with tracker(output, wandb_project="masks", wandb_entity="us", wandb_tags=["baseline"]) as one:
+            for row in ROWS:
+                one.log_epoch(row)
+            run, found = one.run, dict(one.run.config)
+            one.finish({"out_of_fold": {"attribute_f1": 0.25, "age": 0.5}})
+    record(output, *SEEDS, "val_macro_f1", "out_of_fold", "attribute_f1", "masks", "baseline")
     assert not [path for path in tmp_path.rglob("*") if path.is_symlink() and path.parent.name != "logs"]
-    of_seeds = ["test_resnet", "CPU, 2 threads", [96, 128], 2, 5, 16, 0.001, 0.9]
-    assert [found[name] for name in SEED_FIELDS] == of_seeds
-    assert found.keys() == {*SEED_FIELDS, *RUN.settings()} and found.items() >= RUN.settings().items()
-    assert tuple(tracking.seed_fields(RUN.settings(), "cpu", 3)) == SEED_FIELDS
+    assert found == RUN.settings() | SEEDS | {"device": "CPU, 2 threads"} | {"folds": []}
+    assert (run.name, run.group, run.entity, run.tags) == ("deep fold 3", "deep", "us", ("baseline",))
+
+
+def test_online_a_fold_that_goes_on_resumes_its_record_and_one_trained_anew_replaces_it(tmp_path, monkeypatch):
+    import wandb
+
+    monkeypatch.setattr(wandb, "login", Mock(return_value=True))
+    monkeypatch.setattr(wandb, "init", Mock())
+    for epochs in (1, 3):
+        tracker(tmp_path, epochs, tracking_mode="online").log_epoch(ROWS[epochs - 1])
+    anew, resumed = (call.kwargs for call in wandb.init.call_args_list)
+    assert "resume" not in anew and resumed["resume"] == "allow" and anew["id"] == resumed["id"]
+    logged = [call.kwargs["step"] for call in wandb.init.return_value.log.call_args_list]
+    assert logged == [1, 1, 2, 3]
+
+
+RECORD = """
+import os
+from pathlib import Path
+from mask_lib.base import config
+about = tracking.Tracking(tracking_mode="{mode}"), config.Run(run="deep"), 3, Path("{output}/runs/deep")
+with tracking.of_fold(*about, device="CPU", fold_count=5) as one:
+    one.log_epoch({{"fold": 3, "epoch": 1, "train_loss": 1.0}})
+    one.finish({{"best": 1.0}})
+"""
 
 
 def run_script(script: str) -> tuple[str, str]:
     """What a process of its own writes to stdout and stderr."""
     command = [sys.executable, "-c", f"import sys\nfrom mask_lib.training import tracking\n{script}"]
-    done = subprocess.run(command, cwd=files.PROJECT, capture_output=True, text=True, timeout=60, check=True)
+    alone = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}  # not with ours
+    how = {"cwd": files.PROJECT, "env": alone, "timeout": 60, "check": True}
+    done = subprocess.run(command, capture_output=True, text=True, **how)
     return done.stdout, done.stderr
+
+
+def test_a_fold_that_was_killed_and_goes_on_is_one_curve_under_the_same_id(tmp_path):
+    begun = tracker(tmp_path, epochs=2)
+    begun.log_epoch(ROWS[1])
+    identity = begun.run.id
+    begun.finish(failed=True)  # as an interrupted cell does, which is then run again
+    run_script(RECORD.format(mode="offline", output=tmp_path).replace('finish({"best": 1.0})', "run.id, os._exit(0)"))
+    with warnings.catch_warnings(), tracker(tmp_path, epochs=3) as resumed:
+        warnings.simplefilter("error")
+        resumed.log_epoch(ROWS[2])
+    assert b"fold3/" not in record(tmp_path, *(str(row["val_macro_f1"]) for row in ROWS))
+    assert {path.parent.name.rpartition("-")[2] for path in tmp_path.glob("wandb/*/run-*")} == {identity}
 
 
 def test_offline_makes_no_connection_and_looks_up_no_name(tmp_path):
@@ -94,18 +136,16 @@ plain_connect = socket.socket.connect
 def connect(self, address):
     return plain_connect(self, address) if self.family == socket.AF_UNIX else refuse()
 socket.socket.connect, socket.getaddrinfo = connect, refuse
-with tracking.start({{"epochs": 1}}, name="n", group="g", folder={str(tmp_path)!r}) as tracker:
-    tracker.log_epoch({{"fold": 0, "loss": 1.0}})
+{RECORD.format(mode="offline", output=tmp_path)}
 """
+    tracker(tmp_path)
     assert run_script(script) == ("", "")
-    record(tmp_path, "loss")
+    record(tmp_path, "train_loss")
 
 
 def test_disabled_writes_nothing_and_does_not_import_wandb(tmp_path):
     script = f"""
-with tracking.start({{}}, name="n", group="g", mode="disabled", folder={str(tmp_path / "out")!r}) as tracker:
-    tracker.log_epoch({{"fold": 0, "loss": 1.0}})
-    tracker.finish({{"best": 1.0}})
+{RECORD.format(mode="disabled", output=tmp_path / "out")}
 print("wandb" in sys.modules)
 """
     assert run_script(script)[0] == "False\n"
@@ -115,11 +155,11 @@ print("wandb" in sys.modules)
 def test_online_without_a_key_goes_on_offline(tmp_path):
     begun = time.monotonic()
     with pytest.warns(UserWarning, match=r"goes on offline: ConnectionError: there is no key; run `wandb login`"):
-        tracker = start(tmp_path, "online")
-    tracker.log_epoch(EPOCH)
-    tracker.finish()
+        online = tracker(tmp_path, tracking_mode="online")
+        online.log_epoch(ROWS[0])
+    online.finish()
     assert time.monotonic() - begun < 10
-    record(tmp_path, "loss")
+    record(tmp_path, "train_loss")
 
 
 @pytest.mark.parametrize(("source", "server"), [("netrc", "absent"), ("environment", "silent")])
@@ -138,8 +178,9 @@ def test_online_with_a_key_but_no_server_that_answers_goes_on_offline(
             (tmp_path / "netrc").write_text(f"machine {host}\n  login user\n  password {key}\n")
         begun = time.monotonic()
         with pytest.warns(UserWarning, match="goes on offline: CommError"):
-            tracker = start(tmp_path / "out", "online")
-        tracker.finish({"best": 1.0})
+            online = tracker(tmp_path / "out", tracking_mode="online")
+            online.log_epoch(ROWS[0])
+        online.finish({"best": 1.0})
     assert time.monotonic() - begun < 20
     assert key.encode() not in record(tmp_path / "out", "learning_rate", "best")
 
@@ -150,10 +191,10 @@ def test_a_broken_start_warns_and_training_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(wandb, "init", Mock(side_effect=RuntimeError("the disk is full")))
     with (
         pytest.warns(UserWarning, match="is off for this run: RuntimeError: the disk is full") as warned,
-        start(tmp_path) as tracker,
+        tracker(tmp_path) as broken,
     ):
-        tracker.log_epoch(EPOCH)
-        tracker.finish({"best": 1.0})
+        broken.log_epoch(ROWS[0])
+        broken.finish({"best": 1.0})
     assert len(warned) == 1
 
 
@@ -162,33 +203,28 @@ def test_what_fails_in_wandb_warns_once_is_not_tried_again_and_does_not_raise():
     run.log.side_effect = run.finish.side_effect = OSError("the service died")
     with (
         pytest.warns(UserWarning, match="training goes on: wandb failed, OSError") as warned,
-        tracking.Tracker(run) as tracker,
+        tracking.Tracker(lambda: run) as one,
     ):
-        tracker.log_epoch(EPOCH)
-        tracker.log_epoch(EPOCH)
+        one.log_epoch(ROWS[0])
+        one.log_epoch(ROWS[1])
     assert len(warned) == run.log.call_count == 1 and not run.finish.called
-    tracker = tracking.Tracker(run)
+    run.log.side_effect = None
+    one = tracking.Tracker(lambda: run)
+    one.log_epoch(ROWS[0])
     with pytest.warns(UserWarning, match="wandb failed, OSError: the service died"):
-        tracker.finish({"best": 1.0})
+        one.finish({"best": 1.0})
 
 
 def test_an_error_in_training_passes_through_and_closes_the_record(tmp_path):
-    with pytest.raises(ZeroDivisionError), start(tmp_path) as tracker:
-        run = tracker.run
+    with pytest.raises(ZeroDivisionError), tracker(tmp_path) as one:
+        one.log_epoch(ROWS[0])
+        run = one.run
         raise ZeroDivisionError
-    assert tracker.run is None
+    assert one.run is None
     with pytest.raises(Exception, match=re.compile("finished", re.IGNORECASE)):
         run.log({"late": 1.0})
 
 
-def test_an_unknown_mode_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="'dryrun': it must be one of offline, online, disabled"):
-        start(tmp_path, "dryrun")
-
-
-def test_epochs_of_several_folds_keep_apart_and_their_steps_never_go_back():
-    tracker = tracking.Tracker(run := Mock())
-    for fold, epoch in [(0, 1), (0, 2), (1, 1)]:
-        tracker.log_epoch({"fold": fold, "epoch": epoch, "val_macro_f1": 0.5})
-    assert [logged.kwargs["step"] for logged in run.log.call_args_list] == [0, 1, 2]
-    assert run.log.call_args.args == ({"fold1/epoch": 1, "fold1/val_macro_f1": 0.5},)
+def test_an_unknown_mode_is_refused():
+    with pytest.raises(ValueError, match="tracking_mode = 'dryrun': it must be one of offline, online, disabled"):
+        tracking.Tracking(tracking_mode="dryrun")
