@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from mask_lib.base import config, files, gpus, interrupts
+from mask_lib.base import checks, config, files, gpus, interrupts
 from mask_lib.training import tracking
 
 # torch is imported where it is used: wrong parameters are refused without it, and a GPU is chosen before it starts.
@@ -22,7 +22,7 @@ from mask_lib.training import tracking
 EXPECTED = (ValueError, OSError, ArithmeticError, MemoryError, files.BusyError)  # whose words tell all there is to know
 
 
-class Job(config.Settings):
+class Job(checks.Settings):
     """The parameters of a training notebook that are no settings of the run."""
 
     data_dir: str

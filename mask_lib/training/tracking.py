@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from mask_lib.base import config, files
+from mask_lib.base import checks, config, files
 
 Mode = Literal["offline", "online", "disabled"]
 START_SECONDS = 15.0  # for a server that does not answer
 FINISH_SECONDS = 60.0  # for the last uploads; what is left then stays on disk for `wandb sync`
 
 
-class Tracking(config.Settings):
+class Tracking(checks.Settings):
     """What a notebook's parameters say of Weights & Biases."""
 
     tracking_mode: Mode = "offline"
