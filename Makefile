@@ -70,7 +70,7 @@ test: setup browser slurm ## run every test; the coverage of mask_lib must be 90
 smoke: setup ## a minute of tests: training, resuming to the same bits, inference; CI runs it with the other torch
 	env -u MALLOC_MMAP_THRESHOLD_ -u MALLOC_TRIM_THRESHOLD_ GOMP_SPINCOUNT=0 $(PYTHON) -m pytest -n 0 -m smoke $$(grep -rl --include='test_*.py' mark.smoke tests)
 
-faults: setup ## inject every fault of tests/faults/README.md, as often as it says there; half an hour
+faults: setup ## inject every fault of tests/faults/README.md, as often as it says there
 	env -u MALLOC_MMAP_THRESHOLD_ -u MALLOC_TRIM_THRESHOLD_ GOMP_SPINCOUNT=0 FAULTS=all $(PYTHON) -m pytest --durations=10 tests/faults
 
 # Programs for tests that are skipped without them: tests/$@.py tells whether they are here, PACKAGES bring them.

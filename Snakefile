@@ -121,10 +121,13 @@ rule train_fold:
         lambda wildcards: CHAIN.named_by(wildcards.run),
     output: f"{OUTPUT}/runs/{{run}}/fold{{fold,[0-9]+}}/oof.csv"
     params: settings=lambda wildcards: json.dumps(CHAIN.fold_settings(wildcards.run))
-    threads: cores(on_gpu=True)
-    resources: gpu=1
+    threads: lambda wildcards: cores(on_gpu=True) * CHAIN.processes[wildcards.run]
+    resources:
+        gpu=lambda wildcards: CHAIN.processes[wildcards.run],
+        processes=lambda wildcards: CHAIN.processes[wildcards.run],
     shell:
-        "{PYTHON:q} -m mask_lib.training --gpu --threads {threads} --fold {wildcards.fold} --values={params.settings:q}"
+        "{PYTHON:q} -m mask_lib.training --gpu --processes {resources.processes} --threads {threads}"
+        " --fold {wildcards.fold} --values={params.settings:q}"
 
 
 # Joins the folds. A rule for each notebook that trains: which one a run takes is part of its output's name.

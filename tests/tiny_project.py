@@ -83,7 +83,7 @@ TOY_TRAINING = """
 import argparse, json, os, pathlib, time
 parser = argparse.ArgumentParser()
 parser.add_argument("--gpu", action="store_true")
-for name in ("--threads", "--fold", "--values"):
+for name in ("--threads", "--fold", "--values", "--processes"):
     parser.add_argument(name)
 asked = parser.parse_args()
 values, together = json.loads(asked.values), pathlib.Path("together")
@@ -94,7 +94,7 @@ deadline = time.monotonic() + 60
 while together.exists() and len(list(folder.parent.glob("*/checkpoint"))) < int(together.read_text()):
     assert time.monotonic() < deadline, "the others do not run"
     time.sleep(0.05)
-(folder / "oof.csv").write_text(f"{asked.threads} {asked.gpu} {json.dumps(values)}")
+(folder / "oof.csv").write_text(f"{asked.threads} {asked.gpu} {asked.processes} {json.dumps(values)}")
 """
 
 

@@ -170,6 +170,7 @@ _EPOCHS = ("average_epochs", "first_epoch", "last_epoch", "verdict_epochs")
 # Of notebook parameters, whether they are settings of a run or of nothing.
 BOUNDS = {name: Annotated[one.annotation, *one.metadata] for name, one in Run.model_fields.items() if one.metadata}
 BOUNDS |= dict.fromkeys((*_SHOWN, *_EPOCHS, "verdict_seeds", "verdict_policies", "predict_batch"), CountOrNone)
+BOUNDS["processes"] = Annotated[int, Field(ge=1, le=64)]
 BOUNDS |= {"fold_count": Annotated[int, Field(ge=2, le=999)], "features_width": Pixels, "features_height": Pixels}
 
 

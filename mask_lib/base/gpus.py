@@ -52,23 +52,28 @@ def asked(*options: str) -> str:
     return done.stdout if done.returncode == 0 or "version mismatch" in done.stdout else ""
 
 
-def take() -> None:
-    """Choose one card, by CUDA_VISIBLE_DEVICES, that no other process has taken; wait while all are taken.
+def take(count: int = 1) -> None:
+    """Choose so many cards, by CUDA_VISIBLE_DEVICES, that no other process has taken; wait while there are fewer.
 
-    Call it before CUDA starts. The card is given back when this process, and all that inherited `held`, have ended. On
+    Call it before CUDA starts. They are given back when this process, and all that inherited `held`, have ended. On
     a machine with one card or none, and under torchrun, where each process has a card by its rank, nothing is chosen.
+    Raises ValueError for more than there are.
     """
     found = cards()
     if held or len(found) < 2 or "LOCAL_RANK" in os.environ:
         return
+    if count > len(found):
+        raise ValueError(f"processes = {count}: there are {len(found)} GPUs, and each process wants one of its own")
     folder = Path(tempfile.gettempdir(), f"mask_lib-{os.getuid()}-gpus")
     folder.mkdir(mode=0o700, exist_ok=True)
     told = False
-    while not (mine := next((card for card in found if _locked(folder / card.uuid)), None)):
-        told or print(f"All {len(found)} GPUs are taken: waiting for one ({folder})", file=sys.stderr, flush=True)
+    while len(mine := [card.uuid for card in found if len(held) < count and _locked(folder / card.uuid)]) < count:
+        while held:
+            os.close(held.pop())
+        told or print(f"Of {len(found)} GPUs too many are taken: waiting ({folder})", file=sys.stderr, flush=True)
         told = True
         time.sleep(WAIT)
-    os.environ["CUDA_VISIBLE_DEVICES"] = mine.uuid
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(mine)
 
 
 def _locked(path: Path) -> bool:

@@ -70,6 +70,7 @@ class Chain:
         self.decisions = sorted(map(relative, files.project_path(self.output).glob("review/decisions.*.jsonl")))
         self.found = self.found_by_search()
         self.train = {run: self.settings(notebook, run, when_changed="restart") for run, notebook in self.runs.items()}
+        self.processes = {run: self.processes_of(run) for run in self.runs}
         self.folds = {run: self.folds_of(run, prepare["fold_count"]) for run in self.runs}
         # A soup needs all its runs and is made by hand; a step of one run writes all that the steps after it read.
         self.average = {run: self.held("05_average_weights", run, soup_of=[]) for run in self.averaged_runs()}
@@ -134,6 +135,11 @@ class Chain:
         heard = {*Run.model_fields, *OF_JOB, *OF_TRACKING} - {"folds"}
         values = self.declared(self.runs[run]) | self.train[run]
         return {name: value for name, value in values.items() if name in heard}
+
+    def processes_of(self, run: str) -> int:
+        """How many processes train a fold of a run together, each on a GPU of its own."""
+        values = {"processes": 1, **self.values, **parameters.run_overrides(self.values).get(run, {}), **self.given}
+        return parameters.held_to_type("processes", values["processes"], 1, WHERE)
 
     def trained(self, run: str) -> list[str]:
         """The files that tell that all folds of a run are trained."""

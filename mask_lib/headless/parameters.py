@@ -22,7 +22,7 @@ from mask_lib.headless.cells import FilePath
 
 # Of a run that others take pseudo-labels from: options of mask_lib.ensemble.self_training.
 PSEUDO_LABEL_OPTIONS = {"pseudo_threshold": 0.9, "pseudo_class_share": 1.0}
-CHAIN = {*PSEUDO_LABEL_OPTIONS, "plugins"}  # what steps of the chain read that are no notebooks
+CHAIN = {*PSEUDO_LABEL_OPTIONS, "plugins", "processes"}  # what steps of the chain read that are no notebooks
 PLAIN_NUMBER = re.compile(r"[+-]?(?!0\d)[^:]*")
 TEXT_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
 MOST_VALUES = 100_000  # in a file, what aliases stand for counted each time

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 from pydantic import Field
 
@@ -60,6 +60,16 @@ def train(job: Job, run: config.Run, tracked: tracking.Tracking, threads: int | 
         runs.train_folds(folds, run, splits, decoded, output, tracked, **options)
 
 
+def become_torchrun(asked: argparse.Namespace) -> NoReturn:
+    """Let torchrun take this process's place, with the GPUs that it has taken, and start the command several times."""
+    for descriptor in gpus.held:
+        os.set_inheritable(descriptor, True)
+    threads = max((asked.threads or os.cpu_count() or 1) // asked.processes, 1)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={asked.processes}"]
+    command = ["-m", "mask_lib.training", f"--fold={asked.fold}", f"--threads={threads}"]
+    os.execv(sys.executable, [sys.executable, *torchrun, *command, f"--values={json.dumps(asked.values)}"])
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command: 0, 1 for what is wrong with data or training, 2 for parameters, or 128 + a signal's number."""
     parser = argparse.ArgumentParser(prog="python -m mask_lib.training", description="Train one fold of one run.")
@@ -68,6 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--fold", type=int, required=True)
     parser.add_argument("--threads", type=int, help="the most CPU threads of a step (default: what torch takes)")
     parser.add_argument("--gpu", action="store_true", help="of several GPUs take one that is free, or wait for it")
+    parser.add_argument(
+        "--processes", type=int, default=1, help="that share each batch, each on a GPU if there are some"
+    )
     asked = parser.parse_args(arguments)
     os.environ.setdefault("MASK_LIB_HEADLESS", "1")  # nobody watches: few progress lines
     code = 2
@@ -77,7 +90,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             config.import_plugins(list(job.plugins))
             run = run_of(asked.values, asked.fold)
             code = 1
-            asked.gpu and gpus.take()
+            asked.gpu and gpus.take(asked.processes)
+            if asked.processes > 1:
+                become_torchrun(asked)
             train(job, run, tracked, asked.threads)
             return 0
         except KeyboardInterrupt as error:

@@ -49,7 +49,7 @@ def test_without_nvidia_smi_or_where_it_fails_there_are_no_cards(nvidia_smi, mon
 TAKE = """
 import os, subprocess, sys, time
 from mask_lib.base import gpus
-gpus.take()
+gpus.take(int(sys.argv[-1]) if len(sys.argv) > 3 else 1)
 child = subprocess.Popen(["sleep", "600"], pass_fds=gpus.held) if "child" in sys.argv else None
 print(os.environ.get("CUDA_VISIBLE_DEVICES"), child and child.pid, flush=True)
 time.sleep(float(sys.argv[1]))
@@ -80,13 +80,26 @@ def test_four_processes_take_a_card_each_and_a_fifth_waits_until_one_and_its_chi
     taken = [process.stdout.readline().split() for process in four]
     assert sorted(card for card, _ in taken) == ["GPU-00", "GPU-11", "GPU-22", "GPU-33"]
     fifth = taking("0")
-    assert fifth.stderr.readline().startswith("All 4 GPUs are taken: waiting for one (")
+    assert fifth.stderr.readline().startswith("Of 4 GPUs too many are taken: waiting (")
     four[1].kill()
     with pytest.raises(subprocess.TimeoutExpired):
         fifth.wait(3 * gpus.WAIT)
     subprocess.run(["kill", "-9", taken[1][1]], check=True)
     assert cards_of(fifth) == [taken[1][0]]
     assert fifth.communicate() == ("", "")  # said once
+
+
+def test_two_cards_are_taken_at_once_or_none_and_no_more_than_there_are(nvidia_smi, taking, monkeypatch):
+    nvidia_smi("".join(f"GPU {card}: Tesla (UUID: GPU-{card}{card})\n" for card in range(3)))
+    first = taking("600", "two", "2")
+    assert cards_of(first) == ["GPU-00,GPU-11"]
+    second = taking("0", "two", "2")
+    assert second.stderr.readline().startswith("Of 3 GPUs too many are taken")
+    assert cards_of(taking("600")) == ["GPU-22"]  # which the one that waits for two does not hold
+    first.kill()
+    assert cards_of(second) == ["GPU-00,GPU-11"]
+    with pytest.raises(ValueError, match="processes = 4: there are 3 GPUs"):
+        gpus.take(4)
 
 
 def test_nothing_is_chosen_where_one_card_is_visible_or_torchrun_gives_them_out(nvidia_smi, taking, monkeypatch):

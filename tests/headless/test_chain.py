@@ -50,6 +50,14 @@ def test_a_value_given_for_once_goes_before_a_runs_own_settings(project: Path):
     assert chain_of(project, epochs=5, runs={"a": {"epochs": 4}, "b": {}}).train["a"]["epochs"] == 4
 
 
+def test_a_run_says_how_many_processes_share_its_batches(project: Path):
+    chain = chain_of(project, processes=2, runs={"a": {}, "b": {"processes": 4}})
+    assert chain.processes == {"a": 2, "b": 4}
+    assert "processes" not in chain.fold_settings("b")  # no fold is trained again for it
+    with pytest.raises(ValueError, match="processes = 0: it must be at least 1"):
+        chain_of(project, processes=0)
+
+
 def test_what_the_chain_must_hold_is_held(project: Path):
     runs = {"kept": {"keep_epochs": 2}, "smooth": {"ema_decay": 0.9}, "plain": {}}
     chain = chain_of(project, soup_of=["kept"], split="test", runs=runs)

@@ -85,7 +85,7 @@ def test_so_many_folds_run_side_by_side_as_there_are_gpus_and_share_the_cores(pr
     done = snakemake(project, *TOY, "--cores", "8", "--resources", "gpu=4", "--", *folds)
     assert done.returncode == 0, done.stdout
     told = [(project / path).read_text() for path in folds]
-    assert all(text.startswith("2 True {") and '"when_changed": "restart"' in text for text in told)
+    assert all(text.startswith("2 True 1 {") and '"when_changed": "restart"' in text for text in told)
     assert not any('"shown"' in text or '"folds"' in text for text in told)
     (project / "together").unlink()
     plan = snakemake(project, *TOY, "--cores", "8", "--dry-run", "--forcerun", "train_fold", "--", *folds)

@@ -16,16 +16,9 @@ import pytest
 import toys
 
 from mask_lib.base import files
+from mask_lib.headless import cells
 from mask_lib.models import distributed
 
-SCRIPT = """
-import json, sys, pathlib
-import toys
-from mask_lib.models import distributed
-data, output, changes = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), json.loads(sys.argv[3])
-with distributed.processes():
-    toys.train(data, output, 0, folds=(0,), **changes)
-"""
 SAME = {"dropout": 0.0}  # each process draws a dropout of its own
 THREE = {"head": "three", "attribute_loss": 0.0}
 RUNS = {
@@ -39,19 +32,22 @@ RUNS = {
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data")
-    toys.write_photos(folder, toys.table())
+    toys.prepare(folder, folder / "prepared")
+    (folder / "train" / "train.csv").write_text("id,gender,race,age,path\n")
     return folder
 
 
 def started(data: Path, output: Path, **changes) -> subprocess.Popen:
-    """Two processes that train the toy."""
-    output.mkdir(exist_ok=True)
-    script = output / "train.py"
-    script.write_text(SCRIPT)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(files.PROJECT), str(files.PROJECT / "tests")])}
-    command = [*torchrun, script, data, output, json.dumps(changes)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    """The command that trains fold 0 of the toy by two processes, with a checkpoint after each step."""
+    if not output.exists():
+        output.mkdir()
+        (output / "tables").symlink_to(data / "prepared" / "tables")
+    declared = cells.declared_parameters(files.PROJECT / "notebooks" / "03_one_model.ipynb")
+    how = {"data_dir": str(data), "output_dir": str(output), "tracking_mode": "disabled", "checkpoint_minutes": 0.0}
+    command = [sys.executable, "-m", "mask_lib.training", "--processes=2", "--fold=0", "--values"]
+    values = json.dumps(declared | toys.SETTINGS | how | changes)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen([*command, values], cwd=files.PROJECT, **pipes)
 
 
 @pytest.mark.parametrize("changes", RUNS.values(), ids=RUNS)
