@@ -1,1 +1,1 @@
-"""Notebooks run with nobody watching: cells, parameters, chain, runner."""
+"""Notebooks run with nobody watching: cells, parameters, chain, runner, watch."""
