@@ -269,27 +269,25 @@ def test_a_killed_training_goes_on_where_it_was(project: Path, output: Path):
 TO_SUBMISSION = ("--configfile", "tiny.yml", "--rerun-incomplete", "--", "outputs/tiny/submissions/submission.csv")
 
 
-def run_until(project: Path, events: int) -> bool:
-    """Start the chain and kill its process group once so many files were written; whether it was at work until then."""
+def files_below(output: Path) -> set[str]:
+    """What the chain writes on its way to a submission, of that which is there."""
+    paths = (str(path.relative_to(output)) for path in output.rglob("[!.]*.*"))
+    return {path for path in paths if "killed" not in path and "compar" not in path}
 
-    def state() -> set:
-        paths = (project / "outputs").rglob("*")
-        return {(path, path.stat().st_mtime_ns) for path in paths if path.exists() and path.is_file()}
 
+def run_until(project: Path, known: set[str], count: int) -> bool:
+    """Start the chain and kill its process group once so many files are known; whether it was at work until then."""
     shutil.rmtree(project / ".snakemake" / "locks", ignore_errors=True)  # as --unlock does
-    before, where = state(), {"env": environment(project), "cwd": project}
-    process = subprocess.Popen(
+    command, silent = (
         snakemake_command(project, *TO_SUBMISSION),
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        **where,
+        {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL},
     )
-    seen, deadline = set(), time.monotonic() + 600
-    while process.poll() is None and len(seen) < events:
+    process = subprocess.Popen(command, start_new_session=True, env=environment(project), cwd=project, **silent)
+    deadline = time.monotonic() + 600
+    while process.poll() is None and len(known) < count:
         assert time.monotonic() < deadline
         with contextlib.suppress(FileNotFoundError):
-            seen |= state() - before
+            known |= files_below(project / "outputs/tiny")
         time.sleep(0.005)
     was_at_work = process.poll() is None
     with contextlib.suppress(ProcessLookupError):
@@ -306,14 +304,14 @@ def finished_folds(project: Path) -> dict[Path, int]:
 
 def test_a_chain_killed_at_any_moment_and_started_again_ends_in_the_same_submission(project, output, tmp_path):
     """From its training on; with FAULTS=all from its beginning."""
-    again, moments, kills = tmp_path / "project", random.Random(0), amount(1, 10)
+    again, kills = tmp_path / "project", amount(1, 10)
     shutil.copytree(project, again)
     later = [again / "outputs/tiny" / name for name in ("runs", "inferences", "submissions")]
     for folder in later if kills == 1 else (again / "outputs", again / ".snakemake"):
         shutil.rmtree(folder)
-    finished: dict[Path, int] = {}
-    for _ in range(kills):
-        assert run_until(again, moments.randint(1, 30))
+    known, finished = files_below(again / "outputs/tiny"), {}
+    for count in sorted(random.Random(0).sample(range(len(known) + 1, len(files_below(output))), kills)):
+        assert run_until(again, known, count)
         assert finished.items() <= finished_folds(again).items()
         finished = finished_folds(again)
     shutil.rmtree(again / ".snakemake" / "locks", ignore_errors=True)
