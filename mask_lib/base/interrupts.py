@@ -29,8 +29,7 @@ def deferred() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         asked.append(number)
 
-    others = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
-    numbers = [signal.SIGINT, *(number for number in others if signal.getsignal(number) == signal.SIG_DFL)]
+    numbers = [number for number in SIGNALS if number == signal.SIGINT or signal.getsignal(number) == signal.SIG_DFL]
     before = {number: signal.signal(number, note) for number in numbers}
     try:
         yield lambda: bool(asked)
@@ -47,8 +46,9 @@ def of_signals() -> Iterator[list[signal.Signals]]:
     came: list[signal.Signals] = []
 
     def interrupt(number: int, frame: object) -> None:
-        came.append(signal.Signals(number))
-        signal.raise_signal(signal.SIGINT)
+        if number not in came:  # at a time limit SLURM sends SIGTERM twice, for the job and for its step
+            came.append(signal.Signals(number))
+            signal.raise_signal(signal.SIGINT)
 
     before = {number: signal.signal(number, interrupt) for number in SIGNALS if number != signal.SIGINT}
     before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it

@@ -129,7 +129,12 @@ class Watch:
     since: float = 0.0  # when the first of them did
 
     def interrupt(self, number: int, frame: object) -> None:
-        """Pass the first signal on to the cell that runs, where training finishes its step and saves; else end."""
+        """Pass the first signal on to the cell that runs, where training finishes its step and saves; else end.
+
+        Only SIGINT ends by coming again: at a time limit SLURM sends SIGTERM twice, for the job and for its step.
+        """
+        if number in self.signals and number != signal.SIGINT:
+            return
         process = self.kernel and self.kernel.has_kernel and getattr(self.kernel.provisioner, "process", None)
         if self.signals or not process:
             sys.exit(128 + number)

@@ -67,7 +67,8 @@ def test_a_signal_ends_it_after_its_step_and_it_goes_on_from_there(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in the background of a script
 
     def step_and_signal(self, *arguments):
-        signal.raise_signal(number)
+        for again in [number] * (1 if number == signal.SIGINT else 2):  # SLURM repeats SIGTERM at a time limit
+            signal.raise_signal(again)
         done.append(step(self, *arguments))
         return done[-1]
 
