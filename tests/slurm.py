@@ -41,6 +41,18 @@ GresTypes=gpu
 NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=100000 Gres=gpu:2
 PartitionName=main Nodes={host} Default=YES MaxTime=60
 """
+# What Snakemake's plug-in calls: it takes SLURM_CONF out of srun's environment, and looks ever more rarely after its
+# jobs, so that an answer waits, at most for 50 s, until there are more or fewer of them than at the last.
+WRAPPED = {
+    "srun": "",
+    "squeue": """\
+for _ in $(seq 100); do
+    jobs=$(command -p squeue --noheader --format=%i | wc -l)
+    [ "$jobs" = "$(cat $SLURM_CONF.jobs 2>/dev/null)" ] || break
+    sleep 0.5
+done
+echo "$jobs" >$SLURM_CONF.jobs""",
+}
 
 
 def missing() -> str:
@@ -91,9 +103,10 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
     for name in ("state", "spool"):
         (folder / name).mkdir()
     (folder / "bin").mkdir()
-    srun = folder / "bin" / "srun"  # Snakemake's plug-in takes SLURM_CONF out of its environment
-    srun.write_text(f'#!/bin/sh\nSLURM_CONF={shlex.quote(str(settings))} exec {shutil.which("srun")} "$@"\n')
-    srun.chmod(0o755)
+    for name, before in WRAPPED.items():
+        export = f"export SLURM_CONF={shlex.quote(str(settings))}"
+        (folder / "bin" / name).write_text(f'#!/bin/sh\n{export}\n{before}\nexec {shutil.which(name)} "$@"\n')
+        (folder / "bin" / name).chmod(0o755)
     here = os.environ | {"SLURM_CONF": str(settings)}
     munge = [f"--{what}-file={folder}/munge.{what}" for what in ("key", "pid", "log", "seed")]
     munge = ["--foreground", "--force", f"--socket={folder}/munge.socket", "--num-threads=2", *munge]

@@ -217,7 +217,7 @@ def test_on_slurm_the_chain_makes_the_same_submission(project: Path, output: Pat
     with slurm.cluster(tmp_path) as there:
         for name, value in there.items():
             monkeypatch.setenv(name, value)
-        done = snakemake(project, "--configfile", "tiny.yml", *how, *seconds, timeout=1200)
+        done = snakemake(project, "--configfile", "tiny.yml", *how, *seconds, timeout=2400)
     logs = sorted((project / ".snakemake" / "slurm_logs").rglob("*.log"))
     assert done.returncode == 0, "\n".join([done.stdout, *(path.read_text() for path in logs)])
     assert len(logs) == done.stdout.count("has been submitted with SLURM jobid") > 5
