@@ -129,7 +129,8 @@ def _handled(function, args, kwargs):
         if strangers and (name == "copy_" or (name == "__setitem__" and not indices)):
             counted[f"blocking copy: {name}"] += 1
         elif strangers:
-            raise RuntimeError(f"{name}: expected all tensors to be on the same device")
+            kinds = [(type(one).__name__, tuple(one.shape)) for one in strangers]
+            raise RuntimeError(f"{name}: expected all tensors to be on the same device, not {kinds[:3]}")
         found = function(*args, **kwargs)
         return found if name in READS else _sent(found)
 
@@ -170,5 +171,9 @@ def machine() -> Iterator[Waits]:
             stack.enter_context(mock.patch.object(torch.cuda, name, lambda *given, answer=answer: answer))
         generator = torch.Generator
         stack.enter_context(mock.patch.object(torch, "Generator", lambda device="cpu": generator()))
+        # Written in C++, it would say that gradients are on the CPU.
+        grouped = mock.Mock(side_effect=lambda lists, *rest: {(lists[0][0].device, None): (lists, None)})
+        grouping = "torch.nn.utils.clip_grad._group_tensors_by_device_and_dtype"
+        stack.enter_context(mock.patch(grouping, grouped))
         stack.enter_context(_Factories())
         yield counted

@@ -34,7 +34,7 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 def pick_device() -> torch.device:
     """The first GPU if there is one, else the CPU, for which CUDA_VISIBLE_DEVICES may ask: empty, -1 or SLURM's way.
 
-    Raises RuntimeError for a GPU that is there and that this torch cannot use, with what to do.
+    Raises OSError for a GPU that is there and that this torch cannot use, with what to do.
     """
     if torch.cuda.is_available():
         problem = _missing_code()
@@ -43,7 +43,7 @@ def pick_device() -> torch.device:
     else:
         problem = _missing_driver()
     if problem:
-        raise RuntimeError(f"{problem}. {WAY_OUT}")
+        raise OSError(f"{problem}. {WAY_OUT}")
     return torch.device("cuda")
 
 

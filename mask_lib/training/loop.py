@@ -244,7 +244,7 @@ def alone(run: config.Run, fold: int, folder: Path) -> Iterator[None]:
             what = f"{run.batch_size} photos of {run.image_width} x {run.image_height} pixels, {run.architecture}"
             advice = "lower batch_size and raise accumulate_steps by as much, or set checkpoint_activations: true"
             words = f"the GPU's memory is too small to train on so much at once ({what}): {advice}"
-            raise torch.OutOfMemoryError(words) from error
+            raise MemoryError(words) from error
 
 
 def train_fold(

@@ -235,7 +235,7 @@ def test_an_error_in_training_lets_go_of_photos_network_and_optimizer(data, tmp_
     held = []
 
     def fail(self, *rest):
-        held.extend(map(weakref.ref, (self, self.network, self.optimizer, self.photos)))
+        held.extend(map(weakref.ref, (self, self.network, self.optimizer, self.data.photos)))
         raise RuntimeError("stop")
 
     monkeypatch.setattr(loop.FoldTraining, "train_step", fail)

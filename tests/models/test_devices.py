@@ -87,7 +87,7 @@ def test_a_gpu_without_code_for_it_is_an_error_with_the_way_out(monkeypatch, cap
     words = (
         rf"V100-SXM2-32GB has compute capability {capability[0]}\.{capability[1]}; torch .* code for {built.split()[0]}"
     )
-    with pytest.raises(RuntimeError, match=rf"{words}.*make setup TORCH=cuda12.*CUDA_VISIBLE_DEVICES= "):
+    with pytest.raises(OSError, match=rf"{words}.*make setup TORCH=cuda12.*CUDA_VISIBLE_DEVICES= "):
         devices.pick_device()
 
 
@@ -98,7 +98,7 @@ def test_a_gpu_that_torch_cannot_see_is_an_error_unless_it_is_hidden_on_purpose(
     def refused(words, visible=None):
         if visible is not None:
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-        with pytest.raises(RuntimeError, match=words + ".*`make setup TORCH=cuda12`"):
+        with pytest.raises(OSError, match=words + ".*`make setup TORCH=cuda12`"):
             devices.pick_device()
 
     nvidia_smi("GPU 0: Tesla V100 (UUID: GPU-aa)\n")

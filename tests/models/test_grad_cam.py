@@ -166,5 +166,5 @@ def test_what_cannot_be_explained_is_told_and_stops_nothing(trained, tmp_path, m
     assert reason.startswith("The mistakes of toy cannot be explained:") and files.shown_path(lost) in reason
     assert len(empty) == len(images) == len(maps) == 0 and "path" in empty
     unsupported = Mock(side_effect=grad_cam.UnsupportedNetworkError("no maps"))
-    monkeypatch.setattr(grad_cam, "read_checkpoint", unsupported)
+    monkeypatch.setattr(comparison, "read_checkpoint", unsupported)
     assert comparison.explained_mistakes(run, 30)[3] == "The mistakes of toy cannot be explained: no maps"

@@ -14,7 +14,7 @@ from mask_lib.data import photos, store
 from mask_lib.data.splits import make_splits, read_splits, write_splits
 from mask_lib.ensemble import inference
 from mask_lib.models import build, checkpoint, devices, predict
-from mask_lib.training import averaging, loop, run_folder, runs
+from mask_lib.training import averaging, loop, run_folder, runs, step
 
 MANIFEST = {
     "run": {"run": "toy", "architecture": "test_resnet", "weights": "imagenet", "learning_rate": 0.1, "seed": 0},
@@ -120,11 +120,11 @@ def test_refreshed_statistics_are_those_of_the_given_photos_as_they_are(count, t
 
 def test_the_moving_average_follows_its_formula_and_forgets_the_first_weights():
     network = nn.Linear(1, 1, bias=False)
-    moving, expected = loop.moving_average(network, decay=0.5), None
-    for step, value in enumerate([3.0, -1.0, 8.0, 2.0, 5.0] * 10):
+    moving, expected = step.moving_average(network, decay=0.5), None
+    for number, value in enumerate([3.0, -1.0, 8.0, 2.0, 5.0] * 10):
         nn.init.constant_(network.weight, value)
-        moving.update(network, step=step)
-        decay = min(max(step - 1, 0) / (max(step - 1, 0) + 10), 0.5)
+        moving.update(network, step=number)
+        decay = min(max(number - 1, 0) / (max(number - 1, 0) + 10), 0.5)
         expected = value if expected is None else decay * expected + (1 - decay) * value
         assert moving.module.weight.item() == pytest.approx(expected)
 

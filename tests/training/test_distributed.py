@@ -19,13 +19,18 @@ from mask_lib.base import files
 from mask_lib.headless import cells
 from mask_lib.models import distributed
 
-SAME = {"dropout": 0.0}  # each process draws a dropout of its own
+SAME = {"dropout": 0.0, "learning_rate": 0.01}  # each process draws a dropout of its own
 THREE = {"head": "three", "attribute_loss": 0.0}
 RUNS = {
     "batch normalisation": {},
     "mixed, weighed, clipped": {"mixing": "mixup", "class_balance": "sqrt", "clip_grad_norm": 0.5, "ema_decay": 0.8},
     "f1, with the old": {"loss": "f1_cross_entropy", "mixing": "cutmix_old", "frozen_epochs": 1, "layer_decay": 0.7},
-    "three heads, accumulated": {**THREE, "accumulate_steps": 2, "batch_size": 4, "mixing": "cutmix"},
+    "three heads, accumulated": {
+        **THREE,
+        "accumulate_steps": 2,
+        "mixing": "cutmix",
+        "architecture": "test_efficientnet_ln",
+    },
 }
 
 

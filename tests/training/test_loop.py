@@ -223,7 +223,7 @@ def test_too_little_memory_says_what_to_lower(data, tmp_path, monkeypatch):
     monkeypatch.setattr(
         loop.FoldTraining, "update", mock.Mock(side_effect=torch.OutOfMemoryError("CUDA out of memory"))
     )
-    with pytest.raises(torch.OutOfMemoryError, match=r"6 photos of 16 x 24 pixels, test_resnet\): lower batch_size"):
+    with pytest.raises(MemoryError, match=r"6 photos of 16 x 24 pixels, test_resnet\): lower batch_size"):
         toys.train(data, tmp_path, folds=(0,))
 
 

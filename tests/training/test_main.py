@@ -33,7 +33,8 @@ def unbroken(data, tmp_path_factory) -> dict:
 
 
 @pytest.fixture
-def output(data, tmp_path) -> Path:
+def output(data, tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("MASK_LIB_HEADLESS", "1")  # which the command would leave in this process
     (tmp_path / "tables").symlink_to(data / "prepared" / "tables")
     return tmp_path
 
