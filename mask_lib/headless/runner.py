@@ -214,20 +214,26 @@ def run_cells(
         stack.enter_context(mock.patch.dict(os.environ, inherited))
         if threading.current_thread() is threading.main_thread():
             stack.enter_context(watch.listening())
-        return execute_notebook(
-            # papermill fills in {names} in paths
-            *(str(path).replace("{", "{{").replace("}", "}}") for path in (notebook, temporary)),
-            parameters=dict(values),
-            kernel_name="python3",
-            language="python",
-            cwd=files.PROJECT,
-            progress_bar=False,
-            stdout_file=sys.stderr,  # progress lines
-            stderr_file=sys.stderr,
-            execution_timeout=cell_seconds,
-            store_widget_state=False,
-            kernel_manager_class=watched_kernel(watch),
-        )
+        settings = {
+            "parameters": dict(values),
+            "kernel_name": "python3",
+            "language": "python",
+            "cwd": files.PROJECT,
+            "progress_bar": False,
+            "stdout_file": sys.stderr,  # progress lines
+            "stderr_file": sys.stderr,
+            "execution_timeout": cell_seconds,
+            "store_widget_state": False,
+            "kernel_manager_class": watched_kernel(watch),
+        }
+        # papermill fills in {names} in paths
+        paths = [str(path).replace("{", "{{").replace("}", "}}") for path in (notebook, temporary)]
+        try:
+            return execute_notebook(*paths, **settings)
+        except RuntimeError:  # of nbclient: a kernel died
+            if watch.signals or (temporary.exists() and started_cells(nbformat.read(temporary, as_version=4))):
+                raise
+        return execute_notebook(*paths, **settings)  # of kernels that start at once one may find its ports taken
 
 
 def watched_kernel(watch: Watch) -> type:
@@ -269,12 +275,21 @@ def explained_ending(status: int | None) -> str:
 
 def last_started_cell(partial: nbformat.NotebookNode) -> str:
     """`cell 7 of 12, under "Does it learn?"`, counted as in the notebook a person opens."""
-    cells = [cell for cell in partial.cells if not ADDED_BY_PAPERMILL & set(cell.metadata.get("tags", []))]
-    started = [number for number, cell in enumerate(cells, 1) if cell.metadata.get("papermill", {}).get("start_time")]
-    number = max(started, default=1)
+    cells, number = own_cells(partial), max(started_cells(partial), default=1)
     text = "\n".join(cell.source for cell in cells[:number] if cell.cell_type == "markdown")
     headings = re.findall(r"^#+ *(.*)", text, flags=re.MULTILINE)
     return f"cell {number} of {len(cells)}" + (f', under "{headings[-1]}"' if headings else "")
+
+
+def own_cells(partial: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
+    """The cells of a notebook that papermill has not added."""
+    return [cell for cell in partial.cells if not ADDED_BY_PAPERMILL & set(cell.metadata.get("tags", []))]
+
+
+def started_cells(partial: nbformat.NotebookNode) -> list[int]:
+    """The numbers, from 1, of those of them that have begun to run."""
+    papermill = [cell.metadata.get("papermill", {}) for cell in own_cells(partial)]
+    return [number for number, noted in enumerate(papermill, 1) if noted.get("start_time")]
 
 
 def skipped_cells(executed: nbformat.NotebookNode) -> bool:

@@ -9,7 +9,9 @@ import time
 from pathlib import Path
 
 import nbformat
+import papermill.execute
 import pytest
+from nbclient.exceptions import DeadKernelError
 from tiny_project import write_notebook, write_text
 
 from mask_lib.base import files, gpus
@@ -100,6 +102,21 @@ def test_a_notebook_that_does_not_reach_its_end_is_explained(tmp_path: Path, sou
     assert "cell 3 of 4" in str(stopped.value)
     assert not out.exists()
     assert (tmp_path / "out.failed.ipynb").exists()
+
+
+def test_a_kernel_that_dies_before_the_first_cell_is_started_once_more(tmp_path: Path, monkeypatch):
+    """As one does that finds its TCP ports taken by another that starts at the same time."""
+    execute, calls = papermill.execute.execute_notebook, []
+
+    def execute_at_last(*given, **settings):
+        calls.append(given)
+        if len(calls) == 1:
+            raise DeadKernelError("Kernel died")
+        return execute(*given, **settings)
+
+    monkeypatch.setattr(papermill.execute, "execute_notebook", execute_at_last)
+    out = run_notebook(write_notebook(tmp_path / "a.ipynb", "print('ran')"), tmp_path / "out.ipynb", {})
+    assert len(calls) == 2 and "ran" in out.read_text()
 
 
 def test_every_other_way_a_kernel_can_end_has_its_words():
