@@ -49,7 +49,9 @@ def seconds(functions: dict[str, Callable[[], object]], device: torch.device) ->
     return {name: statistics.median(one[name] for one in rounds[WARM_UP:]) for name in functions}
 
 
-def toy_fold(architecture: str, side: int, batch: int) -> tuple[loop.FoldTraining, policy_search.DensityScorer]:
+def toy_fold(
+    architecture: str, side: int, batch: int, augmentation: str = "seed"
+) -> tuple[loop.FoldTraining, policy_search.DensityScorer]:
     """A training on noise, and a density scorer of as many photos as a batch has."""
     device = devices.pick_device()
     images = np.random.default_rng(0).integers(0, 255, (2 * batch, side, side, 3), dtype=np.uint8)
@@ -58,7 +60,7 @@ def toy_fold(architecture: str, side: int, batch: int) -> tuple[loop.FoldTrainin
     split = pd.DataFrame({"path": names, "person": names, "label": np.arange(2 * batch) % labels.class_count()})
     run = config.Run(
         architecture=architecture, weights="none", image_width=side, image_height=side, batch_size=batch,
-        augmentation="seed",
+        augmentation=augmentation,
     )  # fmt: skip
     source = devices.DevicePhotos(opened, device)
     parts = split.assign(split=["train"] * batch + ["val"] * batch)
@@ -66,26 +68,25 @@ def toy_fold(architecture: str, side: int, batch: int) -> tuple[loop.FoldTrainin
     network = build.build_network(architecture).to(device, memory_format=torch.channels_last)
     fold.start(network, network)
     loaded = predict.Loaded(network, fold.preprocessing, fold.dtype)
-    return fold, policy_search.DensityScorer(0, loaded, source, fold.rows["val"], fold.labels["val"])
+    return fold, policy_search.DensityScorer(0, loaded, source, fold.data.rows["val"], fold.data.labels["val"])
 
 
 def cost(architecture: str, side: int, batch: int) -> None:
     """Print what the two searches cost, as ratios."""
     fold, scorer = toy_fold(architecture, side, batch)
-    plain, _ = toy_fold(architecture, side, batch)
-    plain.run = plain.run.replace(augmentation="none")
+    plain, _ = toy_fold(architecture, side, batch, augmentation="none")
     policy, rows = random_policy(np.random.default_rng(0)), np.arange(batch)
 
     def train(one: loop.FoldTraining) -> None:
         one.forward.train()
-        one.train_step(rows, 0, 0, 1)
+        one.train_step(one.data.drawn(rows, 0), 0, 0, 1)
 
     found = seconds(
         {
             "train": lambda: train(fold),
             "train plainly": lambda: train(plain),
             "score": lambda: scorer.score(policy),
-            "augment": lambda: apply.augment(fold.photos.batch(rows), policy, torch.Generator()),
+            "augment": lambda: apply.augment(fold.data.photos.batch(rows), policy, torch.Generator()),
         },
         fold.device,
     )
