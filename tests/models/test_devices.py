@@ -1,6 +1,7 @@
 """Photos reach the device as the store holds them, in a precision the device has."""
 
 import os
+import threading
 import types
 from pathlib import Path
 
@@ -163,3 +164,30 @@ def test_a_gpu_gets_the_same_batches(photos, monkeypatch, share):
     batch = source.batch([3, 0, 3])
     assert batch.device.type == "cuda"
     assert torch.equal(batch.cpu(), devices.DevicePhotos(photos, CPU).batch([3, 0, 3]))
+
+
+def test_for_a_gpu_what_a_step_needs_is_made_by_one_thread_one_step_ahead():
+    made, threads = [], set()
+
+    def make(number: int) -> int:
+        threads.add(threading.current_thread())
+        made.append(number)
+        return 10 * number if number < 4 else 1 // 0
+
+    ready = devices.one_ahead(make, range(9), torch.device("cuda"))
+    assert next(ready) == 0
+    assert [next(ready) for _ in range(3)] == [10, 20, 30] and max(made) <= 4  # no more than one ahead
+    with pytest.raises(ZeroDivisionError):
+        next(ready)
+    assert len(threads) == 1 and threads.isdisjoint({threading.current_thread()})
+    assert not any(thread.is_alive() for thread in threads)
+    assert list(devices.one_ahead(make, range(3), CPU)) == [0, 10, 20]
+    assert threading.current_thread() in threads
+
+
+def test_tensors_of_several_types_travel_as_one():
+    tensors = [torch.arange(5), torch.rand(3, 2), torch.tensor([True, False, True]), torch.empty(0, 4)]
+    packed = devices.Packed.of(tensors, CPU)
+    assert packed.data.dtype == torch.uint8 and packed.data.ndim == 1
+    for sent, received in zip(tensors, packed.on(CPU), strict=True):
+        assert sent.dtype == received.dtype and torch.equal(sent, received)

@@ -219,6 +219,14 @@ def test_a_clipped_gradient_moves_the_weights_no_further_than_the_learning_rate_
     assert 0 < moved <= 1.001 * 0.5 * 0.01 * dataset.step_count(TRAIN_COUNTS[0], toys.SETTINGS["batch_size"])
 
 
+def test_steps_drawn_by_a_thread_one_ahead_give_the_same_bits(data, plain, tmp_path, monkeypatch):
+    """As for a GPU."""
+    ahead = devices.one_ahead
+    monkeypatch.setattr(devices, "one_ahead", lambda make, items, device: ahead(make, items, torch.device("cuda")))
+    toys.train(data, tmp_path, folds=(0,), epochs=2)
+    assert toys.results(tmp_path) == plain(2)
+
+
 def test_too_little_memory_says_what_to_lower(data, tmp_path, monkeypatch):
     monkeypatch.setattr(
         loop.FoldTraining, "update", mock.Mock(side_effect=torch.OutOfMemoryError("CUDA out of memory"))
