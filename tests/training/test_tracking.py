@@ -123,7 +123,7 @@ def test_a_fold_that_was_killed_and_goes_on_is_one_curve_under_the_same_id(tmp_p
         warnings.simplefilter("error")
         resumed.log_epoch(ROWS[2])
     assert b"fold3/" not in record(tmp_path, *(str(row["val_macro_f1"]) for row in ROWS))
-    assert {path.parent.name.rpartition("-")[2] for path in tmp_path.glob("wandb/*/run-*")} == {identity}
+    assert {path.stem.removeprefix("run-") for path in tmp_path.glob("wandb/*/run-*.wandb")} == {identity}
 
 
 def test_offline_makes_no_connection_and_looks_up_no_name(tmp_path):
