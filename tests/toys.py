@@ -122,6 +122,13 @@ def prepare(data: Path, output: Path, channels: int = 3) -> None:
     write_splits(splits(photos), output)
 
 
+def official_layout(folder: Path) -> Path:
+    """A folder with the toy in the competition's layout, and in `prepared` the tables of 00_prepare_data."""
+    prepare(folder, folder / "prepared")
+    (folder / "train" / "train.csv").write_text("id,gender,race,age,path\n")
+    return folder
+
+
 def train(
     data: Path,
     output: Path,

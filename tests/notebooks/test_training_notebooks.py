@@ -29,10 +29,7 @@ GIVEN = {
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     """Painted photos in the official layout; the tables are prepared for each output."""
-    folder = tmp_path_factory.mktemp("data")
-    toys.prepare(folder, folder / "prepared")
-    (folder / "train" / "train.csv").write_text("id,gender,race,age,path\n")
-    return folder
+    return toys.official_layout(tmp_path_factory.mktemp("data"))
 
 
 def executed(shell: InteractiveShell, name: str, data: Path, output: Path, **given) -> tuple[dict, list]:

@@ -36,10 +36,7 @@ RUNS = {
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    toys.prepare(folder, folder / "prepared")
-    (folder / "train" / "train.csv").write_text("id,gender,race,age,path\n")
-    return folder
+    return toys.official_layout(tmp_path_factory.mktemp("data"))
 
 
 def started(data: Path, output: Path, **changes) -> subprocess.Popen:

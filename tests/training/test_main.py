@@ -20,10 +20,7 @@ from mask_lib.training import loop
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     """Painted photos in the official layout; the tables are prepared for each output."""
-    folder = tmp_path_factory.mktemp("data")
-    toys.prepare(folder, folder / "prepared")
-    (folder / "train" / "train.csv").write_text("id,gender,race,age,path\n")
-    return folder
+    return toys.official_layout(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
