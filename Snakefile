@@ -1,13 +1,12 @@
 """The chain from a folder of photos to a submission: snakemake --cores all --configfile notebooks/params/NAME.yml
 
-Each step is a notebook, run by mask_lib.headless with what the configuration says of its parameters, but each
-fold of a run is trained by a job of its own. mask_lib.headless.chain works out the steps' settings and files.
-A step runs again when its parameters, the cells of its notebook or its input files change; outputs saved in a
-notebook by Jupyter do not count. `--config epochs=3` changes one value for once.
+Each step is a notebook, run by mask_lib.headless with what the configuration says of its parameters, but folds are
+trained by jobs of their own. mask_lib.headless.chain works out the steps' settings and files. A step runs again when
+its parameters, the cells of its notebook or its input files change; outputs saved in a notebook by Jupyter do not
+count. `--config epochs=3` changes one value for once.
 
-On N GPUs: `--resources gpu=N`; so many jobs share the cores, each on a GPU of its own. On a cluster:
-`--executor slurm --jobs 8`, with `--set-threads` and `--set-resources` as its nodes ask (`train_fold:gpu=0` for
-a node without a GPU).
+On N GPUs: `--resources gpu=N`; so many jobs share the cores, each on a GPU of its own. On a cluster: `--executor slurm
+--jobs 8`, with `--set-threads` and `--set-resources` as its nodes ask (`train_fold:gpu=0` for one without a GPU).
 """
 
 import json
@@ -23,7 +22,6 @@ from snakemake.exceptions import WorkflowError
 
 workdir: files.PROJECT
 
-
 try:
     command_line = workflow.config_settings
     CHAIN = Chain(command_line.configfiles, command_line.config, workflow.basedir, archives.folders_with_data)
@@ -31,18 +29,22 @@ except (ValueError, OSError) as error:
     raise WorkflowError(str(error))
 
 
+def given(name):
+    """What the command line gives of a resource, as --resources gpu=4 does; None for nothing."""
+    return getattr(workflow.global_resources.get(name), "value", None)
+
+
 def cores(on_gpu=False):
     """Every core for one step at a time, so that runs do not fight over them; on GPUs as many as there are jobs."""
-    try:
-        gpus = getattr(workflow.global_resources.get("gpu"), "value", None) or 1  # of --resources gpu=N
-        return max(1, workflow.cores // gpus) if on_gpu else workflow.cores
-    except WorkflowError:  # --summary, --unlock and such need no --cores, for they run nothing
-        return 1
+    every = given("_cores") or 1  # --summary, --unlock and such need no --cores, for they run nothing
+    return max(1, every // (given("gpu") or 1)) if on_gpu else every
 
 
-os.environ.update(runner.quicker())  # for the steps that are no notebooks
+# Whether folds are trained side by side, each by a job. Else one job trains all of a run, and torch starts but once.
+APART = bool(workflow.remote_exec or given("gpu") or given("_nodes") or workflow.resource_settings.overwrite_threads)
+os.environ |= runner.quicker()  # for the steps that are no notebooks
 PYTHON, OUTPUT, CLEAN = sys.executable, CHAIN.output, f"{CHAIN.output}/tables/clean.csv"
-CLEANED = [*CHAIN.tables, CLEAN]
+CLEANED, HOME = [*CHAIN.tables, CLEAN], files.project_path(OUTPUT)
 HEADLESS = (
     "{PYTHON:q} -m mask_lib.headless --report={output.report:q} --values={params.settings:q}"
     " -- {input.notebook:q} {output.notebook:q}"
@@ -125,9 +127,10 @@ rule train_fold:
     resources:
         gpu=lambda wildcards: CHAIN.processes[wildcards.run],
         processes=lambda wildcards: CHAIN.processes[wildcards.run],
+        folds=lambda wildcards: " ".join(map(str, CHAIN.job_folds(wildcards.run, int(wildcards.fold), APART))),
     shell:
         "{PYTHON:q} -m mask_lib.training --gpu --processes {resources.processes} --threads {threads}"
-        " --fold {wildcards.fold} --values={params.settings:q}"
+        " --fold {resources.folds} --values={params.settings:q}"
 
 
 # Joins the folds. A rule for each notebook that trains: which one a run takes is part of its output's name.
@@ -137,7 +140,7 @@ for notebook in sorted(set(CHAIN.runs.values())):
         name: f"train_{notebook}"
         input:
             CLEANED,
-            lambda wildcards: [*CHAIN.trained(wildcards.run), *CHAIN.compared_with(wildcards.run)],
+            lambda wildcards: [*CHAIN.trained(wildcards.run, APART), *CHAIN.compared_with(wildcards.run)],
             notebook=ancient(CHAIN.source(notebook)),
         output:
             scores=f"{OUTPUT}/runs/{{run}}/scores.json",
@@ -170,14 +173,11 @@ rule pseudo_labels:
         CLEANED,
         lambda wildcards: CHAIN.weights_of(wildcards.run),
     output: f"{OUTPUT}/tables/pseudo.{{run}}.csv"
-    params:
-        data=CHAIN.data,
-        output=files.project_path(OUTPUT),
-        options=lambda wildcards: CHAIN.pseudo_label_options[wildcards.run],
+    params: options=lambda wildcards: CHAIN.pseudo_label_options[wildcards.run]
     threads: cores(on_gpu=True)
     resources: gpu=1
     shell:
-        "{PYTHON:q} -m mask_lib.ensemble.self_training --gpu {params.options} {params.data:q} {params.output:q} {wildcards.run:q}"
+        "{PYTHON:q} -m mask_lib.ensemble.self_training --gpu {params.options} {CHAIN.data:q} {HOME:q} {wildcards.run:q}"
 
 
 rule infer:

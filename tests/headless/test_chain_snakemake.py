@@ -92,6 +92,13 @@ def test_so_many_folds_run_side_by_side_as_there_are_gpus_and_share_the_cores(pr
     assert plan.stdout.count("threads: 8") == 4  # one at a time
 
 
+@pytest.mark.parametrize(("given", "jobs"), [((), ["0 1"]), (("--resources", "gpu=1"), ["0", "1"])])
+def test_where_no_gpus_are_given_one_job_trains_all_folds_of_a_run(project: Path, given: tuple, jobs: list[str]):
+    plan = snakemake(project, *TOY, "--dry-run", "--printshellcmds", *given, "--forcerun", "train_fold")
+    commands = [line for line in plan.stdout.splitlines() if "toy_training.py" in line]
+    assert sorted(line.partition("--fold ")[2].partition(" --values")[0] for line in commands) == jobs
+
+
 def test_a_changed_cell_runs_its_step_again_and_those_after_it(project: Path):
     notebook = nbformat.read(project / "notebooks/06_inference.ipynb", as_version=4)
     notebook.cells[3].source += "\nprint('changed')"
