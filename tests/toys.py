@@ -45,6 +45,7 @@ SETTINGS = {
     "warmup_epochs": 0.5,
     "augmentation": "faces",
     "dropout": 0.3,
+    "checkpoint_choice": "best",
 }
 
 

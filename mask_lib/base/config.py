@@ -18,6 +18,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Pixels = Annotated[int, Field(ge=1, le=8192)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 AUGMENTATIONS = ("none", "flip", "faces", "randaugment", "trivialaugment", "seed")  # presets of augment.policy
+FROZEN = "frozen"  # as a head: nothing of the backbone learns
 SEARCHED = "searched"  # as a notebook's augmentation: what the search of the same output_dir came to
 WEIGHTS_BY_NAME = frozenset({"imagenet", "none"})  # anything else is a path
 CONVERT = (
@@ -33,7 +34,8 @@ class Run(Settings):
 
     run: str = "one_model"  # names the folder under runs/
     architecture: str = "tf_efficientnet_lite0"  # any timm name, or custom_model
-    head: Literal["linear", "attention", "three", "three_attention"] = "linear"  # three: one for each attribute
+    # three: one for each attribute; frozen: logistic regressions on what the network knew before, in one pass
+    head: Literal["linear", "attention", "three", "three_attention", "frozen"] = "linear"
     aux_loss: NotNegative = 0.0  # weight of the loss of inception_v3's auxiliary classifier; 0: it has none
     weights: str = "imagenet"  # imagenet, none, or the path of a .safetensors file
     image_width: Pixels = 224
@@ -60,6 +62,7 @@ class Run(Settings):
     plateau_epochs: Count = 2  # of the schedule plateau: a tenth of the rate after so many without a better macro F1
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0  # each layer's learning rate over that of the one after it
     frozen_epochs: CountOrNone = 0  # at the start only the last layer learns
+    frozen_stages: CountOrNone = 0  # so many of the network's first stages never learn: as pretrained, and quicker
     early_stop_epochs: CountOrNone = 0  # stop after so many without a better macro F1; 0: never
     sampling: Literal["shuffle", "weighted"] = "shuffle"  # weighted: all classes equally often, with replacement
     loss: Literal["cross_entropy", "focal", "f1", "f1_cross_entropy"] = "cross_entropy"
@@ -83,7 +86,7 @@ class Run(Settings):
     deterministic: bool = False  # on a GPU: the same bits each time, slower
     keep_epochs: CountOrNone = 0  # of the last so many epochs the weights stay on disk, to be averaged
     ema_decay: Share = 0.0  # of a moving average of the weights, such as 0.999 a step; 0: none
-    checkpoint_choice: Literal["best", "last", "swa", "ema"] = "best"  # by macro F1 on the validation fold
+    checkpoint_choice: Literal["best", "last", "swa", "ema"] = "last"  # best: by macro F1 on the validation fold
     seed: Seed = 0
 
     @model_validator(mode="after")
@@ -98,6 +101,9 @@ class Run(Settings):
         self.require("folds", len(set(self.folds)) == len(self.folds), "without repeats")
         once = self.sampling != "weighted" or self.class_balance == "none"
         self.require("class_balance", once, "none where sampling is weighted, or rare classes would count twice over")
+        self.require("epochs", self.epochs == 1 or self.head != FROZEN, "1 where head is frozen, which takes one pass")
+        plain = not self.per_image_norm and self.age_target == "classes"
+        self.require("head", plain or self.head != FROZEN, "another one with per_image_norm or age_target: ordinal")
         self.require("ema_decay", self.ema_decay or self.checkpoint_choice != "ema", f"{need} ema")
         self.require("keep_epochs", self.keep_epochs or self.checkpoint_choice != "swa", f"{need} swa")
         return self

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from mask_lib.base import labels
-from mask_lib.base.config import Run
+from mask_lib.base.config import FROZEN, Run
 from mask_lib.models import devices, networks
 
 LEAST_DEVIATION = 1 / 255  # of a photo's channel; one of a single colour becomes 0, not amplified noise
@@ -60,9 +60,13 @@ def build_network(
     """A network for photos of `channels` and `size`; random weights unless `settings`, timm's, say more.
 
     class_count: None for as many as `labels` has, which three heads always give; 0 for pooled features. head: linear
-    (the network's own), or one of `networks.put_head`. ValueError if it does not fit; raises as `networks.create`.
+    (the network's own), frozen (which needs a size), or one of `networks.put_head`. ValueError if it does not fit;
+    raises as `networks.create`.
     """
     class_count = labels.class_count() if class_count is None else class_count
+    if head == FROZEN:
+        backbone = networks.create(architecture, channels, size, num_classes=0, **settings)
+        return networks.FrozenNetwork(backbone, torch.zeros(1, channels, *size))
     network = networks.create(architecture, channels, size, num_classes=class_count, drop_rate=dropout, **settings)
     if head != "linear":
         networks.put_head(network, head, class_count)

@@ -12,21 +12,22 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from scipy.special import softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from mask_lib.base import config, files, labels, scores
 from mask_lib.data import store
 from mask_lib.data.splits import TEST_VAL, TRAIN, VAL, is_external, naive_splits
-from mask_lib.models import build, devices, predict
+from mask_lib.models import build, devices, networks, predict
 from mask_lib.models.weights import initial_state
 
 REGULARISATION = 0.003  # scikit-learn's C for standardised features of about a thousand columns
 ITERATIONS = 100  # the probabilities hardly move after that, though the solver would go on
-POOLED, STAGES = "pooled", 2  # name of the pooled features in the cache; how many stages are kept beside them
+NEVER = -1e4  # logit of a value that does not occur
+POOLED = "pooled"  # name of the pooled features in the cache
 UNREADABLE = (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 HONEST, NAIVE = "people kept together", "photos dealt freely"
 
@@ -88,23 +89,44 @@ def _computed(photos: store.Store, architecture: str, weights: str, how: build.P
 def _batch_features(network: nn.Module, batch: torch.Tensor) -> dict[str, torch.Tensor]:
     if not hasattr(network, "forward_intermediates"):
         return {POOLED: network(batch)}
-    last, stages = network.forward_intermediates(batch, indices=STAGES)  # the stages are (B, C, H, W)
-    moments = [torch.cat([one.mean((2, 3)), one.std((2, 3), correction=0)], dim=1) for one in stages]
-    return {POOLED: network.forward_head(last)} | {f"stage{number}": one for number, one in enumerate(moments)}
+    last, stages = network.forward_intermediates(batch, indices=networks.STAGES_KEPT)  # the stages are (B, C, H, W)
+    found = {f"stage{number}": one for number, one in enumerate(networks.moments_of(stages))}
+    return {POOLED: network.forward_head(last)} | found
 
 
-def logistic_probabilities(known: np.ndarray, known_labels: np.ndarray, asked: np.ndarray) -> np.ndarray:
-    """(N, classes) probabilities of `asked` features from a logistic regression on `known`; 0 for unknown classes."""
-    probabilities = np.zeros((len(asked), labels.class_count()))
-    if len(np.unique(known_labels)) == 1:  # which scikit-learn refuses
-        probabilities[:, known_labels[0]] = 1
-        return probabilities
-    regression = LogisticRegression(C=REGULARISATION, max_iter=ITERATIONS)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        pipeline = make_pipeline(StandardScaler(), regression).fit(known, known_labels)
-    probabilities[:, regression.classes_] = pipeline.predict_proba(asked)
-    return probabilities
+def fit_logistic(
+    known: np.ndarray,
+    values: np.ndarray,
+    count: int,
+    regularisation: float = REGULARISATION,
+    weights: np.ndarray | None = None,
+    balanced: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
+    """A logistic regression of (N,) values 0 … count-1 on (N, D) features, as (count, D) weights and (count,) biases
+    whose softmax are its probabilities; 0 for values that do not occur.
+
+    The features are standardised within it. regularisation: scikit-learn's C. weights: (N,), how much each row counts;
+    balanced: besides that all values count alike.
+    """
+    weight, bias = np.zeros((count, known.shape[1])), np.full(count, NEVER)
+    present = np.unique(values)
+    bias[present] = 0.0
+    if len(present) == 1:  # which scikit-learn refuses
+        return weight, bias
+    scaler = StandardScaler().fit(known)
+    options = {"C": regularisation, "max_iter": ITERATIONS, "class_weight": "balanced" if balanced else None}
+    with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
+        found = LogisticRegression(**options).fit(scaler.transform(known), values, weights)
+    rows = present[1:] if len(present) == 2 else present  # of two values the first has logit 0
+    weight[rows] = found.coef_ / scaler.scale_
+    bias[rows] = found.intercept_ - weight[rows] @ scaler.mean_
+    return weight, bias
+
+
+def logistic_probabilities(known: np.ndarray, values: np.ndarray, count: int, asked: np.ndarray, **how) -> np.ndarray:
+    """(M, count) probabilities of (M, D) features by `fit_logistic`, whose other arguments `how` holds."""
+    weight, bias = fit_logistic(known, values, count, **how)
+    return softmax(asked @ weight.T + bias, axis=1)
 
 
 def logistic_out_of_fold(features: np.ndarray, photos: store.Store, splits: dict[int, pd.DataFrame]) -> pd.DataFrame:
@@ -113,7 +135,8 @@ def logistic_out_of_fold(features: np.ndarray, photos: store.Store, splits: dict
     for split in splits.values():
         train, val = (split[split["split"] == part] for part in (TRAIN, VAL))
         rows, asked = photos.rows(list(train["path"])), photos.rows(list(val["path"]))
-        found = logistic_probabilities(features[rows], train["label"].to_numpy(), features[asked])
+        known, count = train["label"].to_numpy(np.int64), labels.class_count()
+        found = logistic_probabilities(features[rows], known, count, features[asked])
         tables.append(predict.probability_table(val[["path", "label"]], found))
     return pd.concat(tables, ignore_index=True)
 

@@ -26,6 +26,7 @@ STEM = (32, 32, 48)  # channels of its three convolutions, of which the first ha
 STAGES = (48, 96, 192, 320)  # channels; each stage but the first halves the maps
 AUXILIARY = "AuxLogits"  # what timm calls inception_v3's classifier of earlier maps, for training alone
 HUB_SECONDS = 3  # to wait for an answer
+STAGES_KEPT = 2  # of a frozen network, the last ones
 Size = tuple[int, int]  # height, width
 
 default_cfgs = generate_default_cfgs(  # timm finds it by this name
@@ -192,6 +193,50 @@ class AttributeHeads(nn.Module):
             alone = head(features).float().log_softmax(dim=1)
             joint = (joint[:, :, None] + alone[:, None, :]).flatten(1)
         return joint
+
+
+class FrozenNetwork(nn.Module):
+    """A backbone that never learns, and for each of its last stages a layer for each attribute; `head: frozen`.
+
+    The layers see the mean and deviation of each channel of a stage (`moments`). Of several stages the logarithms of
+    probabilities are averaged.
+    """
+
+    def __init__(self, backbone: nn.Module, photo: torch.Tensor):
+        """backbone: without last layer; photo: (1, C, H, W), of the size it takes."""
+        super().__init__()
+        self.backbone = backbone.eval()
+        with torch.no_grad():
+            widths = [one.shape[1] for one in moments(backbone, photo)]
+        self.heads = nn.ModuleList(AttributeHeads(width) for width in widths)
+
+    def forward(self, photos: torch.Tensor) -> torch.Tensor:
+        """(B, C, H, W) photos → (B, classes) float32 logits."""
+        return self.of_moments(moments(self.backbone, photos))
+
+    def of_moments(self, found: list[torch.Tensor]) -> torch.Tensor:
+        """The logits by what `moments` gives."""
+        return torch.stack([head(one) for head, one in zip(self.heads, found, strict=True)]).mean(dim=0)
+
+    def train(self, mode: bool = True) -> "FrozenNetwork":
+        """As of any module, but the backbone's statistics stay as they are."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+
+def moments(backbone: nn.Module, photos: torch.Tensor) -> list[torch.Tensor]:
+    """Mean and deviation of each channel of the last two stages, each (B, 2 x channels), of a network without last
+    layer; one without timm's `forward_intermediates` gives its (B, D) pooled features alone.
+    """
+    if not hasattr(backbone, "forward_intermediates"):
+        return [backbone(photos)]
+    return moments_of(backbone.forward_intermediates(photos, indices=STAGES_KEPT, intermediates_only=True))
+
+
+def moments_of(stages: list[torch.Tensor]) -> list[torch.Tensor]:
+    """The same of (B, C, H, W) maps of stages."""
+    return [torch.cat([one.mean((2, 3)), one.std((2, 3), correction=0)], dim=1) for one in stages]
 
 
 class UnsupportedError(ValueError):

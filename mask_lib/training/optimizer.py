@@ -1,10 +1,11 @@
-"""The optimizer of a run, its learning rate at each moment, and a backbone that stands still while its head learns."""
+"""The optimizer of a run, its learning rate at each moment, and what stands still while the rest learns."""
 
 import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
+from timm.models import group_parameters
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import nn
 
@@ -46,21 +47,53 @@ def parameter_groups(
 
 
 @contextlib.contextmanager
-def frozen_backbone(network: nn.Module, frozen: bool = True) -> Iterator[None]:
-    """After `network.train()`: only the last layer learns, if `frozen`, and no running statistic but its own moves."""
-    head = {id(one) for layer in networks.last_layers(network) for one in [*layer.parameters(), *layer.modules()]}
-    parameters = [one for one in network.parameters() if frozen and one.requires_grad and id(one) not in head]
+def frozen(network: nn.Module, run: Run, epoch: int) -> Iterator[None]:
+    """After `network.train()`: what stands still in an epoch does not learn, and no running statistic of it moves.
+
+    That is all but the last layer in the first `frozen_epochs`, and later the first `frozen_stages`. ValueError for so
+    many stages that nothing but the last layer would ever learn, and for a network whose stages timm does not know.
+    """
+    still = parameters_but_head(network) if epoch < run.frozen_epochs else parameters_of_stages(network, run)
+    known = {id(one) for one in still}
     # Dropout and the like go on.
-    with_statistics = [one for one in network.modules() if frozen and hasattr(one, "running_mean")]
-    normalisations = nn.ModuleList(one for one in with_statistics if id(one) not in head).eval()
-    for parameter in parameters:
+    with_statistics = (one for one in network.modules() if known and hasattr(one, "running_mean"))
+    head = {id(one) for layer in networks.last_layers(network) for one in layer.modules()}
+    held = [one for one in with_statistics if id(one) not in head and all(id(p) in known for p in one.parameters())]
+    normalisations, learning = nn.ModuleList(held).eval(), [one for one in still if one.requires_grad]
+    for parameter in learning:
         parameter.requires_grad_(False)
     try:
         yield
     finally:
         normalisations.train()
-        for parameter in parameters:
+        for parameter in learning:
             parameter.requires_grad_(True)
+
+
+def parameters_but_head(network: nn.Module) -> list[nn.Parameter]:
+    """All parameters but those of the last layer."""
+    head = {id(one) for layer in networks.last_layers(network) for one in layer.parameters()}
+    return [one for one in network.parameters() if id(one) not in head]
+
+
+def parameters_of_stages(network: nn.Module, run: Run) -> list[nn.Parameter]:
+    """Those of the first `frozen_stages`, counted as timm groups layers: the stem, then each stage of blocks."""
+    if not run.frozen_stages:
+        return []
+    if not hasattr(network, "group_matcher"):
+        raise ValueError(
+            f"frozen_stages = {run.frozen_stages}: timm knows no stages of {run.architecture}: set it to 0"
+        )
+    named = list(network.named_parameters())
+    stage_of = group_parameters(network, network.group_matcher(coarse=True), reverse=True)
+    own = {id(one) for one in parameters_but_head(network)}
+    stages = sorted({stage_of[name] for name, one in named if id(one) in own})
+    most = len(stages) - 1
+    if run.frozen_stages > most:
+        raise ValueError(
+            f"frozen_stages = {run.frozen_stages}: {run.architecture} has {most} before its last: at most that"
+        )
+    return [one for name, one in named if id(one) in own and stage_of[name] in stages[: run.frozen_stages]]
 
 
 PLATEAU_FACTOR = 0.1  # of the learning rate, after each plateau

@@ -123,7 +123,7 @@ def trained_folds(folder: Path) -> list[int]:
 
 def trained_weights(settings: config.Run) -> str:
     """The name of the weights that training itself chooses: an average of epochs is only made later."""
-    return "best" if settings.checkpoint_choice == "swa" else settings.checkpoint_choice
+    return "last" if settings.checkpoint_choice == "swa" else settings.checkpoint_choice
 
 
 def read_averaging(folder: Path) -> dict[str, Any] | None:

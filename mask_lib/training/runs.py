@@ -64,6 +64,9 @@ def train_folds(
     about = {"device": devices.device_name(source.device), "fold_count": len(splits)}
     counts = {fold: int((splits[fold]["split"] == TRAIN).sum()) for fold in folds}
     steps = {fold: run.epochs * dataset.step_count(count, run.photos_a_step()) for fold, count in counts.items()}
+    if run.head == config.FROZEN:  # all that takes long, and it can be interrupted
+        backbone = {"architecture": run.architecture, "weights": run.weights}
+        options["stages"] = features.stage_features(photos, output_dir / "features", **backbone)
     with files.progress(total=sum(steps.values()), what=f"train {run.run}", unit="step") as bar:
         for fold in folds:
             before = bar.n  # steps of the folds before

@@ -4,6 +4,7 @@ The CPU draws all of a step from its seed, and sends it to the device in one cop
 on a GPU the host runs ahead: nothing is read back but where training writes it down.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,9 +14,9 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from mask_lib.augment import apply, policy
-from mask_lib.base import config
+from mask_lib.base import config, labels
 from mask_lib.data import splits
-from mask_lib.models import build, devices, distributed
+from mask_lib.models import build, devices, distributed, features
 from mask_lib.models.predict import batch_size_of, predict_probabilities
 from mask_lib.training import dataset, mixing
 from mask_lib.training.loss import class_weights, loss_of
@@ -112,6 +113,26 @@ class FoldNetwork:
         self.optimizer = build_optimizer(network, self.run)
         self.moving_average = moving_average(network, self.run.ema_decay) if self.run.ema_decay else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+
+    def fit(self, stages: Sequence[np.ndarray]) -> torch.Tensor:
+        """Set the layers of a frozen network to logistic regressions of the train rows, the numeric attribute's values
+        counting alike; stages: (N, D) features of the store's photos each. Returns the same as `train_step`.
+        """
+        rows, found, number = self.data.rows[splits.TRAIN], self.data.targets, labels.number()
+        weights = self.data.class_weights.cpu().numpy()[found.labels]
+        if found.rows.weights is not None:
+            weights = weights * found.rows.weights.cpu().numpy()
+        for heads, stage in zip(self.network.heads, stages, strict=True):
+            for name, values in labels.decode_all(found.labels).items():
+                layer, is_number = heads.heads[name], number is not None and number.name == name
+                how = {"weights": weights, "balanced": is_number}
+                fitted = features.fit_logistic(stage[rows], values, layer.out_features, **how)
+                for parameter, value in zip((layer.weight, layer.bias), fitted, strict=True):
+                    parameter.data.copy_(torch.from_numpy(value))
+        known = [torch.from_numpy(stage[rows]).to(self.device) for stage in stages]
+        with torch.no_grad():
+            logits = self.network.of_moments(known).double()
+        return nn.functional.cross_entropy(logits, torch.tensor(found.labels, device=self.device), reduction="sum")
 
     def train_step(
         self, parts: list[Part], epoch: int, number: int, step_count: int, history: History = ()

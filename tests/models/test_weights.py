@@ -67,9 +67,9 @@ def no_network(monkeypatch):
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: None)
 
 
-def test_the_packaged_weights_are_those_of_imagenet_and_a_run_starts_from_them_under_a_new_last_layer():
+@pytest.mark.parametrize("name", weights.PACKAGED)
+def test_the_packaged_weights_are_those_of_imagenet_and_a_run_starts_from_them_under_a_new_last_layer(name):
     """A network with tensors in the wrong places, or another normalisation, does not know a clock."""
-    name = "tf_efficientnet_lite0"
     packaged, network = weights.packaged_state(name), build.build_network(name, class_count=1000)
     network.load_state_dict(packaged, strict=True)
     batch = build.preprocessing_of(name, 224, 224, "stretch").prepared(drawn_clock())

@@ -12,13 +12,13 @@ from mask_lib.training import optimizer
 SIDE = {"test_resnet": 32, "test_efficientnet": 32, "test_vit": 160}
 
 
-def trained(network: torch.nn.Module, side: int, frozen: bool) -> None:
+def trained(network: torch.nn.Module, side: int, run: Run) -> None:
     """Two updates on noise, with whatever moves in training."""
     stepping = optimizer.build_optimizer(network, Run(optimizer="adamw", learning_rate=0.1, weight_decay=0.1))
     for group in stepping.param_groups:
         group["lr"] = group["peak"]
     network.train()
-    with optimizer.frozen_backbone(network, frozen):
+    with optimizer.frozen(network, run, 0):
         for _ in range(2):
             stepping.zero_grad()
             functional.cross_entropy(network(torch.rand(4, 3, side, side)), torch.arange(4)).backward()
@@ -62,10 +62,10 @@ def test_networks_with_two_last_layers_have_groups_too():
 def test_frozen_nothing_moves_but_the_last_layer(architecture):
     network = build.build_network(architecture)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    trained(network, SIDE[architecture], frozen=True)
+    trained(network, SIDE[architecture], Run(frozen_epochs=1))
     moved = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
     assert moved == {name for name in before if name.startswith(HEADS)}
-    trained(network, SIDE[architecture], frozen=False)
+    trained(network, SIDE[architecture], Run())
     still = {name for name, value in network.state_dict().items() if torch.equal(value, before[name])}
     assert not {name for name in still if name.endswith((".weight", "running_mean", "num_batches_tracked"))}
 
@@ -74,7 +74,7 @@ def test_frozen_gradients_are_not_even_computed_and_come_back_after_an_error_unl
     network = build.build_network("test_resnet")
     fixed = network.conv1[0].weight.requires_grad_(False)
     network.train()
-    with pytest.raises(ZeroDivisionError), optimizer.frozen_backbone(network):
+    with pytest.raises(ZeroDivisionError), optimizer.frozen(network, Run(frozen_epochs=1), 0):
         assert {name for name, one in network.named_parameters() if one.requires_grad} == {"fc.weight", "fc.bias"}
         assert not any(module.training for module in network.modules() if hasattr(module, "running_mean"))
         raise ZeroDivisionError
@@ -82,6 +82,32 @@ def test_frozen_gradients_are_not_even_computed_and_come_back_after_an_error_unl
     assert not fixed.requires_grad
     assert all(module.training for module in network.modules())
     assert not any(fixed is one for group in optimizer.parameter_groups(network, 0.1, 1, 0) for one in group["params"])
+
+
+FIRST = {
+    "test_resnet": ["conv1.", "bn1.", "layer1."],
+    "test_vit": ["patch_embed.", "cls_token", "reg_", "pos_", "blocks.0."],
+}
+
+
+@pytest.mark.parametrize("architecture", FIRST)
+def test_the_first_stages_stand_still_and_the_others_learn(architecture):
+    network = build.build_network(architecture)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    trained(network, SIDE[architecture], Run(architecture=architecture, frozen_stages=2))
+    still = {name for name, value in network.state_dict().items() if torch.equal(value, before[name])}
+    assert {name for name in still if name.endswith((".weight", "running_mean"))} == {
+        name
+        for name in before
+        if name.startswith(tuple(FIRST[architecture])) and name.endswith((".weight", "running_mean"))
+    }
+    assert all(one.requires_grad for one in network.parameters()) and all(one.training for one in network.modules())
+
+
+def test_more_stages_than_there_are_are_refused():
+    run = Run(architecture="test_resnet", frozen_stages=9)
+    with pytest.raises(ValueError, match="frozen_stages = 9: test_resnet has 4 before its last: at most that"):
+        optimizer.parameters_of_stages(build.build_network("test_resnet"), run)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)])
