@@ -24,8 +24,8 @@ WEIGHTS_BY_NAME = frozenset({"imagenet", "none"})  # anything else is a path
 CONVERT = (
     "import torch, safetensors.torch as s; s.save_file(torch.load('IN.pth', weights_only=True), 'OUT.safetensors')"
 )
-# Another name, more folds or a GPU's equal bits leave each fold's result as it is.
-NOT_PART_OF_RESULT = frozenset({"run", "folds", "deterministic"})
+# Another name, more folds, a fold beside them or a GPU's equal bits leave each fold's result as it is.
+NOT_PART_OF_RESULT = frozenset({"run", "folds", "unseen_looks", "deterministic"})
 REMOVED = {"partial_labels": False, "age_softness": 0.0}  # settings of older runs, with what all runs now do
 
 
@@ -87,6 +87,7 @@ class Run(Settings):
     keep_epochs: CountOrNone = 0  # of the last so many epochs the weights stay on disk, to be averaged
     ema_decay: Share = 0.0  # of a moving average of the weights, such as 0.999 a step; 0: none
     checkpoint_choice: Literal["best", "last", "swa", "ema"] = "last"  # best: by macro F1 on the validation fold
+    unseen_looks: bool = False  # trains its first fold once more without some looks, to be asked about those
     seed: Seed = 0
 
     @model_validator(mode="after")

@@ -5,7 +5,7 @@ scored on the others. Members are (M, N, C) float64 probabilities of the same N 
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +16,14 @@ from mask_lib.base.scores import Score
 from mask_lib.data import splits
 from mask_lib.ensemble import calibration
 from mask_lib.ensemble.members import Members, OutOfFold, probabilities_of, read_out_of_fold, with_probabilities
+from mask_lib.training import comparison, run_folder
 from mask_lib.training.run_folder import folder_of, is_finished
 
 ROUNDS = 25  # of greedy selection; with replacement, so that weights come in steps of 1/25 at finest
 PARTS = 5  # of people, for nesting
 LEVEL = 0.95  # of every interval; recipes that could replace equal weights share its 5%
 DRAWS = 1000
+LOOK_KEYS = ["path", "label", "look"]  # what members must have alike to be blended on looks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,19 +146,48 @@ def decide(
         return None, Choice(recipe, pd.DataFrame(), reason, None)
     found = read_out_of_fold(output_dir, members.names)
     if not weights:
-        return found, choose_recipe(found, seed=seed)
+        return found, choose_recipe(found, seed, on_looks(output_dir, found.names))
     # Nothing is fitted, so nothing needs nesting.
     blended = with_probabilities(found.photos, recipe.blend(found.probabilities))
     return found, Choice(recipe, pd.DataFrame(), "The weights are as given.", blended)
 
 
-def choose_recipe(found: OutOfFold, seed: int = 0) -> Choice:
+def on_looks(output_dir: Path, names: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """`run_folder.unseen_looks` of each member that has it, by name."""
+    folders = {name: folder_of(output_dir, name) for name in names}
+    tables = {name: run_folder.unseen_looks(folder) for name, folder in folders.items() if is_finished(folder)}
+    return {name: table for name, table in tables.items() if table is not None}
+
+
+def blended_on_looks(tables: Mapping[str, pd.DataFrame], names: Sequence[str], recipe: Recipe) -> pd.DataFrame | None:
+    """The table of the members' blend; None unless each has one, trained without the same looks of the same fold."""
+    first, *others = tables.values() or [None]
+    if set(tables) != set(names) or any(not one[LOOK_KEYS].equals(first[LOOK_KEYS]) for one in others):
+        return None
+    return with_probabilities(first, recipe.blend(np.stack([probabilities_of(tables[name]) for name in names])))
+
+
+def look_table(output_dir: Path, names: Sequence[str], recipe: Recipe) -> pd.DataFrame:
+    """`comparison.look_table` of the members that were asked about looks never seen, and of their blend if all were."""
+    tables = on_looks(output_dir, names)
+    blend = blended_on_looks(tables, names, recipe)
+    return comparison.look_table(tables | ({} if blend is None or len(names) < 2 else {"ensemble": blend}))
+
+
+def unseen_accuracy(table: pd.DataFrame) -> float:
+    """The share of photos of unseen looks whose own attributes are all right."""
+    truth, predicted = (labels.decode_all(one) for one in scores.from_probabilities(table[table["look"] != ""]))
+    return float(np.all([truth[name] == predicted[name] for name in labels.names(of_person=False)], axis=0).mean())
+
+
+def choose_recipe(found: OutOfFold, seed: int = 0, looks: Mapping[str, pd.DataFrame] | None = None) -> Choice:
     """Equal weights, unless greedy weights, or a temperature, prove really better on people they have not seen.
 
     That is, the paired interval by person lies above 0: of the difference in macro F1 for weights, in log loss for the
     temperature. Both are at 97.5%, since two rivals have more luck between them than one (Bonferroni); a single member
     has no weights to find, and its temperature has all 5%. The temperature is that of one network's answers a member;
-    means over folds are less sure to begin with. `table` has a row for each way to weigh members: method, macro_f1 with
+    means over folds are less sure to begin with. looks: of `on_looks`; greedy weights that lose on looks never seen are
+    not taken. `table` has a row for each way to weigh members: method, macro_f1 with
     low and high, log_loss, difference (of macro F1) with difference_low and difference_high, p, weights (found on all
     people), chosen. Raises ValueError when there are fewer people than parts.
     """
@@ -165,14 +196,16 @@ def choose_recipe(found: OutOfFold, seed: int = 0) -> Choice:
     nested = {greedy: nested_probabilities(members, truth, parts, greedy=greedy) for greedy in ways}
     level = 1 - (1 - LEVEL) / len(ways)  # the rivals are greedy weights, where there are any, and the temperature
     rows = [_row(found, nested, greedy, level, seed) for greedy in ways]
-    greedy = bool(rows[-1]["difference_low"] > 0)
+    asked = [blended_on_looks(looks or {}, found.names, fit(members, truth, way)) for way in ways]
+    unseen = [unseen_accuracy(one) for one in asked if one is not None]
+    greedy = bool(rows[-1]["difference_low"] > 0) and unseen[-1:] >= unseen[:1]
     tempered = nested_probabilities(members, truth, parts, greedy=greedy, tempering=True)
     gain = log_loss_gain(nested[greedy], tempered, truth, found.person, seed, level)
     is_tempered = gain.low > 0
     return Choice(
         fit(members, truth, greedy, is_tempered),
         pd.DataFrame(rows).assign(chosen=[way == greedy for way in ways]),
-        _choice_summary(rows, greedy, gain),
+        _choice_summary(rows, greedy, gain, unseen),
         with_probabilities(found.photos, tempered if is_tempered else nested[greedy]),
     )
 
@@ -191,13 +224,16 @@ def _row(found: OutOfFold, nested: dict[bool, np.ndarray], greedy: bool, level: 
     }
 
 
-def _choice_summary(rows: list[dict], greedy: bool, gain: Score) -> str:
+def _choice_summary(rows: list[dict], greedy: bool, gain: Score, unseen: list[float]) -> str:
     """Which weights are taken, whether a temperature is, and why, in two sentences."""
     moved = "macro F1 moves by {difference:+.4f} ({difference_low:+.4f} to {difference_high:+.4f})".format(**rows[-1])
     if len(rows) == 1:
         weights = "There is one member, so there are no weights to find."
     elif greedy:
         weights = f"Greedy weights are taken: on people they were not found on, {moved}."
+    elif rows[-1]["difference_low"] > 0:
+        weights = f"Equal weights are kept: on people they were not found on greedy ones are better, {moved}, but of "
+        weights += "photos of looks never seen they get {:.1%} right, not {:.1%}.".format(*reversed(unseen))
     else:
         weights = f"Equal weights are kept: greedy weights are not really better on people they have not seen, {moved}."
     taken, fall = "taken" if gain.low > 0 else "left out", f"{gain.value:.4f} ({gain.low:+.4f} to {gain.high:+.4f})"

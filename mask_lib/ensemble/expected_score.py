@@ -23,7 +23,7 @@ from mask_lib.base.scores import Score
 from mask_lib.ensemble import calibration
 from mask_lib.ensemble.members import probabilities_of, with_probabilities
 from mask_lib.ensemble.person_groups import photos_a_person
-from mask_lib.relabel import suspects
+from mask_lib.relabel import corrections, suspects
 
 FILE = "expected.json"  # beside the submission that it is about
 DRAWS = 2000
@@ -186,6 +186,11 @@ def _drawn(tallies: Tallies, people: int, draws: int, generator: np.random.Gener
         is_clean = generator.integers(0, 2, size=(shape[0], 1))  # whether the set's labels are without the wrong ones
         blocks.append(scores.metrics_of(times @ as_labeled + is_clean * (times @ as_doubted)))
     return np.concatenate(blocks)
+
+
+def reviewed_photos(output_dir: Path) -> set[str]:
+    """Paths of photos that a person decided on, whatever the decision."""
+    return set(corrections.opinions_by_photo(corrections.read_logs(output_dir)))
 
 
 def doubtful_photos(out_of_fold: pd.DataFrame, reviewed: set[str] | None = None) -> set[str]:

@@ -5,7 +5,7 @@ Runs are compared on photos that both predicted with the same label, so one with
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from mask_lib.data import store
 from mask_lib.data.photos import files_of, thumbnails
 from mask_lib.models import devices, grad_cam, predict
 from mask_lib.models.checkpoint import read_checkpoint
-from mask_lib.training import run_folder
+from mask_lib.training import run_folder, runs
 from mask_lib.training.run_folder import FinishedRun
 
 LEVEL = 0.95  # of all the intervals of a table of differences together
@@ -55,6 +55,51 @@ def score_table(finished: Sequence[FinishedRun]) -> pd.DataFrame:
             row |= {metric: value, f"{metric}_low": low, f"{metric}_high": high}
         rows.append({**row, "photos": len(run.out_of_fold), **{name: run.scores.get(name) for name in COSTS}})
     return pd.DataFrame(rows)
+
+
+def look_table(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Accuracies on looks that training knew and on looks that it never saw, of tables of `run_folder.unseen_looks`.
+
+    One row for each of them and each attribute of the photo: run, attribute, then of either side, `known` and
+    `unseen`, the accuracy and its interval by person (`known_low`, …), and photos, how many are of unseen looks.
+    """
+    rows = []
+    for run, table in tables.items():
+        is_unseen = (table["look"] != "").to_numpy()
+        if is_unseen.all() or not is_unseen.any():
+            continue
+        sides = {"known": runs.intervals(table[~is_unseen]), "unseen": runs.intervals(table[is_unseen])}
+        for name in labels.names(of_person=False):
+            row = {"run": run, "attribute": name, "photos": int(is_unseen.sum())}
+            for side, found in sides.items():
+                value, low, high = found.loc[name]
+                row |= {side: value, f"{side}_low": low, f"{side}_high": high}
+            rows.append(row)
+    ends = [f"{side}{end}" for side in ("known", "unseen") for end in ("", "_low", "_high")]
+    return pd.DataFrame(rows, columns=["run", "attribute", "photos", *ends])
+
+
+def looks_for_people(table: pd.DataFrame) -> pd.DataFrame:
+    """The table of `look_table` as a person reads it."""
+    sides = {"known": "looks in training", "unseen": "looks never seen"}
+    told = {
+        words: [str(scores.Score(*row)) for row in table[[side, f"{side}_low", f"{side}_high"]].to_numpy()]
+        for side, words in sides.items()
+    }
+    return table[["run", "attribute"]].assign(**told, photos=table["photos"])
+
+
+def look_summary(table: pd.DataFrame) -> str:
+    """Which runs lose on looks that they never saw, in a sentence; "" for an empty table."""
+    lost = [
+        f"{row.run} gets {row.attribute} right on {row.known:.1%} of photos whose look it knows, and on "
+        f"{row.unseen:.1%} of others ({row.unseen_low:.1%} to {row.unseen_high:.1%})"
+        for row in table.itertuples()
+        if row.unseen_high < row.known
+    ]
+    if len(table) and not lost:
+        return "On looks held out from training no run does worse than on those that it knows."
+    return f"On looks held out from training: {'; '.join(lost)}." if lost else ""
 
 
 def for_people(table: pd.DataFrame) -> pd.DataFrame:

@@ -332,8 +332,11 @@ def left_off(training: FoldTraining, folder: Path, when_changed: str) -> Checkpo
 
 def remove_untrue(folder: Path) -> None:
     """Remove what a fold's folder that trains on makes untrue: its run's scores, and averages of its weights."""
-    run = folder.parent
-    for path in (run / "scores.json", run / run_folder.AVERAGING, *folder.glob("oof.*.csv")):
+    of_run = [folder.parent / run_folder.SCORES, folder.parent / run_folder.AVERAGING]
+    for path in (
+        *folder.glob("oof.*.csv"),
+        *([folder / run_folder.UNSEEN] if folder.name == run_folder.LOOKS else of_run),
+    ):
         path.unlink(missing_ok=True)
 
 

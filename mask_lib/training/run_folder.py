@@ -19,6 +19,7 @@ from mask_lib.data import photos
 
 AVERAGING = "averaging.json"  # in a run's folder: what averaging tried, scored and picked
 SCORES = "scores.json"
+LOOKS, UNSEEN = "looks", "unseen.json"  # a fold trained without some looks; the look of each val photo that has one
 
 
 _Weights = Literal["best", "last", "ema", "swa", "soup"]  # name of the checkpoint
@@ -160,6 +161,19 @@ def out_of_fold(folder: Path, person_of: Mapping[str, str] | None = None) -> pd.
     if person_of is None:
         person_of = photos.read_labeled(folder.parents[1]).set_index("path")["person"]
     return joined_tables({fold: table for fold, (_, table) in in_use(folder).items()}, person_of)
+
+
+def unseen_looks(folder: Path) -> pd.DataFrame | None:
+    """What a run's fold that was trained without some looks says of its val photos; None if it trained none.
+
+    Columns `path, label, p00 …, person, look`, which is empty where training knew the look. Raises as `out_of_fold`.
+    """
+    path = folder / LOOKS / UNSEEN
+    if not path.exists():
+        return None
+    person_of = photos.read_labeled(folder.parents[1]).set_index("path")["person"]
+    table = joined_tables({0: path.with_name("oof.csv")}, person_of).drop(columns="fold")
+    return table.assign(look=table["path"].map(files.read_json(path, dict[str, str])).fillna(""))
 
 
 def joined_tables(paths: Mapping[int, Path], person_of: Mapping[str, str]) -> pd.DataFrame:

@@ -6,10 +6,11 @@ from typing import Any
 
 import pandas as pd
 import torch
+from torch import nn
 
 from mask_lib.augment.policy import named_policy
 from mask_lib.base import config, files, interrupts, labels, scores
-from mask_lib.data import store
+from mask_lib.data import looks, store
 from mask_lib.data.splits import TRAIN, fingerprint
 from mask_lib.models import build, checkpoint, devices, distributed, features
 from mask_lib.training import dataset, loop, run_folder, targets, tracking
@@ -77,7 +78,31 @@ def train_folds(
                 table = loop.train_fold(*given, **options)
                 record.finish({"out_of_fold": scores.summarise(*scores.from_probabilities(table))})
             bar.update(before + steps[fold] - bar.n)
+    if run.unseen_looks and min(splits) in folds:
+        train_without_looks(run, min(splits), splits, source, output_dir, network, forward, **options)
     return source.device
+
+
+def train_without_looks(
+    run: config.Run,
+    fold: int,
+    splits: dict[int, pd.DataFrame],
+    source: devices.DevicePhotos,
+    output_dir: Path,
+    network: nn.Module,
+    forward: nn.Module,
+    **options: Any,
+) -> None:
+    """Train a fold once more, in the folder `looks`, without the looks that `data.looks` holds out, and note beside its
+    out-of-fold table which val photos have those. Raises as `looks.read_held_out` and `looks.without` do.
+    """
+    folder, held_out = run_folder.folder_of(output_dir, run.run) / run_folder.LOOKS, looks.read_held_out(output_dir)
+    split = looks.without(splits[fold], held_out)
+    with files.progress(total=run.epochs, what=f"train {run.run} without some looks", unit="epoch") as bar:
+        options |= {"on_epoch": lambda row: bar.update(), "on_step": lambda done: None}
+        table = loop.train_fold(run, fold, split, source, folder, network, forward, **options)
+    unseen = {path: held_out[path] for path in table["path"] if path in held_out}
+    files.write_json(unseen, folder / run_folder.UNSEEN)
 
 
 def close_run(

@@ -1,0 +1,104 @@
+"""Looks: photos of one value grouped by what they look like, so that a network can be asked about looks it never saw.
+
+Every person fold holds the same masks, so no ordinary score tells what happens when a new one comes. Only attributes of
+the photo have looks here: those of a person are held out with the person anyway.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
+from sklearn.metrics import silhouette_score
+from sklearn.preprocessing import StandardScaler
+
+from mask_lib.base import files, labels
+from mask_lib.data.splits import TRAIN
+
+COMPONENTS = 16  # of the features, by which photos are compared
+MOST = 8  # looks of a value
+DISTINCT = 0.2  # mean silhouette (Rousseeuw 1987) from which groups are looks of their own, and not one blurred
+SAMPLE = 2000  # photos that the silhouette is measured on
+LEAST_PHOTOS = 10  # of a value: fewer have one look
+KINDS = {"path": "str", "attribute": "str", "look": "str", "held_out": "bool"}
+
+
+def find(stages: Sequence[np.ndarray], photos: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Columns path, attribute, look (`worn 2`; 1 is the most frequent), held_out; one row a photo and attribute.
+
+    stages: (N, D) features of the N photos (path, person, label), such as of a frozen backbone's stages. Looks are the
+    groups by k-means of how a photo differs from the mean of the same person's photos of other values: what remains is
+    the mask, not the face. Their number is that of the highest mean silhouette, one if none is above `DISTINCT`. Of
+    each value every second look is held out, the most frequent one never.
+    """
+    features = np.hstack([StandardScaler().fit_transform(stage) for stage in stages])
+    values, tables = labels.decode_all(photos["label"].to_numpy("int64")), []
+    for name in labels.names(of_person=False):
+        for value, word in enumerate(labels.attribute(name).words):
+            is_value = values[name] == value
+            look = _grouped(_without_person(features, photos["person"].to_numpy(), is_value), seed)
+            named = [f"{word} {number + 1}" for number in look]
+            tables.append(photos.loc[is_value, ["path"]].assign(attribute=name, look=named, held_out=look % 2 == 1))
+    return pd.concat([pd.DataFrame(columns=list(KINDS)).astype(KINDS), *tables], ignore_index=True)
+
+
+def _without_person(features: np.ndarray, person: np.ndarray, is_value: np.ndarray) -> np.ndarray:
+    """(M, D) features of the photos of a value, less the mean of their person's photos of other values."""
+    means = pd.DataFrame(features[~is_value]).groupby(person[~is_value]).mean().reindex(person[is_value])
+    return features[is_value] - means.fillna(means.mean()).fillna(0.0).to_numpy()
+
+
+def _grouped(features: np.ndarray, seed: int) -> np.ndarray:
+    """(M,) group of each row, 0 the largest."""
+    if len(features) < LEAST_PHOTOS:
+        return np.zeros(len(features), dtype=np.int64)
+    few = PCA(min(COMPONENTS, *features.shape), random_state=seed).fit_transform(features)
+    best, found = DISTINCT, np.zeros(len(few), dtype=np.int64)
+    for count in range(2, min(MOST, len(few) - 1) + 1):
+        groups = KMeans(count, n_init=3, random_state=seed).fit_predict(few)
+        sample = {"sample_size": min(SAMPLE, len(few)), "random_state": seed}
+        score = silhouette_score(few, groups, **sample) if len(np.unique(groups)) > 1 else 0.0
+        if score > best:
+            best, found = score, groups
+    order = pd.Series(found).value_counts().index
+    return pd.Series(found).map({group: place for place, group in enumerate(order)}).to_numpy("int64")
+
+
+def path_of(output_dir: str | os.PathLike[str]) -> Path:
+    """Where 00_prepare_data writes them."""
+    return Path(output_dir) / "tables" / "looks.csv"
+
+
+def read_held_out(output_dir: str | os.PathLike[str]) -> dict[str, str]:
+    """The look by path of each photo whose look is held out. FileNotFoundError that says how to make the table."""
+    path = path_of(output_dir)
+    if not path.exists():
+        raise FileNotFoundError(f"no {files.shown_path(path)}: run 00_prepare_data with measure_optimism: true first")
+    table = files.read_csv(path, KINDS)
+    held = table[table["held_out"]]
+    return dict(zip(held["path"], held["look"], strict=True))
+
+
+def without(split: pd.DataFrame, held_out: dict[str, str]) -> pd.DataFrame:
+    """A split without the train rows of looks that are held out. ValueError if there are none, or nothing else."""
+    is_train, is_held = split["split"] == TRAIN, split["path"].isin(list(held_out))
+    if not (is_train & is_held).any() or not (is_train & ~is_held).any():
+        raise ValueError("unseen_looks: the photos of no value have several looks (tables/looks.csv): set it to false")
+    return split[~(is_train & is_held)].reset_index(drop=True)
+
+
+def examples(looks: pd.DataFrame, count: int, seed: int = 0) -> pd.DataFrame:
+    """At most `count` rows of each look, by attribute and look."""
+    dealt = looks.sample(frac=1, random_state=seed)
+    return dealt.groupby(["attribute", "look"], sort=True).head(count).sort_values(["attribute", "look"], kind="stable")
+
+
+def summary(looks: pd.DataFrame) -> str:
+    """How many looks each attribute's values have, in a sentence."""
+    counts = looks.groupby("attribute")["look"].nunique()
+    held = looks[looks["held_out"]].groupby("attribute")["look"].nunique().reindex(counts.index, fill_value=0)
+    parts = [f"{counts[name]} looks of {name}, of which {held[name]} are held out" for name in counts.index]
+    return f"Found: {'; '.join(parts)}." if parts else "No attribute here is one of the photo alone."

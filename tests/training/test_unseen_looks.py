@@ -1,0 +1,122 @@
+"""A run trains a fold once more without some looks, and what it says of those stands beside what it says of others."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import toys
+
+from mask_lib.base import files, labels
+from mask_lib.data import looks
+from mask_lib.ensemble import blending
+from mask_lib.training import comparison, loop, run_folder
+
+HELD_OUT = {4: "worn 2"}  # a class of the toy, and the look that stands for it
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A data and an output folder with the toy prepared, its photos of one class a look that is held out."""
+    data, output = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("output")
+    toys.prepare(data, output)
+    table = toys.table()
+    found = table[["path"]].assign(attribute="mask", look=table["label"].map(HELD_OUT).fillna("worn 1"))
+    files.write_csv(found.assign(held_out=found["look"] == "worn 2"), looks.path_of(output))
+    return data, output
+
+
+@pytest.fixture(scope="module")
+def trained(folders):
+    """The toy and a frozen run, both asked about looks never seen."""
+    data, output = folders
+    toys.train(data, output, unseen_looks=True, epochs=8)
+    frozen = {"head": "frozen", "epochs": 1, "attribute_loss": 0.0}
+    toys.train(data, output, unseen_looks=True, run="frozen", **frozen)
+    for run in ("toy", "frozen"):
+        (output / "runs" / run / "scores.json").write_text('{"folds": [{"fold": 0}, {"fold": 1}]}')
+    return output
+
+
+def test_the_looks_are_known_to_the_folds_and_not_to_the_one_beside_them(trained):
+    table = run_folder.unseen_looks(trained / "runs/toy")
+    assert set(table["look"]) == {"", "worn 2"}
+    unseen = table["look"] != ""
+    assert set(table.loc[unseen, "label"]) == set(HELD_OUT)
+    whole = run_folder.out_of_fold(trained / "runs/toy").set_index("path").loc[table["path"]].reset_index()
+    right = {name: one["label"] == one[labels.probability_columns()].to_numpy().argmax(axis=1)
+             for name, one in (("asked", table), ("whole", whole))}  # fmt: skip
+    assert not right["asked"][unseen].any() and right["asked"][~unseen].mean() > 0.7
+    assert right["whole"][unseen].mean() > 0.7
+
+
+def test_a_finished_one_is_not_trained_again_and_changes_nothing_of_the_run(folders, trained, monkeypatch):
+    monkeypatch.setattr(loop.FoldTraining, "train_step", None)  # a call would fail
+    before = toys.results(trained)
+    toys.train(*folders, unseen_looks=True, epochs=8)
+    toys.train(*folders, epochs=8)  # the run is the same without
+    assert toys.results(trained) == before
+
+
+def test_training_it_anew_leaves_the_runs_scores(folders, trained, tmp_path):
+    scores = (trained / "runs/toy/scores.json").read_bytes()
+    (trained / "runs/toy/looks/checkpoint/last.safetensors").unlink()
+    (trained / "runs/toy/looks/checkpoint/previous.safetensors").unlink(missing_ok=True)
+    with toys.stopped_after(1):
+        toys.train(*folders, unseen_looks=True, epochs=8)
+    assert run_folder.unseen_looks(trained / "runs/toy") is None  # what it said is of weights that are gone
+    toys.train(*folders, unseen_looks=True, epochs=8)
+    assert run_folder.unseen_looks(trained / "runs/toy") is not None
+    assert (trained / "runs/toy/scores.json").read_bytes() == scores
+
+
+def test_members_and_their_blend_are_told_on_both_sides(trained):
+    recipe = blending.Recipe((0.5, 0.5))
+    table = blending.look_table(trained, ["toy", "frozen"], recipe)
+    assert list(table["run"]) == ["toy", "frozen", "ensemble"] and set(table["attribute"]) == {"mask"}
+    one, other = (run_folder.unseen_looks(trained / "runs" / run) for run in ("toy", "frozen"))
+    columns, unseen = labels.probability_columns(), (one["look"] != "").to_numpy()
+    blend = (one[columns].to_numpy() + other[columns].to_numpy()) / 2
+    right = labels.decode_all(blend.argmax(axis=1))["mask"] == labels.decode_all(one["label"].to_numpy())["mask"]
+    row = table.set_index("run").loc["ensemble"]
+    assert row["unseen"] == pytest.approx(right[unseen].mean()) and row["known"] == pytest.approx(right[~unseen].mean())
+    assert row["photos"] == unseen.sum() and (row["unseen_low"] <= row["unseen"] <= row["unseen_high"])
+    assert list(comparison.looks_for_people(table)["looks never seen"].str[:5]) == [f"{x:.3f}" for x in table["unseen"]]
+
+
+def test_members_that_were_asked_about_other_looks_are_not_blended(trained):
+    tables = blending.on_looks(trained, ["toy", "frozen"])
+    changed = tables | {"frozen": tables["frozen"].assign(look="")}
+    assert blending.blended_on_looks(changed, ["toy", "frozen"], blending.Recipe((0.5, 0.5))) is None
+    assert blending.blended_on_looks(tables, ["toy", "frozen", "third"], blending.Recipe((0.5, 0.5))) is None
+
+
+@pytest.mark.parametrize(
+    ("unseen", "words"),
+    [
+        (
+            0.70,
+            "On looks held out from training: a gets mask right on 99.0% of photos whose look it knows, and on 70.0% ",
+        ),
+        (0.985, "On looks held out from training no run does worse than on those that it knows."),
+    ],
+)
+def test_who_loses_is_said(unseen, words):
+    row = {"run": "a", "attribute": "mask", "known": 0.99, "unseen": unseen, "unseen_low": unseen - 0.01}
+    assert comparison.look_summary(pd.DataFrame([row | {"unseen_high": unseen + 0.01}])).startswith(words)
+    assert comparison.look_summary(pd.DataFrame()) == ""
+
+
+def test_greedy_weights_that_lose_on_looks_never_seen_are_not_taken(trained):
+    random, people = np.random.default_rng(0), 400
+    photos = pd.DataFrame({"path": [f"{one}" for one in range(people)], "person": np.arange(people)})
+    photos = photos.assign(label=random.integers(0, 18, people))
+    good, bad = (np.full((people, 18), 0.02) for _ in range(2))
+    truth, rows, sure = photos["label"].to_numpy(), np.arange(people), np.where(random.random(people) < 0.5, 1.0, 0.2)
+    good[rows, np.where(random.random(people) < 0.9, truth, (truth + 6) % 18)] += 0.6
+    bad[rows, np.where(random.random(people) < 0.4, truth, (truth + 6) % 18)] += sure
+    members = np.stack([part / part.sum(axis=1, keepdims=True) for part in (good, bad)])
+    found = blending.OutOfFold(["good", "bad"], photos, members)
+    assert blending.choose_recipe(found).table["chosen"].tolist() == [False, True]
+    asked = {name: blending.with_probabilities(photos.assign(look="worn 2"), one)
+             for name, one in (("good", members[1]), ("bad", members[0]))}  # fmt: skip
+    choice = blending.choose_recipe(found, looks=asked)
+    assert choice.table["chosen"].tolist() == [True, False] and "looks never seen" in choice.reason
