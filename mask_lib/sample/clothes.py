@@ -101,7 +101,7 @@ def cut_of(face: Face, shot: Shot) -> Cut:
     """The shape of the mask of `shot` on this face, from `shot.top` down."""
     top, bottom = shot.top, max(1.42 * face.length + 0.1, shot.top + 0.58)
     corner, lower = top + 0.2 * (bottom - top), top + 0.68 * (bottom - top)
-    wide = rim(face, corner) * 0.99
+    wide = rim(face, corner) * (0.86 if shot.kind == "cup" else 0.99)
     narrow = rim(face, min(lower, 1.15)) * (0.92 if shot.kind == "ffp2" else 1.02)
     half = [(0.36, top + 0.04), (wide * 0.9, corner - 0.04), (wide, corner + 0.06), (narrow, lower)]
     half.append((0.5 * face.jaw, bottom - 0.1))
@@ -166,4 +166,24 @@ def beak(pen: Pen, cut: Cut) -> None:
         pen.curve(weld, cut.dark, 0.025, 0.6, BLUNT, side)
 
 
+def valve(pen: Pen, cut: Cut) -> None:
+    """A stiff cup with a valve in its middle, and a strip of foam along the nose."""
+    middle = (cut.corner + cut.lower) / 2
+    pen.curve([(-0.5, cut.top + 0.1), (0, cut.top + 0.02), (0.5, cut.top + 0.1)], (236, 196, 60), 0.07, 0.9, (0.8, 0.8))
+    pen.fill(oval(0, middle, 0.24, 0.2), (96, 100, 108))
+    pen.fill(oval(0, middle, 0.17, 0.13), (210, 212, 216))
+    for shift in (-0.06, 0.0, 0.06):
+        pen.curve([(-0.14, middle + shift), (0.14, middle + shift)], (70, 74, 82), 0.03, 0.9, BLUNT)
+
+
+def stripes(pen: Pen, cut: Cut) -> None:
+    """A printed cloth: broad stripes in two other colours."""
+    for number, share in enumerate(np.linspace(0.02, 0.9, 6)):
+        y = cut.corner + (cut.bottom - cut.corner) * share - 0.06
+        half = 0.88 * np.interp(y, [cut.top, cut.corner, cut.lower, cut.bottom], [0.4, cut.wide, cut.narrow, 0.25])
+        colour = ((250, 214, 70), (40, 60, 150))[number % 2]
+        pen.curve([(-half, y), (0, y + 0.06), (half, y)], colour, 0.075, 0.95, BLUNT)
+
+
 MASK_DETAILS: dict[str, Callable] = {"surgical": pleats, "cloth": seam, "ffp2": beak, "black": seam}
+MASK_DETAILS |= {"cup": valve, "striped": stripes}

@@ -53,11 +53,13 @@ def paint(
     height: int = 512,
     faults: bool = True,
     workers: int | None = None,
+    new_masks: bool = False,
 ) -> dict[str, Any]:
     """Paint a sample set into the folder `out`, seven photos a person, and give its truth.
 
     The bytes are the same whatever the number of `workers` (processes; by default one a core). A sample painted with
-    the same arguments is left as it is; one painted with others is replaced whole. Keys of the truth:
+    the same arguments is left as it is; one painted with others is replaced whole. new_masks: evaluation people wear
+    kinds of masks that no photo to learn from shows. Keys of the truth:
 
     - `arguments`
     - `photos`: per `folder/file` below train/images the true `label`, `mask`, `gender`, `age` (years) and `face` (the
@@ -71,6 +73,7 @@ def paint(
     out = files.project_path(out)
     arguments = {"painting": PAINTING, "people": people, "eval_people": eval_people, "seed": seed}
     arguments |= {"width": width, "height": height, "faults": faults}
+    arguments |= {"new_masks": True} if new_masks else {}  # older samples have none
     check(arguments)
     existing_truth(out)  # refuses what is not ours before a lock is left beside it
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -137,12 +140,12 @@ def read_truth(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
 def build(root: Path, arguments: dict[str, Any], workers: int) -> dict[str, Any]:
     """Paint a whole sample below the empty folder `root` and write its tables; give its truth."""
-    seed, size = arguments["seed"], (arguments["width"], arguments["height"])
+    seed = arguments["seed"]
     train = invent_people(stream(seed, 0, 0), arguments["people"], 0)
     judged = invent_people(stream(seed, 0, 1), arguments["eval_people"], arguments["people"])
     if arguments["faults"]:
         train = plan_faults(stream(seed, 0, 2), train)
-    paint_all(jobs_of(root, seed, size, train, judged), workers)
+    paint_all(jobs_of(root, arguments, train, judged), workers)
     rows, truth = [person.row for person in train], {"arguments": arguments} | crowd.truth_of(seed, train, judged)
     if arguments["faults"]:
         plant(root, seed, train, rows, truth)
@@ -154,25 +157,24 @@ def build(root: Path, arguments: dict[str, Any], workers: int) -> dict[str, Any]
     return truth
 
 
-Job = tuple[
-    int, crowd.Person, tuple[int, int], list[tuple[int, Mask, str]]
-]  # seed, who, pixels; number, mask, path each
+# Seed, who, pixels; number, mask, path each; whether the masks are of a new kind.
+Job = tuple[int, crowd.Person, tuple[int, int], list[tuple[int, Mask, str]], bool]
 
 
-def jobs_of(root: Path, seed: int, size: tuple[int, int], train: list[Person], judged: list[Person]) -> list[Job]:
+def jobs_of(root: Path, arguments: dict[str, Any], train: list[Person], judged: list[Person]) -> list[Job]:
     """The photos of each person to paint: those to learn from below `root`/train, those to answer below `root`/eval."""
-    jobs = []
+    seed, size, jobs = arguments["seed"], (arguments["width"], arguments["height"]), []
     for folder, people, named in (("train", train, crowd.train_photos), ("eval", judged, crowd.eval_photos)):
         for person in people:
             photos = [(n, mask, str(root / folder / "images" / path)) for n, mask, path in named(seed, person)]
-            jobs.append((seed, person, size, photos))
+            jobs.append((seed, person, size, photos, folder == "eval" and "new_masks" in arguments))
     return jobs
 
 
 def paint_all(jobs: list[Job], workers: int) -> None:
     """Paint the photos of all jobs, here (one worker) or in other processes."""
     with contextlib.ExitStack() as stack:
-        line = stack.enter_context(files.progress(total=sum(len(photos) for *_, photos in jobs), what="painting"))
+        line = stack.enter_context(files.progress(total=sum(len(photos) for *_, photos, _ in jobs), what="painting"))
         done = map(paint_job, jobs)
         if workers > 1:
             # Spawned, not forked: a notebook that calls this may hold torch's threads, which a fork would break.
@@ -195,11 +197,11 @@ def end_with_parent() -> None:
 
 def paint_job(job: Job) -> int:
     """Paint one person's photos and give their number. Runs in worker processes."""
-    seed, person, size, photos = job
+    seed, person, size, photos, is_new = job
     face = invent_face(stream(seed, 1, person.number), person.gender, person.race, person.age)
     for number, mask, path in photos:
         random = stream(seed, 1, person.number, number)
-        picture = portrait.portrait(face, invent_shot(random, mask), *size)
+        picture = portrait.portrait(face, invent_shot(random, mask, is_new), *size)
         portrait.save_photo(picture, Path(path), int(random.integers(82, 95)))
     return len(photos)
 
@@ -272,6 +274,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         painting.add_argument(f"--{name}", type=int, default=default)
     painting.add_argument("--workers", type=int, help="processes; one a core when left out")
     painting.add_argument("--no-faults", dest="faults", action="store_false", help="plant no faults")
+    about = "evaluation people wear masks of kinds that no photo to learn from shows"
+    painting.add_argument("--new-masks", action="store_true", help=about)
     scoring = commands.add_parser("score", help="score a submission against the truth")
     scoring.add_argument("folder")
     scoring.add_argument("submission")

@@ -42,7 +42,10 @@ MASKS = {
     "cloth": ((92, 112, 150), (178, 96, 92), (110, 140, 110), (208, 186, 156), (122, 98, 140)),
     "ffp2": ((242, 242, 240), (228, 228, 224)),
     "black": ((34, 34, 38), (52, 52, 58)),
+    "cup": ((238, 238, 232), (222, 222, 216)),
+    "striped": ((200, 80, 70), (90, 170, 130)),
 }
+NEW_KINDS = ("cup", "striped")  # of masks that no photo shows unless asked
 
 
 @dataclass(frozen=True)
@@ -242,9 +245,11 @@ def invent_hairstyle(random: np.random.Generator, looks: Gender, race: str, stag
     return str(random.choice(stage.hairstyles[looks]))
 
 
-def invent_shot(random: np.random.Generator, mask: Mask) -> Shot:
-    """One photo's pose, light and mask. An incorrect mask hangs below the nose or on the chin."""
-    kind = str(random.choice(("surgical", "surgical", "cloth", "ffp2", "black")))
+def invent_shot(random: np.random.Generator, mask: Mask, is_new: bool = False) -> Shot:
+    """One photo's pose, light and mask, of a kind that no other photo shows if it `is_new`. An incorrect mask hangs
+    below the nose or on the chin.
+    """
+    kind = str(random.choice(NEW_KINDS if is_new else ("surgical", "surgical", "cloth", "ffp2", "black")))
     top = 0.14 + random.uniform(-0.05, 0.05)
     if mask is Mask.INCORRECT:
         top = random.choice((0.7, 1.12)) + random.uniform(-0.02, 0.03)

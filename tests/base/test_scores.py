@@ -6,6 +6,7 @@ import past_runs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score
 
 from mask_lib.base import labels, scores
@@ -59,14 +60,17 @@ def test_every_draw_equals_scikit_learn_on_the_people_it_drew():
         assert drawn[draw] == pytest.approx([wanted[metric] for metric in scores.metric_names()])
 
 
-def test_intervals_are_the_quantiles_of_the_draws():
+def test_intervals_are_deviations_of_the_draws_around_the_value():
     truth, predicted, person = example()
     table = scores.bootstrap(truth, predicted, person, draws=300, seed=5, level=0.9)
-    drawn = scores._resampled_metrics(scores.person_tallies(truth, predicted, person), draws=300, seed=5)
+    tallies = scores.person_tallies(truth, predicted, person)
+    drawn = scores._resampled_metrics(tallies, draws=300, seed=5, is_filled=True)
+    half = stats.t.ppf(0.95, len(tallies) / 6) * drawn.std(axis=0)  # two genders by three ages
+    value = np.array(list(scores.summarise(truth, predicted).values()))
     assert list(table.index) == list(scores.metric_names())
     assert list(table.columns) == ["value", "low", "high"]
-    assert table["low"].to_numpy() == pytest.approx(np.quantile(drawn, 0.05, axis=0))
-    assert table["high"].to_numpy() == pytest.approx(np.quantile(drawn, 0.95, axis=0))
+    assert table["low"].to_numpy() == pytest.approx(np.maximum(value - half, 0))
+    assert table["high"].to_numpy() == pytest.approx(np.minimum(value + half, 1))
     assert table["value"].to_dict() == pytest.approx(scores.summarise(truth, predicted))
     pd.testing.assert_frame_equal(table, scores.bootstrap(truth, predicted, person, draws=300, seed=5, level=0.9))
 
@@ -81,6 +85,32 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
         row = scores.bootstrap(truth, np.where(known, truth, (truth + 1) % 18), person, draws=200).loc["accuracy"]
         covered += row["low"] <= population <= row["high"]
     assert 85 <= covered <= 100
+
+
+def test_a_draw_without_a_class_takes_the_f1_of_another_for_it_unless_nobody_has_that_class():
+    truth, predicted = np.repeat([0, 4, 8], 40), np.repeat([0, 4, 8], 40)
+    predicted[:30] = 4  # F1 of class 0 is 0.4, of 4 0.73, of 8 1
+    whole = scores.person_tallies(truth, predicted, np.arange(120)).sum(axis=0)
+    without = whole.copy()
+    without[[8, 26]] = 0  # no hit of class 8, and nobody has it
+    plain = scores.metrics_of(without[None])[0, 0] * 18
+    is_known = np.isin(np.arange(18), [0, 4, 8])
+    filled = scores.metrics_of(np.tile(without, (500, 1)), is_known)[:, 0] * 18
+    assert set(np.round(filled - plain, 6)) == {0.4, round(80 / 110, 6)}
+    assert scores.metrics_of(whole[None], is_known)[0, 0] == scores.metrics_of(whole[None])[0, 0]
+
+
+def test_macro_f1_of_few_people_with_rare_classes_is_covered():
+    """Percentiles of draws that count 0 for a missing class hold it in four of five samples only."""
+    random = np.random.default_rng(0)
+    truth = random.choice(18, 4000, p=np.r_[np.full(9, 0.1), np.full(9, 0.1 / 9)])
+    predicted = np.where(random.random(4000) < np.where(truth < 9, 0.8, 0.4), truth, random.integers(0, 18, 4000))
+    population, covered = scores.summarise(truth, predicted)["macro_f1"], 0
+    for seed in range(100):
+        rows = random.choice(4000, 120)
+        found = scores.bootstrap(truth[rows], predicted[rows], np.arange(120) // 2, draws=200, seed=seed)
+        covered += found.loc["macro_f1", "low"] <= population <= found.loc["macro_f1", "high"]
+    assert covered >= 90
 
 
 def test_models_are_shown_side_by_side():

@@ -18,7 +18,8 @@ import pytest
 from PIL import Image
 
 from mask_lib.base import files, labels
-from mask_lib.sample import paint, portrait
+from mask_lib.base.labels import Mask
+from mask_lib.sample import paint, people, portrait
 from mask_lib.sample.crowd import STEMS, age_group, invent_people, stream
 from mask_lib.sample.faults import FAULTS, SINGLE_FAULTS, change_photo, plan_faults
 
@@ -98,6 +99,21 @@ def test_another_seed_gives_other_people_and_they_replace_the_old_sample_whole(t
     assert all(fact["label"] == fact["given"] for fact in first["photos"].values())
     assert not {name for name in old if "images" in name} & set(digests(out))
     assert {path.name for path in tmp_path.iterdir()} == {"sample", ".sample.lock"}
+
+
+def test_new_masks_are_worn_by_evaluation_people_alone(tmp_path):
+    plain, new = (paint.paint(tmp_path / str(is_new), **PLAIN, new_masks=is_new) for is_new in (False, True))
+    assert new["arguments"] == plain["arguments"] | {"new_masks": True}
+    assert new["photos"] == plain["photos"] and new["eval"] == plain["eval"]
+    before, after = (digests(tmp_path / str(is_new)) for is_new in (False, True))
+    changed = {name.removeprefix("eval/images/") for name in before if before[name] != after[name]} - {"truth.json"}
+    assert changed == {name for name, answer in plain["eval"].items() if answer["mask"] != "not_worn"}
+
+
+def test_new_kinds_of_masks_are_no_others():
+    random = np.random.default_rng(0)
+    old, new = ({people.invent_shot(random, Mask.WORN, is_new).kind for _ in range(60)} for is_new in (False, True))
+    assert new == set(people.NEW_KINDS) and len(old) == 4 and not old & new
 
 
 @pytest.mark.usefixtures("quick")
@@ -213,7 +229,7 @@ from pathlib import Path
 from mask_lib.sample import crowd, paint
 
 people = crowd.invent_people(crowd.stream(0), 2000, 0)
-paint.paint_all(paint.jobs_of(Path(sys.argv[1]), 0, (64, 64), people, []), workers=2)
+paint.paint_all(paint.jobs_of(Path(sys.argv[1]), {'seed': 0, 'width': 64, 'height': 64}, people, []), workers=2)
 """
 
 

@@ -1,4 +1,4 @@
-"""Each recipe of the seeds builds, takes a training step at its real size, saves, resumes and predicts.
+"""Each recipe of the seeds, and that for a GPU, builds, trains a step at its real size, saves, resumes and predicts.
 
 On two random photos and from random weights, since a build server has no GPU and no hub.
 """
@@ -18,20 +18,22 @@ from mask_lib.models import build, checkpoint, devices, weights
 from mask_lib.training import loop
 
 PARAMS = files.PROJECT / "notebooks" / "params"
-NOTEBOOK = files.PROJECT / "notebooks" / "03_one_model.ipynb"
-RECIPES = {
-    f"{name}: {run}": (name, run)
-    for name in ("seed", "seed_hpa")
-    for run in parameters.planned_runs(parameters.read_parameter_file(PARAMS / f"{name}.yml"))
+NOTEBOOKS = {
+    (name, run): files.PROJECT / "notebooks" / f"{notebook}.ipynb"
+    for name in ("seed", "seed_hpa", "gpu", "demo")
+    for run, notebook in parameters.planned_runs(parameters.read_parameter_file(PARAMS / f"{name}.yml")).items()
 }
+RECIPES = {f"{name}: {run}": (name, run) for name, run in NOTEBOOKS if name.startswith("seed")}
+FOR_GPU = {f"{name}: {run}": (name, run) for name, run in NOTEBOOKS if name == "gpu" and run != "frozen"}
 
 
 def settings_of(name: str, run: str) -> config.Run:
-    """A run as the training notebook reads it from the recipe's file."""
-    given = parameters.resolve(NOTEBOOK, [PARAMS / f"{name}.yml"], {"run": run})
+    """A run as its training notebook reads it from the recipe's file."""
+    notebook = NOTEBOOKS[name, run]
+    given = parameters.resolve(notebook, [PARAMS / f"{name}.yml"], {"run": run})
     if given.get("augmentation") == config.SEARCHED:  # and the search came to nothing better
         given["augmentation"] = search.FALLBACK
-    return config.Run.from_parameters({**cells.declared_parameters(NOTEBOOK), **given})
+    return config.Run.from_parameters({**cells.declared_parameters(notebook), **given})
 
 
 def fold_of(run: config.Run) -> loop.FoldTraining:
@@ -74,9 +76,17 @@ def test_an_experiment_that_is_shipped_averages_epochs():
     assert 0 < settings_of("demo", "quick").keep_epochs <= settings_of("demo", "quick").epochs
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_recipe_for_a_gpu_has_a_frozen_member_beside_fine_tuned_ones():
+    runs = {run: settings_of("gpu", run) for name, run in NOTEBOOKS if name == "gpu"}
+    assert [run for run, settings in runs.items() if settings.head == "frozen"] == ["frozen"]
+    frozen = runs.pop("frozen").replace(weights="none")
+    assert build.of_run(frozen)(torch.zeros(1, 3, 224, 224)).shape == (1, 18)
+    assert {settings.head for settings in runs.values()} == {"three"} and len({one.seed for one in runs.values()}) > 1
+
+
+@pytest.mark.parametrize("recipe", [*RECIPES, *FOR_GPU])
 def test_a_recipe_takes_a_step_at_its_real_size_saves_resumes_and_predicts(tmp_path: Path, recipe: str):
-    run = settings_of(*RECIPES[recipe]).replace(weights="none")
+    run = settings_of(*(RECIPES | FOR_GPU)[recipe]).replace(weights="none")
     fold, last = fold_of(run), tmp_path / "fold0" / "checkpoint" / "last.safetensors"
     network = build.of_run(run).to(memory_format=torch.channels_last)
     network.load_state_dict(weights.first_weights(run, seed=0))
