@@ -67,7 +67,7 @@ def average(folder: Path, picked: str = "swa", right: float = 0.95) -> pd.DataFr
     """What averaging leaves in a run's folder when it picks that average in all folds; the joined tables."""
     table = write_tables(folder, f"oof.{picked}.csv", right, seed=5, folds=run_folder.trained_folds(folder))
     entries = {str(fold): {"members": {}, "scores": {}, "picked": picked} for fold in table["fold"].unique()}
-    files.write_json({"trained": "best", "folds": entries, "scores": scored(table)}, folder / "averaging.json")
+    files.write_json({"trained": "last", "folds": entries, "scores": scored(table)}, folder / "averaging.json")
     return table
 
 

@@ -1,5 +1,6 @@
 """Probabilities that label cleaning ranks its suspects by, from what there is: a trained run, or a frozen backbone."""
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from mask_lib.base import files, labels, scores
+from mask_lib.base.config import FROZEN
 from mask_lib.data import splits, store
-from mask_lib.models.features import logistic_probabilities, stage_features
+from mask_lib.models.features import UNREADABLE, logistic_probabilities, stage_features
 from mask_lib.training import dataset, run_folder
 
 REGULARISATION = 0.01  # as of `features`; larger than there, since here to stand out matters more than to be right
@@ -61,25 +63,46 @@ def gather(
 ) -> tuple[pd.DataFrame, str]:
     """Probabilities of every train photo from networks that have not seen its person, and where they come from.
 
-    Columns `path, label, p00 …`, from the finished run `run` (empty: the latest); photos that it says nothing of, and
-    all before any run, are judged by a frozen backbone. Raises FileNotFoundError for a named run that is not finished.
+    Columns `path, label, p00 …`: what a frozen backbone's features say, and, averaged with it, the finished run `run`
+    (empty: the latest that is not frozen itself) of photos that it was asked about. A trained network has learned some
+    wrong labels too, which frozen features have not: together they find more than either. Raises FileNotFoundError for
+    a named run that is not finished.
     """
     if not run:
         folders = [run_folder.folder_of(output_dir, one) for one in run_folder.trained_runs(output_dir)]
-        finished = {folder.name: (folder / run_folder.SCORES).stat().st_mtime for folder in folders}
-        run = max(finished, key=finished.get, default="")
-    found = of_run(output_dir, run) if run else pd.DataFrame({"path": []})
-    is_missing = ~photo_table["path"].isin(found["path"])
-    if not is_missing.any():
-        return found, f"run {run}"
+        latest = sorted(folders, key=lambda folder: (folder / run_folder.SCORES).stat().st_mtime, reverse=True)
+        tuned = (one.name for one in latest if run_folder.run_settings(output_dir, one.name).head != FROZEN)
+        run = next(tuned, "")
+    found = of_run(output_dir, run) if run else None  # a named run is read first: it may not be finished
     decoded = dataset.open_photos(data_dir, output_dir, photo_table, frame)
-    features = stage_features(decoded, files.project_path(output_dir) / "features")
-    frozen = out_of_fold(features, photo_table, fold_count)
+    frozen = frozen_out_of_fold(decoded, files.project_path(output_dir) / "features", photo_table, fold_count)
     source = "a logistic regression on a frozen backbone's features"
-    if not run:
+    if found is None:
         return frozen, source
-    together = pd.concat([found, frozen[is_missing.to_numpy()]], ignore_index=True)
-    return together, f"run {run}; for {is_missing.sum():,} photos that it left out, {source}"
+    columns = labels.probability_columns()
+    said = found.set_index("path")[columns].reindex(frozen["path"]).to_numpy()
+    is_said = ~np.isnan(said[:, 0])
+    own = frozen[columns].to_numpy()
+    frozen[columns] = np.where(is_said[:, None], (own + said) / 2, own)
+    alone = f"; of {(~is_said).sum():,} photos that the run left out, the second alone" if not is_said.all() else ""
+    return frozen, f"run {run} and {source}, averaged{alone}"
+
+
+def frozen_out_of_fold(
+    decoded: store.Store, folder: Path, photo_table: pd.DataFrame, fold_count: int = 10
+) -> pd.DataFrame:
+    """`out_of_fold` of a frozen backbone's stages; kept in `folder` under a digest of photos, labels and settings."""
+    rows = photo_table[["path", "person", "label"]].astype({"label": "int64"}).to_numpy().tolist()
+    settings = [fold_count, REGULARISATION, TRUSTED, labels.attributes()]
+    kept = folder / f"out_of_fold-{files.digest([decoded.content, repr(decoded.frame), rows, repr(settings)])}.npz"
+    columns = labels.probability_columns()
+    with contextlib.suppress(*UNREADABLE), np.load(kept, allow_pickle=False) as opened:
+        table = photo_table[["path", "label"]].astype({"label": "int64"}).reset_index(drop=True)
+        return table.join(pd.DataFrame(opened["probabilities"], columns=columns))  # ValueError for another shape
+    table = out_of_fold(stage_features(decoded, folder), photo_table, fold_count)
+    with files.replacing(kept) as temporary:
+        np.savez(temporary, probabilities=table[columns].to_numpy())
+    return table
 
 
 def of_run(output_dir: Path, run: str) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Suspects are ranked by the best that is known: a finished run, and a frozen backbone for what it left out."""
+"""Suspects are ranked by all that is known: a frozen backbone, and with it a finished run."""
 
 import os
 
@@ -42,8 +42,26 @@ def test_an_unfinished_run_that_is_asked_for_is_an_error(folders):
         gathered(folders, "toy")
 
 
-def test_the_latest_finished_run_goes_first_and_the_backbone_fills_the_rest(folders):
+def test_what_the_backbone_says_is_kept_until_photos_or_labels_change(folders, monkeypatch):
     data, output = folders
+    before, calls = gathered(folders)[0], []
+    judge = probabilities.out_of_fold
+    monkeypatch.setattr(probabilities, "out_of_fold", lambda *given: calls.append(1) or judge(*given))
+    pd.testing.assert_frame_equal(gathered(folders)[0], before)
+    assert not calls
+    changed = read_labeled(output)
+    changed.loc[0, "label"] = (changed.loc[0, "label"] + 3) % 18
+    found, _ = probabilities.gather(data, output, changed, toys.FRAME, fold_count=3)
+    assert calls == [1] and not found[COLUMNS].equals(before[COLUMNS])
+    for path in (output / "features").glob("out_of_fold-*.npz"):
+        path.write_bytes(path.read_bytes()[:100])
+    pd.testing.assert_frame_equal(gathered(folders)[0], before)
+    assert calls == [1, 1]
+
+
+def test_the_latest_finished_run_is_averaged_with_the_backbone_which_fills_the_rest(folders):
+    data, output = folders
+    alone = gathered(folders)[0].set_index("path")[COLUMNS]
     for number, run in enumerate(("newer", "older")):
         runs.write_scores(toys.train(data, output, run=run, epochs=1))
         os.utime(output / "runs" / run / "scores.json", (2_000_000_000 - number, 2_000_000_000 - number))
@@ -53,12 +71,20 @@ def test_the_latest_finished_run_goes_first_and_the_backbone_fills_the_rest(fold
     of_run = pd.concat(tables).set_index("path")[COLUMNS]
     together = found.set_index("path")[COLUMNS]
     assert sorted(together.index) == sorted(toys.table()["path"])
-    pd.testing.assert_frame_equal(together.loc[of_run.index], of_run)
-
+    pd.testing.assert_frame_equal(together.loc[of_run.index], (of_run + alone.loc[of_run.index]) / 2)
     left_out = together.index.difference(of_run.index)
+    pd.testing.assert_frame_equal(together.loc[left_out], alone.loc[left_out])
     predicted = together.loc[left_out].reset_index().assign(label=0)[["path", "label", *COLUMNS]]
     files.write_csv(predicted, output / "inferences" / "older.test_val.csv")
-    assert gathered(folders, "older")[1] == "run older"  # nothing is left for the backbone
+    assert "left out" in source and "left out" not in gathered(folders, "older")[1]
+
+
+def test_a_frozen_run_is_not_taken_for_a_second_opinion(folders):
+    data, output = folders
+    frozen = {"head": "frozen", "epochs": 1, "attribute_loss": 0.0}
+    runs.write_scores(toys.train(data, output, run="frozen", **frozen))
+    os.utime(output / "runs" / "frozen" / "scores.json", (2_100_000_000, 2_100_000_000))
+    assert gathered(folders)[1].startswith("run newer")
 
 
 def people_of(ages: np.ndarray, each: int) -> pd.DataFrame:

@@ -163,7 +163,7 @@ def test_every_fold_is_asked_about_people_that_its_network_has_not_seen(data, tm
 )
 def test_policies_are_scored_by_the_weights_that_training_chose(data, tmp_path, changes):
     (scorer,), opened = scorers(data, tmp_path, network=changes)
-    chosen, folder = changes.get("checkpoint_choice", "best"), opened.folder / "runs" / policy_search.PLAIN / "fold0"
+    chosen, folder = changes.get("checkpoint_choice", "last"), opened.folder / "runs" / policy_search.PLAIN / "fold0"
     checkpoint = read_checkpoint(folder / "checkpoint" / f"{chosen}.safetensors")
     loaded = predict.load_network(*checkpoint, devices.pick_device())
     expected = loaded.predict(scorer.source, scorer.rows)

@@ -61,10 +61,10 @@ def test_averages_of_other_folds_than_those_that_are_trained_are_not_in_use(outp
     del saved["folds"]["2"]
     files.write_json(saved, folder / "averaging.json")
     pd.testing.assert_frame_equal(run_folder.read_run(folder).out_of_fold, before)
-    assert {checkpoint.stem for checkpoint, _ in run_folder.in_use(folder).values()} == {"best"}
+    assert {checkpoint.stem for checkpoint, _ in run_folder.in_use(folder).values()} == {"last"}
 
 
-@pytest.mark.parametrize(("choice", "name"), [("best", "best"), ("last", "last"), ("swa", "best")])
+@pytest.mark.parametrize(("choice", "name"), [("best", "best"), ("last", "last"), ("swa", "last")])
 def test_before_averaging_the_weights_in_use_are_those_that_training_chose(output, choice, name):
     folder = past_runs.write_run(output, "one", checkpoint_choice=choice, keep_epochs=1)
     assert {path.stem for path, _ in run_folder.in_use(folder).values()} == {name}
