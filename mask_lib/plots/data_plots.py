@@ -50,6 +50,19 @@ def class_changes(before: Sequence[int], after: Sequence[int], ax: Axes | None =
     return style.set_title(ax, f"Classes before and after: {counted(len(before), 'photo')} given, {len(after):,} kept")
 
 
+def suspect_precision(was_wrong: Sequence[bool], last: int = 50, ax: Axes | None = None) -> Axes:
+    """The share of suspects, in the order they were decided on, that were wrong: of all so far and of the `last`."""
+    ax, wrong = style.styled_axes(ax, 9, 3.2), pd.Series(np.asarray(was_wrong, dtype=np.float64))
+    if wrong.empty:
+        return style.say(ax, "no suspect has been decided on yet")
+    at = np.arange(1, len(wrong) + 1)
+    lines = [ax.plot(at, wrong.expanding().mean(), color=GREY)[0]]
+    lines += ax.plot(at, wrong.rolling(last, min_periods=1).mean(), color=BLUE)
+    ax.set(xlabel="suspects decided on", ylabel="share wrong", ylim=(-0.03, 1.03))
+    style.add_legend(ax, lines, ["of all", f"of the last {last}"])
+    return style.set_title(ax, f"{wrong.tail(last).mean():.0%} of the last {min(last, len(wrong))} suspects were wrong")
+
+
 def number_histogram(photos: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """People by the attribute that is a number (age in years), if there is one, stacked by another of theirs.
 

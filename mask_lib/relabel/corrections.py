@@ -16,6 +16,7 @@ from mask_lib.relabel.decision_log import CHOICES, LOG_NAME, DecisionLog, log_pa
 PATCH_COLUMNS = ["path", "field", "old", "new", "reason", "annotator", "time", "sha256"]
 PATCHED = ("flag", "label", "mark", "verdict")  # fields that a patch holds; skipping is one's own business
 NOT_APPLIED_COLUMNS = ["path", "field", "new", "annotator", "problem"]
+LAST, WORTHWHILE = 50, 0.1  # suspects by which to judge the next ones; the share of wrong ones worth going on for
 Opinion = int | str  # a class, "drop", or "right"
 
 
@@ -136,6 +137,28 @@ def opinions_by_photo(logs: Mapping[str, DecisionLog]) -> dict[str, dict[str, tu
             if says_it and (annotator not in held or last["time"] >= held[annotator][1]["time"]):
                 held[annotator] = (opinion, last)
     return {path: held for path, held in sorted(found.items()) if held}
+
+
+def suspects_decided(logs: Mapping[str, DecisionLog]) -> pd.DataFrame:
+    """Every photo that somebody decided on as a suspect, in the order of time: path, score and was_wrong, whether its
+    label was changed or the photo dropped.
+    """
+    rows = []
+    for path, held in opinions_by_photo(logs).items():
+        for opinion, made in held.values():
+            if made["source_score"] is not None:
+                rows.append((made["time"], path, made["source_score"], opinion != "right"))
+    table = pd.DataFrame(rows, columns=["time", "path", "score", "was_wrong"]).sort_values("time", ignore_index=True)
+    return table.astype({"score": "float64", "was_wrong": "bool"}).drop(columns="time")
+
+
+def precision_summary(decided: pd.DataFrame) -> str:
+    """How many of the last suspects of `suspects_decided` were wrong, and whether to go on; "" before any decision."""
+    if decided.empty:
+        return ""
+    wrong, count = int(decided["was_wrong"].tail(LAST).sum()), min(LAST, len(decided))
+    advice = "stop here" if count == LAST and wrong < WORTHWHILE * LAST else "go on"
+    return f"Of the last {count} suspects decided on, {wrong} were wrong: {advice}."
 
 
 def agreed(held: Mapping[str, tuple[Opinion, Decision]]) -> Opinion | None:

@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from mask_lib.base import labels
+from mask_lib.base import files, labels
 from mask_lib.base.config import Run
 from mask_lib.data import clean_labels, external, photos, store
 from mask_lib.models import weights
 from mask_lib.training import pseudo_labels
 
-SETTINGS = ("label_source", "pseudo_labels", "pseudo_weight")  # of a run: those that choose its rows
+SETTINGS = ("label_source", "pseudo_labels", "pseudo_weight", "doubt_weight")  # of a run: those that choose its rows
 
 
 def read_training_splits(output_dir: str | os.PathLike[str], run: Run) -> dict[int, pd.DataFrame]:
@@ -26,9 +26,30 @@ def read_training_splits(output_dir: str | os.PathLike[str], run: Run) -> dict[i
     With pseudo_labels those photos are further train rows of the folds that are trained; `weight` (float64) is 1 for
     all others. Raises as `clean_labels.read_clean_splits` and `pseudo_labels.read` do.
     """
-    splits = clean_labels.read_clean_splits(output_dir, run.label_source)
+    splits = with_doubt(clean_labels.read_clean_splits(output_dir, run.label_source), output_dir, run.doubt_weight)
     splits = pseudo_labels.joined_splits(splits, output_dir, run.pseudo_labels, run.pseudo_weight, only=run.folds)
     return with_numbers(splits, output_dir)
+
+
+def with_doubt(
+    splits: dict[int, pd.DataFrame], output_dir: str | os.PathLike[str], doubt_weight: float
+) -> dict[int, pd.DataFrame]:
+    """The splits with a column `weight`: below 1 for photos whose label is more likely wrong than right by
+    review/suspects.csv and still as it was when they were ranked. Raises FileNotFoundError that says how to rank them.
+    """
+    if doubt_weight == 1:
+        return splits
+    path = Path(output_dir) / "review" / "suspects.csv"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"doubt_weight = {doubt_weight}: no {files.shown_path(path)}: run 01_label_cleaning first"
+        )
+    table = files.read_csv(path, {"path": "str", "current": "int64", "score": "float64"})
+    doubted = table[table["score"] > 0.5].set_index("path")["current"]
+    return {
+        fold: split.assign(weight=np.where(split["label"] == split["path"].map(doubted), doubt_weight, 1.0))
+        for fold, split in splits.items()
+    }
 
 
 def with_numbers(splits: dict[int, pd.DataFrame], output_dir: str | os.PathLike[str]) -> dict[int, pd.DataFrame]:
@@ -51,9 +72,8 @@ def sample_photos(photos: store.Store, count: int) -> torch.Tensor:
 
 
 def is_real(rows: pd.DataFrame) -> pd.Series:
-    """(N,) bool: which rows of a split have a label of their own and full weight, unlike pseudo-labeled ones."""
-    is_pseudo = rows["person"].str.startswith(pseudo_labels.PREFIX) if "person" in rows else False
-    return (rows.get("weight", 1.0) == 1) & ~pd.Series(is_pseudo, rows.index, dtype=bool)
+    """(N,) bool: which rows of a split have a label of their own, unlike pseudo-labeled ones."""
+    return ~rows["person"].str.startswith(pseudo_labels.PREFIX)
 
 
 def photo_table(output_dir: str | os.PathLike[str], run: Run) -> pd.DataFrame:

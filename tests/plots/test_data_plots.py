@@ -96,3 +96,12 @@ def test_another_task_has_its_own_classes_and_no_histogram_without_a_number(ax):
     assert [bar.get_height() for bar in ax.patches] == [1, 0, 2]
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["rose", "tulip", "daisy"]
     assert pictures.texts(empty) == ["no attribute is a number"]
+
+
+def test_the_share_of_wrong_suspects_is_drawn_over_all_and_over_the_last():
+    was_wrong = [True] * 30 + [False] * 40
+    ax = data_plots.suspect_precision(was_wrong, last=20)
+    whole, recent = (line.get_ydata() for line in ax.get_lines())
+    assert whole[-1] == pytest.approx(30 / 70) and recent[-1] == 0 and recent[39] == pytest.approx(0.5)
+    assert ax.get_title(loc="left") == "0% of the last 20 suspects were wrong"
+    assert "no suspect" in data_plots.suspect_precision([]).texts[0].get_text()

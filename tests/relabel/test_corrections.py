@@ -1,5 +1,6 @@
 """Decisions are a patch: they apply to the photos they were made on, travel as CSV, and can be compared."""
 
+import pandas as pd
 import pytest
 from relabeling import PATHS, open_log, open_session, photo_table, type_keys
 
@@ -112,3 +113,30 @@ def test_of_several_annotators_what_most_think_holds(tmp_path, opinions, differi
     logs = corrections.read_logs(tmp_path)
     assert corrections.disagreements(logs).to_numpy().tolist() == differing
     assert replay(corrections.merged(logs)) == {PATHS[place]: {FIELD_OF[new]: new} for place, new in settled.items()}
+
+
+def test_what_was_decided_on_suspects_tells_whether_to_go_on(tmp_path):
+    log = decided(tmp_path)
+    table = corrections.suspects_decided({"me": log})
+    assert list(table.columns) == ["path", "score", "was_wrong"]
+    opinions = {path: held["me"][0] for path, held in corrections.opinions_by_photo({"me": log}).items()}
+    assert dict(zip(table["path"], table["was_wrong"], strict=True)) == {
+        path: opinion != "right" for path, opinion in opinions.items()
+    }
+    assert table["was_wrong"].any() and not table["was_wrong"].all()
+    type_keys(open_session(tmp_path), "1")  # outside the pass of suspects: says nothing of their order
+    assert len(corrections.suspects_decided({"me": open_log(tmp_path)})) == len(table)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right", "said"),
+    [
+        (0, 0, ""),
+        (1, 2, "Of the last 3 suspects decided on, 1 were wrong: go on."),
+        (30, 50, "Of the last 50 suspects decided on, 0 were wrong: stop here."),
+        (9, 41, "Of the last 50 suspects decided on, 9 were wrong: go on."),
+    ],
+)
+def test_going_on_is_advised_while_one_in_ten_of_the_last_is_wrong(wrong, right, said):
+    table = pd.DataFrame({"was_wrong": [True] * wrong + [False] * right})
+    assert corrections.precision_summary(table) == said

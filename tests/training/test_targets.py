@@ -20,7 +20,7 @@ def rows(*years: float | None) -> pd.DataFrame:
     """Train rows of women with a mask worn incorrectly, of these ages; without one, of the group of 40."""
     groups = [labels.attribute("age").value_of(40 if one is None else one) for one in years]
     found = [labels.encode(mask=1, gender=1, age=group) for group in groups]
-    return pd.DataFrame({"label": found, "age": np.array(years, dtype="float64")})
+    return pd.DataFrame({"person": "a", "label": found, "age": np.array(years, dtype="float64")})
 
 
 def past(table: pd.DataFrame, run: Run) -> pd.DataFrame:
@@ -38,9 +38,10 @@ def test_by_default_training_reads_labels_alone():
     assert targets.numbers_digest(table, Run()) is None
 
 
-def test_rows_of_less_than_full_weight_are_not_counted_and_batches_hold_the_rows_at_their_positions():
-    found = targets.fold_targets(rows(20, 40, 70).assign(weight=[1.0, 0.5, 0.25]), Run())
-    assert found.is_real.tolist() == [True, False, False]
+def test_pseudo_labeled_rows_are_not_counted_and_batches_hold_the_rows_at_their_positions():
+    people = ["a", "eval:b.jpg", "c"]
+    found = targets.fold_targets(rows(20, 40, 70).assign(weight=[1.0, 0.5, 0.25], person=people), Run())
+    assert found.is_real.tolist() == [True, False, True]
     batch = found.batch(torch.tensor([2, 1]))
     assert batch.weights.tolist() == [0.25, 0.5] and batch.target.tolist() == found.labels[[2, 1]].tolist()
 
@@ -95,7 +96,9 @@ def test_of_unknown_years_the_label_tells_some_borders():
 def test_any_number_cut_at_edges_has_borders():
     with labels.using(OTHER):
         run = Run(**ORDINAL, old_from=32)
-        table = pd.DataFrame({"label": [0, 3, 6, 7], "length": [9.0, 60, 35, np.nan]})  # 35: of the last group but one
+        table = pd.DataFrame(
+            {"person": "a", "label": [0, 3, 6, 7], "length": [9.0, 60, 35, np.nan]}
+        )  # 35: of the last group but one
         assert targets.borders(run) == (0, 5, 10, 15, 20, 25, 30, 32, 35)
         assert past(table, run)[[10, 20, 32]].to_numpy().tolist() == [[0, 0, 0], [1, 1, 1], [1, 1, 1], [1, 1, 1]]
         assert targets.fold_targets(table, run).labels.tolist() == [0, 3, 7, 7]
@@ -104,4 +107,4 @@ def test_any_number_cut_at_edges_has_borders():
 def test_an_ordinal_head_needs_two_edges():
     one = labels.Attribute("age", ("<18", "18+"), "ab", edges=(18,), limits=(0, 120))
     with labels.using((one,)), pytest.raises(ValueError, match="'ordinal': age must be cut at two edges or more"):
-        targets.fold_targets(pd.DataFrame({"label": [0], "age": [5.0]}), Run(**ORDINAL))
+        targets.fold_targets(pd.DataFrame({"person": ["a"], "label": [0], "age": [5.0]}), Run(**ORDINAL))
