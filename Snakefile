@@ -1,9 +1,9 @@
 """The chain from a folder of photos to a submission: snakemake --cores all --configfile notebooks/params/NAME.yml
 
-Each step is a notebook, run by mask_lib.headless with what the configuration says of its parameters, but folds are
-trained by jobs of their own. mask_lib.headless.chain works out the steps' settings and files. A step runs again when
-its parameters, the cells of its notebook or its input files change; outputs saved in a notebook by Jupyter do not
-count. `--config epochs=3` changes one value for once.
+Each step is a notebook, run by mask_lib.headless with what the configuration says of its parameters, but folds that
+are trained side by side are jobs of their own. mask_lib.headless.chain works out the steps' settings and files. A step
+runs again when its parameters, the cells of its notebook or its input files change; outputs saved in a notebook by
+Jupyter do not count. `--config epochs=3` changes one value for once.
 
 On N GPUs: `--resources gpu=N`; so many jobs share the cores, each on a GPU of its own. On a cluster: `--executor slurm
 --jobs 8`, with `--set-threads` and `--set-resources` as its nodes ask (`train_fold:gpu=0` for one without a GPU).
@@ -40,8 +40,9 @@ def cores(on_gpu=False):
     return max(1, every // (given("gpu") or 1)) if on_gpu else every
 
 
-# Whether folds are trained side by side, each by a job. Else one job trains all of a run, and torch starts but once.
-APART = bool(workflow.remote_exec or given("gpu") or given("_nodes") or workflow.resource_settings.overwrite_threads)
+# Whether folds are trained side by side. Else a run's notebook trains them one after another: torch starts but once.
+ASKED = given("gpu"), given("_nodes"), workflow.resource_settings.overwrite_threads
+APART = workflow.remote_exec or any(ASKED) or max(CHAIN.processes.values()) > 1
 os.environ |= runner.quicker()  # for the steps that are no notebooks
 PYTHON, OUTPUT, CLEAN = sys.executable, CHAIN.output, f"{CHAIN.output}/tables/clean.csv"
 CLEANED, HOME = [*CHAIN.tables, CLEAN], files.project_path(OUTPUT)
@@ -127,20 +128,19 @@ rule train_fold:
     resources:
         gpu=lambda wildcards: CHAIN.processes[wildcards.run],
         processes=lambda wildcards: CHAIN.processes[wildcards.run],
-        folds=lambda wildcards: " ".join(map(str, CHAIN.job_folds(wildcards.run, int(wildcards.fold), APART))),
     shell:
         "{PYTHON:q} -m mask_lib.training --gpu --processes {resources.processes} --threads {threads}"
-        " --fold {resources.folds} --values={params.settings:q}"
+        " --fold {wildcards.fold} --values={params.settings:q}"
 
 
-# Joins the folds. A rule for each notebook that trains: which one a run takes is part of its output's name.
+# Joins the folds, or trains them first. A rule for each notebook that trains, since its name is part of its output's.
 for notebook in sorted(set(CHAIN.runs.values())):
 
     rule:
         name: f"train_{notebook}"
         input:
             CLEANED,
-            lambda wildcards: [*CHAIN.trained(wildcards.run, APART), *CHAIN.compared_with(wildcards.run)],
+            lambda job: (CHAIN.trained if APART else CHAIN.named_by)(job.run) + CHAIN.compared_with(job.run),
             notebook=ancient(CHAIN.source(notebook)),
         output:
             scores=f"{OUTPUT}/runs/{{run}}/scores.json",

@@ -83,22 +83,18 @@ TOY_TRAINING = """
 import argparse, json, os, pathlib, time
 parser = argparse.ArgumentParser()
 parser.add_argument("--gpu", action="store_true")
-parser.add_argument("--fold", nargs="+")
-for name in ("--threads", "--values", "--processes"):
+for name in ("--threads", "--fold", "--values", "--processes"):
     parser.add_argument(name)
 asked = parser.parse_args()
 values, together = json.loads(asked.values), pathlib.Path("together")
-folders = [pathlib.Path(values["output_dir"], "runs", values["run"], f"fold{fold}") for fold in asked.fold]
-for folder in folders:
-    folder.mkdir(exist_ok=True)
-    with open(folder / "checkpoint", "a") as log:
-        log.write("trained ")
+folder = pathlib.Path(values["output_dir"], "runs", values["run"], f"fold{asked.fold}")
+with open(folder / "checkpoint", "a") as log:
+    log.write("trained ")
 deadline = time.monotonic() + 60
 while together.exists() and len(list(folder.parent.glob("*/checkpoint"))) < int(together.read_text()):
     assert time.monotonic() < deadline, "the others do not run"
     time.sleep(0.05)
-for folder in folders:
-    (folder / "oof.csv").write_text(f"{asked.threads} {asked.gpu} {asked.processes} {json.dumps(values)}")
+(folder / "oof.csv").write_text(f"{asked.threads} {asked.gpu} {asked.processes} {json.dumps(values)}")
 """
 
 

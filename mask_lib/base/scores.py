@@ -54,12 +54,15 @@ def bootstrap(
     Whole people are drawn with replacement (Efron's bootstrap on groups), because one person's photos succeed or
     fail together: drawing photos would make the intervals far too narrow. Rare classes decide macro F1. A draw without
     any of one says nothing of it, and takes the F1 of another class for it: counting 0 would centre the draws too low.
+    Where nearly all is right, no draw tells of the people who are not: one more of those is allowed for in accuracies.
     And of few people of a kind the draws tell the deviation badly: as many deviations are taken as Student's t asks,
     with the people a kind (combination of a person's values) as degrees of freedom. Of 60 to 700 people the intervals
     cover 95% (`benchmarks/coverage.py`). Raises ValueError as `summarise` does, and for a missing person.
     """
     tallies = person_tallies(truth, predicted, person)
     deviation = _resampled_metrics(tallies, draws, seed, is_filled=True).std(axis=0)
+    one_more = np.array([0.0, *[1 / len(tallies)] * (len(deviation) - 1)])  # of accuracies
+    deviation = np.hypot(deviation, one_more)
     kinds = np.prod([labels.attribute(name).size for name in labels.names(of_person=True)])
     half = stdtrit(max(len(tallies) / kinds, 1), (1 + _checked_level(level)) / 2) * deviation
     values = np.array(list(summarise(truth, predicted).values()))

@@ -141,15 +141,9 @@ class Chain:
         values = {"processes": 1, **self.values, **parameters.run_overrides(self.values).get(run, {}), **self.given}
         return parameters.held_to_type("processes", values["processes"], 1, WHERE)
 
-    def trained(self, run: str, apart: bool = True) -> list[str]:
-        """The files that tell that all folds of a run are trained: each one's, or the last one's of `job_folds`."""
-        folds = self.folds[run] if apart else self.folds[run][-1:]
-        return [f"{self.output}/runs/{run}/fold{fold}/oof.csv" for fold in folds]
-
-    def job_folds(self, run: str, fold: int, apart: bool) -> list[int]:
-        """The folds that the job of one trains: unless they are trained apart, the last one's all others before it."""
-        folds = self.folds[run]
-        return folds if fold == folds[-1] and not apart else [fold]
+    def trained(self, run: str) -> list[str]:
+        """The files that tell that all folds of a run are trained."""
+        return [f"{self.output}/runs/{run}/fold{fold}/oof.csv" for fold in self.folds[run]]
 
     def averaged_runs(self) -> list[str]:
         """Runs whose training leaves weights to average, or a moving average to score."""

@@ -1,4 +1,4 @@
-"""Folds of one run as a job: `python -m mask_lib.training --values JSON --fold K …`; `--help` says more.
+"""One fold of one run as a job: `python -m mask_lib.training --values JSON --fold K`; `--help` says more.
 
 It does what the notebooks 03 and 04 do up to their training, which then find the fold finished and join it.
 """
@@ -32,17 +32,17 @@ class Job(checks.Settings):
     checkpoint_minutes: Annotated[float, Field(ge=0)] = 5.0
 
 
-def run_of(values: dict[str, Any], folds: list[int]) -> config.Run:
-    """The settings of a run of these folds, as its notebook reads them from its parameters."""
+def run_of(values: dict[str, Any], fold: int) -> config.Run:
+    """The settings of a run of this fold alone, as its notebook reads them from its parameters."""
     if values.get("augmentation") == config.SEARCHED:
         from mask_lib.augment import search
 
         values = values | {"augmentation": search.resolved(config.SEARCHED, values["output_dir"])}
-    return config.Run.from_parameters(values | {"folds": folds})
+    return config.Run.from_parameters(values | {"folds": [fold]})
 
 
 def train(job: Job, run: config.Run, tracked: tracking.Tracking, threads: int | None) -> None:
-    """Train the run's folds, with at most so many CPU threads. Raises as `runs.train_folds` and what is before."""
+    """Train the run's fold, with at most so many CPU threads. Raises as `runs.train_folds` and what comes before it."""
     import torch
 
     from mask_lib.data import photos
@@ -66,16 +66,16 @@ def become_torchrun(asked: argparse.Namespace) -> NoReturn:
         os.set_inheritable(descriptor, True)
     threads = max((asked.threads or os.cpu_count() or 1) // asked.processes, 1)
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={asked.processes}"]
-    command = ["-m", "mask_lib.training", "--fold", *map(str, asked.fold), f"--threads={threads}"]
+    command = ["-m", "mask_lib.training", f"--fold={asked.fold}", f"--threads={threads}"]
     os.execv(sys.executable, [sys.executable, *torchrun, *command, f"--values={json.dumps(asked.values)}"])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command: 0, 1 for what is wrong with data or training, 2 for parameters, or 128 + a signal's number."""
-    parser = argparse.ArgumentParser(prog="python -m mask_lib.training", description="Train folds of one run.")
+    parser = argparse.ArgumentParser(prog="python -m mask_lib.training", description="Train one fold of one run.")
     about = "JSON of the parameters of 03_one_model or 04_three_model"
     parser.add_argument("--values", type=json.loads, required=True, metavar="JSON", help=about)
-    parser.add_argument("--fold", type=int, nargs="+", required=True, metavar="K")
+    parser.add_argument("--fold", type=int, required=True)
     parser.add_argument("--threads", type=int, help="the most CPU threads of a step (default: what torch takes)")
     parser.add_argument("--gpu", action="store_true", help="of several GPUs take one that is free, or wait for it")
     parser.add_argument(

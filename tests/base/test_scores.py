@@ -66,6 +66,7 @@ def test_intervals_are_deviations_of_the_draws_around_the_value():
     tallies = scores.person_tallies(truth, predicted, person)
     drawn = scores._resampled_metrics(tallies, draws=300, seed=5, is_filled=True)
     half = stats.t.ppf(0.95, len(tallies) / 6) * drawn.std(axis=0)  # two genders by three ages
+    half[1:] = np.hypot(half[1:], stats.t.ppf(0.95, len(tallies) / 6) / len(tallies))  # one more who is wrong in all
     value = np.array(list(scores.summarise(truth, predicted).values()))
     assert list(table.index) == list(scores.metric_names())
     assert list(table.columns) == ["value", "low", "high"]

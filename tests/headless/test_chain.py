@@ -95,13 +95,6 @@ def test_a_job_trains_each_fold_that_a_run_asks_for_with_what_training_hears_of(
     chain = chain_of(project, runs=runs)
     assert chain.folds == {"all": [0, 1], "some": [1]}
     assert chain.trained("all") == [f"{RUNS}/all/fold{fold}/oof.csv" for fold in (0, 1)]
-    assert chain.trained("all", apart=False) == [f"{RUNS}/all/fold1/oof.csv"]
-    assert [chain.job_folds("all", fold, apart) for fold in (0, 1) for apart in (True, False)] == [
-        [0],
-        [0],
-        [1],
-        [0, 1],
-    ]
     heard = chain.fold_settings("some")
     assert heard["epochs"] == 9 and heard["when_changed"] == "restart" and heard["weights"] == "none"  # by default
     assert not {"folds", "shown", "compare_with"} & set(heard)

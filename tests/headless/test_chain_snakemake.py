@@ -11,7 +11,8 @@ import pytest
 import yaml
 from tiny_project import snakemake, write_toy_chain
 
-TOY = ("--configfile", "toy.yml")
+TOGETHER = ("--configfile", "toy.yml")
+TOY = (*TOGETHER, "--resources", "gpu=1")  # a job for each fold
 VALUES = {"output_dir": "results", "data_dir": "data", "fold_count": 2, "runs": {"one_model": {"keep_epochs": 2}}}
 AFTER_TRAINING = {"train_03_one_model", "average", "infer", "ensemble", "compare"}  # of the folds
 
@@ -21,9 +22,9 @@ def write_values(project: Path, **values) -> None:
     (project / "toy.yml").write_text(yaml.safe_dump(VALUES | values))
 
 
-def planned(project: Path, *arguments: str) -> set[str]:
+def planned(project: Path, *arguments: str, given: tuple[str, ...] = TOY) -> set[str]:
     """The rules that a dry run would run."""
-    plan = snakemake(project, *TOY, "--dry-run", "--quiet", "rules", *arguments)
+    plan = snakemake(project, *given, "--dry-run", "--quiet", "rules", *arguments)
     assert plan.returncode == 0, plan.stdout
     table = plan.stdout.partition("Job stats:")[2].partition("total")[0].splitlines()
     return {line.split()[0] for line in table if line and line.split()[-1].isdigit()} - {"all"}
@@ -82,21 +83,23 @@ def test_so_many_folds_run_side_by_side_as_there_are_gpus_and_share_the_cores(pr
     (project / "together").write_text("4")
     folds = [f"results/runs/one_model/fold{fold}/oof.csv" for fold in range(4)]
     shutil.rmtree(project / "results" / "runs")
-    done = snakemake(project, *TOY, "--cores", "8", "--resources", "gpu=4", "--", *folds)
+    done = snakemake(project, *TOGETHER, "--cores", "8", "--resources", "gpu=4", "--", *folds)
     assert done.returncode == 0, done.stdout
     told = [(project / path).read_text() for path in folds]
     assert all(text.startswith("2 True 1 {") and '"when_changed": "restart"' in text for text in told)
     assert not any('"shown"' in text or '"folds"' in text for text in told)
     (project / "together").unlink()
-    plan = snakemake(project, *TOY, "--cores", "8", "--dry-run", "--forcerun", "train_fold", "--", *folds)
+    plan = snakemake(project, *TOGETHER, "--cores", "8", "--dry-run", "--forcerun", "train_fold", "--", *folds)
     assert plan.stdout.count("threads: 8") == 4  # one at a time
 
 
-@pytest.mark.parametrize(("given", "jobs"), [((), ["0 1"]), (("--resources", "gpu=1"), ["0", "1"])])
-def test_where_no_gpus_are_given_one_job_trains_all_folds_of_a_run(project: Path, given: tuple, jobs: list[str]):
-    plan = snakemake(project, *TOY, "--dry-run", "--printshellcmds", *given, "--forcerun", "train_fold")
-    commands = [line for line in plan.stdout.splitlines() if "toy_training.py" in line]
-    assert sorted(line.partition("--fold ")[2].partition(" --values")[0] for line in commands) == jobs
+def test_without_gpus_a_runs_notebook_trains_its_folds(project: Path):
+    write_values(project, notebooks={"03_one_model": {"epochs": 3}})
+    assert planned(project, given=TOGETHER) == AFTER_TRAINING
+    write_values(project, runs={"teacher": {}, "student": {"pseudo_labels": "teacher"}})
+    assert planned(project, given=TOGETHER) == {"pseudo_labels"} | AFTER_TRAINING - {"average"}
+    write_values(project, processes=2)
+    assert "train_fold" in planned(project, given=TOGETHER)  # its processes share a fold: a notebook is one
 
 
 def test_a_changed_cell_runs_its_step_again_and_those_after_it(project: Path):

@@ -38,12 +38,12 @@ def output(data, tmp_path):
         yield tmp_path
 
 
-def train(data: Path, output: Path, *folds: int, **changes) -> int:
+def train(data: Path, output: Path, fold: int = 1, **changes) -> int:
     """Run the command with the parameters of 03_one_model; its exit code."""
     folders = {"data_dir": str(data), "output_dir": str(output), "tracking_mode": "disabled"}
     declared = cells.declared_parameters(CHECKOUT / "notebooks" / "03_one_model.ipynb")
     values = declared | toys.SETTINGS | folders | changes
-    return command.main(["--fold", *map(str, folds or [1]), "--threads", "1", "--gpu", "--values", json.dumps(values)])
+    return command.main(["--fold", str(fold), "--threads", "1", "--gpu", "--values", json.dumps(values)])
 
 
 def test_one_fold_is_trained_as_its_notebook_does_and_found_finished_by_it(data, output, unbroken, capsys, monkeypatch):
@@ -90,6 +90,7 @@ def test_a_signal_ends_it_after_its_step_and_it_goes_on_from_there(
         ({"tracking_mode": "dryrun"}, 2, "tracking_mode = 'dryrun'"),
         ({"plugins": ["no_such_module"]}, 2, "the module 'no_such_module' cannot be imported"),
         ({"augmentation": "searched"}, 2, "run 02_search_augmentation first"),
+        ({"fold": 7}, 1, "folds = [7]: 00_prepare_data made only [0, 1]"),
         ({"data_dir": "/no/such/folder"}, 1, "/no/such/folder"),
     ],
 )
@@ -97,17 +98,3 @@ def test_what_is_wrong_is_said_in_a_line(data, output, capsys, changes, code, me
     assert train(data, output, **changes) == code
     (said,) = capsys.readouterr().err.splitlines()
     assert message in said
-
-
-def test_a_fold_that_was_not_prepared_is_named(data, output, capsys):
-    assert train(data, output, 1, 7) == 1
-    assert "folds = [1, 7]: 00_prepare_data made only [0, 1]" in capsys.readouterr().err
-
-
-def test_one_job_trains_several_folds(data, output, unbroken):
-    assert train(data, output, 0, 1) == 0
-    found = toys.results(output)
-    assert {name: found[name] for name in unbroken if "fold1" in name} == {
-        name: unbroken[name] for name in unbroken if "fold1" in name
-    }
-    assert (output / "runs/toy/fold0/oof.csv").exists()
