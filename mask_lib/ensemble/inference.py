@@ -1,5 +1,6 @@
 """Probabilities of photos from trained networks: folds, parts of the data, and the tables they are kept in."""
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -8,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from mask_lib.base import checks, files, labels
+from mask_lib.base.config import FROZEN
 from mask_lib.data import layout, photos, store
 from mask_lib.data.splits import TEST_VAL
 from mask_lib.models import devices, predict
@@ -19,35 +21,46 @@ Part = Literal["test", "test_val", "both"]
 
 
 def predict_stored(
-    checkpoint: Path, source: devices.DevicePhotos, paths: list[str], tta: Tta, start: Path
-) -> np.ndarray:
-    """(N, C) float64 probabilities one network gives of `paths`, from disk if they were computed before.
+    checkpoints: Mapping[Path, Path], source: devices.DevicePhotos, paths: list[str], tta: Tta
+) -> list[np.ndarray]:
+    """(N, C) float64 probabilities each network gives of `paths`, from disk if they were computed before.
 
-    They lie in `<start>.<digest>.csv`, columns `path, p00 …`. The digest stands for all that they depend on: weights,
-    photos, views and precision; so a file of that name is always right. Those with another digest are removed.
+    checkpoints: by `start`: they lie in `<start>.<digest>.csv`, columns `path, p00 …`. The digest stands for all that
+    they depend on: weights, photos, views and precision; so a file of that name is always right. Those with another
+    digest are removed. Several checkpoints must be of frozen networks of one backbone.
     """
+    stored = {start: _stored_at(start, checkpoint, source, paths, tta) for start, checkpoint in checkpoints.items()}
+    if missing := [start for start, path in stored.items() if not path.exists()]:
+        loaded = [predict.load_network(*read_checkpoint(checkpoints[start]), source.device) for start in missing]
+        network = loaded[0].network if len(loaded) == 1 else [one.network for one in loaded]
+        found = dataclasses.replace(loaded[0], network=network).predict(source, source.store.rows(paths), tta)
+        for place, start in enumerate(missing):
+            own = found if len(loaded) == 1 else found[:, place]
+            files.write_csv(predict.probability_table(pd.DataFrame({"path": paths}), own), stored[start])
+            for stale in set(start.parent.glob(f"{start.name}.*.csv")) - {stored[start]}:
+                stale.unlink()
+    columns = labels.probability_columns()
+    return [files.read_csv(path, dict.fromkeys(columns, "float64"))[columns].to_numpy() for path in stored.values()]
+
+
+def _stored_at(start: Path, checkpoint: Path, source: devices.DevicePhotos, paths: list[str], tta: Tta) -> Path:
     dtype = devices.dtype_for(read_manifest(checkpoint)["run"]["precision"], source.device)
     views = {name: getattr(tta, name) for name in predict.CHOICES}
     made_of = [files.file_digest(checkpoint), source.store.content, paths, views, str(dtype)]
-    path = start.with_name(f"{start.name}.{files.digest(made_of)}.csv")
-    if not path.exists():
-        loaded = predict.load_network(*read_checkpoint(checkpoint), source.device)
-        found = loaded.predict(source, source.store.rows(paths), tta)
-        files.write_csv(predict.probability_table(pd.DataFrame({"path": paths}), found), path)
-        for stale in set(start.parent.glob(f"{start.name}.*.csv")) - {path}:
-            stale.unlink()
-    columns = labels.probability_columns()
-    return files.read_csv(path, dict.fromkeys(columns, "float64"))[columns].to_numpy()
+    return start.with_name(f"{start.name}.{files.digest(made_of)}.csv")
 
 
 def mean_over_folds(
     checkpoints: Mapping[int, Path], source: devices.DevicePhotos, paths: list[str], tta: Tta, folder: Path, part: str
 ) -> np.ndarray:
     """(N, C) probabilities of `paths`, averaged over the folds' checkpoints; each fold's own stay in `folder`."""
-    print(devices.summary(source, read_manifest(next(iter(checkpoints.values())))["run"]["precision"]))
-    found = files.progress(checkpoints.items(), what=f"predict {len(paths)} photos", unit="fold")
-    each = [predict_stored(path, source, paths, tta, folder / f"fold{fold}.{part}") for fold, path in found]
-    return np.mean(each, axis=0)
+    run = read_manifest(next(iter(checkpoints.values())))["run"]
+    print(devices.summary(source, run["precision"]))
+    stored = {folder / f"fold{fold}.{part}": path for fold, path in checkpoints.items()}
+    # Frozen networks have one backbone, which photos then pass once.
+    jobs = [stored] if run.get("head") == FROZEN else [{start: path} for start, path in stored.items()]
+    found = files.progress(jobs, what=f"predict {len(paths)} photos", unit="pass")
+    return np.mean([one for job in found for one in predict_stored(job, source, paths, tta)], axis=0)
 
 
 def predict_run(

@@ -7,7 +7,7 @@ import contextlib
 import difflib
 import itertools
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import huggingface_hub
@@ -223,6 +223,12 @@ class FrozenNetwork(nn.Module):
         super().train(mode)
         self.backbone.eval()
         return self
+
+
+def of_one_backbone(frozen: Sequence[FrozenNetwork], photos: torch.Tensor) -> torch.Tensor:
+    """(B, F, classes) float32 logits of F frozen networks, whose backbones are alike."""
+    found = moments(frozen[0].backbone, photos)
+    return torch.stack([one.of_moments(found) for one in frozen], dim=1)
 
 
 def moments(backbone: nn.Module, photos: torch.Tensor) -> list[torch.Tensor]:

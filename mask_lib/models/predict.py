@@ -1,7 +1,7 @@
 """Class probabilities of photos by a network, averaged over test-time views."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from mask_lib.base import config, labels
 from mask_lib.data import store
-from mask_lib.models import build, devices
+from mask_lib.models import build, devices, networks
 
 PREDICT_BATCH = 64  # photos, at most, unless more are asked for
 ZOOM = 0.92  # share of the photo that the zoomed-in views keep
@@ -62,10 +62,10 @@ class Tta:
             )
 
     def averaged(self, logits: torch.Tensor) -> torch.Tensor:
-        """(V, B, classes) float32 logits of V views → (B, classes) probabilities."""
+        """(V, …, classes) float32 logits of V views → (…, classes) probabilities."""
         if self.tta_average == "logits":
-            return logits.mean(dim=0).softmax(dim=1)
-        return logits.softmax(dim=2).mean(dim=0)
+            return logits.mean(dim=0).softmax(dim=-1)
+        return logits.softmax(dim=-1).mean(dim=0)
 
 
 ONE_VIEW = Tta()  # the photo as it is
@@ -80,7 +80,7 @@ def zoomed(batch: torch.Tensor, share: float, right: float = 0.0, down: float = 
 
 @torch.inference_mode()
 def predict_probabilities(
-    network: nn.Module,
+    network: nn.Module | Sequence[nn.Module],
     source: devices.DevicePhotos,
     rows: np.ndarray,
     preprocessing: build.Preprocessing,
@@ -90,18 +90,22 @@ def predict_probabilities(
 ) -> np.ndarray:
     """(N, classes) float32 probabilities of the store's `rows`, averaged over the views as `tta` says.
 
-    batch_size: photos at once, fewer where memory is too small (`devices.in_batches`).
+    network: or several frozen ones of one backbone, F, which photos pass once: then (N, F, classes). batch_size: photos
+    at once, fewer where memory is too small (`devices.in_batches`).
     """
     tta.check_fits(source.store.frame)
-    network.eval()
+    together = network if isinstance(network, Sequence) else None
+    for one in together or [network]:
+        one.eval()
 
     def answer(rows: np.ndarray) -> np.ndarray:
         batch = source.batch(rows).float() / 255
         with devices.autocast(source.device, dtype):
-            logits = [network(preprocessing.prepared(view)).float() for view in tta.views(batch)]
+            views = map(preprocessing.prepared, tta.views(batch))
+            logits = [networks.of_one_backbone(together, view) if together else network(view).float() for view in views]
         return tta.averaged(torch.stack(logits)).cpu().numpy()
 
-    nothing = np.empty((0, labels.class_count()), dtype=np.float32)
+    nothing = np.empty((0, *([len(together)] if together else []), labels.class_count()), dtype=np.float32)
     return np.concatenate([nothing, *devices.in_batches(rows, batch_size, answer)])
 
 

@@ -146,10 +146,10 @@ class FoldTraining(step.FoldNetwork):
                 on_step(epoch * len(todo) + progress.step)
         self.record_progress(loss_sum, started)
 
-    def fit_epoch(self, stages: Sequence[np.ndarray]) -> None:
+    def fit_epoch(self) -> None:
         """The only epoch of a frozen network."""
         started = time.perf_counter()
-        self.record_progress(self.fit(stages), started)
+        self.record_progress(self.fit(), started)
 
     def record_progress(self, loss_sum: torch.Tensor, started: float) -> None:
         """Note the epoch's loss and time so far. Raises FloatingPointError before a lost run can be saved."""
@@ -269,13 +269,14 @@ def train_fold(
 
     Columns `path, label` and `labels.probability_columns()` for the fold's val photos. Writes `history.csv`,
     `oof.csv` and `checkpoint/{last,best}.safetensors`; also `ema` and `epoch…` there if the settings ask. stages: of a
-    frozen network, as `FoldNetwork.fit` takes them.
+    frozen network.
     ChangedSettingsError if the folder holds a run of other settings, unless when_changed: restart puts it aside;
     BusyError if another process trains the fold. Raises as `left_off` and, after a SIGINT, as `train_epoch` does.
     """
     with alone(run, fold, folder), interrupts.deferred() as is_asked_to_stop:
         training = FoldTraining(run, fold, split, source)
         training.start(network, forward)
+        training.stages = stages
         with distributed.first_goes_first():
             found = left_off(training, folder, when_changed)
             is_done = (folder / "oof.csv").exists()
@@ -290,7 +291,7 @@ def train_fold(
         devices.reset_peak_memory(source.device)
         while not training.finished():
             if stages:
-                training.fit_epoch(stages)
+                training.fit_epoch()
             else:
                 training.train_epoch(folder / "checkpoint", checkpoint_seconds, on_step, is_asked_to_stop)
             training.finish_epoch(folder / "checkpoint")

@@ -98,6 +98,8 @@ class FoldData:
 class FoldNetwork:
     """A fold's network with what it learns from and by: its updates and its predictions."""
 
+    stages: Sequence[np.ndarray] = ()  # of a frozen network: (N, D) features of the store's photos by each stage
+
     def __init__(self, run: config.Run, fold: int, split: pd.DataFrame, source: devices.DevicePhotos):
         self.run, self.fold, self.device = run, fold, source.device
         self.data, frame = FoldData(run, fold, split, source), source.store.frame
@@ -114,25 +116,29 @@ class FoldNetwork:
         self.moving_average = moving_average(network, self.run.ema_decay) if self.run.ema_decay else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
 
-    def fit(self, stages: Sequence[np.ndarray]) -> torch.Tensor:
+    def fit(self) -> torch.Tensor:
         """Set the layers of a frozen network to logistic regressions of the train rows, the numeric attribute's values
-        counting alike; stages: (N, D) features of the store's photos each. Returns the same as `train_step`.
+        counting alike. Returns the same as `train_step`.
         """
         rows, found, number = self.data.rows[splits.TRAIN], self.data.targets, labels.number()
         weights = self.data.class_weights.cpu().numpy()[found.labels]
         if found.rows.weights is not None:
             weights = weights * found.rows.weights.cpu().numpy()
-        for heads, stage in zip(self.network.heads, stages, strict=True):
+        for heads, stage in zip(self.network.heads, self.stages, strict=True):
             for name, values in labels.decode_all(found.labels).items():
                 layer, is_number = heads.heads[name], number is not None and number.name == name
                 how = {"weights": weights, "balanced": is_number}
                 fitted = features.fit_logistic(stage[rows], values, layer.out_features, **how)
                 for parameter, value in zip((layer.weight, layer.bias), fitted, strict=True):
                     parameter.data.copy_(torch.from_numpy(value))
-        known = [torch.from_numpy(stage[rows]).to(self.device) for stage in stages]
-        with torch.no_grad():
-            logits = self.network.of_moments(known).double()
-        return nn.functional.cross_entropy(logits, torch.tensor(found.labels, device=self.device), reduction="sum")
+        target = torch.tensor(found.labels, device=self.device)
+        return nn.functional.cross_entropy(self.known_logits(splits.TRAIN).double(), target, reduction="sum")
+
+    @torch.no_grad()
+    def known_logits(self, part: str) -> torch.Tensor:
+        """(N, C) float32 logits of a frozen network for one part of the split, by its photos' known features."""
+        found = [torch.from_numpy(stage[self.data.rows[part]]).to(self.device) for stage in self.stages]
+        return self.network.of_moments(found)
 
     def train_step(
         self, parts: list[Part], epoch: int, number: int, step_count: int, history: History = ()
@@ -176,6 +182,8 @@ class FoldNetwork:
 
     def predict(self, part: str, network: nn.Module | None = None) -> np.ndarray:
         """(N, C) float32 probabilities of one part of the split, by the network in training or another."""
+        if self.stages:
+            return self.known_logits(part).softmax(dim=1).cpu().numpy()
         rows, how = self.data.rows[part], {"dtype": self.dtype, "batch_size": batch_size_of(self.run)}
         here = rows[distributed.share(len(rows))]
         found = predict_probabilities(network or self.forward, self.data.photos, here, self.preprocessing, **how)

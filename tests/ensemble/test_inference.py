@@ -14,7 +14,7 @@ from mask_lib.base import config, files, labels
 from mask_lib.data import photos
 from mask_lib.data.splits import make_splits, read_splits, write_splits
 from mask_lib.ensemble import inference
-from mask_lib.models import checkpoint, devices, predict
+from mask_lib.models import checkpoint, devices, networks, predict
 from mask_lib.training import dataset, runs
 
 COLUMNS = labels.probability_columns()
@@ -163,6 +163,26 @@ def test_a_killed_inference_goes_on_with_the_next_network(copied, monkeypatch):
         inference.predict_run(data, output, "toy", split="test")
     pd.testing.assert_frame_equal(inference.predict_run(data, output, "toy", split="test")["test"], whole)
     assert len(passes) == 3  # fold 0, the one that failed, and that one again
+
+
+def test_photos_pass_the_backbone_of_frozen_networks_once_for_all_folds(copied, monkeypatch):
+    data, output = copied
+    frozen = {"head": "frozen", "epochs": 1, "attribute_loss": 0.0}
+    runs.write_scores(toys.train(data, output, run="frozen", **frozen))
+    evaluated, passed, moments = photos.read_evaluated(output), [], networks.moments
+    monkeypatch.setattr(
+        networks, "moments", lambda network, batch: passed.append(len(batch)) or moments(network, batch)
+    )
+    found = inference.predict_run(data, output, "frozen", predict.Tta(4), split="test")["test"]
+    assert passed.count(len(evaluated)) == 4  # views
+    opened, each = dataset.open_photos(data, output, evaluated, toys.FRAME), []
+    source = devices.DevicePhotos(opened, devices.pick_device())
+    for fold in (0, 1):
+        path = output / "runs/frozen" / f"fold{fold}" / "checkpoint/best.safetensors"
+        loaded = predict.load_network(*checkpoint.read_checkpoint(path), source.device)
+        each.append(loaded.predict(source, np.arange(len(evaluated)), predict.Tta(4)))
+    expected = pd.DataFrame(np.mean(each, axis=0), index=evaluated["path"]).loc[found["ImageID"]]
+    np.testing.assert_allclose(found[labels.probability_columns()], expected, atol=1e-6)
 
 
 def test_other_views_weights_or_photos_are_predicted_anew(copied):

@@ -79,7 +79,7 @@ def test_its_checkpoint_predicts_the_same_and_its_backbone_is_as_it_was(data, ou
     assert isinstance(loaded.network, networks.FrozenNetwork)
     table = pd.read_csv(output / "runs/toy/fold0/oof.csv")
     found = loaded.predict(devices.DevicePhotos(photos, torch.device("cpu")), photos.rows(list(table["path"])))
-    np.testing.assert_allclose(found, table[labels.probability_columns()], atol=1e-6)
+    np.testing.assert_allclose(found, table[labels.probability_columns()], atol=1e-5)
     other, _ = checkpoint.read_checkpoint(output / "runs/toy/fold1/checkpoint/last.safetensors")
     assert all(torch.equal(state[name], other[name]) for name in state if name.startswith("backbone."))
     assert not all(torch.equal(state[name], other[name]) for name in state)
