@@ -162,7 +162,7 @@ def on_looks(output_dir: Path, names: Sequence[str]) -> dict[str, pd.DataFrame]:
 def blended_on_looks(tables: Mapping[str, pd.DataFrame], names: Sequence[str], recipe: Recipe) -> pd.DataFrame | None:
     """The table of the members' blend; None unless each has one, trained without the same looks of the same fold."""
     first, *others = tables.values() or [None]
-    if set(tables) != set(names) or any(not one[LOOK_KEYS].equals(first[LOOK_KEYS]) for one in others):
+    if not tables or set(tables) != set(names) or any(not one[LOOK_KEYS].equals(first[LOOK_KEYS]) for one in others):
         return None
     return with_probabilities(first, recipe.blend(np.stack([probabilities_of(tables[name]) for name in names])))
 

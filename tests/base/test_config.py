@@ -22,8 +22,8 @@ OUT_OF_RANGE = {
         ("weight_decay", "focal_gamma", "attribute_loss", "aux_loss", "clip_grad_norm"), (-0.1, float("nan"))
     ),
     **dict.fromkeys(("momentum", "label_smoothing", "dropout", "drop_path", "ema_decay"), (-0.1, 1, float("inf"))),
-    **dict.fromkeys(("pseudo_weight", "layer_decay"), (0, -0.5, 1.1)),
-    **dict.fromkeys(("early_stop_epochs", "keep_epochs", "step_epochs"), (-1,)),
+    **dict.fromkeys(("pseudo_weight", "doubt_weight", "layer_decay"), (0, -0.5, 1.1)),
+    **dict.fromkeys(("early_stop_epochs", "keep_epochs", "step_epochs", "frozen_stages"), (-1,)),
     "run": ["", "a/b", "..", ".hidden", "ä", "a b", "x\n", "-rf"],
     "image_channels": [0, 2, 5],
     "folds": [[-1], [0, 0]],
@@ -38,7 +38,12 @@ OUT_OF_RANGE = {
     "old_from": [-1, 30, 61],
 }
 # What a choice cannot do without.
-NEEDED = {"swa": {"keep_epochs": 2}, "ema": {"ema_decay": 0.9}, "ordinal": {"head": "three"}}
+NEEDED = {
+    "swa": {"keep_epochs": 2},
+    "frozen": {"epochs": 1, "warmup_epochs": 0.0, "frozen_epochs": 0},
+    "ema": {"ema_decay": 0.9},
+    "ordinal": {"head": "three"},
+}
 SHAPE = labels.Attribute("shape", ("round", "square"), "rs")
 
 
@@ -75,7 +80,7 @@ def test_a_value_of_the_wrong_type_is_refused_in_a_sentence_that_starts_with_its
         (
             "head",
             "thre",
-            r"head = 'thre': it must be one of linear, attention, three, three_attention; did you mean three\?$",
+            r"'thre': it must be one of linear, attention, three, three_attention, frozen; did you mean three\?$",
         ),
     ],
 )
@@ -140,7 +145,10 @@ def test_settings_that_go_together():
         assert run_of(augmentation=augmentation).augmentation == augmentation
     assert run_of(sampling="weighted", class_balance="none").sampling == "weighted"
     assert run_of(head="three", loss="focal").loss == "focal"
-    assert [one for one in CHOICES["head"] if run_of(head=one).by_attribute] == ["three", "three_attention"]
+    assert [one for one in CHOICES["head"] if run_of(**NEEDED.get(one, {}), head=one).by_attribute] == [
+        "three",
+        "three_attention",
+    ]
     assert run_of(head="three_attention", age_target="ordinal", head_loss_weights=[1, 1, 2]).by_attribute
     assert run_of(attribute_loss=1.0).attribute_loss == 1.0
     assert run_of(head="three", head_loss_weights=[0, 0, 0.5]).attribute_weights() == (0.0, 0.0, 0.5)

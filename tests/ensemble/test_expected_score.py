@@ -65,7 +65,7 @@ def test_the_interval_is_wider_than_that_of_the_mean_alone_and_narrows_with_the_
     mean = scores.bootstrap(*scores.from_probabilities(predicted), predicted["person"]).loc["accuracy"]
     small, large = (expected_score.estimate(predicted, 7 * people).table.loc["accuracy"] for people in (20, 2000))
     widths = [row["high"] - row["low"] for row in (small, large, mean)]
-    assert widths[0] > 1.4 * widths[1] > 1.4 * 0.9 * widths[2]
+    assert widths[0] > 1.4 * widths[1] > 1.4 * 0.7 * widths[2]  # which allows for few people of a kind
 
 
 def test_held_out_people_move_the_estimate_as_far_as_they_are_sure(predicted):

@@ -177,7 +177,7 @@ def test_no_person_crosses_and_every_photo_is_judged_by_strangers(output: Path):
         ("01_label_cleaning", "Changed labels: 0; dropped photos: 0"),
         ("03_one_model.tiny", "On people it has never seen"),
         ("06_inference.tiny", "photos predicted by 1 run"),
-        ("05_average_weights.tiny", "An average is used only where"),
+        ("05_average_weights.tiny", "What is used follows from"),
         ("07_ensemble", "answers by tiny (100%"),
         ("08_compare_runs", "tiny"),
     ],

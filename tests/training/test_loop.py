@@ -158,6 +158,14 @@ def test_with_other_settings_photos_policy_or_ages_a_run_begins_anew_if_at_all(t
     assert (fold_of(tmp_path) / "oof.csv").read_bytes() != old
 
 
+@pytest.fixture
+def without_onednn():
+    """On some CPUs oneDNN's bfloat16 gradients of maps as small as the toy's are not finite."""
+    with torch.backends.mkldnn.flags(enabled=False):
+        yield
+
+
+@pytest.mark.usefixtures("without_onednn")
 def test_only_training_goes_on_in_the_arithmetic_it_began_in_and_a_finished_run_opens_in_any(data, tmp_path):
     def train(precision):
         with mock.patch.object(devices, "dtype_for", lambda *given: devices.DTYPES[precision]):
@@ -278,6 +286,7 @@ def test_a_loss_that_is_no_number_stops_training_with_advice(data, tmp_path, mon
 
 
 @pytest.mark.smoke
+@pytest.mark.usefixtures("without_onednn")
 def test_half_precision_trains_too(data, tmp_path, capsys):
     result = toys.train(data, tmp_path, folds=(0,), precision="bfloat16")
     assert result.history["train_loss"].map(math.isfinite).all()

@@ -307,7 +307,7 @@ def test_auxiliary_logits_have_the_same_loss_as_often_as_the_run_says(logits, ta
 def aged(*years: float) -> torch.Tensor:
     """Targets of an ordinal run for men with a mask of these ages."""
     groups = [labels.attribute("age").value_of(one) for one in years]
-    return fold_targets(pd.DataFrame({"label": groups, "age": map(float, years)}), ORDINAL).rows.target
+    return fold_targets(pd.DataFrame({"person": "a", "label": groups, "age": map(float, years)}), ORDINAL).rows.target
 
 
 def of_years(middle: torch.Tensor, spread: float) -> torch.Tensor:
