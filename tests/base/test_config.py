@@ -80,7 +80,7 @@ def test_a_value_of_the_wrong_type_is_refused_in_a_sentence_that_starts_with_its
         (
             "head",
             "thre",
-            r"'thre': it must be one of linear, attention, three, three_attention, frozen; did you mean three\?$",
+            "head = 'thre': it must be one of linear, attention, three, three_attention, frozen; did you mean three",
         ),
     ],
 )
