@@ -57,7 +57,8 @@ def bootstrap(
     Where nearly all is right, no draw tells of the people who are not: one more of those is allowed for in accuracies.
     And of few people of a kind the draws tell the deviation badly: as many deviations are taken as Student's t asks,
     with the people a kind (combination of a person's values) as degrees of freedom. How often they hold the truth
-    says `benchmarks/coverage.py`: seldomer than 95% where classes are missing altogether. Raises ValueError as `summarise` does, and for a missing person.
+    says `benchmarks/coverage.py`: seldomer than 95% where classes are missing altogether. Raises ValueError as
+    `summarise` does, and for a missing person.
     """
     tallies = person_tallies(truth, predicted, person)
     deviation = _resampled_metrics(tallies, draws, seed, is_filled=True).std(axis=0)
