@@ -116,6 +116,9 @@ class FoldTraining(step.FoldNetwork):
 
         Raises KeyboardInterrupt, a checkpoint being written, after the step in which it was asked to stop.
         """
+        if self.stages:  # the only epoch of a frozen network
+            started = time.perf_counter()
+            return self.record_progress(self.fit(), started)
         progress, todo, epoch = self.progress, self.data.batches(self.progress.epoch), self.progress.epoch
         self.forward.train()
         # On the device, and read there only when progress is recorded: the host runs ahead of the GPU.
@@ -145,11 +148,6 @@ class FoldTraining(step.FoldNetwork):
                     self.note(folder, noted - started)
                 on_step(epoch * len(todo) + progress.step)
         self.record_progress(loss_sum, started)
-
-    def fit_epoch(self) -> None:
-        """The only epoch of a frozen network."""
-        started = time.perf_counter()
-        self.record_progress(self.fit(), started)
 
     def record_progress(self, loss_sum: torch.Tensor, started: float) -> None:
         """Note the epoch's loss and time so far. Raises FloatingPointError before a lost run can be saved."""
@@ -290,10 +288,7 @@ def train_fold(
         remove_untrue(folder)
         devices.reset_peak_memory(source.device)
         while not training.finished():
-            if stages:
-                training.fit_epoch()
-            else:
-                training.train_epoch(folder / "checkpoint", checkpoint_seconds, on_step, is_asked_to_stop)
+            training.train_epoch(folder / "checkpoint", checkpoint_seconds, on_step, is_asked_to_stop)
             training.finish_epoch(folder / "checkpoint")
             on_epoch(training.progress.history[-1])
         return training.write_out_of_fold(folder, split)
