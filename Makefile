@@ -6,6 +6,8 @@ SHELL := bash
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 DEMO := outputs/demo
+# Steps of several runs at once, each on a core of its own: small networks make little of two.
+SIDE_BY_SIDE := $(addsuffix =1,train_03_one_model train_04_three_model average infer)
 
 # The torch of the environment, cuda13 or cuda12: the one that is installed, unless a make is told another.
 TORCH := $(or $(patsubst .installed.%,%,$(firstword $(notdir $(wildcard $(VENV)/.installed.*)))),cuda13)
@@ -57,7 +59,7 @@ $(INSTALLED): requirements.txt | $(PYTHON)
 
 demo: setup ## paint a sample set and run the whole chain on it, from photos to a scored submission
 	$(PYTHON) -m mask_lib.sample data/sample
-	$(PYTHON) -m snakemake --cores all --configfile notebooks/params/demo.yml
+	$(PYTHON) -m snakemake --cores all --set-threads $(SIDE_BY_SIDE) --configfile notebooks/params/demo.yml
 	@echo
 	@echo "Submission: $(DEMO)/submissions/submission.csv"
 	@echo "Scores:     $$(ls $(DEMO)/runs/*/scores.json | xargs)"

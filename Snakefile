@@ -41,7 +41,7 @@ def cores(on_gpu=False):
 
 
 # Whether folds are trained side by side. Else a run's notebook trains them one after another: torch starts but once.
-ASKED = given("gpu"), given("_nodes"), workflow.resource_settings.overwrite_threads
+ASKED = given("gpu"), given("_nodes"), "train_fold" in workflow.resource_settings.overwrite_threads
 APART = workflow.remote_exec or any(ASKED) or max(CHAIN.processes.values()) > 1
 os.environ |= runner.quicker()  # for the steps that are no notebooks
 PYTHON, OUTPUT, CLEAN = sys.executable, CHAIN.output, f"{CHAIN.output}/tables/clean.csv"

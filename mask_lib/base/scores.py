@@ -56,9 +56,9 @@ def bootstrap(
     any of one says nothing of it, and takes the F1 of another class for it: counting 0 would centre the draws too low.
     Where nearly all is right, no draw tells of the people who are not: one more of those is allowed for in accuracies.
     And of few people of a kind the draws tell the deviation badly: as many deviations are taken as Student's t asks,
-    with the people a kind (combination of a person's values) as degrees of freedom. How often they hold the truth
-    says `benchmarks/coverage.py`: seldomer than 95% where classes are missing altogether. Raises ValueError as
-    `summarise` does, and for a missing person.
+    with the people a kind (combination of a person's values) as degrees of freedom. Classes that are missing altogether
+    count 0 in the value; the interval reaches as far up as if they had the other classes' F1. How often it holds the
+    truth says `benchmarks/coverage.py`. Raises ValueError as `summarise` does, and for a missing person.
     """
     tallies = person_tallies(truth, predicted, person)
     deviation = _resampled_metrics(tallies, draws, seed, is_filled=True).std(axis=0)
@@ -66,8 +66,10 @@ def bootstrap(
     deviation = np.hypot(deviation, one_more)
     kinds = np.prod([labels.attribute(name).size for name in labels.names(of_person=True)])
     half = stdtrit(max(len(tallies) / kinds, 1), (1 + _checked_level(level)) / 2) * deviation
-    values = np.array(list(summarise(truth, predicted).values()))
-    return _table("value", values, np.maximum(values - half, 0), np.minimum(values + half, 1))
+    values, count = np.array(list(summarise(truth, predicted).values())), labels.class_count()
+    missing, above = count - len(np.unique(np.asarray(truth))), np.zeros_like(values)
+    above[0] = values[0] * missing / (count - missing)  # macro F1 if missing classes had the others' F1
+    return _table("value", values, np.maximum(values - half, 0), np.minimum(values + half + above, 1))
 
 
 def side_by_side(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

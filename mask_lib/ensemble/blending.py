@@ -14,9 +14,9 @@ import pandas as pd
 from mask_lib.base import labels, scores
 from mask_lib.base.scores import Score
 from mask_lib.data import splits
-from mask_lib.ensemble import calibration
+from mask_lib.ensemble import calibration, inference
 from mask_lib.ensemble.members import Members, OutOfFold, probabilities_of, read_out_of_fold, with_probabilities
-from mask_lib.training import comparison, run_folder
+from mask_lib.training import comparison
 from mask_lib.training.run_folder import folder_of, is_finished
 
 ROUNDS = 25  # of greedy selection; with replacement, so that weights come in steps of 1/25 at finest
@@ -153,9 +153,9 @@ def decide(
 
 
 def on_looks(output_dir: Path, names: Sequence[str]) -> dict[str, pd.DataFrame]:
-    """`run_folder.unseen_looks` of each member that has it, by name."""
-    folders = {name: folder_of(output_dir, name) for name in names}
-    tables = {name: run_folder.unseen_looks(folder) for name, folder in folders.items() if is_finished(folder)}
+    """`inference.unseen_looks` of each member that has it, by name."""
+    finished = [name for name in names if is_finished(folder_of(output_dir, name))]
+    tables = {name: inference.unseen_looks(output_dir, name) for name in finished}
     return {name: table for name, table in tables.items() if table is not None}
 
 
@@ -172,12 +172,6 @@ def look_table(output_dir: Path, names: Sequence[str], recipe: Recipe) -> pd.Dat
     tables = on_looks(output_dir, names)
     blend = blended_on_looks(tables, names, recipe)
     return comparison.look_table(tables | ({} if blend is None or len(names) < 2 else {"ensemble": blend}))
-
-
-def unseen_accuracy(table: pd.DataFrame) -> float:
-    """The share of photos of unseen looks whose own attributes are all right."""
-    truth, predicted = (labels.decode_all(one) for one in scores.from_probabilities(table[table["look"] != ""]))
-    return float(np.all([truth[name] == predicted[name] for name in labels.names(of_person=False)], axis=0).mean())
 
 
 def choose_recipe(found: OutOfFold, seed: int = 0, looks: Mapping[str, pd.DataFrame] | None = None) -> Choice:
@@ -197,7 +191,7 @@ def choose_recipe(found: OutOfFold, seed: int = 0, looks: Mapping[str, pd.DataFr
     level = 1 - (1 - LEVEL) / len(ways)  # the rivals are greedy weights, where there are any, and the temperature
     rows = [_row(found, nested, greedy, level, seed) for greedy in ways]
     asked = [blended_on_looks(looks or {}, found.names, fit(members, truth, way)) for way in ways]
-    unseen = [unseen_accuracy(one) for one in asked if one is not None]
+    unseen = [comparison.unseen_accuracy(one) for one in asked if one is not None]
     greedy = bool(rows[-1]["difference_low"] > 0) and unseen[-1:] >= unseen[:1]
     tempered = nested_probabilities(members, truth, parts, greedy=greedy, tempering=True)
     gain = log_loss_gain(nested[greedy], tempered, truth, found.person, seed, level)

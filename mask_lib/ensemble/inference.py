@@ -1,21 +1,21 @@
 """Probabilities of photos from trained networks: folds, parts of the data, and the tables they are kept in."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from mask_lib.base import checks, files, labels
+from mask_lib.base import checks, files, labels, scores
 from mask_lib.base.config import FROZEN
 from mask_lib.data import layout, photos, store
 from mask_lib.data.splits import TEST_VAL
 from mask_lib.models import devices, predict
 from mask_lib.models.checkpoint import read_checkpoint, read_manifest
 from mask_lib.models.predict import ONE_VIEW, Tta
-from mask_lib.training import dataset, run_folder, runs
+from mask_lib.training import comparison, dataset, run_folder, runs
 
 Part = Literal["test", "test_val", "both"]
 
@@ -71,6 +71,7 @@ def predict_run(
     test: `ImageID, p00 …`, every row of info.csv in its order; a photo that could not be read gets the mean of the
     others, since a submission must answer it. test_val: `path, label, p00 …`. Each fold's own lie in
     `inferences/models/<run>/`. Beside each file stands, as .json, what `run_folder.refuse_stale_prediction` reads.
+    A run with `unseen_looks` is asked about those by the same views: `<run>.looks.csv`, also returned as `looks`.
     Raises FileNotFoundError for a run that is not trained, ValueError for views that do not suit its photos, and as
     `runs.checkpoints` does.
     """
@@ -87,7 +88,12 @@ def predict_run(
     if "test" in parts:
         tables["test"] = predict_evaluated(data_dir, output_dir, checkpoints, labeled.frame, tta, folder)
     if "test_val" in parts:
-        tables["test_val"] = predict_held_out(next(iter(splits.values())), checkpoints, labeled, tta, folder)
+        split = next(iter(splits.values()))
+        held_out = split.loc[split["split"] == TEST_VAL, ["path", "label"]]
+        tables["test_val"] = predict_labeled(held_out, checkpoints, labeled, tta, folder, "test_val")
+    if found := run_folder.looks_in_use(run_folder.folder_of(output_dir, run)):
+        asked = scores.read_probabilities(found[1], "path")[["path", "label"]]
+        tables["looks"] = predict_labeled(asked, {0: found[0]}, labeled, tta, folder, "looks")
     for name, table in tables.items():
         files.write_csv(table, home / f"{run}.{name}.csv")
         files.write_json(note, home / f"{run}.{name}.json")
@@ -106,14 +112,34 @@ def predict_evaluated(
     return whole.fillna(table[labels.probability_columns()].mean()).rename_axis("ImageID").reset_index()
 
 
-def predict_held_out(
-    split: pd.DataFrame, checkpoints: Mapping[int, Path], labeled: store.Store, tta: Tta, folder: Path
+def predict_labeled(
+    asked: pd.DataFrame, checkpoints: Mapping[int, Path], labeled: store.Store, tta: Tta, folder: Path, part: str
 ) -> pd.DataFrame:
-    """The table of a split's held-out photos, `path, label, p00 …`, from checkpoints by fold."""
-    held_out = split.loc[split["split"] == TEST_VAL, ["path", "label"]]
+    """The table of labeled photos (path, label), `path, label, p00 …`, from checkpoints by fold."""
     source = devices.DevicePhotos(labeled, devices.pick_device(), resident=False)
-    probabilities = mean_over_folds(checkpoints, source, list(held_out["path"]), tta, folder, "test_val")
-    return predict.probability_table(held_out, probabilities)
+    probabilities = mean_over_folds(checkpoints, source, list(asked["path"]), tta, folder, part)
+    return predict.probability_table(asked, probabilities)
+
+
+def unseen_looks(output_dir: Path, run: str) -> pd.DataFrame | None:
+    """`run_folder.unseen_looks` of a finished run, by the views that it last predicted with. Raises as that and
+    `run_folder.refuse_stale_prediction`.
+    """
+    folder, predicted = run_folder.folder_of(output_dir, run), Path(output_dir) / "inferences" / f"{run}.looks.csv"
+    if not predicted.exists():
+        return run_folder.unseen_looks(folder)
+    run_folder.refuse_stale_prediction(predicted)
+    return run_folder.unseen_looks(folder, predicted)
+
+
+def looks_by_views(output_dir: Path, run_names: Sequence[str], num_tta: int) -> pd.DataFrame:
+    """`comparison.look_table` of runs, each by one view and by the `num_tta` that it predicted with."""
+    tables = {}
+    for run in run_names:
+        by_one = run_folder.unseen_looks(run_folder.folder_of(output_dir, run))
+        found = {} if by_one is None else {1: by_one, num_tta: unseen_looks(output_dir, run)}
+        tables |= {f"{run}, {views} view(s)": table for views, table in found.items()}
+    return comparison.look_table(tables)
 
 
 def as_photos(predicted: dict[str, pd.DataFrame], output_dir: Path) -> pd.DataFrame:

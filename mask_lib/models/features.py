@@ -7,6 +7,7 @@ import contextlib
 import warnings
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from mask_lib.models import build, devices, networks, predict
 from mask_lib.models.weights import initial_state
 
 REGULARISATION = 0.003  # scikit-learn's C for standardised features of about a thousand columns
-ITERATIONS = 100  # the probabilities hardly move after that, though the solver would go on
+ITERATIONS = 50  # the probabilities hardly move after that, though the solver would go on
 NEVER = -1e4  # logit of a value that does not occur
 POOLED = "pooled"  # name of the pooled features in the cache
 UNREADABLE = (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile, zlib.error, NotImplementedError)
@@ -156,6 +157,35 @@ def naive_fold_scores(
         table = logistic_out_of_fold(features, photos, some)
         found[name] = scores.bootstrap(*scores.from_probabilities(table), person_of[table["path"]].to_numpy())
     return found
+
+
+def accuracy_by_look(
+    stages: Sequence[np.ndarray], photos: store.Store, split: pd.DataFrame, alike: pd.DataFrame
+) -> pd.DataFrame:
+    """How often logistic regressions on `stage_features` are right on each look: having learned from it, and not.
+
+    alike: of `looks.find`. Columns look, photos (of the split's val people), `in training` and `never seen`: the shares
+    of those photos whose attribute is right. A look that is the only one of its value cannot be left out.
+    """
+    train, val = (split[split["split"] == part] for part in (TRAIN, VAL))
+    known, asked, found = photos.rows(list(train["path"])), photos.rows(list(val["path"])), []
+    for name, own in alike.groupby("attribute"):
+        given, true = (labels.decode_all(part["label"].to_numpy())[name] for part in (train, val))
+        look_of = own.set_index("path")["look"]
+        learned, shown = train["path"].map(look_of).to_numpy(), val["path"].map(look_of).to_numpy()
+
+        def right(kept: np.ndarray, name: str = name, given: np.ndarray = given, true: np.ndarray = true) -> np.ndarray:
+            size = labels.attribute(name).size
+            parts = [logistic_probabilities(one[known[kept]], given[kept], size, one[asked]) for one in stages]
+            return np.mean(parts, axis=0).argmax(axis=1) == true
+
+        every = right(np.full(len(train), True))
+        several = own.groupby(own["look"].str.rsplit(n=1).str[0])["look"].unique()
+        for look in sorted(look for looks in several if len(looks) > 1 for look in looks):
+            if len(of_look := np.flatnonzero(shown == look)):
+                shares = {"in training": every[of_look].mean(), "never seen": right(learned != look)[of_look].mean()}
+                found.append({"look": look, "photos": len(of_look), **shares})
+    return pd.DataFrame(found, columns=["look", "photos", "in training", "never seen"])
 
 
 def optimism_summary(found: dict[str, pd.DataFrame]) -> str:

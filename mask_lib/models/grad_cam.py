@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from captum.attr import LayerAttribution, LayerGradCam
 from torch import nn
 
 from mask_lib.data import store
@@ -29,6 +28,8 @@ def heatmaps(
     photos_uint8: (N, H, W, C), of the size and channels that `preprocessing` tells; classes: (N,) class numbers.
     Where nothing speaks for it, zeros. Raises UnsupportedNetworkError if maps are not laid out in places, as Swin's.
     """
+    from captum.attr import LayerAttribution, LayerGradCam  # here, for it takes most of a second to load
+
     network.eval()
     device, found = next(network.parameters()).device, [np.empty((0, *photos_uint8.shape[1:3]), dtype=np.float32)]
     for block in store.blocks(len(photos_uint8), EXPLAIN_BATCH):

@@ -17,10 +17,11 @@ from torch import nn
 from torch.optim.swa_utils import update_bn
 
 from mask_lib.base import config, files, scores
-from mask_lib.data import store
+from mask_lib.data import looks, store
 from mask_lib.data.splits import TRAIN, VAL
 from mask_lib.models import checkpoint, devices, predict
-from mask_lib.training import dataset, run_folder, runs
+from mask_lib.training import comparison, dataset, run_folder, runs
+from mask_lib.training.run_folder import LOOKS
 
 AVERAGES = ("ema", "swa")  # checkpoints of averages within a run
 SOUP = "soup"  # the checkpoint of a soup
@@ -138,6 +139,7 @@ class Averaged:
     run: str
     saved: dict[str, Any]  # what averaging.json holds
     tables: dict[str, pd.DataFrame]  # by name of the weights: path, label, p00 …, fold, person; all folds
+    looks: dict[str, pd.DataFrame]  # by run and name, `run_folder.unseen_looks` of a run that was asked about those
 
     def by_fold(self) -> pd.DataFrame:
         """One row a fold: macro F1 of each kind of weights, the best epoch averaged, and what is picked."""
@@ -166,25 +168,34 @@ def average_run(
     """Average the kept epochs of each fold of a finished run, score what there is, and pick.
 
     With `checkpoint_choice: best` the weights with the highest macro F1 on the fold's val photos are picked, training's
-    own if they tie; another choice is kept to. Writes `checkpoint/swa.safetensors`, `oof.swa.csv` and `oof.ema.csv` of
-    each fold, as far as there are such weights, and last `averaging.json`. Raises as `run_folder.run_settings`,
-    `chosen_epochs`, `mean_state` and `runs.require_today` do, and ValueError for a soup.
+    own if they tie, and of averages none that is right less often on looks never seen; another choice is kept to.
+    Writes `checkpoint/swa.safetensors`, `oof.swa.csv` and `oof.ema.csv` of each fold, as far as there are such weights,
+    and last `averaging.json`. Raises as `run_folder.run_settings`, `chosen_epochs`, `mean_state`, `looks.without` and
+    `runs.require_today` do, and ValueError for a soup.
     """
     run_folder.refuse_soup(output_dir, run)
     settings, folder = run_folder.run_settings(output_dir, run), run_folder.folder_of(output_dir, run)
     labeled, splits, evaluators = open_evaluators(data_dir, output_dir, settings)
-    trained, members, entries = run_folder.trained_weights(settings), {}, {}
-    for fold in evaluators:
-        home = folder / f"fold{fold}" / "checkpoint"
-        members[fold] = chosen_epochs(home, average_epochs, first_epoch, last_epoch)
-        for path in [*members[fold].values(), home / f"{trained}.safetensors"]:
-            runs.require_today(path, settings, labeled, splits[fold])
+    trained, entries, asked = run_folder.trained_weights(settings), {}, (average_epochs, first_epoch, last_epoch)
+
+    def kept(home: Path, split: pd.DataFrame) -> dict[int, Path]:
+        members = chosen_epochs(home / "checkpoint", *asked)
+        for path in [*members.values(), home / "checkpoint" / f"{trained}.safetensors"]:
+            runs.require_today(path, settings, labeled, split)
+        return members
+
+    members = {fold: kept(folder / f"fold{fold}", splits[fold]) for fold in evaluators}
+    tables_of_looks = {}
+    if run_folder.looks_in_use(folder):
+        home, split = folder / LOOKS, looks.without(splits[min(splits)], looks.read_held_out(output_dir))
+        evaluator = FoldEvaluator(split, evaluators[min(evaluators)].source)
+        found = average_fold(home, kept(home, split), evaluator, settings, {})
+        paths = {name: run_folder.table_path(home, name, trained) for name in found["scores"]}
+        tables_of_looks = {name: run_folder.unseen_looks(folder, path) for name, path in paths.items()}
+    unseen = {name: comparison.unseen_accuracy(table) for name, table in tables_of_looks.items()}
     (folder / run_folder.AVERAGING).unlink(missing_ok=True)  # until it is written, training's own weights are in use
     for fold, evaluator in files.progress(evaluators.items(), what=f"average {run}", unit="fold"):
-        home = folder / f"fold{fold}"
-        if members[fold]:
-            write_average(members[fold], evaluator, home / "checkpoint" / "swa.safetensors")
-        entries[fold] = evaluate(home, evaluator, settings)
+        entries[fold] = average_fold(folder / f"fold{fold}", members[fold], evaluator, settings, unseen)
     person_of = next(iter(splits.values())).set_index("path")["person"]
 
     def joined(names: Mapping[int, str]) -> pd.DataFrame:
@@ -196,7 +207,7 @@ def average_run(
     found = runs.table_scores(joined({fold: one["picked"] for fold, one in entries.items()}))
     saved = {"trained": trained, "folds": {str(fold): one for fold, one in entries.items()}, "scores": found}
     files.write_json(saved, folder / run_folder.AVERAGING)
-    return Averaged(run, saved, tables)
+    return Averaged(run, saved, tables, {f"{run}, {name}": table for name, table in tables_of_looks.items()})
 
 
 def write_average(members: dict[int, Path], evaluator: FoldEvaluator, path: Path) -> None:
@@ -213,8 +224,14 @@ def _of_weights_alone(manifest: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in manifest.items() if name not in ("place", "digests", "format")}
 
 
-def evaluate(home: Path, evaluator: FoldEvaluator, settings: config.Run) -> dict[str, Any]:
-    """A fold's entry in averaging.json; writes what the averages say of the fold's val photos."""
+def average_fold(
+    home: Path, epochs: dict[int, Path], evaluator: FoldEvaluator, settings: config.Run, unseen: Mapping[str, float]
+) -> dict[str, Any]:
+    """Average the epochs of a fold, if there are any, and write what the averages say of its val photos; returns its
+    entry in averaging.json. unseen: as `pick` takes it.
+    """
+    if epochs:
+        write_average(epochs, evaluator, home / "checkpoint" / "swa.safetensors")
     trained, members = run_folder.trained_weights(settings), {}
     tables = {trained: scores.read_probabilities(home / "oof.csv", "path")}
     for name in AVERAGES:
@@ -225,12 +242,16 @@ def evaluate(home: Path, evaluator: FoldEvaluator, settings: config.Run) -> dict
             tables[name] = evaluator.out_of_fold(state, manifest)
             files.write_csv(tables[name], run_folder.table_path(home, name, trained))
     found = {name: scores.summarise(*scores.from_probabilities(table)) for name, table in tables.items()}
-    return {"members": members, "scores": found, "picked": pick(settings.checkpoint_choice, found)}
+    return {"members": members, "scores": found, "picked": pick(settings.checkpoint_choice, found, unseen)}
 
 
-def pick(choice: str, found: Mapping[str, Mapping[str, float]]) -> str:
-    """The name of the weights to use: by score, the first wins a tie, if the choice is best, else the choice."""
-    return max(found, key=lambda name: found[name]["macro_f1"]) if choice == "best" else choice
+def pick(choice: str, found: Mapping[str, Mapping[str, float]], unseen: Mapping[str, float]) -> str:
+    """The name of the weights to use: the choice, but if that is best by score, the first of equals. unseen: by name,
+    how often they are right on looks never seen; averages that are so less often than training's own, the first, lose.
+    """
+    least = next(iter(unseen.values()), 0.0)
+    kept = [name for name in found if unseen.get(name, least) >= least]
+    return max(kept, key=lambda name: found[name]["macro_f1"]) if choice == "best" else choice
 
 
 def make_soup(data_dir: Path, output_dir: Path, soup: str, members: Sequence[str]) -> dict[str, Any]:

@@ -79,6 +79,12 @@ def look_table(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["run", "attribute", "photos", *ends])
 
 
+def unseen_accuracy(table: pd.DataFrame) -> float:
+    """Of a table of `run_folder.unseen_looks`: the share of photos of unseen looks with all own attributes right."""
+    truth, predicted = (labels.decode_all(one) for one in scores.from_probabilities(table[table["look"] != ""]))
+    return float(np.all([truth[name] == predicted[name] for name in labels.names(of_person=False)], axis=0).mean())
+
+
 def looks_for_people(table: pd.DataFrame) -> pd.DataFrame:
     """The table of `look_table` as a person reads it."""
     sides = {"known": "looks in training", "unseen": "looks never seen"}

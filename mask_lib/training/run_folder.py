@@ -135,15 +135,30 @@ def read_averaging(folder: Path) -> dict[str, Any] | None:
     return saved if sorted(saved["folds"]) == trained_folds(folder) else None
 
 
-def in_use(folder: Path) -> dict[int, tuple[Path, Path]]:
-    """By fold the checkpoint and the out-of-fold table in use: of what averaging picked, else of training's choice."""
+def _names_in_use(folder: Path) -> tuple[str, dict[int, str]]:
+    """The name of the weights that training chose, and by fold of those in use: what averaging picked, else that."""
     averaging = read_averaging(folder)
     trained = averaging["trained"] if averaging else trained_weights(read_settings(folder)[0])
-    found = {}
-    for fold in trained_folds(folder):
-        name, home = averaging["folds"][fold]["picked"] if averaging else trained, folder / f"fold{fold}"
-        found[fold] = home / "checkpoint" / f"{name}.safetensors", table_path(home, name, trained)
-    return found
+    folds = trained_folds(folder)
+    return trained, {fold: averaging["folds"][fold]["picked"] if averaging else trained for fold in folds}
+
+
+def in_use(folder: Path) -> dict[int, tuple[Path, Path]]:
+    """By fold the checkpoint and the out-of-fold table in use."""
+    trained, names = _names_in_use(folder)
+    return {fold: _weights_at(folder / f"fold{fold}", name, trained) for fold, name in names.items()}
+
+
+def looks_in_use(folder: Path) -> tuple[Path, Path] | None:
+    """The same of the fold that was trained without some looks, by the weights that the first fold uses; or None."""
+    if not (folder / LOOKS / UNSEEN).exists():
+        return None
+    trained, names = _names_in_use(folder)
+    return _weights_at(folder / LOOKS, names[min(names)], trained)
+
+
+def _weights_at(home: Path, name: str, trained: str) -> tuple[Path, Path]:
+    return home / "checkpoint" / f"{name}.safetensors", table_path(home, name, trained)
 
 
 def table_path(home: Path, name: str, trained: str) -> Path:
@@ -163,17 +178,18 @@ def out_of_fold(folder: Path, person_of: Mapping[str, str] | None = None) -> pd.
     return joined_tables({fold: table for fold, (_, table) in in_use(folder).items()}, person_of)
 
 
-def unseen_looks(folder: Path) -> pd.DataFrame | None:
+def unseen_looks(folder: Path, table: Path | None = None) -> pd.DataFrame | None:
     """What a run's fold that was trained without some looks says of its val photos; None if it trained none.
 
-    Columns `path, label, p00 …, person, look`, which is empty where training knew the look. Raises as `out_of_fold`.
+    table: of those photos, `path, label, p00 …`; None: that of the weights in use. Columns `path, label, p00 …, person,
+    look`, which is empty where training knew the look. Raises as `out_of_fold`.
     """
-    path = folder / LOOKS / UNSEEN
-    if not path.exists():
+    if not (used := looks_in_use(folder)):
         return None
     person_of = photos.read_labeled(folder.parents[1]).set_index("path")["person"]
-    table = joined_tables({0: path.with_name("oof.csv")}, person_of).drop(columns="fold")
-    return table.assign(look=table["path"].map(files.read_json(path, dict[str, str])).fillna(""))
+    found = joined_tables({0: table or used[1]}, person_of).drop(columns="fold")
+    unseen = files.read_json(folder / LOOKS / UNSEEN, dict[str, str])
+    return found.assign(look=found["path"].map(unseen).fillna(""))
 
 
 def joined_tables(paths: Mapping[int, Path], person_of: Mapping[str, str]) -> pd.DataFrame:

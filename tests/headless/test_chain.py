@@ -166,4 +166,4 @@ def test_the_experiments_of_the_project_fit_its_notebooks(path: Path):
         assert ages == {"old60": 60, "old59": 59, "old58": 58, "old57": 57}
         assert all(values == chain.train["old60"] for values in chain.train.values())
     if path.stem == "demo":
-        assert f"{chain.output}/runs/quick/scores.json" in chain.compared_with("heads")
+        assert f"{chain.output}/runs/frozen/scores.json" in chain.compared_with("heads")

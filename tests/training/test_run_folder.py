@@ -248,8 +248,8 @@ def test_a_kill_before_the_note_leaves_predictions_that_are_refused(copied, monk
 
 def test_what_is_trained_during_inference_does_not_count(copied, monkeypatch):
     data, output = copied
-    held_out = inference.predict_held_out
-    monkeypatch.setattr(inference, "predict_held_out", lambda *given: (held_out(*given), retrain(data, output))[0])
+    held_out = inference.predict_labeled
+    monkeypatch.setattr(inference, "predict_labeled", lambda *given: (held_out(*given), retrain(data, output))[0])
     inference.predict_run(data, output, "toy")
     with pytest.raises(ValueError, match="is stale"):
         members(output)

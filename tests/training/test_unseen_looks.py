@@ -7,8 +7,8 @@ import toys
 
 from mask_lib.base import files, labels
 from mask_lib.data import looks
-from mask_lib.ensemble import blending
-from mask_lib.training import comparison, loop, run_folder
+from mask_lib.ensemble import blending, inference
+from mask_lib.training import averaging, comparison, loop, run_folder
 
 HELD_OUT = {4: "worn 2"}  # a class of the toy, and the look that stands for it
 
@@ -80,6 +80,32 @@ def test_members_and_their_blend_are_told_on_both_sides(trained):
     assert row["unseen"] == pytest.approx(right[unseen].mean()) and row["known"] == pytest.approx(right[~unseen].mean())
     assert row["photos"] == unseen.sum() and (row["unseen_low"] <= row["unseen"] <= row["unseen_high"])
     assert list(comparison.looks_for_people(table)["looks never seen"].str[:5]) == [f"{x:.3f}" for x in table["unseen"]]
+
+
+def test_averages_are_asked_too_and_what_is_told_is_of_the_weights_in_use(folders):
+    folder = folders[1] / "runs/averaged"
+    toys.train(*folders, run="averaged", unseen_looks=True, epochs=8, keep_epochs=2, checkpoint_choice="swa")
+    (folder / "scores.json").write_text('{"folds": [{"fold": 0}, {"fold": 1}]}')
+    found = averaging.average_run(*folders, "averaged")
+    assert list(found.looks) == ["averaged, last", "averaged, swa"]
+    pd.testing.assert_frame_equal(found.looks["averaged, swa"], run_folder.unseen_looks(folder))
+    assert run_folder.looks_in_use(folder)[0].name == "swa.safetensors"
+
+
+def test_what_is_told_is_by_the_views_that_the_run_predicted_with(folders, trained):
+    by_one = run_folder.unseen_looks(trained / "runs/toy")
+    predicted = inference.predict_run(*folders, "toy", inference.Tta(4), "test_val")["looks"]
+    table = blending.on_looks(trained, ["toy"])["toy"]
+    columns = labels.probability_columns()
+    assert (table["look"] == by_one["look"]).all() and not np.allclose(table[columns], by_one[columns], atol=1e-3)
+    np.testing.assert_allclose(table[columns], predicted[columns], atol=1e-6)
+    told = inference.looks_by_views(trained, ["toy"], 4)
+    assert list(told["run"]) == ["toy, 1 view(s)", "toy, 4 view(s)"]
+    note = trained / "inferences/toy.looks.json"
+    note.write_text('{"out_of_fold": {"0": "another"}}')
+    with pytest.raises(ValueError, match=r"toy.looks.csv is stale: run toy was trained or averaged anew since"):
+        blending.on_looks(trained, ["toy"])
+    (trained / "inferences/toy.looks.csv").unlink()
 
 
 def test_members_that_were_asked_about_other_looks_are_not_blended(trained):
