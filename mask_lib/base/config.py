@@ -26,7 +26,7 @@ CONVERT = (
 )
 # Another name, more folds, a fold beside them or a GPU's equal bits leave each fold's result as it is.
 NOT_PART_OF_RESULT = frozenset({"run", "folds", "unseen_looks", "deterministic"})
-REMOVED = {"partial_labels": False, "age_softness": 0.0}  # settings of older runs, with what all runs now do
+REMOVED = {"partial_labels": False, "age_softness": 0.0, "doubt_weight": 1.0}  # settings of older runs, with what all runs now do
 
 
 class Run(Settings):
@@ -47,7 +47,6 @@ class Run(Settings):
     label_source: Literal["clean", "given"] = "clean"  # as label cleaning left them, or as the data set gives them
     pseudo_labels: str = ""  # a finished run whose pseudo-labels, made by ensemble.self_training, join training
     pseudo_weight: Annotated[float, Field(gt=0, le=1)] = 0.5  # of a pseudo-labeled photo's loss; a labeled one's is 1
-    doubt_weight: Annotated[float, Field(gt=0, le=1)] = 1.0  # of a photo's loss whose label 01 finds probably wrong
     epochs: Count = 2
     batch_size: Annotated[int, Field(ge=1, le=65_536)] = 16  # photos at once
     accumulate_steps: Annotated[int, Field(ge=1, le=1000)] = 1  # so many batches an update of the weights

@@ -17,7 +17,7 @@ from mask_lib.data import clean_labels, external, photos, store
 from mask_lib.models import weights
 from mask_lib.training import pseudo_labels
 
-SETTINGS = ("label_source", "pseudo_labels", "pseudo_weight", "doubt_weight")  # of a run: those that choose its rows
+SETTINGS = ("label_source", "pseudo_labels", "pseudo_weight")  # of a run: those that choose its rows
 
 
 def read_training_splits(output_dir: str | os.PathLike[str], run: Run) -> dict[int, pd.DataFrame]:
@@ -26,30 +26,9 @@ def read_training_splits(output_dir: str | os.PathLike[str], run: Run) -> dict[i
     With pseudo_labels those photos are further train rows of the folds that are trained; `weight` (float64) is 1 for
     all others. Raises as `clean_labels.read_clean_splits` and `pseudo_labels.read` do.
     """
-    splits = with_doubt(clean_labels.read_clean_splits(output_dir, run.label_source), output_dir, run.doubt_weight)
+    splits = clean_labels.read_clean_splits(output_dir, run.label_source)
     splits = pseudo_labels.joined_splits(splits, output_dir, run.pseudo_labels, run.pseudo_weight, only=run.folds)
     return with_numbers(splits, output_dir)
-
-
-def with_doubt(
-    splits: dict[int, pd.DataFrame], output_dir: str | os.PathLike[str], doubt_weight: float
-) -> dict[int, pd.DataFrame]:
-    """The splits with a column `weight`: below 1 for photos whose label is more likely wrong than right by
-    review/suspects.csv and still as it was when they were ranked. Raises FileNotFoundError that says how to rank them.
-    """
-    if doubt_weight == 1:
-        return splits
-    path = Path(output_dir) / "review" / "suspects.csv"
-    if not path.exists():
-        raise FileNotFoundError(
-            f"doubt_weight = {doubt_weight}: no {files.shown_path(path)}: run 01_label_cleaning first"
-        )
-    table = files.read_csv(path, {"path": "str", "current": "int64", "score": "float64"})
-    doubted = table[table["score"] > 0.5].set_index("path")["current"]
-    return {
-        fold: split.assign(weight=np.where(split["label"] == split["path"].map(doubted), doubt_weight, 1.0))
-        for fold, split in splits.items()
-    }
 
 
 def with_numbers(splits: dict[int, pd.DataFrame], output_dir: str | os.PathLike[str]) -> dict[int, pd.DataFrame]:

@@ -22,7 +22,7 @@ OUT_OF_RANGE = {
         ("weight_decay", "focal_gamma", "attribute_loss", "aux_loss", "clip_grad_norm"), (-0.1, float("nan"))
     ),
     **dict.fromkeys(("momentum", "label_smoothing", "dropout", "drop_path", "ema_decay"), (-0.1, 1, float("inf"))),
-    **dict.fromkeys(("pseudo_weight", "doubt_weight", "layer_decay"), (0, -0.5, 1.1)),
+    **dict.fromkeys(("pseudo_weight", "layer_decay"), (0, -0.5, 1.1)),
     **dict.fromkeys(("early_stop_epochs", "keep_epochs", "step_epochs", "frozen_stages"), (-1,)),
     "run": ["", "a/b", "..", ".hidden", "ä", "a b", "x\n", "-rf"],
     "image_channels": [0, 2, 5],

@@ -74,24 +74,6 @@ def test_a_run_that_asks_for_nothing_reads_the_splits_and_years_alone(taught):
     assert len(dataset.photo_table(output, run_of())) == 2 * toys.PEOPLE + 2
 
 
-def test_doubted_labels_count_less_while_they_are_as_they_were(taught):
-    _, output = taught
-    plain = next(iter(read_splits(output).values()))
-    with pytest.raises(FileNotFoundError, match=r"review/suspects\.csv: run 01_label_cleaning first"):
-        dataset.read_training_splits(output, run_of(doubt_weight=0.2))
-    ranked = plain[["path", "label"]].head(4).rename(columns={"label": "current"}).assign(score=[0.9, 0.51, 0.5, 0.9])
-    ranked.loc[ranked.index[3], "current"] += 3  # reviewed since: it has another label now
-    path = files.write_csv(ranked, output / "review" / "suspects.csv")
-    try:
-        for split in dataset.read_training_splits(output, run_of(doubt_weight=0.2)).values():
-            assert dict(split[split["weight"] < 1].set_index("path")["weight"]) == dict.fromkeys(
-                ranked["path"][:2], 0.2
-            )
-            assert dataset.is_real(split).all()
-    finally:
-        path.unlink()
-
-
 def test_pseudo_labels_join_the_train_rows_with_the_weight_of_the_run(taught):
     _, output = taught
     table = pd.read_csv(pseudo_labels.table_path(output, "toy"))
