@@ -26,7 +26,8 @@ CONVERT = (
 )
 # Another name, more folds, a fold beside them or a GPU's equal bits leave each fold's result as it is.
 NOT_PART_OF_RESULT = frozenset({"run", "folds", "unseen_looks", "deterministic"})
-REMOVED = {"partial_labels": False, "age_softness": 0.0, "doubt_weight": 1.0}  # settings of older runs, with what all runs now do
+# Settings of older runs, with what all runs now do.
+REMOVED = {"partial_labels": False, "age_softness": 0.0, "doubt_weight": 1.0}
 
 
 class Run(Settings):

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from mask_lib.base import files, labels
+from mask_lib.base import labels
 from mask_lib.base.config import Run
 from mask_lib.data import clean_labels, external, photos, store
 from mask_lib.models import weights
