@@ -26,8 +26,7 @@ CONVERT = (
 )
 # Another name, more folds, a fold beside them or a GPU's equal bits leave each fold's result as it is.
 NOT_PART_OF_RESULT = frozenset({"run", "folds", "unseen_looks", "deterministic"})
-# Settings of older runs, with what all runs now do.
-REMOVED = {"partial_labels": False, "age_softness": 0.0, "doubt_weight": 1.0}
+REMOVED = {"partial_labels": False, "age_softness": 0.0, "doubt_weight": 1.0}  # of older runs; what all now do
 
 
 class Run(Settings):

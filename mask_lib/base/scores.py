@@ -62,8 +62,7 @@ def bootstrap(
     """
     tallies = person_tallies(truth, predicted, person)
     deviation = _resampled_metrics(tallies, draws, seed, is_filled=True).std(axis=0)
-    one_more = np.array([0.0, *[1 / len(tallies)] * (len(deviation) - 1)])  # of accuracies
-    deviation = np.hypot(deviation, one_more)
+    deviation = np.hypot(deviation, [0.0, *[1 / len(tallies)] * (len(deviation) - 1)])  # one more, of accuracies
     kinds = np.prod([labels.attribute(name).size for name in labels.names(of_person=True)])
     half = stdtrit(max(len(tallies) / kinds, 1), (1 + _checked_level(level)) / 2) * deviation
     values, count = np.array(list(summarise(truth, predicted).values())), labels.class_count()

@@ -77,8 +77,7 @@ def read_held_out(output_dir: str | os.PathLike[str]) -> dict[str, str]:
     path = path_of(output_dir)
     if not path.exists():
         raise FileNotFoundError(f"no {files.shown_path(path)}: run 00_prepare_data with measure_optimism: true first")
-    table = files.read_csv(path, KINDS)
-    held = table[table["held_out"]]
+    held = files.read_csv(path, KINDS).query("held_out")
     return dict(zip(held["path"], held["look"], strict=True))
 
 

@@ -181,9 +181,9 @@ def choose_recipe(found: OutOfFold, seed: int = 0, looks: Mapping[str, pd.DataFr
     temperature. Both are at 97.5%, since two rivals have more luck between them than one (Bonferroni); a single member
     has no weights to find, and its temperature has all 5%. The temperature is that of one network's answers a member;
     means over folds are less sure to begin with. looks: of `on_looks`; greedy weights that lose on looks never seen are
-    not taken. `table` has a row for each way to weigh members: method, macro_f1 with
-    low and high, log_loss, difference (of macro F1) with difference_low and difference_high, p, weights (found on all
-    people), chosen. Raises ValueError when there are fewer people than parts.
+    not taken. `table` has a row for each way to weigh members: method, macro_f1 with low and high, log_loss, difference
+    (of macro F1) with difference_low and difference_high, p, weights (found on all people), chosen. Raises ValueError
+    when there are fewer people than parts.
     """
     members, truth = found.probabilities, found.truth
     parts, ways = person_parts(found.photos, seed=seed), [False, True][: len(found.names)]  # greedy or not

@@ -126,10 +126,9 @@ def unseen_looks(output_dir: Path, run: str) -> pd.DataFrame | None:
     `run_folder.refuse_stale_prediction`.
     """
     folder, predicted = run_folder.folder_of(output_dir, run), Path(output_dir) / "inferences" / f"{run}.looks.csv"
-    if not predicted.exists():
-        return run_folder.unseen_looks(folder)
-    run_folder.refuse_stale_prediction(predicted)
-    return run_folder.unseen_looks(folder, predicted)
+    if predicted.exists():
+        run_folder.refuse_stale_prediction(predicted)
+    return run_folder.unseen_looks(folder, predicted if predicted.exists() else None)
 
 
 def looks_by_views(output_dir: Path, run_names: Sequence[str], num_tta: int) -> pd.DataFrame:
