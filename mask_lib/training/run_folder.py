@@ -21,7 +21,6 @@ AVERAGING = "averaging.json"  # in a run's folder: what averaging tried, scored 
 SCORES = "scores.json"
 LOOKS, UNSEEN = "looks", "unseen.json"  # a fold trained without some looks; the look of each val photo that has one
 
-
 _Weights = Literal["best", "last", "ema", "swa", "soup"]  # name of the checkpoint
 _Digests = dict[Annotated[str, pydantic.Field(pattern=r"^\d{1,3}$")], str]  # by fold
 _Run = Annotated[str, pydantic.AfterValidator(functools.partial(checks.safe_name, "run"))]
@@ -137,10 +136,9 @@ def read_averaging(folder: Path) -> dict[str, Any] | None:
 
 def _names_in_use(folder: Path) -> tuple[str, dict[int, str]]:
     """The name of the weights that training chose, and by fold of those in use: what averaging picked, else that."""
-    averaging = read_averaging(folder)
-    trained = averaging["trained"] if averaging else trained_weights(read_settings(folder)[0])
-    folds = trained_folds(folder)
-    return trained, {fold: averaging["folds"][fold]["picked"] if averaging else trained for fold in folds}
+    found = read_averaging(folder)
+    trained = found["trained"] if found else trained_weights(read_settings(folder)[0])
+    return trained, {fold: found["folds"][fold]["picked"] if found else trained for fold in trained_folds(folder)}
 
 
 def in_use(folder: Path) -> dict[int, tuple[Path, Path]]:
