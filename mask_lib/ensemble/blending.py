@@ -180,10 +180,10 @@ def choose_recipe(found: OutOfFold, seed: int = 0, looks: Mapping[str, pd.DataFr
     That is, the paired interval by person lies above 0: of the difference in macro F1 for weights, in log loss for the
     temperature. Both are at 97.5%, since two rivals have more luck between them than one (Bonferroni); a single member
     has no weights to find, and its temperature has all 5%. The temperature is that of one network's answers a member;
-    means over folds are less sure to begin with. looks: of `on_looks`; greedy weights that lose on looks never seen are
-    not taken. `table` has a row for each way to weigh members: method, macro_f1 with low and high, log_loss, difference
-    (of macro F1) with difference_low and difference_high, p, weights (found on all people), chosen. Raises ValueError
-    when there are fewer people than parts.
+    means over folds are less sure to begin with. looks: of `on_looks`; greedy weights that really lose on looks never
+    seen are not taken. `table` has a row for each way to weigh members: method, macro_f1 with low and high, log_loss,
+    difference (of macro F1) with difference_low and difference_high, p, weights (found on all people), chosen. Raises
+    ValueError when there are fewer people than parts.
     """
     members, truth = found.probabilities, found.truth
     parts, ways = person_parts(found.photos, seed=seed), [False, True][: len(found.names)]  # greedy or not
@@ -191,15 +191,15 @@ def choose_recipe(found: OutOfFold, seed: int = 0, looks: Mapping[str, pd.DataFr
     level = 1 - (1 - LEVEL) / len(ways)  # the rivals are greedy weights, where there are any, and the temperature
     rows = [_row(found, nested, greedy, level, seed) for greedy in ways]
     asked = [blended_on_looks(looks or {}, found.names, fit(members, truth, way)) for way in ways]
-    unseen = [comparison.unseen_accuracy(one) for one in asked if one is not None]
-    greedy = bool(rows[-1]["difference_low"] > 0) and unseen[-1:] >= unseen[:1]
+    lost = comparison.lost_on_looks(*asked) if len(asked) > 1 and asked[0] is not None else ""
+    greedy = bool(rows[-1]["difference_low"] > 0) and not lost
     tempered = nested_probabilities(members, truth, parts, greedy=greedy, tempering=True)
     gain = log_loss_gain(nested[greedy], tempered, truth, found.person, seed, level)
     is_tempered = gain.low > 0
     return Choice(
         fit(members, truth, greedy, is_tempered),
         pd.DataFrame(rows).assign(chosen=[way == greedy for way in ways]),
-        _choice_summary(rows, greedy, gain, unseen),
+        _choice_summary(rows, greedy, gain, lost),
         with_probabilities(found.photos, tempered if is_tempered else nested[greedy]),
     )
 
@@ -218,7 +218,7 @@ def _row(found: OutOfFold, nested: dict[bool, np.ndarray], greedy: bool, level: 
     }
 
 
-def _choice_summary(rows: list[dict], greedy: bool, gain: Score, unseen: list[float]) -> str:
+def _choice_summary(rows: list[dict], greedy: bool, gain: Score, lost: str) -> str:
     """Which weights are taken, whether a temperature is, and why, in two sentences."""
     moved = "macro F1 moves by {difference:+.4f} ({difference_low:+.4f} to {difference_high:+.4f})".format(**rows[-1])
     if len(rows) == 1:
@@ -226,8 +226,8 @@ def _choice_summary(rows: list[dict], greedy: bool, gain: Score, unseen: list[fl
     elif greedy:
         weights = f"Greedy weights are taken: on people they were not found on, {moved}."
     elif rows[-1]["difference_low"] > 0:
-        weights = f"Equal weights are kept: on people they were not found on greedy ones are better, {moved}, but of "
-        weights += "photos of looks never seen they get {:.1%} right, not {:.1%}.".format(*reversed(unseen))
+        weights = f"Equal weights are kept: on people they were not found on greedy ones are better, {moved}, but not "
+        weights += f"on looks never seen: {lost}."
     else:
         weights = f"Equal weights are kept: greedy weights are not really better on people they have not seen, {moved}."
     taken, fall = "taken" if gain.low > 0 else "left out", f"{gain.value:.4f} ({gain.low:+.4f} to {gain.high:+.4f})"

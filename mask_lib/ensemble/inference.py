@@ -122,9 +122,7 @@ def predict_labeled(
 
 
 def unseen_looks(output_dir: Path, run: str) -> pd.DataFrame | None:
-    """`run_folder.unseen_looks` of a finished run, by the views that it last predicted with. Raises as that and
-    `run_folder.refuse_stale_prediction`.
-    """
+    """`run_folder.unseen_looks` of a finished run by the views that it last predicted with; ValueError if stale."""
     folder, predicted = run_folder.folder_of(output_dir, run), Path(output_dir) / "inferences" / f"{run}.looks.csv"
     if predicted.exists():
         run_folder.refuse_stale_prediction(predicted)

@@ -171,8 +171,7 @@ def accuracy_by_look(
     known, asked, found = photos.rows(list(train["path"])), photos.rows(list(val["path"])), []
     for name, own in alike.groupby("attribute"):
         given, true = (labels.decode_all(part["label"].to_numpy())[name] for part in (train, val))
-        look_of = own.set_index("path")["look"]
-        learned, shown = train["path"].map(look_of).to_numpy(), val["path"].map(look_of).to_numpy()
+        learned, shown = (part["path"].map(own.set_index("path")["look"]).to_numpy() for part in (train, val))
 
         def right(kept: np.ndarray, name: str = name, given: np.ndarray = given, true: np.ndarray = true) -> np.ndarray:
             size = labels.attribute(name).size

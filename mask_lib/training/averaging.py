@@ -168,7 +168,7 @@ def average_run(
     """Average the kept epochs of each fold of a finished run, score what there is, and pick.
 
     With `checkpoint_choice: best` the weights with the highest macro F1 on the fold's val photos are picked, training's
-    own if they tie, and of averages none that is right less often on looks never seen; another choice is kept to.
+    own if they tie, and of averages none that really loses on looks never seen; another choice is kept to.
     Writes `checkpoint/swa.safetensors`, `oof.swa.csv` and `oof.ema.csv` of each fold, as far as there are such weights,
     and last `averaging.json`. Raises as `run_folder.run_settings`, `chosen_epochs`, `mean_state`, `looks.without` and
     `runs.require_today` do, and ValueError for a soup.
@@ -189,13 +189,13 @@ def average_run(
     if run_folder.looks_in_use(folder):
         home, split = folder / LOOKS, looks.without(splits[min(splits)], looks.read_held_out(output_dir))
         evaluator = FoldEvaluator(split, evaluators[min(evaluators)].source)
-        found = average_fold(home, kept(home, split), evaluator, settings, {})
+        found = average_fold(home, kept(home, split), evaluator, settings)
         paths = {name: run_folder.table_path(home, name, trained) for name in found["scores"]}
         tables_of_looks = {name: run_folder.unseen_looks(folder, path) for name, path in paths.items()}
-    unseen = {name: comparison.unseen_accuracy(table) for name, table in tables_of_looks.items()}
+    lost = {name for name, one in tables_of_looks.items() if comparison.lost_on_looks(tables_of_looks[trained], one)}
     (folder / run_folder.AVERAGING).unlink(missing_ok=True)  # until it is written, training's own weights are in use
     for fold, evaluator in files.progress(evaluators.items(), what=f"average {run}", unit="fold"):
-        entries[fold] = average_fold(folder / f"fold{fold}", members[fold], evaluator, settings, unseen)
+        entries[fold] = average_fold(folder / f"fold{fold}", members[fold], evaluator, settings, lost)
     person_of = next(iter(splits.values())).set_index("path")["person"]
 
     def joined(names: Mapping[int, str]) -> pd.DataFrame:
@@ -225,10 +225,10 @@ def _of_weights_alone(manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def average_fold(
-    home: Path, epochs: dict[int, Path], evaluator: FoldEvaluator, settings: config.Run, unseen: Mapping[str, float]
+    home: Path, epochs: dict[int, Path], evaluator: FoldEvaluator, settings: config.Run, lost: Collection[str] = ()
 ) -> dict[str, Any]:
     """Average the epochs of a fold, if there are any, and write what the averages say of its val photos; returns its
-    entry in averaging.json. unseen: as `pick` takes it.
+    entry in averaging.json. lost: as `pick` takes it.
     """
     if epochs:
         write_average(epochs, evaluator, home / "checkpoint" / "swa.safetensors")
@@ -242,15 +242,14 @@ def average_fold(
             tables[name] = evaluator.out_of_fold(state, manifest)
             files.write_csv(tables[name], run_folder.table_path(home, name, trained))
     found = {name: scores.summarise(*scores.from_probabilities(table)) for name, table in tables.items()}
-    return {"members": members, "scores": found, "picked": pick(settings.checkpoint_choice, found, unseen)}
+    return {"members": members, "scores": found, "picked": pick(settings.checkpoint_choice, found, lost)}
 
 
-def pick(choice: str, found: Mapping[str, Mapping[str, float]], unseen: Mapping[str, float]) -> str:
-    """The name of the weights to use: the choice, but if that is best by score, the first of equals. unseen: by name,
-    how often they are right on looks never seen; averages that are so less often than training's own, the first, lose.
+def pick(choice: str, found: Mapping[str, Mapping[str, float]], lost: Collection[str] = ()) -> str:
+    """The name of the weights to use: the choice, but if that is best by score, the first of equals and none of `lost`:
+    averages that are worse than training's own weights on looks never seen.
     """
-    least = next(iter(unseen.values()), 0.0)
-    kept = [name for name in found if unseen.get(name, least) >= least]
+    kept = [name for name in found if name not in lost]
     return max(kept, key=lambda name: found[name]["macro_f1"]) if choice == "best" else choice
 
 

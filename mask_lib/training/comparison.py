@@ -79,10 +79,13 @@ def look_table(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["run", "attribute", "photos", *ends])
 
 
-def unseen_accuracy(table: pd.DataFrame) -> float:
-    """Of a table of `run_folder.unseen_looks`: the share of photos of unseen looks with all own attributes right."""
-    truth, predicted = (labels.decode_all(one) for one in scores.from_probabilities(table[table["look"] != ""]))
-    return float(np.all([truth[name] == predicted[name] for name in labels.names(of_person=False)], axis=0).mean())
+def lost_on_looks(before: pd.DataFrame, after: pd.DataFrame) -> str:
+    """What `after` really loses against `before` on unseen looks, by a paired bootstrap of people, in words, or ""."""
+    unseen = (before["look"] != "").to_numpy()
+    (truth, one), (_, other) = (scores.from_probabilities(table[unseen]) for table in (before, after))
+    found = scores.paired_bootstrap(truth, one, other, before["person"].to_numpy()[unseen])
+    rows = found.loc[list(labels.names(of_person=False))].itertuples()
+    return ", ".join(f"{row.Index} {row.difference:+.1%}" for row in rows if row.high < 0)
 
 
 def looks_for_people(table: pd.DataFrame) -> pd.DataFrame:

@@ -1,7 +1,5 @@
 """Labels that mean nothing: whatever is chosen, no score that is shown rises above chance beyond its interval."""
 
-import dataclasses
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -64,5 +62,6 @@ def test_epochs_averages_and_regressions_on_random_labels_lift_nothing(shuffled,
         found = averaging.average_run(data, output, run.run).saved["scores"]
     for metric, chance in (("macro_f1", 1 / 18), ("accuracy", 1 / 6)):  # 6 of 18 classes occur
         assert found["out_of_fold"][metric]["low"] <= chance
-    assert dataclasses.asdict(scores.Score(**found["out_of_fold"]["macro_f1"]))["high"] < 0.2
+    macro_f1 = scores.Score(**found["out_of_fold"]["macro_f1"])
+    assert macro_f1.value < 0.12 and macro_f1.high < 0.3  # the classes that do not occur may do as well as the others
     assert files.read_json(output / "runs/toy/config.json")["checkpoint_choice"] == changes["checkpoint_choice"]
