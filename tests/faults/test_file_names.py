@@ -16,6 +16,7 @@ from mask_lib.data.layout import Problem
 from mask_lib.ensemble import expected_score, inference
 from mask_lib.headless import cells
 from mask_lib.plots import style
+from mask_lib.training import comparison
 
 NFC = unicodedata.normalize("NFC", "사진 é 1.jpg")
 # What info.csv or train.csv writes, what the disk holds, and what the difference is called.
@@ -161,6 +162,7 @@ def test_answers_without_a_photo_are_counted_and_said(tmp_path, shell):
     space = {"display": display, "data": data, "output": output, "first": "deep", "chosen": ["deep"], "num_tta": 1}
     space |= {"predictions": {"deep": {"test": table}}, "tables": {"deep": table[:5]}}
     space |= {"photos": photos, "inference": inference, "files": files, "style": style}
+    space |= {"comparison": comparison, "looks": comparison.look_table({})}
     kernelless.run_cells(shell, "06_inference", ["answer"], **space)
     assert "5 of test photos predicted" in display[0]
     assert "Without a photo that could be read are 2 answers, such as `5.png`: they are the mean" in display[0]
