@@ -93,16 +93,17 @@ def train_without_looks(
     forward: nn.Module,
     **options: Any,
 ) -> None:
-    """Train a fold once more, in the folder `looks`, without the looks that `data.looks` holds out, and note beside its
-    out-of-fold table which val photos have those. Raises as `looks.read_held_out` and `looks.without` do.
+    """Train a fold once more, in the folder `looks`, without the looks that `data.looks` holds out, if any, and note
+    beside its out-of-fold table which val photos have those. Raises as `looks.read_held_out` and `looks.without` do.
     """
     folder, held_out = run_folder.folder_of(output_dir, run.run) / run_folder.LOOKS, looks.read_held_out(output_dir)
+    if not held_out:
+        return print("unseen_looks: 00_prepare_data found no value of several looks, so there is nothing to hold out")
     split = looks.without(splits[fold], held_out)
     with files.progress(total=run.epochs, what=f"train {run.run} without some looks", unit="epoch") as bar:
         options |= {"on_epoch": lambda row: bar.update(), "on_step": lambda done: None}
         table = loop.train_fold(run, fold, split, source, folder, network, forward, **options)
-    unseen = {path: held_out[path] for path in table["path"] if path in held_out}
-    files.write_json(unseen, folder / run_folder.UNSEEN)
+    files.write_json({path: held_out[path] for path in table["path"] if path in held_out}, folder / run_folder.UNSEEN)
 
 
 def close_run(

@@ -48,6 +48,16 @@ def test_the_looks_are_known_to_the_folds_and_not_to_the_one_beside_them(trained
     assert right["whole"][unseen].mean() > 0.7
 
 
+def test_where_no_value_has_several_looks_the_run_says_so_and_ends_well(tmp_path, capsys):
+    data, output = tmp_path / "data", tmp_path / "output"
+    toys.prepare(data, output)
+    found = toys.table()[["path"]].assign(attribute="mask", look="worn 1", held_out=False)
+    files.write_csv(found, looks.path_of(output))
+    toys.train(data, output, unseen_looks=True, epochs=1)
+    assert "no value of several looks, so there is nothing to hold out" in capsys.readouterr().out
+    assert (output / "runs/toy/fold1/oof.csv").exists() and run_folder.unseen_looks(output / "runs/toy") is None
+
+
 def test_a_finished_one_is_not_trained_again_and_changes_nothing_of_the_run(folders, trained, monkeypatch):
     monkeypatch.setattr(loop.FoldTraining, "train_step", None)  # a call would fail
     before = toys.results(trained)
@@ -146,3 +156,15 @@ def test_greedy_weights_that_lose_on_looks_never_seen_are_not_taken(trained):
              for name, one in (("good", members[1]), ("bad", members[0]))}  # fmt: skip
     choice = blending.choose_recipe(found, looks=asked)
     assert choice.table["chosen"].tolist() == [True, False] and "looks never seen" in choice.reason
+
+
+@pytest.mark.parametrize(("wrong", "told"), [(1, ""), (60, "mask -30.0%")])
+def test_only_a_loss_that_chance_does_not_explain_counts(wrong, told):
+    """Of 200 photos of looks never seen, two a person, so many become wrong; what becomes of the others is no matter."""
+    before = pd.DataFrame({"path": map(str, range(240)), "person": np.arange(240) // 2, "label": 0})
+    before = before.assign(look=np.where(np.arange(240) < 200, "worn 2", ""))
+    before[labels.probability_columns()] = np.eye(18)[np.zeros(240, int)]
+    answers = np.where(np.arange(240) < wrong, 6, 0)
+    answers[200:] = 6
+    after = before.assign(**dict(zip(labels.probability_columns(), np.eye(18)[answers].T, strict=True)))
+    assert comparison.lost_on_looks(before, after) == told
