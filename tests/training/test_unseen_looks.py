@@ -160,7 +160,7 @@ def test_greedy_weights_that_lose_on_looks_never_seen_are_not_taken(trained):
 
 @pytest.mark.parametrize(("wrong", "told"), [(1, ""), (60, "mask -30.0%")])
 def test_only_a_loss_that_chance_does_not_explain_counts(wrong, told):
-    """Of 200 photos of looks never seen, two a person, so many become wrong; what becomes of the others is no matter."""
+    """Of 200 photos of looks never seen, two a person, so many become wrong; other photos do not matter."""
     before = pd.DataFrame({"path": map(str, range(240)), "person": np.arange(240) // 2, "label": 0})
     before = before.assign(look=np.where(np.arange(240) < 200, "worn 2", ""))
     before[labels.probability_columns()] = np.eye(18)[np.zeros(240, int)]
