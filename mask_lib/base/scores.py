@@ -92,8 +92,10 @@ def paired_bootstrap(
 
 def _differences(values: np.ndarray, drawn: np.ndarray, level: float) -> pd.DataFrame:
     """The table of (M,) differences in each metric and of (draws, M) drawn ones."""
+    share = (1 - _checked_level(level)) / 2
+    found = _table("difference", values, *np.quantile(drawn, [share, 1 - share], axis=0))
     # The two sides are sums of the same numbers: equal ones differ by rounding at most.
-    return _with_interval("difference", values, drawn, level).assign(p=(drawn <= 1e-12).mean(axis=0))
+    return found.assign(p=(drawn <= 1e-12).mean(axis=0))
 
 
 def paired_over_seeds(before: pd.DataFrame, after: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
@@ -246,12 +248,6 @@ def metrics_of(sums: np.ndarray, filled: np.ndarray | None = None) -> np.ndarray
         f1[draw, lacking] = f1[draw, other[draw]]
     right = np.concatenate([hits.sum(axis=1, keepdims=True), attribute_hits], axis=1)
     return np.concatenate([f1.mean(axis=1, keepdims=True), right / photos], axis=1)
-
-
-def _with_interval(name: str, values: Sequence[float], drawn: np.ndarray, level: float) -> pd.DataFrame:
-    """By metric the (M,) values and the ends `low` and `high` of their intervals, of (draws, M) drawn ones."""
-    share = (1 - _checked_level(level)) / 2
-    return _table(name, values, *np.quantile(drawn, [share, 1 - share], axis=0))
 
 
 def _table(name: str, values: Sequence[float], low: np.ndarray, high: np.ndarray) -> pd.DataFrame:

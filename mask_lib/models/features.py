@@ -182,8 +182,7 @@ def accuracy_by_look(
         several = own.groupby(own["look"].str.rsplit(n=1).str[0])["look"].unique()
         for look in sorted(look for looks in several if len(looks) > 1 for look in looks):
             if len(of_look := np.flatnonzero(shown == look)):
-                unseen = right(learned != look)[of_look]
-                found.append((look, len(of_look), every[of_look].mean(), unseen.mean()))
+                found.append((look, len(of_look), every[of_look].mean(), right(learned != look)[of_look].mean()))
     return pd.DataFrame(found, columns=["look", "photos", "in training", "never seen"])
 
 

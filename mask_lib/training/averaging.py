@@ -21,7 +21,6 @@ from mask_lib.data import looks, store
 from mask_lib.data.splits import TRAIN, VAL
 from mask_lib.models import checkpoint, devices, predict
 from mask_lib.training import comparison, dataset, run_folder, runs
-from mask_lib.training.run_folder import LOOKS
 
 AVERAGES = ("ema", "swa")  # checkpoints of averages within a run
 SOUP = "soup"  # the checkpoint of a soup
@@ -177,29 +176,17 @@ def average_run(
     settings, folder = run_folder.run_settings(output_dir, run), run_folder.folder_of(output_dir, run)
     labeled, splits, evaluators = open_evaluators(data_dir, output_dir, settings)
     trained, entries, asked = run_folder.trained_weights(settings), {}, (average_epochs, first_epoch, last_epoch)
-
-    def kept(home: Path, split: pd.DataFrame) -> dict[int, Path]:
-        members = chosen_epochs(home / "checkpoint", *asked)
-        for path in [*members.values(), home / "checkpoint" / f"{trained}.safetensors"]:
-            runs.require_today(path, settings, labeled, split)
-        return members
-
-    members = {fold: kept(folder / f"fold{fold}", splits[fold]) for fold in evaluators}
-    tables_of_looks = {}
-    if run_folder.looks_in_use(folder):
-        home, split = folder / LOOKS, looks.without(splits[min(splits)], looks.read_held_out(output_dir))
-        evaluator = FoldEvaluator(split, evaluators[min(evaluators)].source)
-        found = average_fold(home, kept(home, split), evaluator, settings)
-        paths = {name: run_folder.table_path(home, name, trained) for name in found["scores"]}
-        tables_of_looks = {name: run_folder.unseen_looks(folder, path) for name, path in paths.items()}
-    lost = {name for name, one in tables_of_looks.items() if comparison.lost_on_looks(tables_of_looks[trained], one)}
+    homes = {fold: folder / f"fold{fold}" for fold in evaluators}
+    members = {fold: todays_epochs(home, settings, labeled, splits[fold], *asked) for fold, home in homes.items()}
+    on_looks = average_looks(folder, settings, labeled, splits[min(splits)], evaluators[min(evaluators)].source, *asked)
+    lost = {name for name, table in on_looks.items() if comparison.lost_on_looks(on_looks[trained], table)}
     (folder / run_folder.AVERAGING).unlink(missing_ok=True)  # until it is written, training's own weights are in use
     for fold, evaluator in files.progress(evaluators.items(), what=f"average {run}", unit="fold"):
-        entries[fold] = average_fold(folder / f"fold{fold}", members[fold], evaluator, settings, lost)
+        entries[fold] = average_fold(homes[fold], members[fold], evaluator, settings, lost)
     person_of = next(iter(splits.values())).set_index("path")["person"]
 
     def joined(names: Mapping[int, str]) -> pd.DataFrame:
-        tables = {fold: run_folder.table_path(folder / f"fold{fold}", name, trained) for fold, name in names.items()}
+        tables = {fold: run_folder.table_path(homes[fold], name, trained) for fold, name in names.items()}
         return run_folder.joined_tables(tables, person_of)
 
     common = [name for name in (trained, *AVERAGES) if all(name in one["scores"] for one in entries.values())]
@@ -207,7 +194,31 @@ def average_run(
     found = runs.table_scores(joined({fold: one["picked"] for fold, one in entries.items()}))
     saved = {"trained": trained, "folds": {str(fold): one for fold, one in entries.items()}, "scores": found}
     files.write_json(saved, folder / run_folder.AVERAGING)
-    return Averaged(run, saved, tables, {f"{run}, {name}": table for name, table in tables_of_looks.items()})
+    return Averaged(run, saved, tables, {f"{run}, {name}": table for name, table in on_looks.items()})
+
+
+def todays_epochs(
+    home: Path, settings: config.Run, labeled: store.Store, split: pd.DataFrame, *asked: int
+) -> dict[int, Path]:
+    """`chosen_epochs` of a fold's folder, held with training's own weights to today's data by `runs.require_today`."""
+    members = chosen_epochs(home / "checkpoint", *asked)
+    for path in [*members.values(), home / "checkpoint" / f"{run_folder.trained_weights(settings)}.safetensors"]:
+        runs.require_today(path, settings, labeled, split)
+    return members
+
+
+def average_looks(
+    folder: Path, settings: config.Run, labeled: store.Store, split: pd.DataFrame, source: devices.DevicePhotos, *asked
+) -> dict[str, pd.DataFrame]:
+    """`run_folder.unseen_looks` by name of the weights, once those of the fold without some looks are averaged too; {}
+    without one. split: of the run's first fold; asked: as `chosen_epochs` takes it.
+    """
+    if not run_folder.looks_in_use(folder):
+        return {}
+    home, split = folder / run_folder.LOOKS, looks.without(split, looks.read_held_out(folder.parents[1]))
+    epochs, trained = todays_epochs(home, settings, labeled, split, *asked), run_folder.trained_weights(settings)
+    found = average_fold(home, epochs, FoldEvaluator(split, source), settings)["scores"]
+    return {name: run_folder.unseen_looks(folder, run_folder.table_path(home, name, trained)) for name in found}
 
 
 def write_average(members: dict[int, Path], evaluator: FoldEvaluator, path: Path) -> None:
