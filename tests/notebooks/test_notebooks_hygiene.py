@@ -122,3 +122,11 @@ def test_every_requirement_is_pinned():
     wanted = [line.partition("#")[0].strip() for line in lines]
     loose = [line for line in wanted if line and not re.fullmatch(r"[\w.\[\]-]+==[\w.!+]+( *;.*)?", line)]
     assert not loose
+
+
+@each_notebook
+def test_a_gallery_within_a_block_is_shown(notebook):
+    """Jupyter shows the value of a cell's last line alone, and a gallery is a figure that is shown by nothing else."""
+    trees = [ast.parse(TransformerManager().transform_cell(code)) for code in code_of(notebook)]
+    nested = [one for tree in trees for block in tree.body if isinstance(block, ast.If) for one in ast.walk(block)]
+    assert not [one for one in nested if isinstance(one, ast.Expr) and ast.unparse(one).startswith("galleries.")]
