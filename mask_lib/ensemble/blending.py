@@ -32,12 +32,16 @@ class Recipe:
 
     weights: tuple[float, ...]
     temperature: float = 1.0  # changes how sure answers are, never which class is the likeliest
+    photo_member: int | None = None  # the member that alone answers the attributes of the photo, where one does
 
     def blend(self, members: np.ndarray) -> np.ndarray:
         """(N, C) probabilities of (M, N, C). Raises ValueError for another number of members."""
         if len(self.weights) != len(members):
             raise ValueError(f"a recipe for {len(self.weights)} members was given {len(members)}")
-        return calibration.tempered(np.tensordot(self.weights, members, axes=1), self.temperature)
+        mean = np.tensordot(self.weights, members, axes=1)
+        if self.photo_member is not None:
+            mean = labels.with_photo_attributes(mean, members[self.photo_member])
+        return calibration.tempered(mean, self.temperature)
 
     def blend_tables(self, members: Members, which: str) -> pd.DataFrame:
         """The same as a table of a set, test or test_val, with the other columns of the first member's."""
@@ -45,12 +49,16 @@ class Recipe:
 
     def without(self, member: int) -> "Recipe":
         """The recipe for the members but one, the others' weights raised to fill its place."""
-        rest = [*self.weights[:member], *self.weights[member + 1 :]]
-        return dataclasses.replace(given_recipe(rest if any(rest) else [], len(rest)), temperature=self.temperature)
+        rest, asked = [*self.weights[:member], *self.weights[member + 1 :]], self.photo_member
+        asked = None if asked in (None, member) else asked - (asked > member)
+        plain = given_recipe(rest if any(rest) else [], len(rest))
+        return dataclasses.replace(plain, temperature=self.temperature, photo_member=asked)
 
     def summary(self, names: Sequence[str]) -> str:
-        """`deep (60%), wide (40%), at a temperature of 1.20`."""
+        """`deep (60%), wide (40%), mask by wide alone, at a temperature of 1.20`."""
         parts = [f"{name} ({weight:.0%})" for name, weight in zip(names, self.weights, strict=True) if weight]
+        if self.photo_member is not None:
+            parts.append(f"{' and '.join(labels.names(of_person=False))} by {names[self.photo_member]} alone")
         hotter = f", at a temperature of {self.temperature:.2f}" if self.temperature != 1 else ""
         return ", ".join(parts) + hotter
 
@@ -98,9 +106,16 @@ def macro_f1(truth: np.ndarray, predicted: np.ndarray) -> float:
     return float(np.divide(2 * hits, either, out=np.zeros(classes), where=either > 0).mean())
 
 
-def fit(members: np.ndarray, truth: np.ndarray, greedy: bool = False, tempering: bool = False) -> Recipe:
+def fit(
+    members: np.ndarray,
+    truth: np.ndarray,
+    greedy: bool = False,
+    tempering: bool = False,
+    photo_member: int | None = None,
+) -> Recipe:
     """A recipe found on (M, N, C) members and (N,) labels: equal or greedy weights, then the mean's temperature."""
     recipe = Recipe(tuple(greedy_weights(members, truth).tolist())) if greedy else given_recipe([], len(members))
+    recipe = dataclasses.replace(recipe, photo_member=photo_member)
     temperature = calibration.fit_temperature(recipe.blend(members), truth) if tempering else 1.0
     return dataclasses.replace(recipe, temperature=temperature)
 
@@ -110,7 +125,7 @@ def person_parts(photos: pd.DataFrame, count: int = PARTS, seed: int = 0) -> np.
     return photos["person"].map(splits.spread_people(photos, count, seed)).to_numpy()
 
 
-def nested_probabilities(members: np.ndarray, truth: np.ndarray, parts: np.ndarray, **how: bool) -> np.ndarray:
+def nested_probabilities(members: np.ndarray, truth: np.ndarray, parts: np.ndarray, **how) -> np.ndarray:
     """(N, C) probabilities of each part by the recipe that `fit` finds on the other parts."""
     found = np.empty(members.shape[1:])
     for part in np.unique(parts):
@@ -180,28 +195,54 @@ def choose_recipe(found: OutOfFold, seed: int = 0, looks: Mapping[str, pd.DataFr
     That is, the paired interval by person lies above 0: of the difference in macro F1 for weights, in log loss for the
     temperature. Both are at 97.5%, since two rivals have more luck between them than one (Bonferroni); a single member
     has no weights to find, and its temperature has all 5%. The temperature is that of one network's answers a member;
-    means over folds are less sure to begin with. looks: of `on_looks`; greedy weights that really lose on looks never
-    seen are not taken. `table` has a row for each way to weigh members: method, macro_f1 with low and high, log_loss,
-    difference (of macro F1) with difference_low and difference_high, p, weights (found on all people), chosen. Raises
-    ValueError when there are fewer people than parts.
+    means over folds are less sure to begin with. looks: of `on_looks`, for `best_on_looks`. `table` has a row for each
+    way to weigh members: method, macro_f1 with low and high, log_loss, difference (of macro F1) with difference_low and
+    difference_high, p, weights (found on all people), chosen. ValueError when there are fewer people than parts.
     """
     members, truth = found.probabilities, found.truth
     parts, ways = person_parts(found.photos, seed=seed), [False, True][: len(found.names)]  # greedy or not
     nested = {greedy: nested_probabilities(members, truth, parts, greedy=greedy) for greedy in ways}
     level = 1 - (1 - LEVEL) / len(ways)  # the rivals are greedy weights, where there are any, and the temperature
     rows = [_row(found, nested, greedy, level, seed) for greedy in ways]
-    asked = [blended_on_looks(looks or {}, found.names, fit(members, truth, way)) for way in ways]
-    lost = comparison.lost_on_looks(*asked) if len(asked) > 1 and asked[0] is not None else ""
-    greedy = bool(rows[-1]["difference_low"] > 0) and not lost
-    tempered = nested_probabilities(members, truth, parts, greedy=greedy, tempering=True)
-    gain = log_loss_gain(nested[greedy], tempered, truth, found.person, seed, level)
+    greedy = bool(rows[-1]["difference_low"] > 0)
+    photo_member, why = best_on_looks(found, fit(members, truth, greedy), looks or {})
+    how = {"greedy": greedy, "photo_member": photo_member}
+    plain, tempered = (nested_probabilities(members, truth, parts, tempering=is_on, **how) for is_on in (False, True))
+    gain = log_loss_gain(plain, tempered, truth, found.person, seed, level)
     is_tempered = gain.low > 0
     return Choice(
-        fit(members, truth, greedy, is_tempered),
+        fit(members, truth, tempering=is_tempered, **how),
         pd.DataFrame(rows).assign(chosen=[way == greedy for way in ways]),
-        _choice_summary(rows, greedy, gain, lost),
-        with_probabilities(found.photos, tempered if is_tempered else nested[greedy]),
+        _choice_summary(rows, greedy, gain) + why,
+        with_probabilities(found.photos, tempered if is_tempered else plain),
     )
+
+
+def best_on_looks(found: OutOfFold, recipe: Recipe, looks: Mapping[str, pd.DataFrame]) -> tuple[int | None, str]:
+    """The member that alone answers the attributes of the photo, if one does, and why.
+
+    On looks never seen it is really better than the blend by `recipe`, and by more than it is worse out of fold.
+    """
+    blend = blended_on_looks(looks, found.names, recipe)
+    if blend is None:
+        return None, ""
+    lost = [comparison.lost_on_looks(looks[name], blend) for name in found.names]
+    known = [with_probabilities(found.photos, one) for one in (recipe.blend(found.probabilities), *found.probabilities)]
+    before, *after = (
+        _photo_accuracy(one) + _photo_accuracy(table[table["look"] != ""])
+        for one, table in zip(known, [blend, *(looks[name] for name in found.names)], strict=True)
+    )
+    best = max(range(len(lost)), key=lambda member: after[member] if lost[member] else 0.0)
+    if not lost[best] or after[best] <= before:
+        return None, ""
+    name, own = found.names[best], " and ".join(labels.names(of_person=False))
+    return best, f" On looks never seen the mean loses against {name} alone, {lost[best]}: {name} answers {own}."
+
+
+def _photo_accuracy(table: pd.DataFrame) -> float:
+    """The mean accuracy of the attributes that are the photo's own."""
+    found = scores.summarise(*scores.from_probabilities(table))
+    return float(np.mean([found[name] for name in labels.names(of_person=False)]))
 
 
 def _row(found: OutOfFold, nested: dict[bool, np.ndarray], greedy: bool, level: float, seed: int) -> dict:
@@ -218,16 +259,13 @@ def _row(found: OutOfFold, nested: dict[bool, np.ndarray], greedy: bool, level: 
     }
 
 
-def _choice_summary(rows: list[dict], greedy: bool, gain: Score, lost: str) -> str:
+def _choice_summary(rows: list[dict], greedy: bool, gain: Score) -> str:
     """Which weights are taken, whether a temperature is, and why, in two sentences."""
     moved = "macro F1 moves by {difference:+.4f} ({difference_low:+.4f} to {difference_high:+.4f})".format(**rows[-1])
     if len(rows) == 1:
         weights = "There is one member, so there are no weights to find."
     elif greedy:
         weights = f"Greedy weights are taken: on people they were not found on, {moved}."
-    elif rows[-1]["difference_low"] > 0:
-        weights = f"Equal weights are kept: on people they were not found on greedy ones are better, {moved}, but not "
-        weights += f"on looks never seen: {lost}."
     else:
         weights = f"Equal weights are kept: greedy weights are not really better on people they have not seen, {moved}."
     taken, fall = "taken" if gain.low > 0 else "left out", f"{gain.value:.4f} ({gain.low:+.4f} to {gain.high:+.4f})"
