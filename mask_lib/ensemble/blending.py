@@ -23,6 +23,7 @@ ROUNDS = 25  # of greedy selection; with replacement, so that weights come in st
 PARTS = 5  # of people, for nesting
 LEVEL = 0.95  # of every interval; recipes that could replace equal weights share its 5%
 DRAWS = 1000
+SHARES = (0.25, 0.5, 0.75, 0.9, 1.0)
 LOOK_KEYS = ["path", "label", "look"]  # what members must have alike to be blended on looks
 
 
@@ -32,15 +33,15 @@ class Recipe:
 
     weights: tuple[float, ...]
     temperature: float = 1.0  # changes how sure answers are, never which class is the likeliest
-    photo_member: int | None = None  # the member that alone answers the attributes of the photo, where one does
+    photo_weights: tuple[float, ...] = ()  # for the attributes that are the photo's own, where those have others
 
     def blend(self, members: np.ndarray) -> np.ndarray:
         """(N, C) probabilities of (M, N, C). Raises ValueError for another number of members."""
         if len(self.weights) != len(members):
             raise ValueError(f"a recipe for {len(self.weights)} members was given {len(members)}")
         mean = np.tensordot(self.weights, members, axes=1)
-        if self.photo_member is not None:
-            mean = labels.with_photo_attributes(mean, members[self.photo_member])
+        if self.photo_weights:
+            mean = labels.with_photo_attributes(mean, np.tensordot(self.photo_weights, members, axes=1))
         return calibration.tempered(mean, self.temperature)
 
     def blend_tables(self, members: Members, which: str) -> pd.DataFrame:
@@ -49,18 +50,20 @@ class Recipe:
 
     def without(self, member: int) -> "Recipe":
         """The recipe for the members but one, the others' weights raised to fill its place."""
-        rest, asked = [*self.weights[:member], *self.weights[member + 1 :]], self.photo_member
-        asked = None if asked in (None, member) else asked - (asked > member)
+        rest, photo = (tuple(np.delete(some, member)) for some in (self.weights, self.photo_weights or self.weights))
         plain = given_recipe(rest if any(rest) else [], len(rest))
-        return dataclasses.replace(plain, temperature=self.temperature, photo_member=asked)
+        photo = given_recipe(photo, len(rest)).weights if self.photo_weights and any(photo) else ()
+        return dataclasses.replace(plain, temperature=self.temperature, photo_weights=photo)
 
     def summary(self, names: Sequence[str]) -> str:
-        """`deep (60%), wide (40%), mask by wide alone, at a temperature of 1.20`."""
-        parts = [f"{name} ({weight:.0%})" for name, weight in zip(names, self.weights, strict=True) if weight]
-        if self.photo_member is not None:
-            parts.append(f"{' and '.join(labels.names(of_person=False))} by {names[self.photo_member]} alone")
+        """`deep (60%), wide (40%); mask: deep (10%), wide (90%), at a temperature of 1.20`."""
+        photo = f"; {' and '.join(labels.names(of_person=False))}: " if self.photo_weights else ""
+        said = [
+            ", ".join(f"{name} ({weight:.0%})" for name, weight in zip(names, weights, strict=True) if weight)
+            for weights in (self.weights, self.photo_weights or [0] * len(names))
+        ]
         hotter = f", at a temperature of {self.temperature:.2f}" if self.temperature != 1 else ""
-        return ", ".join(parts) + hotter
+        return photo.join(said) + hotter
 
 
 def given_recipe(weights: Sequence[float], members: int) -> Recipe:
@@ -111,11 +114,11 @@ def fit(
     truth: np.ndarray,
     greedy: bool = False,
     tempering: bool = False,
-    photo_member: int | None = None,
+    photo_weights: tuple[float, ...] = (),
 ) -> Recipe:
     """A recipe found on (M, N, C) members and (N,) labels: equal or greedy weights, then the mean's temperature."""
     recipe = Recipe(tuple(greedy_weights(members, truth).tolist())) if greedy else given_recipe([], len(members))
-    recipe = dataclasses.replace(recipe, photo_member=photo_member)
+    recipe = dataclasses.replace(recipe, photo_weights=photo_weights)
     temperature = calibration.fit_temperature(recipe.blend(members), truth) if tempering else 1.0
     return dataclasses.replace(recipe, temperature=temperature)
 
@@ -195,8 +198,8 @@ def choose_recipe(found: OutOfFold, seed: int = 0, looks: Mapping[str, pd.DataFr
     That is, the paired interval by person lies above 0: of the difference in macro F1 for weights, in log loss for the
     temperature. Both are at 97.5%, since two rivals have more luck between them than one (Bonferroni); a single member
     has no weights to find, and its temperature has all 5%. The temperature is that of one network's answers a member;
-    means over folds are less sure to begin with. looks: of `on_looks`, for `best_on_looks`. `table` has a row for each
-    way to weigh members: method, macro_f1 with low and high, log_loss, difference (of macro F1) with difference_low and
+    means over folds are less sure to begin with. looks: of `on_looks`, for `weights_on_looks`. `table` has a row for
+    each way to weigh members: method, macro_f1 with low and high, log_loss, difference (of macro F1), its low and high,
     difference_high, p, weights (found on all people), chosen. ValueError when there are fewer people than parts.
     """
     members, truth = found.probabilities, found.truth
@@ -205,8 +208,8 @@ def choose_recipe(found: OutOfFold, seed: int = 0, looks: Mapping[str, pd.DataFr
     level = 1 - (1 - LEVEL) / len(ways)  # the rivals are greedy weights, where there are any, and the temperature
     rows = [_row(found, nested, greedy, level, seed) for greedy in ways]
     greedy = bool(rows[-1]["difference_low"] > 0)
-    photo_member, why = best_on_looks(found, fit(members, truth, greedy), looks or {})
-    how = {"greedy": greedy, "photo_member": photo_member}
+    photo_weights, why = weights_on_looks(found, fit(members, truth, greedy), looks or {})
+    how = {"greedy": greedy, "photo_weights": photo_weights}
     plain, tempered = (nested_probabilities(members, truth, parts, tempering=is_on, **how) for is_on in (False, True))
     gain = log_loss_gain(plain, tempered, truth, found.person, seed, level)
     is_tempered = gain.low > 0
@@ -218,25 +221,29 @@ def choose_recipe(found: OutOfFold, seed: int = 0, looks: Mapping[str, pd.DataFr
     )
 
 
-def best_on_looks(found: OutOfFold, recipe: Recipe, looks: Mapping[str, pd.DataFrame]) -> tuple[int | None, str]:
-    """The member that alone answers the attributes of the photo, if one does, and why.
-
-    On looks never seen it is really better than the blend by `recipe`, and by more than it is worse out of fold.
+def weights_on_looks(
+    found: OutOfFold, recipe: Recipe, looks: Mapping[str, pd.DataFrame]
+) -> tuple[tuple[float, ...], str]:
+    """Weights for the attributes of the photo that are really better than those of `recipe` on looks never seen, and
+    why; () if none are. Of those that give one member some of `SHARES` more, those with the highest sum of accuracies
+    out of fold and on looks never seen, as if half of the photos to come had new looks.
     """
-    blend = blended_on_looks(looks, found.names, recipe)
-    if blend is None:
-        return None, ""
-    lost = [comparison.lost_on_looks(looks[name], blend) for name in found.names]
-    known = [with_probabilities(found.photos, one) for one in (recipe.blend(found.probabilities), *found.probabilities)]
-    before, *after = (
-        _photo_accuracy(one) + _photo_accuracy(table[table["look"] != ""])
-        for one, table in zip(known, [blend, *(looks[name] for name in found.names)], strict=True)
-    )
-    best = max(range(len(lost)), key=lambda member: after[member] if lost[member] else 0.0)
-    if not lost[best] or after[best] <= before:
-        return None, ""
-    name, own = found.names[best], " and ".join(labels.names(of_person=False))
-    return best, f" On looks never seen the mean loses against {name} alone, {lost[best]}: {name} answers {own}."
+    if (before := blended_on_looks(looks, found.names, recipe)) is None:
+        return (), ""
+    given = np.array(recipe.weights)
+    rivals = [share * own + (1 - share) * given for share in SHARES for own in np.eye(len(given))]
+    rivals = [dataclasses.replace(recipe, photo_weights=tuple(one.tolist())) for one in rivals]
+
+    def on_both(one: Recipe) -> float:
+        known = with_probabilities(found.photos, one.blend(found.probabilities))
+        unseen = blended_on_looks(looks, found.names, one)
+        return round(_photo_accuracy(known) + _photo_accuracy(unseen[unseen["look"] != ""]), 9)
+
+    best = max(rivals, key=on_both)  # the least share of equals
+    lost = comparison.lost_on_looks(blended_on_looks(looks, found.names, best), before)
+    if not lost or on_both(best) <= on_both(recipe):
+        return (), ""
+    return best.photo_weights, f" On looks never seen these lose {lost} against others, which answer that."
 
 
 def _photo_accuracy(table: pd.DataFrame) -> float:
