@@ -114,15 +114,20 @@ def settings() -> str:
 def errors(found: list[messages.Message]) -> str:
     """The tables of errors.md. SystemExit for advice on what is no longer raised."""
     known = yaml.safe_load((HERE / "advice.yml").read_text(encoding="utf-8"))
-    if gone := [start for start in known if not any(one.said.startswith(start) for one in found)]:
-        sys.exit(f"docs/advice.yml: no message begins with {gone[0]!r}: change that entry or remove it")
+    if gone := [key for key in known if not any(fits(key, one.said) for one in found)]:
+        sys.exit(f"docs/advice.yml: no message begins with {gone}: change these entries or remove them")
     sections: dict[tuple[str, str], list[list[str]]] = defaultdict(lambda: [["module", "message", "what to do"]])
     for one in found:
-        advice = code(one.advice) if one.advice else next((known[key] for key in known if one.said.startswith(key)), "")
+        advice = code(one.advice) if one.advice else next((known[key] for key in known if fits(key, one.said)), "")
         sections[one.wing, one.exception].append([one.module, code(one.said), advice])
         if not advice and not messages.REQUIRES.search(one.said):
             print(f"says nothing of what to do: {one.wing}.{one.module}: {one.said}", file=sys.stderr)
     return "\n".join(f"## {wing}: {name}\n\n{table(*rows)}" for (wing, name), rows in sorted(sections.items()))
+
+
+def fits(key: str, said: str) -> bool:
+    """Whether an entry of advice.yml is about a message."""
+    return key[1:] in said if key[0] == "…" else said.startswith(key)
 
 
 def pages() -> dict[Path, str]:

@@ -21,8 +21,9 @@ CALLED = {"len": "count", "sum": "count", "argmax": "number"}
 # How a clause begins that says what to do, or what may stand there.
 ADVISES = re.compile(
     r"(?i)(write|run(?! \{)|give|name|set|use|take|make|train|lower|raise|choose|wait|save|rename|move|remove|leave|"
-    r"unpack|pack|put|add|tag|look|type|do not|combine|near it|there are|did you mean|modes are|\? shows|they go|"
-    r"labels are|try|this version reads|let it|start|open|[^:;.]*\b(must|needs?|wants|at least|at most|data folder)\b)"
+    r"export|pass|unpack|pack|put|add|tag|look|type|do not|combine|near it|there are|did you mean|modes are|\? shows|"
+    r"they go|labels are|try|this version reads|let it|start|open|"
+    r"[^:;.]*\b(must|needs?|wants|at least|at most|data folder)\b)"
 )
 # In a message that says it on the way, or by what is filled in.
 REQUIRES = re.compile(
@@ -137,7 +138,13 @@ class Source:
         if isinstance(node, ast.IfExp):
             parts = [self.text(part, scope) for part in (node.body, node.orelse)]
             said = [part for part in parts if words(part)]
-            return f"({' or '.join(said)})" if len(said) > 1 else f"[{said[0]}]" if "" in parts and said else parts[0]
+            return (
+                f"({' or '.join(said)})"
+                if len(said) > 1
+                else f"[{said[0]}]"
+                if "" in parts and said
+                else (said or parts)[0]
+            )
         if isinstance(node, ast.Name | ast.Attribute):
             name = called(node)
             known = scope[name] if name in scope else self.constants.get(name)

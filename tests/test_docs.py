@@ -69,7 +69,7 @@ def all_of_them(path, count, names):
 
 
 def test_advice_on_what_is_no_longer_raised_is_refused(make):
-    with pytest.raises(SystemExit, match=r"advice.yml: no message begins with '\{where\} has"):
+    with pytest.raises(SystemExit, match=r"advice.yml: no message begins with \['\{where\} has"):
         make.errors([])
 
 
