@@ -34,7 +34,7 @@ def find(stages: Sequence[np.ndarray], photos: pd.DataFrame, seed: int = 0) -> p
     stages: (N, D) features of the N photos (path, person, label), such as of a frozen backbone's stages. Looks are the
     groups by k-means of how a photo differs from the mean of the same person's photos of other values: what remains is
     the mask, not the face. There are as many as two halves of the people agree on (`STABLE`; one if on none). Of each
-    value half of the looks are held out, rounded up, the most frequent one never.
+    value every second look is held out, the most frequent one never.
     """
     features = np.hstack([StandardScaler().fit_transform(stage) for stage in stages])
     values, tables = labels.decode_all(photos["label"].to_numpy("int64")), []
@@ -44,8 +44,7 @@ def find(stages: Sequence[np.ndarray], photos: pd.DataFrame, seed: int = 0) -> p
             person = photos["person"].to_numpy()
             look = _grouped(_without_person(features, person, is_value), person[is_value], seed)
             named = [f"{word} {number + 1}" for number in look]
-            is_held = (look % 2 == 1) | (look == look.max(initial=0)) & (look > 0)
-            tables.append(photos.loc[is_value, ["path"]].assign(attribute=name, look=named, held_out=is_held))
+            tables.append(photos.loc[is_value, ["path"]].assign(attribute=name, look=named, held_out=look % 2 == 1))
     return pd.concat([pd.DataFrame(columns=list(KINDS)).astype(KINDS), *tables], ignore_index=True)
 
 

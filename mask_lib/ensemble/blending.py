@@ -224,26 +224,28 @@ def choose_recipe(found: OutOfFold, seed: int = 0, looks: Mapping[str, pd.DataFr
 def weights_on_looks(
     found: OutOfFold, recipe: Recipe, looks: Mapping[str, pd.DataFrame]
 ) -> tuple[tuple[float, ...], str]:
-    """Weights for the attributes of the photo that are really better than those of `recipe` on looks never seen, and
-    why; () if none are. Of those that give one member some of `SHARES` more, those with the highest sum of accuracies
-    out of fold and on looks never seen, as if half of the photos to come had new looks.
+    """Weights for the attributes of the photo that do better than those of `recipe` on looks never seen, and why; () if
+    none do. Of those that give one member some of `SHARES` more, those with the highest sum of accuracies out of fold
+    and on looks never seen: as if half of the photos to come had new looks.
     """
-    if (before := blended_on_looks(looks, found.names, recipe)) is None:
+    if blended_on_looks(looks, found.names, recipe) is None:
         return (), ""
     given = np.array(recipe.weights)
     rivals = [share * own + (1 - share) * given for share in SHARES for own in np.eye(len(given))]
-    rivals = [dataclasses.replace(recipe, photo_weights=tuple(one.tolist())) for one in rivals]
-
-    def on_both(one: Recipe) -> float:
+    rivals = [recipe, *(dataclasses.replace(recipe, photo_weights=tuple(one.tolist())) for one in rivals)]
+    scored = []
+    for one in rivals:
         known = with_probabilities(found.photos, one.blend(found.probabilities))
         unseen = blended_on_looks(looks, found.names, one)
-        return round(_photo_accuracy(known) + _photo_accuracy(unseen[unseen["look"] != ""]), 9)
-
-    best = max(rivals, key=on_both)  # the least share of equals
-    lost = comparison.lost_on_looks(blended_on_looks(looks, found.names, best), before)
-    if not lost or on_both(best) <= on_both(recipe):
+        scored.append((_photo_accuracy(known), _photo_accuracy(unseen[unseen["look"] != ""])))
+    best = max(range(len(rivals)), key=lambda place: round(sum(scored[place]), 9))  # the least share of equals
+    if scored[best][1] <= scored[0][1]:
         return (), ""
-    return best.photo_weights, f" On looks never seen these lose {lost} against others, which answer that."
+    said = " and on looks never seen ".join(
+        f"from {old:.1%} to {new:.1%}" for old, new in zip(scored[0], scored[best], strict=True)
+    )
+    own = " and ".join(labels.names(of_person=False))
+    return rivals[best].photo_weights, f" Weights of its own take the accuracy of {own} out of fold {said}."
 
 
 def _photo_accuracy(table: pd.DataFrame) -> float:
