@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mask_lib.base.labels import Gender
 from mask_lib.sample.brush import BLUNT, Colour, Pen, mirrored, mix, moved, oval, spline
-from mask_lib.sample.people import FRAMES, GOLD, NECKLINES, Face, Shot, rim, skin_tone
+from mask_lib.sample.people import FRAMES, GOLD, NECKLINES, Face, Gender, Shot, rim, skin_tone
 
 
 def paint_body(pen: Pen, face: Face) -> None:

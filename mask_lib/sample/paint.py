@@ -15,7 +15,7 @@ import threading
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context, parent_process
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,18 +23,17 @@ import pydantic
 from PIL import Image
 
 from mask_lib.base import files, labels
-from mask_lib.base.labels import Mask
 from mask_lib.sample import crowd, portrait
 from mask_lib.sample.crowd import SHARES, STEMS, Person, invent_people, stream
 from mask_lib.sample.faults import SMALLEST_FAULTY_SET, plan_faults, plant
-from mask_lib.sample.people import invent_face, invent_shot
+from mask_lib.sample.people import Mask, invent_face, invent_shot
 
 PAINTING = 1  # raise it when the pictures change: older samples are then painted anew
 OWN_FILES = {"train", "eval", "truth.json"}
 
 
 class _Photo(pydantic.BaseModel, extra="allow"):
-    label: Annotated[int, pydantic.Field(ge=0, lt=labels.class_count())]
+    label: pydantic.NonNegativeInt
     given: int | None = None
 
 

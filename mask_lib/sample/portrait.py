@@ -5,12 +5,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageChops
 
-from mask_lib.base.labels import Gender, Mask
 from mask_lib.sample.backdrops import paint_scene
 from mask_lib.sample.brush import Pen, mirrored, mix, moved, oval, spline
 from mask_lib.sample.clothes import paint_body, paint_glasses, paint_mask
 from mask_lib.sample.hair import paint_back_hair, paint_front_hair
-from mask_lib.sample.people import GOLD, Face, Shot, hair_tone, head_outline, skin_tone
+from mask_lib.sample.people import GOLD, Face, Gender, Mask, Shot, hair_tone, head_outline, skin_tone
 
 OVERSAMPLING = 2  # edges are drawn at twice the size and averaged down
 

@@ -22,19 +22,23 @@ from relabeling import RIGHT, WRONG, open_session, suspects_of
 from tiny_project import write_notebook
 
 from mask_lib.base import files, labels
-from mask_lib.base.labels import Gender, Mask
 from mask_lib.data import layout
 from mask_lib.relabel import current_decisions, decision_log, keys, session
 from mask_lib.relabel.widget import ReviewWidget, known_moves
 from mask_lib.sample import people, portrait
 
-PEOPLE = [(Gender.FEMALE, 24), (Gender.MALE, 47), *((Gender.FEMALE, years) for years in (60, 19, 28, 22, 26))]
+PEOPLE = [
+    (people.Gender.FEMALE, 24),
+    (people.Gender.MALE, 47),
+    *((people.Gender.FEMALE, years) for years in (60, 19, 28, 22, 26)),
+]
 HOSTILE = "<img src=x onerror=window.hacked=1>.jpg"
 SOURCE = """
 import os
 from pathlib import Path
 from mask_lib.data import photos
 from mask_lib.relabel import decision_log, session, widget
+from mask_lib.sample.people import Gender, Mask
 import pandas as pd
 Path("kernel.pid").write_text(str(os.getpid()))
 log = decision_log.DecisionLog("review/decisions.ann.jsonl", "ann")
@@ -155,7 +159,7 @@ def painted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFram
         folder, face = data / "train/images" / person, face_of(number + 2, years, gender)
         folder.mkdir(parents=True)
         for place, (kind, word) in enumerate(layout.PHOTO_NAMES.items()):
-            mask = Mask(labels.attribute("mask").value_of(word))
+            mask = people.Mask(labels.attribute("mask").value_of(word))
             shot = people.invent_shot(np.random.default_rng([number - 1, place]), mask)
             portrait.portrait(face, shot).save(folder / f"{kind}.jpg", quality=88)
             label = labels.encode(mask, gender, labels.attribute("age").value_of(years))
