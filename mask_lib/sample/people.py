@@ -186,6 +186,8 @@ class Shot:
     brightness: float
     warmth: float
     seed: int
+    helmet: Colour | None = None
+    vest: Colour | None = None
 
     @property
     def dark_side(self) -> int:
