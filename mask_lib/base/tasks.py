@@ -1,11 +1,9 @@
 """A task as its YAML file tells it: what a label says of a photo, and where photos and labels lie.
 
-    attributes:
-      - {name: helmet, values: ["yes", "no"], keys: hk}       # values in words
-      - {name: age, edges: [30, 60], limits: [0, 120], of: person}  # a number, cut at edges
-    photos: {layout: csv, train: train/images, labels: train/labels.csv, eval: eval/images}
-
-`of: person` marks what is the same on all photos of a person, or of whatever else photos are grouped by.
+attributes:
+  - {name: helmet, values: ["yes", "no"], keys: hk}
+  - {name: age, edges: [30, 60], limits: [0, 120], of: person}  # a number, one for all photos of a person
+photos: {layout: csv}
 """
 
 import itertools
@@ -19,11 +17,11 @@ from typing import Any, Literal, Self
 from pydantic import model_validator
 
 from mask_lib.base import files, plain_yaml
-from mask_lib.base.checks import Settings, did_you_mean, require
+from mask_lib.base.checks import Settings, did_you_mean
 
 CHECKOUT = Path(__file__).parents[2]  # whose tasks/ holds what a project of its own lacks
-KEYS_OF_SCREEN = "0123456789rz?"  # of relabeling: digits type a class, the page acts on the others itself
-NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
+FREE_KEY = re.compile(r"(?![0-9rz?])[!-~]")  # digits type a class, the page of relabeling acts on the others itself
+NAME = re.compile(r"(?!p\d+$)[a-z][a-z0-9_]{0,30}")
 WORD = re.compile(r"[^\W_](?:[\w .+<>-]{0,38}[\w+>])?")
 TAKEN = {"path", "person", "group", "label", "split", "class", "weight", "look", "fold", "swap", "macro_f1", "accuracy"}
 PLACE = re.compile(r"(?!\.\.?(/|$))[^/\\:~]+(/(?!\.\.?(/|$))[^/\\:~]+)*")
@@ -75,34 +73,28 @@ class _Attribute(Settings):
     name: str = ""
     values: tuple[str, ...] = ()
     edges: tuple[int, ...] = ()
-    limits: tuple[int, int] | None = None
+    limits: tuple[int, int] = (0, 0)
     of: Literal["photo", "person"] = "photo"
     keys: str = ""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        free = self.name not in TAKEN and not re.fullmatch(r"p\d+", self.name)
-        self.require("name", NAME.fullmatch(self.name), "a word of a-z, 0-9 and _, as a column's name")
-        self.require("name", free, "another one: tables have a column, or scores a line, of that name")
-        self.require("values", bool(self.values) != bool(self.edges), "words, or edges in their place for a number")
-        self.require("limits", bool(self.limits) == bool(self.edges), "[least, most] beside edges, and only there")
-        for word in self.values:
-            require("values", word, WORD.fullmatch(word), "words of letters, digits, blanks, -, . and +")
-        low, high = self.limits or (0, 0)
+        words, (low, high) = self.attribute().table_words, self.limits
+        free = NAME.fullmatch(self.name) and self.name not in TAKEN
+        self.require("name", free, f"a word of a-z, 0-9 and _, but none of {', '.join(sorted(TAKEN))}")
+        self.require("values", bool(self.values) != bool(self.edges), "words, or left out where there are edges")
+        sound = len(set(words)) == len(words) > 1 and all(map(WORD.fullmatch, self.values))
+        self.require("values", sound, "two words or more of letters, digits, blanks and .+-, no two of them alike")
         rising = all(first < second for first, second in itertools.pairwise([low, *self.edges, high + 1]))
-        self.require("edges", not self.edges or rising, f"rising numbers above {low} and at most {high}, the limits")
-        words = self.attribute().table_words
-        alike = "two or more, no two of them alike (case and blanks do not count)"
-        self.require("values", len(set(words)) == len(words) > 1, alike)
-        self.require("keys", len(self.keys) in (0, len(words)), f"{len(words)} letters, one for each value, or none")
-        free = all("!" <= key <= "~" and key not in KEYS_OF_SCREEN for key in self.keys)
-        self.require("keys", free, "letters other than r and z, which are the screen's")
+        self.require("edges", rising or not self.edges, f"rising, and within limits = [{low}, {high}], least and most")
+        fits = len(self.keys) in (0, len(words)) and all(map(FREE_KEY.fullmatch, self.keys))
+        self.require("keys", fits, f"{len(words)} letters other than r and z, one for each value, or none")
         return self
 
     def attribute(self) -> Attribute:
         """The attribute it tells of."""
-        words = self.values or group_words(self.edges)
-        return Attribute(self.name, words, self.keys, self.of == "person", self.edges, self.limits or (0, 0))
+        words = self.values or group_words(self.edges or (0,))
+        return Attribute(self.name, words, self.keys, self.of == "person", self.edges, self.limits)
 
 
 class Photos(Settings):
@@ -184,8 +176,8 @@ def find(path: str | os.PathLike[str]) -> Path:
 class _File(Settings):
     """What a task's file holds."""
 
-    attributes: tuple[dict[str, Any], ...] = ()
-    photos: dict[str, Any] | None = None
+    attributes: tuple[_Attribute, ...] = ()
+    photos: Photos = Photos()
 
 
 def read(path: str | os.PathLike[str]) -> Task:
@@ -194,13 +186,6 @@ def read(path: str | os.PathLike[str]) -> Task:
     values = plain_yaml.read(found)
     try:
         told = _File(**values)
-        return Task(tuple(map(_read_attribute, told.attributes)), Photos(**(told.photos or {})))
+        return Task(tuple(one.attribute() for one in told.attributes), told.photos)
     except ValueError as error:
         raise ValueError(f"{files.shown_path(found)}: {error}") from None
-
-
-def _read_attribute(entry: dict[str, Any]) -> Attribute:
-    try:
-        return _Attribute(**entry).attribute()
-    except ValueError as error:
-        raise ValueError(f"attribute {entry.get('name', '')}: {error}") from None

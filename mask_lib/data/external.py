@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from mask_lib.base import files, labels
-from mask_lib.data import layout, photos, tables
+from mask_lib.data import layout, photos
 from mask_lib.data.layout import Finding, Problem
 
 PREFIX = "external:"  # before a person's name, so that none is taken for a person of the data folder
@@ -37,7 +37,7 @@ def scan(
     for a missing source, ValueError for one that cannot be used or holds no usable photo.
     """
     own, seen = photos.files_of(data_dir, photo_table), set()
-    found, findings = [external_table([])], []
+    tables, findings = [external_table([])], []
     for name, source in short_names(sources).items():
         raw, odd = read_source(source)
         read = [read_row(name, row) for row in raw]
@@ -50,9 +50,9 @@ def scan(
         rows, odd = photos.without(rows, odd, own_copies(rows["path"], own))
         if rows.empty:
             raise ValueError(f"{source} holds no usable external photo {photos.summary(odd)}")
-        found.append(rows)
+        tables.append(rows)
         findings += odd
-    return pd.concat(found, ignore_index=True), photos.problem_table(findings)
+    return pd.concat(tables, ignore_index=True), photos.problem_table(findings)
 
 
 def external_columns() -> list[str]:
@@ -152,7 +152,7 @@ def read_folder(folder: Path) -> tuple[list[Raw], list[Finding]]:
 
 def read_row(source_name: str, row: Raw) -> tuple[list, list[Finding]]:
     """A row's values for `external_columns`, and why it cannot be used, if so."""
-    cells, values, problems = tables.read_values(row)
+    cells, values, problems = layout.read_values({name: text for name, text in row.items() if text.strip()})
     label, about_label = read_label(row["label"].strip(), values)
     problems += about_label if row["label"].strip() or not problems else []
     problems += [(Problem.UNSAFE_PATH, "a null byte in the path")] if "\0" in row["path"] else []

@@ -1,7 +1,4 @@
-"""The competition's layout and what is odd about it: beside the sample the one place to name mask, gender and age.
-
-The evaluation photos are read here in any layout, the labeled ones of the others in `tables`.
-"""
+"""The competition's layout and what is odd about it: beside the sample the one place to name mask, gender and age."""
 
 import enum
 import os
@@ -18,7 +15,6 @@ from mask_lib.base import files, labels
 from mask_lib.data import archives
 
 TRAIN_COLUMNS = ["id", "gender", "age", "path"]  # of train.csv; `race` is compared where it is there
-AGE_LIMITS = (0, 120)  # years, unless the task has others
 # The seven photos of a person by name without ending, and how the mask is worn, as the photo table writes it.
 PHOTO_NAMES = {f"mask{n}": "worn" for n in range(1, 6)} | {"incorrect_mask": "incorrect", "normal": "not_worn"}
 ENDINGS = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp"}
@@ -44,9 +40,6 @@ class Problem(enum.StrEnum):
     DOUBLE_ROW = enum.auto()  # a path a second time in train.csv; the first row counts
     DOUBLE_ID = enum.auto()  # kept: an id on several people, who stay apart by their folders
     DOUBLE_IMAGE_ID = enum.auto()  # an ImageID a second time in info.csv; the first row counts
-    BAD_GENDER = enum.auto()
-    BAD_AGE = enum.auto()  # not a whole number
-    AGE_OUT_OF_RANGE = enum.auto()
     FOLDER_CONTRADICTS_ROW = enum.auto()  # kept, with the values of train.csv, the official record
     MISSING_FOLDER = enum.auto()
     UNKNOWN_FOLDER = enum.auto()  # a folder that train.csv lacks
@@ -77,7 +70,7 @@ class Finding(NamedTuple):
     """One row of the problem table."""
 
     path: str
-    problem: str  # of `Problem`; of a csv also `bad_<attribute>`, `<attribute>_out_of_range` and `bad_label`
+    problem: str  # of `Problem`, or `bad_<attribute>`, `<attribute>_out_of_range`, of an external photo `bad_label`
     detail: str
 
 
@@ -102,8 +95,9 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def scan_train(data_dir: Path) -> tuple[pd.DataFrame, list[Finding]]:
-    """The photo table of train/ by its names alone, sorted by path, and what is odd there. Raises as `check_task`."""
-    check_task()
+    """The photo table of train/ by its names alone, sorted by path, and what is odd there."""
+    if other := [name for name in labels.names() if name not in ("mask", "gender", "age")]:
+        raise ValueError(f"the layout competition tells mask, gender and age, not {', '.join(other)}: take another")
     folder = data_dir / "train"
     rows, images = read_table(folder / "train.csv", TRAIN_COLUMNS), folder / "images"
     findings = double_ids(rows)
@@ -114,26 +108,35 @@ def scan_train(data_dir: Path) -> tuple[pd.DataFrame, list[Finding]]:
         findings += [Finding(row["path"], *problem) for problem in problems]
         if all(problem == Problem.FOLDER_CONTRADICTS_ROW for problem, _ in problems):
             names, odd = list_person(images, row["path"])
-            photo_rows += [photo_row(row, name) for name in names]
-            findings += odd
+            read = [labeled_row(f"{row['path']}/{name}", row["path"], photo_values(row, name)) for name in names]
+            photo_rows += [one for found, _ in read for one in found]
+            findings += [*odd, *(one for _, wrong in read for one in wrong)]
     return photo_table(sorted(photo_rows)), hinted(findings, set(os.listdir(images)) - set(rows["path"]))
 
 
-def check_task() -> None:
-    """Raise ValueError for attributes that the competition's files do not tell: it knows mask, gender and age."""
-    known = {"mask": set(PHOTO_NAMES.values()), "gender": {"male", "female"}, "age": set()}
+def labeled_row(path: str, person: str, told: Mapping[str, str]) -> tuple[list[list], list[Finding]]:
+    """A train row in the order of `photo_columns` of what is told by attribute, or what is wrong with that."""
+    cells, values, problems = read_values(told)
+    if problems:
+        return [], [Finding(path, *problem) for problem in problems]
+    return [[path, person, *(cells[name] for name in labels.names()), labels.encode(**values), "train"]], []
+
+
+def read_values(told: Mapping[str, str]) -> tuple[dict[str, str | int], dict[str, int], list[tuple[str, str]]]:
+    """By attribute the cells of a photo table and the values of text that tells some; problems and their details."""
+    cells, values, problems = {}, {}, []
     for one in labels.attributes():
-        if one.name not in known or bool(one.edges) == bool(known[one.name]):
-            raise ValueError(f"the layout competition tells {', '.join(known)}, not {one.name}: take csv or folders")
-        if known[one.name] and set(one.table_words) != known[one.name]:
-            raise ValueError(f"the layout competition has {', '.join(sorted(known[one.name]))} as values of {one.name}")
-
-
-def photo_row(row: dict[str, str], name: str) -> tuple:
-    """The row of the photo table of one photo of a usable row of train.csv."""
-    values = photo_values(row, name) | {"gender": row["gender"].strip().lower(), "age": whole_number(row["age"])}
-    label = labels.encode(**{one.name: one.value_of(values[one.name]) for one in labels.attributes()})
-    return f"{row['path']}/{name}", row["path"], *(values[one] for one in labels.names()), label, "train"
+        text = told.get(one.name, "").strip()
+        cells[one.name] = whole_number(text) if one.edges else text.lower().replace(" ", "_")
+        try:
+            if one.name in told and cells[one.name] is None:
+                raise ValueError(f"{one.name} {text!r} is not a whole number")
+            if one.name in told:
+                values[one.name] = one.value_of(cells[one.name])
+        except ValueError as error:
+            is_far = one.edges and cells[one.name] is not None
+            problems.append((f"{one.name}_out_of_range" if is_far else f"bad_{one.name}", str(error)))
+    return {name: cells[name] for name in values}, values, problems
 
 
 def photo_values(row: dict[str, str], name: str) -> dict[str, str]:
@@ -152,22 +155,14 @@ def people_of(folder: Path, images: Path) -> list[dict[str, str]]:
     return [{"path": match[0], "gender": match["gender"], "age": match["age"]} for match in found if match]
 
 
-def row_problems(row: dict[str, str], images: Path, seen: set[str]) -> list[tuple[Problem, str]]:
+def row_problems(row: dict[str, str], images: Path, seen: set[str]) -> list[tuple[str, str]]:
     """What is odd about a row of train.csv; adds its path to `seen`, those of earlier rows."""
     problem = folder_problem(row["path"], images, seen)
     seen.add(row["path"])
     if problem and problem[0] != Problem.MISSING_FOLDER:
         return [problem]
-    number = labels.number()
-    age, (low, high) = whole_number(row["age"]), number.limits if number else AGE_LIMITS
-    found = [problem] if problem else []
-    if row["gender"].strip().lower() not in ("male", "female"):
-        found.append((Problem.BAD_GENDER, f"gender {row['gender']!r} is neither male nor female"))
-    if age is None:
-        found.append((Problem.BAD_AGE, f"age {row['age']!r} is not a whole number of years"))
-    elif not low <= age <= high:
-        found.append((Problem.AGE_OUT_OF_RANGE, f"age {age} is outside {low}-{high} years"))
-    return found + contradictions(row)
+    told = {"gender": row["gender"], "age": row["age"]}
+    return ([problem] if problem else []) + read_values(told)[2] + contradictions(row)
 
 
 def folder_problem(name: str, images: Path, seen: set[str]) -> tuple[Problem, str] | None:

@@ -251,16 +251,25 @@ def read_photos(path: str | os.PathLike[str]) -> pd.DataFrame:
         raise ValueError(f"{path}: a split is neither train nor eval: {sorted(set(found['split']))[:5]}")
     if not found["label"].dropna().between(0, labels.class_count() - 1).all():
         raise ValueError(f"{path}: labels are 0-{labels.class_count() - 1}")
+    told = found.dropna().drop_duplicates([*labels.names(), "label"])
+    for row in told[(told[list(labels.names())] != "").all(axis=1)].astype("str").to_dict("records"):
+        _, values, wrong = layout.read_values(row)
+        if wrong or str(labels.encode(**values)) != row["label"]:
+            why = "the task's values or edges have changed since: run 00_prepare_data again"
+            raise ValueError(
+                f"{files.shown_path(path)}: {row['path']} has the label {row['label']} of other values; {why}"
+            )
     return found
 
 
 def refuse_other_task(path: str | os.PathLike[str]) -> None:
     """Raise ValueError that says so where a photo table, if it is there, has the attributes of another task."""
     head = files.read_text(path, "'CSV UTF-8'").partition("\n")[0].strip().split(",") if os.path.exists(path) else []
-    columns = [name for name in head if name not in FIXED]
-    if columns and set(head) >= FIXED and columns != list(labels.names()):
-        theirs, ours = ", ".join(columns), ", ".join(labels.names())
-        what = f"{files.shown_path(path)} is of another task ({theirs}) than the one at hand ({ours})"
+    theirs = ", ".join(name for name in head if name not in FIXED)
+    if theirs and set(head) >= FIXED and theirs != ", ".join(labels.names()):
+        what = (
+            f"{files.shown_path(path)} is of another task ({theirs}) than the one at hand ({', '.join(labels.names())})"
+        )
         raise ValueError(f"{what}: give that task, or another output_dir")
 
 

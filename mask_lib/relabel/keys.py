@@ -6,7 +6,7 @@ from collections import namedtuple
 import pandas as pd
 
 from mask_lib.base import labels
-from mask_lib.base.tasks import KEYS_OF_SCREEN
+from mask_lib.base.tasks import FREE_KEY
 
 TITLES = {
     "inspect": "Inspect: does the label fit?",
@@ -109,7 +109,7 @@ def attribute_keys() -> dict[str, tuple[str, int]]:
     found = {}
     for one in labels.attributes():
         for value, key in enumerate(one.keys):
-            if key in KEYS_OF_SCREEN or not "!" <= key <= "~":
+            if not FREE_KEY.fullmatch(key):
                 raise ValueError(f"the key {key!r} of {one.name} is the screen's: take a letter other than r and z")
             found[key] = (one.name, value)
     return found

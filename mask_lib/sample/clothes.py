@@ -94,14 +94,12 @@ def paint_vest(pen: Pen, face: Face, colour: Colour) -> None:
 
 def paint_helmet(pen: Pen, colour: Colour) -> None:
     """A safety helmet with its ridges, its brim and its strap."""
-    dark, light = mix(colour, (30, 30, 40), 0.3), mix(colour, (255, 255, 255), 0.4)
-    dome = [(0.7, -1.88), (1.16, -1.45), (1.26, -0.62)]
+    dome, brim = [(0.7, -1.88), (1.16, -1.45), (1.26, -0.62)], [(0.7, -0.84), (1.4, -0.56), (0.7, -0.58)]
     pen.fill(spline([(0, -2.02), *dome, *mirrored(dome)], closed=True), colour)
     pen.fill([(-1.26, -0.62), (0, -0.95), (1.26, -0.62), (0, -0.5)], colour)
     for x in (-0.32, 0.0, 0.32):
-        pen.curve([(x * 0.7, -1.96), (x * 1.1, -1.4), (x * 1.3, -0.8)], light, 0.07, 0.8)
-    brim = [(0.7, -0.84), (1.4, -0.56), (0.7, -0.58)]
-    pen.fill(spline([(0, -0.9), *brim, (0, -0.52), *mirrored(brim)], closed=True), dark)
+        pen.curve([(x * 0.7, -1.96), (x * 1.1, -1.4), (x * 1.3, -0.8)], mix(colour, (255, 255, 255), 0.4), 0.07, 0.8)
+    pen.fill(spline([(0, -0.9), *brim, (0, -0.52), *mirrored(brim)], closed=True), mix(colour, (30, 30, 40), 0.3))
     for side in (-1, 1):
         pen.curve([(1.03, -0.5), (0.98, 0.4), (0.62, 1.22), (0.0, 1.5)], (50, 48, 52), 0.05, 0.9, BLUNT, side)
 

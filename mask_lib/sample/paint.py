@@ -227,7 +227,7 @@ def score_submission(folder: str | os.PathLike[str], submission: str | os.PathLi
     each attribute alone. Raises ValueError if the submission does not answer every evaluation photo exactly once.
     """
     told = read_truth(folder)
-    with labels.using(task_of(told["arguments"])):
+    with labels.using(task_of(told.get("arguments", {}))):
         return _scores(told, submission)
 
 
