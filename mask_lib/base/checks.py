@@ -17,6 +17,7 @@ _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: 
 _WORDS |= {list: "a list", tuple: "a list", types.NoneType: "empty"}
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 _ERRORS = {f"{kind.__name__.replace('str', 'string')}_type": kind for kind in _WORDS}  # as pydantic calls them
+_ERRORS["model_type"] = dict
 _LIMITS = {"greater than or equal to": "at least", "less than or equal to": "at most"}
 _LIMITS |= {"greater than": "above", "less than": "below"}
 _adapter = functools.cache(functools.partial(TypeAdapter, config=_STRICT))
@@ -82,8 +83,8 @@ def _sentence(error: ValidationError, known: Iterable[str], name: str = "") -> s
     value, context = first["input"], first.get("ctx", {})
     place, *inside = [*([name] if name else []), *first["loc"]] or [""]
     shown = f"{place}{''.join(f'[{one}]' for one in inside)} = {value!r}"
-    if first["type"] == "value_error":  # of our own validators, which name the field
-        return str(context["error"])
+    if first["type"] == "value_error":  # of our own validators, which name the field, but not where it is inside others
+        return f"{shown.partition(' = ')[0]}: {context['error']}" if inside else str(context["error"])
     if first["type"] == "extra_forbidden":
         return f"there is no setting {place!r}{did_you_mean(place, known)}"
     if kind := _ERRORS.get(first["type"]):

@@ -1,4 +1,4 @@
-"""The competition's layout and what is odd about it; beside the sample the one place to name mask, gender and age."""
+"""The competition's layout and what is odd about it: beside the sample the one place to name mask, gender and age."""
 
 import enum
 import os
@@ -19,6 +19,7 @@ TRAIN_COLUMNS = ["id", "gender", "age", "path"]  # of train.csv; `race` is compa
 PHOTO_NAMES = {f"mask{n}": "worn" for n in range(1, 6)} | {"incorrect_mask": "incorrect", "normal": "not_worn"}
 ENDINGS = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp"}
 NOT_ONE = f"none of the seven photos {', '.join(PHOTO_NAMES)} with an ending of {', '.join(sorted(ENDINGS))}"
+NAMED = "id_gender_race_age"  # a person's folder
 FOLDER_NAME = re.compile(r"(?P<id>[^_]+)_(?P<gender>male|female)_(?P<race>.+)_(?P<age>\d+)", re.IGNORECASE)
 WHOLE_NUMBER = re.compile(r"-?[0-9]{1,9}(\.0*)?")
 # What the names of one thing may differ in, once spreadsheets, archives and other systems have written them.
@@ -39,9 +40,6 @@ class Problem(enum.StrEnum):
     DOUBLE_ROW = enum.auto()  # a path a second time in train.csv; the first row counts
     DOUBLE_ID = enum.auto()  # kept: an id on several people, who stay apart by their folders
     DOUBLE_IMAGE_ID = enum.auto()  # an ImageID a second time in info.csv; the first row counts
-    BAD_GENDER = enum.auto()
-    BAD_AGE = enum.auto()  # not a whole number
-    AGE_OUT_OF_RANGE = enum.auto()
     FOLDER_CONTRADICTS_ROW = enum.auto()  # kept, with the values of train.csv, the official record
     MISSING_FOLDER = enum.auto()
     UNKNOWN_FOLDER = enum.auto()  # a folder that train.csv lacks
@@ -55,20 +53,24 @@ class Problem(enum.StrEnum):
     TRUNCATED = enum.auto()
     UNREADABLE = enum.auto()
     ODD_MODE = enum.auto()  # pixels that become black or white as 8-bit colour
-    INCOMPLETE_LABEL = enum.auto()  # of external photos, as what follows: neither a label nor every attribute
+    MISSING_PHOTO = enum.auto()  # of the layout csv, as the next two
+    UNLISTED_PHOTO = enum.auto()  # a file that the csv lacks
+    GROUP_CONTRADICTS = enum.auto()  # kept: photos of one group differ in what is the same for all of it
+    UNKNOWN_CLASS = enum.auto()  # of the layout folders: a folder named like no class, or a photo in none
+    INCOMPLETE_LABEL = enum.auto()  # of external photos, as the next: neither a label nor every attribute
     LABEL_CONTRADICTS_ROW = enum.auto()  # a label that is not what the attributes beside it make
     SHARED_PICTURE = enum.auto()  # kept: one picture on people who cannot be one, as a placeholder is
     COPY_OF_OWN_PHOTO = enum.auto()  # a photo that the data folder holds, byte for byte
 
 
-MISSING = {Problem.MISSING_FOLDER, Problem.MISSING_EVAL_PHOTO}
+MISSING = {Problem.MISSING_FOLDER, Problem.MISSING_PHOTO, Problem.MISSING_EVAL_PHOTO}
 
 
 class Finding(NamedTuple):
     """One row of the problem table."""
 
     path: str
-    problem: str  # of `Problem`, or of an external photo `bad_<attribute>`, `bad_label`, `<attribute>_out_of_range`
+    problem: str  # of `Problem`, or `bad_<attribute>`, `<attribute>_out_of_range`, of an external photo `bad_label`
     detail: str
 
 
@@ -92,8 +94,11 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     return table
 
 
-def scan_train(folder: Path) -> tuple[pd.DataFrame, list[Finding]]:
+def scan_train(data_dir: Path) -> tuple[pd.DataFrame, list[Finding]]:
     """The photo table of train/ by its names alone, sorted by path, and what is odd there."""
+    if other := [name for name in labels.names() if name not in ("mask", "gender", "age")]:
+        raise ValueError(f"the layout competition tells mask, gender and age, not {', '.join(other)}: take another")
+    folder = data_dir / "train"
     rows, images = read_table(folder / "train.csv", TRAIN_COLUMNS), folder / "images"
     findings = double_ids(rows)
     findings += strays(images, {PurePosixPath(path).parts[0] for path in rows["path"] if is_plain(path)})
@@ -103,16 +108,35 @@ def scan_train(folder: Path) -> tuple[pd.DataFrame, list[Finding]]:
         findings += [Finding(row["path"], *problem) for problem in problems]
         if all(problem == Problem.FOLDER_CONTRADICTS_ROW for problem, _ in problems):
             names, odd = list_person(images, row["path"])
-            photo_rows += [photo_row(row, name) for name in names]
-            findings += odd
+            read = [labeled_row(f"{row['path']}/{name}", row["path"], photo_values(row, name)) for name in names]
+            photo_rows += [one for found, _ in read for one in found]
+            findings += [*odd, *(one for _, wrong in read for one in wrong)]
     return photo_table(sorted(photo_rows)), hinted(findings, set(os.listdir(images)) - set(rows["path"]))
 
 
-def photo_row(row: dict[str, str], name: str) -> tuple:
-    """The row of the photo table of one photo of a usable row of train.csv."""
-    values = photo_values(row, name) | {"gender": row["gender"].strip().lower(), "age": whole_number(row["age"])}
-    label = labels.encode(**{one.name: one.value_of(values[one.name]) for one in labels.attributes()})
-    return f"{row['path']}/{name}", row["path"], *(values[one] for one in labels.names()), label, "train"
+def labeled_row(path: str, person: str, told: Mapping[str, str]) -> tuple[list[list], list[Finding]]:
+    """A train row in the order of `photo_columns` of what is told by attribute, or what is wrong with that."""
+    cells, values, problems = read_values(told)
+    if problems:
+        return [], [Finding(path, *problem) for problem in problems]
+    return [[path, person, *(cells[name] for name in labels.names()), labels.encode(**values), "train"]], []
+
+
+def read_values(told: Mapping[str, str]) -> tuple[dict[str, str | int], dict[str, int], list[tuple[str, str]]]:
+    """By attribute the cells of a photo table and the values of text that tells some; problems and their details."""
+    cells, values, problems = {}, {}, []
+    for one in labels.attributes():
+        text = told.get(one.name, "").strip()
+        cells[one.name] = whole_number(text) if one.edges else text.lower().replace(" ", "_")
+        try:
+            if one.name in told and cells[one.name] is None:
+                raise ValueError(f"{one.name} {text!r} is not a whole number")
+            if one.name in told:
+                values[one.name] = one.value_of(cells[one.name])
+        except ValueError as error:
+            is_far = one.edges and cells[one.name] is not None
+            problems.append((f"{one.name}_out_of_range" if is_far else f"bad_{one.name}", str(error)))
+    return {name: cells[name] for name in values}, values, problems
 
 
 def photo_values(row: dict[str, str], name: str) -> dict[str, str]:
@@ -131,21 +155,14 @@ def people_of(folder: Path, images: Path) -> list[dict[str, str]]:
     return [{"path": match[0], "gender": match["gender"], "age": match["age"]} for match in found if match]
 
 
-def row_problems(row: dict[str, str], images: Path, seen: set[str]) -> list[tuple[Problem, str]]:
+def row_problems(row: dict[str, str], images: Path, seen: set[str]) -> list[tuple[str, str]]:
     """What is odd about a row of train.csv; adds its path to `seen`, those of earlier rows."""
     problem = folder_problem(row["path"], images, seen)
     seen.add(row["path"])
     if problem and problem[0] != Problem.MISSING_FOLDER:
         return [problem]
-    age, (low, high) = whole_number(row["age"]), labels.AGE_LIMITS
-    found = [problem] if problem else []
-    if row["gender"].strip().lower() not in ("male", "female"):
-        found.append((Problem.BAD_GENDER, f"gender {row['gender']!r} is neither male nor female"))
-    if age is None:
-        found.append((Problem.BAD_AGE, f"age {row['age']!r} is not a whole number of years"))
-    elif not low <= age <= high:
-        found.append((Problem.AGE_OUT_OF_RANGE, f"age {age} is outside {low}-{high} years"))
-    return found + contradictions(row)
+    told = {"gender": row["gender"], "age": row["age"]}
+    return ([problem] if problem else []) + read_values(told)[2] + contradictions(row)
 
 
 def folder_problem(name: str, images: Path, seen: set[str]) -> tuple[Problem, str] | None:
@@ -269,21 +286,21 @@ def stray(path: str, otherwise: Problem, detail: str) -> Finding:
     return Finding(path, otherwise, detail)
 
 
-def scan_eval(folder: Path) -> tuple[pd.DataFrame, list[Finding]]:
-    """The photo table of eval/ by its names alone, in info.csv's order, and what is odd there."""
-    listed, findings, present = {}, [], files_below(folder / "images")
-    for name in read_table(folder / "info.csv", ["ImageID"])["ImageID"]:
+def scan_eval(data_dir: Path) -> tuple[pd.DataFrame, list[Finding]]:
+    """The photo table of the evaluation photos by their names alone, in info.csv's order, and what is odd there."""
+    listed, findings, present = {}, [], files_below(data_dir / labels.task().photos.eval)
+    for name in _asked(data_dir):
         problem = None
         if not is_plain(name):
-            problem = Problem.UNSAFE_PATH, "info.csv: no plain name in eval/images; not opened"
+            problem = Problem.UNSAFE_PATH, "info.csv: no plain name below the folder of photos; not opened"
         elif name in listed:
             problem = Problem.DOUBLE_IMAGE_ID, "info.csv: this ImageID again; the first row counts"
         elif name not in present:
-            problem = Problem.MISSING_EVAL_PHOTO, "info.csv names this photo, eval/images lacks it"
+            problem = Problem.MISSING_EVAL_PHOTO, f"info.csv names this photo, {labels.task().photos.eval} lacks it"
         findings += [Finding(name, *problem)] if problem else []
         listed.setdefault(name, problem is None)
     for name in sorted(present - set(listed)):
-        findings.append(stray(name, Problem.UNLISTED_EVAL_PHOTO, "info.csv has no row for this file; left out"))
+        findings.append(stray(name, Problem.UNLISTED_EVAL_PHOTO, "no photo, or info.csv has no row for it; left out"))
     empty = [pd.NA if one.edges else "" for one in labels.attributes()]
     found = photo_table([(name, "", *empty, pd.NA, "eval") for name, usable in listed.items() if usable])
     return found, hinted(findings, present - set(listed))
@@ -304,6 +321,21 @@ def files_below(folder: Path) -> set[str]:
 
 
 def eval_ids(data_dir: str | os.PathLike[str]) -> list[str]:
-    """Every ImageID of eval/info.csv in its order, once each, as a submission needs them, readable or not."""
-    rows = read_table(files.project_path(data_dir) / "eval" / "info.csv", ["ImageID"])
-    return list(dict.fromkeys(rows["ImageID"]))
+    """Every ImageID of eval/info.csv in its order, once each, as a submission needs them, readable or not.
+
+    Where another layout has no such file: all photos of its evaluation folder, by their sorted paths.
+    """
+    return list(dict.fromkeys(_asked(files.project_path(data_dir))))
+
+
+def _asked(data_dir: Path) -> list[str]:
+    where = labels.task().photos
+    if where.layout != "competition" and not (data_dir / where.info).is_file():
+        return sorted(filter(is_photo_name, files_below(data_dir / where.eval)))
+    return list(read_table(data_dir / where.info, ["ImageID"])["ImageID"])
+
+
+def is_photo_name(path: str) -> bool:
+    """Whether a file's path ends as a photo's does, and is no litter; what UTF-8 cannot hold no table can name."""
+    plain = path.isprintable() and not any(map(archives.is_junk, path.split("/")))
+    return plain and os.path.splitext(path.lower())[1] in ENDINGS

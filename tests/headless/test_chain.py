@@ -102,6 +102,17 @@ def test_a_job_trains_each_fold_that_a_run_asks_for_with_what_training_hears_of(
         chain_of(project, folds=[0, 0])
 
 
+def test_a_task_of_its_own_is_known_to_every_step(project: Path):
+    (project / "data" / "train" / "labels.csv").touch()
+    chain = chain_of(project, task="tasks/helmet.yml")
+    assert chain.lists == ["data/train/labels.csv", "data/eval/info.csv"]
+    assert chain.pseudo_label_options == {"one_model": ["--task=tasks/helmet.yml"]}
+    with pytest.raises(ValueError, match="run a: no parameter is called 'task'"):  # one experiment, one task
+        chain_of(project, runs={"a": {"task": "tasks/helmet.yml"}})
+    with pytest.raises(FileNotFoundError, match=r"no file tasks/hat\.yml"):
+        chain_of(project, task="tasks/hat.yml")
+
+
 def test_a_search_without_a_verdict_leaves_none(project: Path):
     chain = chain_of(project, verdict_seeds=0, augmentation="searched")
     assert chain.named_by("one_model") == chain.found == ["results/search/best_policy.json"]

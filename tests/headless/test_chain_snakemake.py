@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
-from tiny_project import snakemake, write_toy_chain
+from tiny_project import CHECKOUT, snakemake, write_toy_chain
 
 TOGETHER = ("--configfile", "toy.yml")
 TOY = (*TOGETHER, "--resources", "gpu=1")  # a job for each fold
@@ -68,6 +68,15 @@ def test_a_finished_chain_has_nothing_to_do_even_if_jupyter_saved_outputs_into_a
 def test_a_changed_value_runs_its_step_again_and_those_after_it(project: Path):
     write_values(project, notebooks={"03_one_model": {"epochs": 3}})
     assert planned(project) == {"train_fold"} | AFTER_TRAINING
+
+
+def test_another_task_runs_everything_again_and_a_comment_in_its_file_nothing(project: Path):
+    shutil.copytree(CHECKOUT / "tasks", project / "tasks")
+    path = project / "tasks" / "mask.yml"
+    path.write_text(f"# A comment.\n{path.read_text()}")
+    assert planned(project) == set()
+    path.write_text(path.read_text().replace("[30, 60]", "[30, 58]"))
+    assert planned(project) == {"prepare", "clean", "train_fold"} | AFTER_TRAINING
 
 
 def test_what_training_does_not_hear_of_leaves_finished_folds_and_another_fold_is_trained_alone(project: Path):
