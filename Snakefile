@@ -2,7 +2,7 @@
 
 Each step is a notebook, run by mask_lib.headless with what the configuration says of its parameters, but folds that
 are trained side by side are jobs of their own. mask_lib.headless.chain works out the steps' settings and files. A step
-runs again when its parameters, the cells of its notebook or its input files change; outputs saved in a notebook by
+runs again when its parameters, its task, the cells of its notebook or its input files change; outputs saved in a notebook by
 Jupyter do not count. `--config epochs=3` changes one value for once.
 
 On N GPUs: `--resources gpu=N`; so many jobs share the cores, each on a GPU of its own. On a cluster: `--executor slurm
@@ -14,7 +14,7 @@ import os
 import re
 import sys
 
-from mask_lib.base import files
+from mask_lib.base import files, labels
 from mask_lib.data import archives
 from mask_lib.headless import cells, runner
 from mask_lib.headless.chain import Chain
@@ -46,6 +46,7 @@ APART = workflow.remote_exec or any(ASKED) or max(CHAIN.processes.values()) > 1
 os.environ |= runner.quicker()  # for the steps that are no notebooks
 PYTHON, OUTPUT, CLEAN = sys.executable, CHAIN.output, f"{CHAIN.output}/tables/clean.csv"
 CLEANED, HOME = [*CHAIN.tables, CLEAN], files.project_path(OUTPUT)
+TASK = files.digest(repr(labels.task()))  # of what its file says, comments left out
 HEADLESS = (
     "{PYTHON:q} -m mask_lib.headless --report={output.report:q} --values={params.settings:q}"
     " -- {input.notebook:q} {output.notebook:q}"
@@ -59,9 +60,9 @@ def written(step):
 
 
 def step(notebook, settings=None, by_run=None):
-    """What a step runs again for: its settings, or those of each run, and the cells of its notebook."""
+    """What a step runs again for: its settings, or those of each run, the task and the cells of its notebook."""
     settings = (lambda wildcards: json.dumps(by_run[wildcards.run])) if by_run else json.dumps(settings)
-    return {"settings": settings, "cells": cells.digest(CHAIN.source(notebook))}
+    return {"settings": settings, "cells": cells.digest(CHAIN.source(notebook)), "task": TASK}
 
 
 wildcard_constraints: run="|".join(map(re.escape, CHAIN.runs))
@@ -123,7 +124,7 @@ rule train_fold:
         CLEANED,
         lambda wildcards: CHAIN.named_by(wildcards.run),
     output: f"{OUTPUT}/runs/{{run}}/fold{{fold,[0-9]+}}/oof.csv"
-    params: settings=lambda wildcards: json.dumps(CHAIN.fold_settings(wildcards.run))
+    params: settings=lambda wildcards: json.dumps(CHAIN.fold_settings(wildcards.run)), task=TASK
     threads: lambda wildcards: cores(on_gpu=True) * CHAIN.processes[wildcards.run]
     resources:
         gpu=lambda wildcards: CHAIN.processes[wildcards.run],
@@ -173,7 +174,7 @@ rule pseudo_labels:
         CLEANED,
         lambda wildcards: CHAIN.weights_of(wildcards.run),
     output: f"{OUTPUT}/tables/pseudo.{{run}}.csv"
-    params: options=lambda wildcards: CHAIN.pseudo_label_options[wildcards.run]
+    params: options=lambda wildcards: CHAIN.pseudo_label_options[wildcards.run], task=TASK
     threads: cores(on_gpu=True)
     resources: gpu=1
     shell:

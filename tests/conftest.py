@@ -5,13 +5,20 @@ import sys
 
 import pytest
 
-from mask_lib.base import gpus
+from mask_lib.base import gpus, labels
 
 # Before torch starts its threads: two test processes with two threads each would fight over two cores,
 # and OpenMP's waiting threads make that many times slower than one thread.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["WANDB_MODE"] = "offline"
+
+
+@pytest.fixture(autouse=True)
+def own_task():
+    """A notebook run in this process says which task is at hand: for its test alone."""
+    with labels.using(labels.task()):
+        yield
 
 
 @pytest.fixture

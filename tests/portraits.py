@@ -5,8 +5,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from mask_lib.base.labels import Gender, Mask
 from mask_lib.sample import people, portrait
+from mask_lib.sample.people import Gender, Mask
 
 WIDTH, HEIGHT = 96, 128  # pixels
 

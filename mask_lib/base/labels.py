@@ -1,123 +1,73 @@
 """The attributes of a photo and the classes that are their combinations: the one place that knows the task.
 
-Everything else loops over `attributes()`, so another task is other `Attribute`s, set by `using`. Class numbers
-count the last attribute fastest: of the task at hand, mask x gender x age, class = mask*6 + gender*3 + age.
+Everything else loops over `attributes()`. The task is that of the file `DEFAULT`, read when it is first asked for,
+unless `use` names another. Class numbers count the last attribute fastest.
 """
 
 import contextlib
-import enum
-import itertools
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-AGE_EDGES = (30, 60)  # years; 30 itself is the middle group, 60 itself the oldest
-AGE_LIMITS = (0, 120)  # years; anything outside is a typing error, not an age
+from mask_lib.base import tasks
+from mask_lib.base.tasks import Attribute, Task
+
+DEFAULT = "tasks/mask.yml"
+_task: Task | None = None
 
 
-class Mask(enum.IntEnum):
-    """How the mask is worn."""
-
-    WORN = 0
-    INCORRECT = 1
-    NOT_WORN = 2
+def use(path: str | os.PathLike[str] = DEFAULT) -> None:
+    """Take the task of this file from here on, in this process. Raises as `tasks.read`."""
+    global _task
+    _task = tasks.read(path)
 
 
-class Gender(enum.IntEnum):
-    """Gender as the data set records it."""
-
-    MALE = 0
-    FEMALE = 1
-
-
-class AgeGroup(enum.IntEnum):
-    """Age in three groups, cut at `AGE_EDGES`."""
-
-    YOUNG = 0
-    MIDDLE = 1
-    OLD = 2
-
-
-@dataclass(frozen=True)
-class Attribute:
-    """One thing that a label says of a photo. Its values count from 0 in the order of `words`."""
-
-    name: str  # column of the photo table, which holds a table word (`not_worn`) or, with edges, a whole number
-    words: tuple[str, ...]  # for people: in titles, on axes, beside keys
-    keys: str  # when relabeling, one for each value
-    of_person: bool = False  # the same on all photos of a person
-    edges: tuple[int, ...] = ()  # of a number: an edge itself belongs to the values above it
-    limits: tuple[int, int] = (0, 0)  # of a number: least and most
-
-    @property
-    def size(self) -> int:
-        """How many values there are."""
-        return len(self.words)
-
-    @property
-    def table_words(self) -> tuple[str, ...]:
-        """The values as a table writes them: `not worn` as `not_worn`."""
-        return tuple(word.replace(" ", "_") for word in self.words)
-
-    def value_of(self, written: Any) -> int:
-        """The value 0 … size-1 of what a table holds. Raises ValueError that lists the words, or gives the limits."""
-        if self.edges:
-            low, high = self.limits
-            if not low <= int(written) <= high:
-                raise ValueError(f"{self.name} = {written}: it must be from {low} to {high}")
-            return sum(int(written) >= edge for edge in self.edges)
-        if written not in self.table_words:
-            raise ValueError(f"{written!r} is no {self.name}: write one of {', '.join(self.table_words)}")
-        return self.table_words.index(written)
-
-
-def group_words(edges: Sequence[int]) -> tuple[str, ...]:
-    """The groups that edges cut numbers into, in words: `<30`, `30-59`, `60+`."""
-    between = (f"{low}-{high - 1}" for low, high in itertools.pairwise(edges))
-    return (f"<{edges[0]}", *between, f"{edges[-1]}+")
-
-
-def mask_task(age_edges: tuple[int, int] = AGE_EDGES) -> tuple[Attribute, ...]:
-    """The task of the competition: 3 x 2 x 3 classes."""
-    return (
-        Attribute("mask", ("worn", "incorrect", "not worn"), "qwe"),
-        Attribute("gender", ("male", "female"), "mg", of_person=True),
-        Attribute("age", group_words(age_edges), "jkl", of_person=True, edges=age_edges, limits=AGE_LIMITS),
-    )
-
-
-_attributes = mask_task()
+def task() -> Task:
+    """The task at hand."""
+    if _task is None:
+        use()
+    return _task
 
 
 @contextlib.contextmanager
-def using(task: Sequence[Attribute]) -> Iterator[None]:
-    """Within it the attributes are those of `task`. Raises ValueError for none, or for two of one name or key."""
-    global _attributes
-    names, keys = [one.name for one in task], "".join(one.keys for one in task)
-    if not names or len(set(names)) < len(names) or len(set(keys)) < len(keys):
-        raise ValueError(f"attributes need names and keys of their own: {', '.join(names)}; {keys}")
-    before, _attributes = _attributes, tuple(task)
+def using(other: Task | Sequence[Attribute]) -> Iterator[None]:
+    """Within it the task is another, or has other attributes. Raises ValueError as `tasks.Task`."""
+    global _task
+    before = _task
+    _task = other if isinstance(other, Task) else Task(tuple(other), task().photos)
     try:
         yield
     finally:
-        _attributes = before
+        _task = before
+
+
+def schema() -> list[list[str]]:
+    """Each attribute's name and its values as tables write them, as plain JSON data."""
+    return [[one.name, *one.table_words] for one in attributes()]
+
+
+def refuse_other(noted: Sequence[Sequence[str]] | None, what: str) -> None:
+    """Raise ValueError unless the `schema` that results (`what`) were made with is today's; None: they noted none."""
+    if noted is not None and [list(one) for one in noted] != schema():
+        theirs, ours = ("; ".join(f"{name}: {', '.join(words)}" for name, *words in one) for one in (noted, schema()))
+        advice = "give the task they were made with, or another output_dir"
+        raise ValueError(f"{what} of another task ({theirs}) than the one at hand ({ours}): {advice}")
 
 
 def attributes() -> tuple[Attribute, ...]:
     """What a label says of a photo, in order."""
-    return _attributes
+    return task().attributes
 
 
 def names(of_person: bool | None = None) -> tuple[str, ...]:
     """The attributes' names; of those that are the person's (True) or the single photo's (False) alone."""
-    return tuple(one.name for one in _attributes if of_person in (None, one.of_person))
+    return tuple(one.name for one in attributes() if of_person in (None, one.of_person))
 
 
 def attribute(name: str) -> Attribute:
     """The attribute of this name. Raises ValueError that lists those there are."""
-    found = [one for one in _attributes if one.name == name]
+    found = [one for one in attributes() if one.name == name]
     if not found:
         raise ValueError(f"{name!r} is no attribute: there are {', '.join(names())}")
     return found[0]
@@ -125,12 +75,12 @@ def attribute(name: str) -> Attribute:
 
 def number() -> Attribute | None:
     """The attribute that is a number cut at edges, such as an age in years; None if no attribute is one."""
-    return next((one for one in _attributes if one.edges), None)
+    return next((one for one in attributes() if one.edges), None)
 
 
 def shape() -> tuple[int, ...]:
     """How many values each attribute has."""
-    return tuple(one.size for one in _attributes)
+    return tuple(one.size for one in attributes())
 
 
 def class_count() -> int:
@@ -177,7 +127,7 @@ def with_values(label: int, values: Mapping[str, int]) -> int:
 
 def describe(label: int) -> str:
     """A class in words for titles and axes: `worn female 30-59`."""
-    return " ".join(one.words[value] for one, value in zip(_attributes, decode(label), strict=True))
+    return " ".join(one.words[value] for one, value in zip(attributes(), decode(label), strict=True))
 
 
 def joint(parts: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -190,7 +140,7 @@ def joint(parts: Mapping[str, np.ndarray]) -> np.ndarray:
 
 def marginals(probabilities: np.ndarray) -> dict[str, np.ndarray]:
     """By attribute name the (N, K) probabilities that (N, C) class probabilities imply."""
-    cube, axes = np.asarray(probabilities).reshape(-1, *shape()), range(1, len(_attributes) + 1)
+    cube, axes = np.asarray(probabilities).reshape(-1, *shape()), range(1, len(attributes()) + 1)
     return {
         name: cube.sum(axis=tuple(other for other in axes if other != axis))
         for axis, name in zip(axes, names(), strict=True)

@@ -1,4 +1,4 @@
 """From a data folder to honest folds.
 
-Read archives, layout, photos, external, rgby, store, hashes, pixels, duplicates, splits, looks, clean_labels.
+Read archives, layout, tables, photos, external, rgby, store, hashes, pixels, duplicates, splits, clean_labels.
 """

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path, PureWindowsPath
 from typing import IO
 
-from mask_lib.base import files
+from mask_lib.base import files, labels
 
 ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz")
 SIZE_LIMIT = 200 * 10**9  # bytes an archive may unpack to
@@ -24,7 +24,6 @@ RATIO_LIMIT = 100  # photos hardly shrink; a file that grows a hundredfold is no
 RATIO_FLOOR = 10**9  # bytes below which the ratio does not matter
 MEMBER_LIMIT = 80_000  # the official set has 32,000, and a Mac packs as many again beside them
 TAIL_LIMIT = 64 * 10**6  # bytes after a tar's end mark, where tar fills up a block or two
-LAYOUT = "train/ (train.csv, images/) and eval/ (info.csv, images/)"
 SEARCH_DEPTH = 3  # levels; the official archive unpacks as input/data/{train,eval}
 JUNK_NAMES = {".ds_store", "thumbs.db", "desktop.ini", "__macosx", ".ipynb_checkpoints"}
 BROKEN = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError)
@@ -41,9 +40,16 @@ def leaves_folder(name: str) -> bool:
     return bool(path.drive or path.root) or ".." in path.parts or "\0" in name
 
 
+def expected() -> str:
+    """What the task at hand wants a data folder to hold, in words."""
+    if labels.task().photos.layout == "competition":
+        return "train/ (train.csv, images/) and eval/ (info.csv, images/)"
+    return ", ".join(labels.task().photos.required)
+
+
 def holds_data(folder: Path) -> bool:
-    """Whether `folder` holds both train/ and eval/."""
-    return (folder / "train").is_dir() and (folder / "eval").is_dir()
+    """Whether `folder` holds the folders of a data set, train/ and eval/ unless the task calls them otherwise."""
+    return all((folder / name).is_dir() for name in labels.task().photos.heads)
 
 
 def folders_with_data(root: Path) -> list[Path]:
@@ -225,4 +231,4 @@ def hint(folder: Path) -> str:
     candidates += folders_with_data(folder) if os.path.isdir(folder) else []
     if not candidates and (packed := archives_in(folder)):
         return f"unpack {', '.join(path.name for path in packed[:3])} into one folder and give that"
-    return f"give {candidates[0] if candidates else f'the folder that holds {LAYOUT}'}"
+    return f"give {candidates[0] if candidates else f'the folder that holds {expected()}'}"

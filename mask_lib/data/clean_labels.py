@@ -1,6 +1,7 @@
 """The labels that training reads: those of `tables/clean.csv` once there are any, else the data set's own."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path, PurePath
 
 import pandas as pd
@@ -52,7 +53,8 @@ def read_clean_splits(
     if not path.exists():
         return splits
     _refuse_changed(next(iter(splits.values())), output_dir)
-    class_of, dropped = (_read_classes(table_path(output_dir, name)) for name in ("clean", "dropped"))
+    known = _own_photos(next(iter(splits.values())))["path"]
+    class_of, dropped = (_read_classes(table_path(output_dir, name), known) for name in ("clean", "dropped"))
     cleaned = {fold: _with_classes(split, class_of, dropped) for fold, split in splits.items()}
     audit_splits(cleaned)
     return cleaned
@@ -64,7 +66,7 @@ def _refuse_changed(split: pd.DataFrame, output_dir: str | os.PathLike[str]) -> 
     if not path.exists():  # clean labels from elsewhere
         return
     now = _own_photos(split).set_index("path")["label"]
-    before = _read_classes(path).reindex(now.index)
+    before = _read_classes(path, now.index).reindex(now.index)
     changed = [f"{one} ({before[one]:.0f} → {now[one]})" for one in now.index[before.notna() & (before != now)]]
     if changed:
         raise ValueError(
@@ -73,11 +75,15 @@ def _refuse_changed(split: pd.DataFrame, output_dir: str | os.PathLike[str]) -> 
         )
 
 
-def _read_classes(path: Path) -> pd.Series:
-    """Class by path below the images folder. Raises OSError or ValueError that names the file."""
-    table = files.read_csv(path, {"path": "str", "class": "int64"})
-    # Only the folder and the file, as the photo table knows them: the data set may have been moved since.
-    short = ["/".join(PurePath(one).parts[-2:]) for one in table["path"]]
+def _read_classes(path: Path, known: Iterable[str]) -> pd.Series:
+    """Class by path below the images folder, the `known` ones. Raises OSError or ValueError that names the file."""
+    table, known = files.read_csv(path, {"path": "str", "class": "int64"}), set(known)
+    # Only as much of a path as the photo table knows: the data set may have been moved since.
+    deepest, short = max((name.count("/") for name in known), default=0) + 1, []
+    for one in table["path"]:
+        parts = PurePath(one).parts
+        ends = ("/".join(parts[-count:]) for count in range(min(deepest, len(parts)), 0, -1))
+        short.append(next((end for end in ends if end in known), one))
     return pd.Series(table["class"].to_numpy(), short)
 
 

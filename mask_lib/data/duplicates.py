@@ -180,7 +180,7 @@ def conflicts(duplicate_table: pd.DataFrame) -> pd.DataFrame:
 def shared_pictures(photo_table: pd.DataFrame, duplicate_table: pd.DataFrame) -> pd.DataFrame:
     """Those rows of a duplicate table whose picture is on people who cannot be one, as a placeholder is.
 
-    Their people differ in what is the same on all photos of a person, such as gender or age. Two who share another
+    Their people differ in what is the same on all photos of a person, such as an age. Two who share another
     picture as well are taken for one person with a wrong label.
     """
     fixed = [name for name in labels.names(of_person=True) if name in photo_table]

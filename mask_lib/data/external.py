@@ -1,7 +1,7 @@
 """External data: labeled photos from elsewhere, which join the training rows and nothing else.
 
-A source is a folder as the competition lays it out (with train/train.csv, train.csv, or only folders named
-id_gender_race_age), or a CSV with `path`, with `label` or all attributes of `labels` or both, and perhaps `person`.
+A source is a CSV with `path`, with `label` or all attributes of `labels` or both, and perhaps `person`; in the layout
+of the competition also a folder like its own: with train/train.csv, train.csv, or only folders as `FOLDER_NAME` has it.
 """
 
 import difflib
@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from mask_lib.base import files, labels
-from mask_lib.data import layout, photos
+from mask_lib.data import layout, photos, tables
 from mask_lib.data.layout import Finding, Problem
 
 PREFIX = "external:"  # before a person's name, so that none is taken for a person of the data folder
@@ -37,7 +37,7 @@ def scan(
     for a missing source, ValueError for one that cannot be used or holds no usable photo.
     """
     own, seen = photos.files_of(data_dir, photo_table), set()
-    tables, findings = [external_table([])], []
+    found, findings = [external_table([])], []
     for name, source in short_names(sources).items():
         raw, odd = read_source(source)
         read = [read_row(name, row) for row in raw]
@@ -50,9 +50,9 @@ def scan(
         rows, odd = photos.without(rows, odd, own_copies(rows["path"], own))
         if rows.empty:
             raise ValueError(f"{source} holds no usable external photo {photos.summary(odd)}")
-        tables.append(rows)
+        found.append(rows)
         findings += odd
-    return pd.concat(tables, ignore_index=True), photos.problem_table(findings)
+    return pd.concat(found, ignore_index=True), photos.problem_table(findings)
 
 
 def external_columns() -> list[str]:
@@ -104,8 +104,9 @@ def read_source(source: Path) -> tuple[list[Raw], list[Finding]]:
         return read_list(source), []
     if not source.exists():
         raise FileNotFoundError(f"no {source}: give a folder of labeled photos or a CSV with their paths")
-    if not source.is_dir():
-        raise ValueError(f"{source} is neither a folder nor a .csv")
+    if not source.is_dir() or labels.task().photos.layout != "competition":
+        what = "a folder, which only the layout competition reads: list its photos in a .csv"
+        raise ValueError(f"{source} is {what if source.is_dir() else 'neither a folder nor a .csv'}")
     return read_folder(source / "train" if (source / "train" / "train.csv").is_file() else source)
 
 
@@ -127,7 +128,7 @@ def read_list(path: Path) -> list[Raw]:
 def read_folder(folder: Path) -> tuple[list[Raw], list[Finding]]:
     """The photos of people's folders, and what is odd about the files; that some of the seven are missing is not.
 
-    Who the people are tells train.csv, else the names of their folders, id_gender_race_age.
+    Who the people are tells train.csv, else the names of their folders, as `layout.FOLDER_NAME` has it.
     """
     images = folder / "images" if (folder / "images").is_dir() else folder
     rows, odd, seen = [], [], set()
@@ -143,7 +144,7 @@ def read_folder(folder: Path) -> tuple[list[Raw], list[Finding]]:
         rows += [layout.photo_values(person, photo) | own | {"path": str(images / name / photo)} for photo in found]
         odd += [finding for finding in about if finding.problem != Problem.INCOMPLETE_PERSON]
         odd += [Finding(name, *found) for found in layout.contradictions({k: v for k, v in person.items() if v})]
-    why = "neither in train.csv nor, where there is none, named id_gender_race_age; left out"
+    why = f"neither in train.csv nor, where there is none, named {layout.NAMED}; left out"
     for stray in layout.strays(images, {PurePosixPath(name).parts[0] for name in seen} | {"train.csv"}):
         odd.append(stray._replace(detail=why) if stray.problem == Problem.UNKNOWN_FOLDER else stray)
     return rows, [finding._replace(path=photos.printable(str(images / finding.path))) for finding in odd]
@@ -151,18 +152,7 @@ def read_folder(folder: Path) -> tuple[list[Raw], list[Finding]]:
 
 def read_row(source_name: str, row: Raw) -> tuple[list, list[Finding]]:
     """A row's values for `external_columns`, and why it cannot be used, if so."""
-    cells, values, problems = {}, {}, []
-    for one in labels.attributes():
-        text = row.get(one.name, "").strip()
-        number = layout.whole_number(text) if one.edges else None
-        try:
-            if text and one.edges and number is None:
-                raise ValueError(f"{one.name} {text!r} is not a whole number")
-            if text:
-                cells[one.name] = number if one.edges else text.lower().replace(" ", "_")
-                values[one.name] = one.value_of(cells[one.name])
-        except ValueError as error:
-            problems.append((f"bad_{one.name}" if number is None else f"{one.name}_out_of_range", str(error)))
+    cells, values, problems = tables.read_values(row)
     label, about_label = read_label(row["label"].strip(), values)
     problems += about_label if row["label"].strip() or not problems else []
     problems += [(Problem.UNSAFE_PATH, "a null byte in the path")] if "\0" in row["path"] else []

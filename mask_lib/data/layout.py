@@ -1,4 +1,7 @@
-"""The competition's layout and what is odd about it; beside the sample the one place to name mask, gender and age."""
+"""The competition's layout and what is odd about it: beside the sample the one place to name mask, gender and age.
+
+The evaluation photos are read here in any layout, the labeled ones of the others in `tables`.
+"""
 
 import enum
 import os
@@ -15,10 +18,12 @@ from mask_lib.base import files, labels
 from mask_lib.data import archives
 
 TRAIN_COLUMNS = ["id", "gender", "age", "path"]  # of train.csv; `race` is compared where it is there
+AGE_LIMITS = (0, 120)  # years, unless the task has others
 # The seven photos of a person by name without ending, and how the mask is worn, as the photo table writes it.
 PHOTO_NAMES = {f"mask{n}": "worn" for n in range(1, 6)} | {"incorrect_mask": "incorrect", "normal": "not_worn"}
 ENDINGS = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp"}
 NOT_ONE = f"none of the seven photos {', '.join(PHOTO_NAMES)} with an ending of {', '.join(sorted(ENDINGS))}"
+NAMED = "id_gender_race_age"  # a person's folder
 FOLDER_NAME = re.compile(r"(?P<id>[^_]+)_(?P<gender>male|female)_(?P<race>.+)_(?P<age>\d+)", re.IGNORECASE)
 WHOLE_NUMBER = re.compile(r"-?[0-9]{1,9}(\.0*)?")
 # What the names of one thing may differ in, once spreadsheets, archives and other systems have written them.
@@ -55,20 +60,24 @@ class Problem(enum.StrEnum):
     TRUNCATED = enum.auto()
     UNREADABLE = enum.auto()
     ODD_MODE = enum.auto()  # pixels that become black or white as 8-bit colour
-    INCOMPLETE_LABEL = enum.auto()  # of external photos, as what follows: neither a label nor every attribute
+    MISSING_PHOTO = enum.auto()  # of the layout csv, as the next two
+    UNLISTED_PHOTO = enum.auto()  # a file that the csv lacks
+    GROUP_CONTRADICTS = enum.auto()  # kept: photos of one group differ in what is the same for all of it
+    UNKNOWN_CLASS = enum.auto()  # of the layout folders: a folder named like no class, or a photo in none
+    INCOMPLETE_LABEL = enum.auto()  # of external photos, as the next: neither a label nor every attribute
     LABEL_CONTRADICTS_ROW = enum.auto()  # a label that is not what the attributes beside it make
     SHARED_PICTURE = enum.auto()  # kept: one picture on people who cannot be one, as a placeholder is
     COPY_OF_OWN_PHOTO = enum.auto()  # a photo that the data folder holds, byte for byte
 
 
-MISSING = {Problem.MISSING_FOLDER, Problem.MISSING_EVAL_PHOTO}
+MISSING = {Problem.MISSING_FOLDER, Problem.MISSING_PHOTO, Problem.MISSING_EVAL_PHOTO}
 
 
 class Finding(NamedTuple):
     """One row of the problem table."""
 
     path: str
-    problem: str  # of `Problem`, or of an external photo `bad_<attribute>`, `bad_label`, `<attribute>_out_of_range`
+    problem: str  # of `Problem`; of a csv also `bad_<attribute>`, `<attribute>_out_of_range` and `bad_label`
     detail: str
 
 
@@ -92,8 +101,10 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     return table
 
 
-def scan_train(folder: Path) -> tuple[pd.DataFrame, list[Finding]]:
-    """The photo table of train/ by its names alone, sorted by path, and what is odd there."""
+def scan_train(data_dir: Path) -> tuple[pd.DataFrame, list[Finding]]:
+    """The photo table of train/ by its names alone, sorted by path, and what is odd there. Raises as `check_task`."""
+    check_task()
+    folder = data_dir / "train"
     rows, images = read_table(folder / "train.csv", TRAIN_COLUMNS), folder / "images"
     findings = double_ids(rows)
     findings += strays(images, {PurePosixPath(path).parts[0] for path in rows["path"] if is_plain(path)})
@@ -106,6 +117,16 @@ def scan_train(folder: Path) -> tuple[pd.DataFrame, list[Finding]]:
             photo_rows += [photo_row(row, name) for name in names]
             findings += odd
     return photo_table(sorted(photo_rows)), hinted(findings, set(os.listdir(images)) - set(rows["path"]))
+
+
+def check_task() -> None:
+    """Raise ValueError for attributes that the competition's files do not tell: it knows mask, gender and age."""
+    known = {"mask": set(PHOTO_NAMES.values()), "gender": {"male", "female"}, "age": set()}
+    for one in labels.attributes():
+        if one.name not in known or bool(one.edges) == bool(known[one.name]):
+            raise ValueError(f"the layout competition tells {', '.join(known)}, not {one.name}: take csv or folders")
+        if known[one.name] and set(one.table_words) != known[one.name]:
+            raise ValueError(f"the layout competition has {', '.join(sorted(known[one.name]))} as values of {one.name}")
 
 
 def photo_row(row: dict[str, str], name: str) -> tuple:
@@ -137,7 +158,8 @@ def row_problems(row: dict[str, str], images: Path, seen: set[str]) -> list[tupl
     seen.add(row["path"])
     if problem and problem[0] != Problem.MISSING_FOLDER:
         return [problem]
-    age, (low, high) = whole_number(row["age"]), labels.AGE_LIMITS
+    number = labels.number()
+    age, (low, high) = whole_number(row["age"]), number.limits if number else AGE_LIMITS
     found = [problem] if problem else []
     if row["gender"].strip().lower() not in ("male", "female"):
         found.append((Problem.BAD_GENDER, f"gender {row['gender']!r} is neither male nor female"))
@@ -269,21 +291,21 @@ def stray(path: str, otherwise: Problem, detail: str) -> Finding:
     return Finding(path, otherwise, detail)
 
 
-def scan_eval(folder: Path) -> tuple[pd.DataFrame, list[Finding]]:
-    """The photo table of eval/ by its names alone, in info.csv's order, and what is odd there."""
-    listed, findings, present = {}, [], files_below(folder / "images")
-    for name in read_table(folder / "info.csv", ["ImageID"])["ImageID"]:
+def scan_eval(data_dir: Path) -> tuple[pd.DataFrame, list[Finding]]:
+    """The photo table of the evaluation photos by their names alone, in info.csv's order, and what is odd there."""
+    listed, findings, present = {}, [], files_below(data_dir / labels.task().photos.eval)
+    for name in _asked(data_dir):
         problem = None
         if not is_plain(name):
-            problem = Problem.UNSAFE_PATH, "info.csv: no plain name in eval/images; not opened"
+            problem = Problem.UNSAFE_PATH, "info.csv: no plain name below the folder of photos; not opened"
         elif name in listed:
             problem = Problem.DOUBLE_IMAGE_ID, "info.csv: this ImageID again; the first row counts"
         elif name not in present:
-            problem = Problem.MISSING_EVAL_PHOTO, "info.csv names this photo, eval/images lacks it"
+            problem = Problem.MISSING_EVAL_PHOTO, f"info.csv names this photo, {labels.task().photos.eval} lacks it"
         findings += [Finding(name, *problem)] if problem else []
         listed.setdefault(name, problem is None)
     for name in sorted(present - set(listed)):
-        findings.append(stray(name, Problem.UNLISTED_EVAL_PHOTO, "info.csv has no row for this file; left out"))
+        findings.append(stray(name, Problem.UNLISTED_EVAL_PHOTO, "no photo, or info.csv has no row for it; left out"))
     empty = [pd.NA if one.edges else "" for one in labels.attributes()]
     found = photo_table([(name, "", *empty, pd.NA, "eval") for name, usable in listed.items() if usable])
     return found, hinted(findings, present - set(listed))
@@ -304,6 +326,21 @@ def files_below(folder: Path) -> set[str]:
 
 
 def eval_ids(data_dir: str | os.PathLike[str]) -> list[str]:
-    """Every ImageID of eval/info.csv in its order, once each, as a submission needs them, readable or not."""
-    rows = read_table(files.project_path(data_dir) / "eval" / "info.csv", ["ImageID"])
-    return list(dict.fromkeys(rows["ImageID"]))
+    """Every ImageID of eval/info.csv in its order, once each, as a submission needs them, readable or not.
+
+    Where another layout has no such file: all photos of its evaluation folder, by their sorted paths.
+    """
+    return list(dict.fromkeys(_asked(files.project_path(data_dir))))
+
+
+def _asked(data_dir: Path) -> list[str]:
+    where = labels.task().photos
+    if where.layout != "competition" and not (data_dir / where.info).is_file():
+        return sorted(filter(is_photo_name, files_below(data_dir / where.eval)))
+    return list(read_table(data_dir / where.info, ["ImageID"])["ImageID"])
+
+
+def is_photo_name(path: str) -> bool:
+    """Whether a file's path ends as a photo's does, and is no litter; what UTF-8 cannot hold no table can name."""
+    plain = path.isprintable() and not any(map(archives.is_junk, path.split("/")))
+    return plain and os.path.splitext(path.lower())[1] in ENDINGS

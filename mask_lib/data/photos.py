@@ -18,10 +18,11 @@ import pandas as pd
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from mask_lib.base import files, labels
-from mask_lib.data import archives, layout
+from mask_lib.data import archives, layout, tables
 from mask_lib.data.layout import Finding, Problem
 
 PROBLEM_COLUMNS = ["path", "problem", "detail"]
+FIXED = {"path", "person", "label", "split"}  # columns of a photo table beside the attributes
 EXTERNAL = "external"  # the split of photos from elsewhere; no photos.csv holds it
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")  # what PIL may open; its other readers include one that runs Ghostscript
 MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}  # convert to RGB without losing the picture
@@ -44,7 +45,7 @@ def find_data(
     if source.is_file():
         source = archives.unpack(source, files.project_path(unpack_into), size_limit)
     if not source.is_dir():
-        raise FileNotFoundError(f"no {source}: give the data folder, with {archives.LAYOUT}, or an archive of it")
+        raise FileNotFoundError(f"no {source}: give the data folder, with {archives.expected()}, or an archive of it")
     found = archives.folders_with_data(source)
     if len(found) > 1:
         raise ValueError(f"{source} holds several data folders, give one: {', '.join(map(str, found))}")
@@ -54,15 +55,17 @@ def find_data(
 def checked_folder(data_dir: str | os.PathLike[str]) -> Path:
     """The absolute path of a data folder. Raises FileNotFoundError that says what is not there."""
     folder = files.project_path(data_dir)
-    absent = [part for part in ("train", "eval") if not (folder / part).is_dir()]
+    where = labels.task().photos
+    absent = [part for part in where.heads if not (folder / part).is_dir()]
     if absent:
         what = f"{folder} lacks {' and '.join(absent)}" if folder.is_dir() else f"no folder {folder}"
         raise FileNotFoundError(f"{what}: {archives.hint(folder)}")
-    for part in map(folder.joinpath, ("train/train.csv", "train/images", "eval/info.csv", "eval/images")):
-        if not (part.is_file() if part.suffix else part.is_dir()):
-            kind, meant = "file" if part.suffix else "folder", layout.by_likeness(os.listdir(part.parent))
-            where = f"a data folder holds {archives.LAYOUT}{layout.near(part.name, meant)}"
-            raise FileNotFoundError(f"no {kind} {part}: {where}")
+    for name in where.required:
+        part, kind = folder / name, "file" if name in where.lists else "folder"
+        if not (part.is_file() if kind == "file" else part.is_dir()):
+            meant = layout.by_likeness(os.listdir(part.parent) if part.parent.is_dir() else [])
+            wanted = f"a data folder holds {archives.expected()}{layout.near(part.name, meant)}"
+            raise FileNotFoundError(f"no {kind} {part}: {wanted}")
     return folder
 
 
@@ -74,27 +77,28 @@ def scan_photos(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Every usable photo of a data folder, and everything found wrong with it.
 
-    The first table has `layout.photo_columns`: the train photos sorted by path (`<folder>/mask1.jpg`, `person` the
-    folder, the attributes as `labels.Attribute.value_of` reads them), then the eval photos in info.csv's order (`path`
-    the ImageID, attributes and label empty). Numbers are Int64. The second has `PROBLEM_COLUMNS`. With `verify` every
-    photo is decoded, in `workers` threads. Raises FileNotFoundError for a missing folder or csv, ValueError for a csv
-    that cannot be used and, once the problems are written to `listed_in`, if given, where train or eval holds no usable
-    photo or lacks most of what its csv lists.
+    The first table has `layout.photo_columns`: the train photos sorted by path (below the task's folder of them,
+    `person` whose they are, the attributes as `labels.Attribute.value_of` reads them), then the eval photos in
+    info.csv's order (`path` the ImageID, attributes and label empty). Numbers are Int64. The second has
+    `PROBLEM_COLUMNS`. With `verify` every photo is decoded, in `workers` threads. Raises FileNotFoundError for what is
+    missing of folders and csv, ValueError for a csv that cannot be used and, once the problems are written to
+    `listed_in`, if given, where train or eval holds no usable photo or lacks most of what its csv lists.
     """
     folder = checked_folder(data_dir)
-    tables, findings, errors = [], [], []
-    for split, scan in {"train": layout.scan_train, "eval": layout.scan_eval}.items():
-        found, odd = scan(folder / split)
+    parts, findings, errors = [], [], []
+    scan_train = layout.scan_train if labels.task().photos.layout == "competition" else tables.scan_train
+    for split, scan in {"train": scan_train, "eval": layout.scan_eval}.items():
+        found, odd = scan(folder)
         if verify:
             found, odd = without(found, odd, check_photos(files_of(folder, found), found["path"], workers))
-        tables.append(found)
+        parts.append(found)
         findings += odd
-        errors += unusable(folder / split, found, odd)
+        errors += unusable(str(folder_of(folder, split)).removesuffix("/images"), found, odd)
     problems = problem_table(findings)
     where = f"; all are listed in {files.shown_path(files.write_csv(problems, listed_in))}" if listed_in else ""
     if errors:
         raise ValueError("; ".join(errors) + where)
-    return pd.concat(tables, ignore_index=True), problems
+    return pd.concat(parts, ignore_index=True), problems
 
 
 def without(
@@ -105,10 +109,11 @@ def without(
     return rows[is_sound], findings + [finding for finding in bad if finding]
 
 
-def unusable(part: Path, found: pd.DataFrame, findings: list[Finding]) -> list[str]:
+def unusable(part: str, found: pd.DataFrame, findings: list[Finding]) -> list[str]:
     """A sentence on a part of the data that holds no usable photo, or lacks most of its people or photos, if so."""
     missing = sum(finding.problem in layout.MISSING for finding in findings)
-    if len(found) and missing <= len(found.drop_duplicates("person" if part.name == "train" else "path")):
+    counted = "person" if any(finding.problem == Problem.MISSING_FOLDER for finding in findings) else "path"
+    if len(found) and missing <= len(found.drop_duplicates(counted)):
         return []
     what = "lacks more of what its csv lists than it holds" if len(found) else "holds no usable photo"
     return [f"{part} {what} {summary(findings)}"]
@@ -227,20 +232,36 @@ def files_of(data_dir: str | os.PathLike[str], photos: pd.DataFrame) -> list[Pat
     relative = [path for path in photos["path"][is_external] if not os.path.isabs(path)]
     if relative:
         raise ValueError(f"external photos need absolute paths: {relative[:3]}")
-    folder = files.project_path(data_dir)
-    images = {split: folder / split / "images" for split in ("train", "eval")} | {EXTERNAL: folder}
+    images = {split: folder_of(data_dir, split) for split in ("train", "eval", EXTERNAL)}
     return [images[split] / path for split, path in zip(photos["split"], photos["path"], strict=True)]
+
+
+def folder_of(data_dir: str | os.PathLike[str], split: str) -> Path:
+    """The folder that the paths of a split, `train` or `eval`, count from; of any other the data folder."""
+    where = labels.task().photos
+    return files.project_path(data_dir) / {"train": where.train, "eval": where.eval}.get(split, "")
 
 
 def read_photos(path: str | os.PathLike[str]) -> pd.DataFrame:
     """The photo table from a csv, in the dtypes of `layout.photo_table`; ValueError for what cannot stand there."""
     kinds = layout.photo_table([]).dtypes.astype("str").to_dict()
+    refuse_other_task(path)
     found = files.read_csv(path, kinds)[list(kinds)]
     if not found["split"].isin(["train", "eval"]).all():
         raise ValueError(f"{path}: a split is neither train nor eval: {sorted(set(found['split']))[:5]}")
     if not found["label"].dropna().between(0, labels.class_count() - 1).all():
         raise ValueError(f"{path}: labels are 0-{labels.class_count() - 1}")
     return found
+
+
+def refuse_other_task(path: str | os.PathLike[str]) -> None:
+    """Raise ValueError that says so where a photo table, if it is there, has the attributes of another task."""
+    head = files.read_text(path, "'CSV UTF-8'").partition("\n")[0].strip().split(",") if os.path.exists(path) else []
+    columns = [name for name in head if name not in FIXED]
+    if columns and set(head) >= FIXED and columns != list(labels.names()):
+        theirs, ours = ", ".join(columns), ", ".join(labels.names())
+        what = f"{files.shown_path(path)} is of another task ({theirs}) than the one at hand ({ours})"
+        raise ValueError(f"{what}: give that task, or another output_dir")
 
 
 def read_labeled(output_dir: str | os.PathLike[str]) -> pd.DataFrame:

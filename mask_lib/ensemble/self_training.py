@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mask_lib.base import config, files, gpus
+from mask_lib.base import config, files, gpus, labels
 from mask_lib.data import photos
 from mask_lib.data.splits import TRAIN
 from mask_lib.ensemble.leaks import read_leaks
@@ -104,10 +104,12 @@ def main() -> None:
     parser.add_argument("--class-share", type=float, default=1.0, help="the surest of each class (default: all)")
     parser.add_argument("--weight", type=float, default=0.5, help="in the loss, beside 1 (default: %(default)s)")
     parser.add_argument("--num-tta", type=int, default=1, help="views a photo: 1, 4 or 8")
+    parser.add_argument("--task", default=labels.DEFAULT, help="the task's file (default: %(default)s)")
     parser.add_argument("--plugin", action="append", default=[], help="a module that registers the run's network")
     parser.add_argument("--gpu", action="store_true", help="of several GPUs take one that is free, or wait for it")
     asked = vars(parser.parse_args())
     asked.pop("gpu") and gpus.take()
+    labels.use(asked.pop("task"))
     config.import_plugins(asked.pop("plugin"))
     print(summary(asked["run"], make(**asked)))
 

@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mask_lib.base import files
+from mask_lib.base import files, labels, plain_yaml
 from mask_lib.base.config import SEARCHED, WEIGHTS_BY_NAME, Run
 from mask_lib.headless import cells, parameters
 from mask_lib.headless.cells import FilePath
 
 WHERE = "configuration"  # the head of messages about an experiment's values
 # Of a training notebook: what training a fold takes beside the settings of its run.
-OF_JOB = ("data_dir", "output_dir", "plugins", "when_changed", "checkpoint_minutes")
+OF_JOB = ("task", "data_dir", "output_dir", "plugins", "when_changed", "checkpoint_minutes")
 OF_TRACKING = ("tracking_mode", "wandb_project", "wandb_entity", "wandb_tags")
 HASHES, COPIES, PARTS = ("ahash", "phash"), ("duplicates", "data_leak"), ("test", "test_val")
 
@@ -27,7 +27,7 @@ def experiment_values(config_files: Iterable[FilePath], given: Mapping[str, Any]
 
     Read anew by our reader, since Snakemake's own keeps the last of two values of a name in silence.
     """
-    found = [parameters.read_parameter_file(path) for path in config_files]
+    found = [plain_yaml.read(path) for path in config_files]
     values = functools.reduce(parameters.merged, [*found, given], {})
     if not values:
         raise ValueError("an experiment's values are missing; name a file: --configfile notebooks/params/demo.yml")
@@ -57,6 +57,8 @@ class Chain:
     ) -> None:
         self.given, self.folder = dict(given), Path(folder)
         self.values = experiment_values(config_files, given)
+        self.task = parameters.held_to_type("task", self.values.get("task", labels.DEFAULT), "", WHERE)
+        labels.use(self.task)
         self.runs = parameters.planned_runs(self.values)  # the name of the notebook that trains it, by run
         self.prepare = self.settings("00_prepare_data")
         self.clean = self.settings("01_label_cleaning")
@@ -108,7 +110,7 @@ class Chain:
 
     def lists_of_photos(self, folders: Iterable[Path]) -> list[str]:
         """The tables that stand for the photos, too many to follow, and the data themselves if they are an archive."""
-        lists = [folder / path for folder in folders for path in ("train/train.csv", "eval/info.csv")]
+        lists = [folder / path for folder in folders for path in labels.task().photos.lists]
         return [relative(path) for path in [*lists, self.data] if path.is_file()]
 
     def tables_of(self, fold_count: int) -> list[str]:
@@ -193,4 +195,5 @@ class Chain:
         chosen = {name: value for name, value in values.items() if value != parameters.PSEUDO_LABEL_OPTIONS[name]}
         options = [f"--{name.removeprefix('pseudo_').replace('_', '-')}={value}" for name, value in chosen.items()]
         plugins = parameters.held_to_type("plugins", self.values.get("plugins", []), [""], WHERE)
-        return [*options, *(f"--plugin={name}" for name in plugins)]
+        task = [f"--task={self.task}"] if self.task != labels.DEFAULT else []
+        return [*options, *task, *(f"--plugin={name}" for name in plugins)]

@@ -9,91 +9,19 @@ Each of these goes before those above it, and a value given on the command line 
 
 import contextlib
 import json
-import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from mask_lib.base import checks, config, files
+from mask_lib.base import checks, config, files, plain_yaml
 from mask_lib.headless import cells
 from mask_lib.headless.cells import FilePath
 
 # Of a run that others take pseudo-labels from: options of mask_lib.ensemble.self_training.
 PSEUDO_LABEL_OPTIONS = {"pseudo_threshold": 0.9, "pseudo_class_share": 1.0}
-CHAIN = {*PSEUDO_LABEL_OPTIONS, "plugins", "processes"}  # what steps of the chain read that are no notebooks
-PLAIN_NUMBER = re.compile(r"[+-]?(?!0\d)[^:]*")
-TEXT_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
-MOST_VALUES = 100_000  # in a file, what aliases stand for counted each time
+CHAIN = {*PSEUDO_LABEL_OPTIONS, "plugins", "processes", "task"}  # what steps of the chain read that are no notebooks
 Values = Mapping[str, Any]
 Declared = Mapping[str, Values]  # names and defaults of parameters, by notebook
-
-
-class ParameterLoader(yaml.SafeLoader):
-    """Plain YAML without what it would read in silence as something else than was meant.
-
-    That is a key written twice, one that is no text, such as `no` or 7, and numbers of base 8 (007) or 60 (1:30).
-    """
-
-    def __init__(self, text: str) -> None:
-        self.values, self.sizes = 0, {}
-        super().__init__(text)
-
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        if node in self.recursive_objects:
-            self.refuse("it holds itself, by an alias", node)
-        before = self.values
-        try:
-            found = super().construct_object(node, deep=True)  # at once, or what holds itself is not noticed
-        except (ValueError, LookupError, TypeError, AttributeError) as error:  # of a date 2024-13-45
-            self.refuse(f"{node.tag.rpartition(':')[2]} cannot be written so ({error})", node)
-        self.values += self.sizes.get(node, 1)
-        self.sizes.setdefault(node, self.values - before)
-        if self.values > MOST_VALUES:
-            self.refuse(f"more than {MOST_VALUES:,} values", node)
-        return found
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen = set()
-        for key, _ in node.value:
-            if key.tag not in TEXT_TAGS:
-                advice = "; write a value in place of {{ }}" if isinstance(key, yaml.MappingNode) else ""
-                advice = f": put it in quotes, '{key.value}'" if isinstance(key, yaml.ScalarNode) else advice
-                self.refuse(f"a name must be text{advice}", key)
-            if key.value in seen:
-                self.refuse(f"{key.value} is set twice", key)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-    def construct_number(self, node: yaml.ScalarNode) -> int | float:
-        construct = self.construct_yaml_int if node.tag.endswith(":int") else self.construct_yaml_float
-        found = construct(node)
-        as_read = str(found)  # raises ValueError for thousands of digits
-        if not PLAIN_NUMBER.fullmatch(node.value):
-            plain = f"{node.value.lstrip('0')}, or " if node.value.isdigit() else ""
-            self.refuse(f"YAML reads {node.value} as {as_read}: write {plain}'{node.value}' where it is text", node)
-        return found
-
-    def refuse(self, message: str, node: yaml.Node) -> None:
-        raise yaml.constructor.ConstructorError(None, None, message, node.start_mark)
-
-
-for kind in ("int", "float"):
-    ParameterLoader.add_constructor(f"tag:yaml.org,2002:{kind}", ParameterLoader.construct_number)
-
-
-def read_parameter_file(path: FilePath) -> dict[str, Any]:
-    """The mapping in a YAML file, {} if it is empty. Raises OSError, and ValueError that names the file and line."""
-    try:
-        values = yaml.load(files.read_text(path), Loader=ParameterLoader)
-    except yaml.YAMLError as error:
-        raise ValueError(str(error).replace("<unicode string>", str(path))) from None
-    except RecursionError:
-        raise ValueError(f"{path} nests lists or mappings too deep") from None
-    if not isinstance(values, dict | None):
-        raise ValueError(f"{path} holds {checks.words_for(values)}; write `name: value` lines")
-    return values or {}
 
 
 def merged(first: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,7 +79,7 @@ def resolve(notebook: FilePath, files_given: Sequence[FilePath] = (), given: Map
     """The parameters of one notebook from YAML files, later ones first, and on top `given`; errors as of `choose`."""
     values: dict[str, Any] = {}
     for path in files_given:
-        found = read_parameter_file(path)
+        found = plain_yaml.read(path)
         _chosen(notebook, found, given, str(path))
         values = merged(values, found)
     return choose(notebook, values, given, where=", ".join(map(str, files_given)) or "parameters")
@@ -207,7 +135,7 @@ def refuse_unknown_values(values: Mapping[str, Any], beside: Declared, where: st
         refuse_unknown(section(values, stem), declared, f"{where}, {stem}")
     refuse_unknown(values.get("notebooks") or {}, beside, f"{where}, notebooks")
     for run, changes in run_overrides(values).items():
-        refuse_unknown(changes, (shared | {"notebook"}) - {"run", "plugins"}, f"{where}, run {run}")
+        refuse_unknown(changes, (shared | {"notebook"}) - {"run", "plugins", "task"}, f"{where}, run {run}")
         if "notebook" in changes and (training := _trained_by(changes)) not in beside:
             advice = checks.did_you_mean(training, beside) or f"; there are {', '.join(beside)}"
             raise ValueError(f"{where}, run {run}: there is no notebook notebooks/{training}.ipynb{advice}")
@@ -228,8 +156,8 @@ def parsed(value: Any, default: Any) -> Any:
     if isinstance(default, float) and checks.NUMBER.fullmatch(value):
         return float(value)
     try:
-        return yaml.load(value, Loader=ParameterLoader)
-    except (yaml.YAMLError, RecursionError):
+        return plain_yaml.parse(value)
+    except ValueError:
         return value  # the check of its type says what is wrong with it
 
 

@@ -168,10 +168,12 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What differs between two manifests of training in a way that changes results; what `now` lacks does not."""
     named = {
         "data": "the photos, their labels or the split",
+        "task": "the task, its attributes or their values",
         "policy": f"the policy in {now['run']['augmentation']}",
         "years": "the ages in years",
         "dtype": f"arithmetic in {before.get('dtype')}, here {now.get('dtype')}",
     }
+    untold = {"task": now.get("task")}  # older checkpoints do not tell it
     return config.changed(before["run"], now["run"]) + [
-        words for name, words in named.items() if name in now and before.get(name) != now[name]
+        words for name, words in named.items() if name in now and before.get(name, untold.get(name)) != now[name]
     ]

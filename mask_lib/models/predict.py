@@ -135,7 +135,8 @@ class Loaded:
 
 
 def load_network(state: dict[str, torch.Tensor], manifest: dict[str, Any], device: torch.device) -> Loaded:
-    """A checkpoint's network on `device`."""
+    """A checkpoint's network on `device`. Raises ValueError for one of another task."""
+    labels.refuse_other(manifest.get("task"), "these weights are")
     run = config.Run.from_settings(manifest["run"])
     network = build.of_run(run)
     network.load_state_dict(state)

@@ -6,6 +6,7 @@ from collections import namedtuple
 import pandas as pd
 
 from mask_lib.base import labels
+from mask_lib.base.tasks import KEYS_OF_SCREEN
 
 TITLES = {
     "inspect": "Inspect: does the label fit?",
@@ -17,7 +18,6 @@ TITLES = {
 MODES = tuple(TITLES)
 DIGITS = "0123456789"
 Swap = namedtuple("Swap", "attribute values words")  # two values of an attribute whose photos may have changed places
-PAGE_KEYS = "rz?"  # read again, zoom, help: the page acts on them itself
 # Keys, what they do (a name that `Session` acts on; "" is left to the page), and their meaning for people.
 Binding = tuple[tuple[str, ...], str, str]
 LOOK: list[Binding] = [(("ArrowLeft",), "back", "look back"), (("ArrowRight",), "ahead", "look ahead")]
@@ -109,7 +109,7 @@ def attribute_keys() -> dict[str, tuple[str, int]]:
     found = {}
     for one in labels.attributes():
         for value, key in enumerate(one.keys):
-            if key in DIGITS + PAGE_KEYS or not "!" <= key <= "~":
+            if key in KEYS_OF_SCREEN or not "!" <= key <= "~":
                 raise ValueError(f"the key {key!r} of {one.name} is the screen's: take a letter other than r and z")
             found[key] = (one.name, value)
     return found

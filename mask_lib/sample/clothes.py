@@ -1,13 +1,12 @@
-"""What a person wears: clothes, glasses and masks."""
+"""What a person wears: clothes, glasses, masks, vests and helmets."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from mask_lib.base.labels import Gender
 from mask_lib.sample.brush import BLUNT, Colour, Pen, mirrored, mix, moved, oval, spline
-from mask_lib.sample.people import FRAMES, GOLD, NECKLINES, Face, Shot, rim, skin_tone
+from mask_lib.sample.people import FRAMES, GOLD, NECKLINES, Face, Gender, Shot, rim, skin_tone
 
 
 def paint_body(pen: Pen, face: Face) -> None:
@@ -80,6 +79,31 @@ def paint_glasses(pen: Pen, face: Face) -> None:
         pen.stroke(np.concatenate((lens, lens[:2])), tone, width, 1, BLUNT, side)
         pen.stroke([(0.76, -0.02), (0.9, -0.05), (1.04, -0.08)], tone, width, 1, BLUNT, side)
     pen.curve([(-0.12, 0.0), (0, -0.05), (0.12, 0.0)], tone, width, 1, BLUNT)
+
+
+def paint_vest(pen: Pen, face: Face, colour: Colour) -> None:
+    """A safety vest, open in front, with bands that reflect."""
+    neck, wide = (0.56, 2.15) if face.gender is Gender.MALE else (0.45, 1.8)
+    panel = [(neck + 0.1, 1.74), (wide - 0.5, 2.08), (wide - 0.3, 3.0), (wide - 0.26, 5.0), (0.1, 5.0), (0.08, 2.7)]
+    for side in (-1, 1):
+        pen.fill(panel, colour, side=side)
+        pen.stroke([(wide * 0.45, 1.95), (wide * 0.47, 3.0), (wide * 0.47, 5.0)], (206, 210, 204), 0.2, 1, BLUNT, side)
+        pen.stroke([(0.08, 3.1), (wide - 0.3, 3.05)], (206, 210, 204), 0.22, 1, BLUNT, side)
+        pen.stroke([panel[0], panel[-1], panel[-2]], mix(colour, (40, 30, 20), 0.5), 0.04, 0.8, BLUNT, side)
+
+
+def paint_helmet(pen: Pen, colour: Colour) -> None:
+    """A safety helmet with its ridges, its brim and its strap."""
+    dark, light = mix(colour, (30, 30, 40), 0.3), mix(colour, (255, 255, 255), 0.4)
+    dome = [(0.7, -1.88), (1.16, -1.45), (1.26, -0.62)]
+    pen.fill(spline([(0, -2.02), *dome, *mirrored(dome)], closed=True), colour)
+    pen.fill([(-1.26, -0.62), (0, -0.95), (1.26, -0.62), (0, -0.5)], colour)
+    for x in (-0.32, 0.0, 0.32):
+        pen.curve([(x * 0.7, -1.96), (x * 1.1, -1.4), (x * 1.3, -0.8)], light, 0.07, 0.8)
+    brim = [(0.7, -0.84), (1.4, -0.56), (0.7, -0.58)]
+    pen.fill(spline([(0, -0.9), *brim, (0, -0.52), *mirrored(brim)], closed=True), dark)
+    for side in (-1, 1):
+        pen.curve([(1.03, -0.5), (0.98, 0.4), (0.62, 1.22), (0.0, 1.5)], (50, 48, 52), 0.05, 0.9, BLUNT, side)
 
 
 @dataclass(frozen=True)

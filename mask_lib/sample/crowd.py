@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from mask_lib.base import labels
-from mask_lib.base.labels import AgeGroup, Gender, Mask
 from mask_lib.data import layout
+from mask_lib.sample.people import AgeGroup, Gender, Mask
 
 STEMS = {name: Mask[word.upper()] for name, word in layout.PHOTO_NAMES.items()}
 SHARES = {  # of the people, as in the competition, rounded
@@ -60,8 +60,8 @@ class Person:
 
 
 def age_group(years: int) -> AgeGroup:
-    """The age group of the task."""
-    return AgeGroup(labels.attribute("age").value_of(years))
+    """The group of an age."""
+    return AgeGroup((years >= 30) + (years >= 60))
 
 
 def stream(seed: int, *where: int) -> np.random.Generator:
@@ -135,7 +135,7 @@ def eval_photos(seed: int, person: Person) -> list[tuple[int, Mask, str]]:
 
 def claimed_label(person: Person, path: str) -> int | None:
     """The label the layout claims for a photo, None where it claims an impossible age."""
-    if not labels.AGE_LIMITS[0] <= person.row_age <= labels.AGE_LIMITS[1]:
+    if not layout.AGE_LIMITS[0] <= person.row_age <= layout.AGE_LIMITS[1]:
         return None
     return labels.encode(STEMS[Path(path).stem], Gender[person.row_gender.upper()], age_group(person.row_age))
 

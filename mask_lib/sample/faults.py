@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mask_lib.base.labels import Gender
 from mask_lib.sample.crowd import AGES, RACE_ODDS, STEMS, Person, age_group, hashed_name, stream, with_row
+from mask_lib.sample.people import Gender
 from mask_lib.sample.portrait import save_photo
 
 # People with each fault among 120.

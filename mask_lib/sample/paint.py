@@ -15,26 +15,25 @@ import threading
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context, parent_process
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pydantic
 from PIL import Image
 
-from mask_lib.base import files, labels
-from mask_lib.base.labels import Mask
-from mask_lib.sample import crowd, portrait
+from mask_lib.base import files, labels, tasks
+from mask_lib.sample import crowd, portrait, site
 from mask_lib.sample.crowd import SHARES, STEMS, Person, invent_people, stream
 from mask_lib.sample.faults import SMALLEST_FAULTY_SET, plan_faults, plant
-from mask_lib.sample.people import invent_face, invent_shot
+from mask_lib.sample.people import Mask, invent_face, invent_shot
 
 PAINTING = 1  # raise it when the pictures change: older samples are then painted anew
 OWN_FILES = {"train", "eval", "truth.json"}
 
 
 class _Photo(pydantic.BaseModel, extra="allow"):
-    label: Annotated[int, pydantic.Field(ge=0, lt=labels.class_count())]
+    label: pydantic.NonNegativeInt
     given: int | None = None
 
 
@@ -54,12 +53,14 @@ def paint(
     faults: bool = True,
     workers: int | None = None,
     new_masks: bool = False,
+    task: str = "mask",
 ) -> dict[str, Any]:
     """Paint a sample set into the folder `out`, seven photos a person, and give its truth.
 
     The bytes are the same whatever the number of `workers` (processes; by default one a core). A sample painted with
     the same arguments is left as it is; one painted with others is replaced whole. new_masks: evaluation people wear
-    kinds of masks that no photo to learn from shows. Keys of the truth:
+    kinds of masks that no photo to learn from shows. task: `mask`, or `helmet`, of which `site.plan` says what is in it
+    and truth tells `helmet` and `vest`. Keys of the truth:
 
     - `arguments`
     - `photos`: per `folder/file` below train/images the true `label`, `mask`, `gender`, `age` (years) and `face` (the
@@ -74,6 +75,7 @@ def paint(
     arguments = {"painting": PAINTING, "people": people, "eval_people": eval_people, "seed": seed}
     arguments |= {"width": width, "height": height, "faults": faults}
     arguments |= {"new_masks": True} if new_masks else {}  # older samples have none
+    arguments |= {"task": task} if task != "mask" else {}
     check(arguments)
     existing_truth(out)  # refuses what is not ours before a lock is left beside it
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -83,7 +85,13 @@ def paint(
             print(f"{files.shown_path(out)} is already painted with these arguments: nothing to do.")
             return found
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return paint_anew(out, arguments, workers or cores)
+        with labels.using(task_of(arguments)):
+            return paint_anew(out, arguments, workers or cores)
+
+
+def task_of(arguments: dict[str, Any]) -> tasks.Task:
+    """The task that a sample of these arguments is for."""
+    return tasks.read(f"tasks/{arguments.get('task', 'mask')}.yml")
 
 
 def paint_anew(out: Path, arguments: dict[str, Any], workers: int) -> dict[str, Any]:
@@ -140,6 +148,11 @@ def read_truth(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
 def build(root: Path, arguments: dict[str, Any], workers: int) -> dict[str, Any]:
     """Paint a whole sample below the empty folder `root` and write its tables; give its truth."""
+    if "task" in arguments:
+        jobs, truth = site.plan(root, arguments)
+        paint_all(jobs, workers)
+        files.write_json(truth, root / "truth.json")
+        return truth
     seed = arguments["seed"]
     train = invent_people(stream(seed, 0, 0), arguments["people"], 0)
     judged = invent_people(stream(seed, 0, 1), arguments["eval_people"], arguments["people"])
@@ -157,8 +170,8 @@ def build(root: Path, arguments: dict[str, Any], workers: int) -> dict[str, Any]
     return truth
 
 
-# Seed, who, pixels; number, mask, path each; whether the masks are of a new kind.
-Job = tuple[int, crowd.Person, tuple[int, int], list[tuple[int, Mask, str]], bool]
+# Seed, who, pixels; number, mask (or helmet and vest), path each; whether the masks are of a new kind.
+Job = tuple[int, crowd.Person, tuple[int, int], list[tuple[int, Mask | tuple[str, str], str]], bool]
 
 
 def jobs_of(root: Path, arguments: dict[str, Any], train: list[Person], judged: list[Person]) -> list[Job]:
@@ -199,9 +212,10 @@ def paint_job(job: Job) -> int:
     """Paint one person's photos and give their number. Runs in worker processes."""
     seed, person, size, photos, is_new = job
     face = invent_face(stream(seed, 1, person.number), person.gender, person.race, person.age)
-    for number, mask, path in photos:
+    for number, worn, path in photos:
         random = stream(seed, 1, person.number, number)
-        picture = portrait.portrait(face, invent_shot(random, mask, is_new), *size)
+        shot = site.dressed(random, *worn) if isinstance(worn, tuple) else invent_shot(random, worn, is_new)
+        picture = portrait.portrait(face, shot, *size)
         portrait.save_photo(picture, Path(path), int(random.integers(82, 95)))
     return len(photos)
 
@@ -212,10 +226,16 @@ def score_submission(folder: str | os.PathLike[str], submission: str | os.PathLi
     Gives `macro_f1` over all classes (an absent class counts 0, as in the competition), `accuracy`, and the accuracy of
     each attribute alone. Raises ValueError if the submission does not answer every evaluation photo exactly once.
     """
+    told = read_truth(folder)
+    with labels.using(task_of(told["arguments"])):
+        return _scores(told, submission)
+
+
+def _scores(told: dict[str, Any], submission: str | os.PathLike[str]) -> dict[str, float]:
     # Here, since the painting processes import this module too and need no scikit-learn.
     from sklearn.metrics import f1_score
 
-    truth = {name: answer["label"] for name, answer in read_truth(folder)["eval"].items()}
+    truth = {name: answer["label"] for name, answer in told["eval"].items()}
     answers = files.read_csv(files.project_path(submission), {"ImageID": "str", "ans": "int64"})
     if sorted(answers["ImageID"]) != sorted(truth):
         wrong = sorted(set(truth).symmetric_difference(answers["ImageID"]))[:3]
@@ -275,6 +295,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     painting.add_argument("--workers", type=int, help="processes; one a core when left out")
     painting.add_argument("--no-faults", dest="faults", action="store_false", help="plant no faults")
     about = "evaluation people wear masks of kinds that no photo to learn from shows"
+    painting.add_argument("--task", default="mask", choices=("mask", "helmet"), help="what it is a sample for")
     painting.add_argument("--new-masks", action="store_true", help=about)
     scoring = commands.add_parser("score", help="score a submission against the truth")
     scoring.add_argument("folder")

@@ -3,13 +3,37 @@
 The order in which random numbers are drawn is part of the picture: change it, and the same seed gives other people.
 """
 
+import enum
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from mask_lib.base.labels import Gender, Mask
 from mask_lib.sample.brush import Colour, mirrored, mix, spline
+
+
+class Mask(enum.IntEnum):
+    """How the mask is worn."""
+
+    WORN = 0
+    INCORRECT = 1
+    NOT_WORN = 2
+
+
+class Gender(enum.IntEnum):
+    """As the competition's data set records it."""
+
+    MALE = 0
+    FEMALE = 1
+
+
+class AgeGroup(enum.IntEnum):
+    """Years in three groups, cut at 30 and 60."""
+
+    YOUNG = 0
+    MIDDLE = 1
+    OLD = 2
+
 
 SKINS = {  # lightest and darkest
     "Asian": ((248, 222, 192), (205, 160, 120)),
@@ -162,6 +186,8 @@ class Shot:
     brightness: float
     warmth: float
     seed: int
+    helmet: Colour | None = None
+    vest: Colour | None = None
 
     @property
     def dark_side(self) -> int:

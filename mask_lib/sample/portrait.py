@@ -5,12 +5,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageChops
 
-from mask_lib.base.labels import Gender, Mask
 from mask_lib.sample.backdrops import paint_scene
 from mask_lib.sample.brush import Pen, mirrored, mix, moved, oval, spline
-from mask_lib.sample.clothes import paint_body, paint_glasses, paint_mask
+from mask_lib.sample.clothes import paint_body, paint_glasses, paint_helmet, paint_mask, paint_vest
 from mask_lib.sample.hair import paint_back_hair, paint_front_hair
-from mask_lib.sample.people import GOLD, Face, Shot, hair_tone, head_outline, skin_tone
+from mask_lib.sample.people import GOLD, Face, Gender, Mask, Shot, hair_tone, head_outline, skin_tone
 
 OVERSAMPLING = 2  # edges are drawn at twice the size and averaged down
 
@@ -196,7 +195,10 @@ def portrait(face: Face, shot: Shot, width: int = 384, height: int = 512) -> Ima
     origin = (size[0] * (0.5 + shot.shift[0]), size[1] * 0.46 + size[0] * shot.shift[1])
     head = Pen(image, origin, unit, shot.angle, (0.1 * shot.turn, 0.07 * shot.nod))
     paint_back_hair(head, face)
-    paint_body(Pen(image, origin, unit), face)  # the body stays upright while the head turns
+    body = Pen(image, origin, unit)  # which stays upright while the head turns
+    paint_body(body, face)
+    if shot.vest:
+        paint_vest(body, face, shot.vest)
     paint_head(head, face, shot)
     paint_wrinkles(head, face)
     paint_nose(head, face, shot)
@@ -209,6 +211,8 @@ def portrait(face: Face, shot: Shot, width: int = 384, height: int = 512) -> Ima
         paint_mask(head, face, shot)
     paint_glasses(head, face)
     paint_front_hair(head, face)
+    if shot.helmet:
+        paint_helmet(head, shot.helmet)
     return develop(image.reduce(OVERSAMPLING), shot)
 
 

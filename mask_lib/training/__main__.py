@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 
 from pydantic import Field
 
-from mask_lib.base import checks, config, files, gpus, interrupts
+from mask_lib.base import checks, config, files, gpus, interrupts, labels
 from mask_lib.training import tracking
 
 # torch is imported where it is used: wrong parameters are refused without it, and a GPU is chosen before it starts.
@@ -27,6 +27,7 @@ class Job(checks.Settings):
 
     data_dir: str
     output_dir: str
+    task: str = labels.DEFAULT
     plugins: tuple[str, ...] = ()
     when_changed: str = "refuse"
     checkpoint_minutes: Annotated[float, Field(ge=0)] = 5.0
@@ -87,6 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with interrupts.of_signals() as came, contextlib.redirect_stdout(sys.stderr):
         try:
             job, tracked = (kind.from_parameters(asked.values) for kind in (Job, tracking.Tracking))
+            labels.use(job.task)
             config.import_plugins(list(job.plugins))
             run = run_of(asked.values, asked.fold)
             code = 1

@@ -17,9 +17,9 @@ from torch import nn
 from torch.optim.swa_utils import update_bn
 
 from mask_lib.base import config, files, scores
-from mask_lib.data import looks, store
+from mask_lib.data import store
 from mask_lib.data.splits import TRAIN, VAL
-from mask_lib.models import checkpoint, devices, predict
+from mask_lib.models import checkpoint, devices, looks, predict
 from mask_lib.training import comparison, dataset, run_folder, runs
 
 AVERAGES = ("ema", "swa")  # checkpoints of averages within a run

@@ -65,7 +65,7 @@ def photo_table(output_dir: str | os.PathLike[str], run: Run) -> pd.DataFrame:
 
 def open_photos(data_dir: Path, output_dir: Path, table: pd.DataFrame, frame: store.Frame) -> store.Store:
     """The store of a photo table's rows (columns path, split), all of them train or all eval photos."""
-    images = Path(data_dir) / table["split"].iloc[0] / "images"
+    images = photos.folder_of(data_dir, table["split"].iloc[0])
     return store.open_store(Path(output_dir) / "store", images, list(table["path"]), frame)
 
 

@@ -19,7 +19,7 @@ import pydantic
 import torch
 from torch import nn
 
-from mask_lib.base import config, files, interrupts, scores
+from mask_lib.base import config, files, interrupts, labels, scores
 from mask_lib.data import splits
 from mask_lib.models import devices, distributed, weights
 from mask_lib.models.checkpoint import Checkpoint, changes, read_all, read_checkpoint, refuse_changed, write_checkpoint
@@ -61,6 +61,7 @@ class FoldTraining(step.FoldNetwork):
         return {
             "run": self.run.settings(),
             "fold": self.fold,
+            "task": labels.schema(),
             "policy": self.data.policy.plain(),
             "data": self.data.digest,
             "years": self.data.numbers,

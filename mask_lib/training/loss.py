@@ -143,7 +143,7 @@ def smoothed_target(part: AttributeTarget) -> Tensor:
     """The target with each attribute's share of `smoothing` spread evenly over that attribute's values.
 
     A photo's mask may be beyond doubt and its age not: smoothing (0, 0, 0.3) makes a class's target 0.8, and 0.1
-    for each of the same mask and gender at another age. One axis after the other gives of a label the product of
+    for each that differs in its age alone. One axis after the other gives of a label the product of
     the attributes' own smoothed targets.
     """
     if not any(part.smoothing):

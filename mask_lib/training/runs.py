@@ -10,9 +10,9 @@ from torch import nn
 
 from mask_lib.augment.policy import named_policy
 from mask_lib.base import config, files, interrupts, labels, scores
-from mask_lib.data import looks, store
+from mask_lib.data import store
 from mask_lib.data.splits import TRAIN, fingerprint
-from mask_lib.models import build, checkpoint, devices, distributed, features
+from mask_lib.models import build, checkpoint, devices, distributed, features, looks
 from mask_lib.training import dataset, loop, run_folder, targets, tracking
 from mask_lib.training.run_folder import SCORES, FinishedRun
 
@@ -93,7 +93,7 @@ def train_without_looks(
     forward: nn.Module,
     **options: Any,
 ) -> None:
-    """Train a fold once more, in the folder `looks`, without the looks that `data.looks` holds out, if any, and note
+    """Train a fold once more, in the folder `looks`, without the looks that `models.looks` holds out, if any, and note
     beside its out-of-fold table which val photos have those. Raises as `looks.read_held_out` and `looks.without` do.
     """
     folder, held_out = run_folder.folder_of(output_dir, run.run) / run_folder.LOOKS, looks.read_held_out(output_dir)
@@ -258,7 +258,7 @@ def require_today(path: Path, settings: config.Run, labeled: store.Store, split:
         data = fingerprint(labeled.content, split, settings.weights)
         years = targets.numbers_digest(split[split["split"] == TRAIN], settings)
     policy = named_policy(settings.augmentation).plain()
-    today = {"run": settings.settings(), "data": data, "policy": policy, "years": years}
+    today = {"run": settings.settings(), "task": labels.schema(), "data": data, "policy": policy, "years": years}
     if reasons := checkpoint.changes(manifest, today):
         notebook = "04_three_model" if settings.by_attribute else "03_one_model"
         anew = f"run {notebook} again with run: {settings.run} and when_changed: restart"

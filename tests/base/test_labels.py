@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from mask_lib.base import labels
+from mask_lib.base import labels, tasks
 
 ALL = range(18)
 SHAPE = labels.Attribute("shape", ("round", "not round"), "rn")
-SIZE = labels.Attribute("size", labels.group_words((10, 20, 30)), "abcd", of_person=True, edges=(10, 20, 30))
+SIZE = labels.Attribute("size", tasks.group_words((10, 20, 30)), "abcd", of_person=True, edges=(10, 20, 30))
 
 
 def rows_of_probabilities(count: int, size: int):

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from mask_lib.base.labels import Gender, Mask
 from mask_lib.data import hashes, pixels
 from mask_lib.sample import crowd, portrait
-from mask_lib.sample.people import invent_face, invent_shot
+from mask_lib.sample.people import Gender, Mask, invent_face, invent_shot
 
 SIZE = (288, 384)  # width and height, in pixels
 BICUBIC = Image.Resampling.BICUBIC

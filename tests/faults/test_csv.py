@@ -64,7 +64,7 @@ READERS: dict[str, tuple[Callable, list[str]]] = {
         ["path,person,label,split", "p/a,p,0,train", "q/a,q,0,val", "r/a,r,0,test_val"],
     ),
     "tables/clean.csv": (
-        lambda out: clean_labels._read_classes(out / "tables" / "clean.csv"),
+        lambda out: clean_labels._read_classes(out / "tables" / "clean.csv", []),
         ["path,class", "/x/p/a.jpg,0", "/x/q/a.jpg,1"],
     ),
     "tables/duplicates.phash.csv": (

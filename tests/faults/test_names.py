@@ -11,7 +11,7 @@ import pytest
 from tiny_project import TOY_NOTEBOOKS, write_notebook
 
 from mask_lib.augment import search
-from mask_lib.base import checks, config, files
+from mask_lib.base import checks, config, files, plain_yaml
 from mask_lib.data import archives
 from mask_lib.ensemble import members
 from mask_lib.headless import cells, parameters
@@ -174,7 +174,7 @@ def test_a_misspelt_run_on_the_command_line_is_refused_with_the_nearest(project:
 def test_a_file_that_is_not_there_or_no_file_is_named(project: Path):
     for path in (project / "none.yml", project / "notebooks"):
         with pytest.raises(OSError, match=path.name):
-            parameters.read_parameter_file(path)
+            plain_yaml.read(path)
 
 
 @pytest.mark.parametrize("name", COUNTS)

@@ -193,7 +193,7 @@ def head_and_features(layer=nn.Linear, *places: int) -> tuple[networks.Attribute
     return networks.AttributeHeads(7, layer), features
 
 
-@pytest.mark.parametrize("task", [labels.mask_task(), TWO, TWO[:1]])
+@pytest.mark.parametrize("task", [labels.task().attributes, TWO, TWO[:1]])
 @pytest.mark.parametrize("given", [(nn.Linear,), (networks.AttentionHead, 2, 3)], ids=["features", "maps"])
 def test_the_softmax_is_the_product_of_the_heads_and_its_marginals_are_theirs_again(task, given):
     with labels.using(task):

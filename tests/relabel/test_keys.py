@@ -6,7 +6,7 @@ import pytest
 from mask_lib.base import labels
 from mask_lib.relabel import keys
 
-MASK = labels.mask_task()
+MASK = labels.task().attributes
 FLOWER = (labels.Attribute("kind", ("rose", "tulip", "daisy"), "sxn"),)  # keys that are commands elsewhere
 MANY = (labels.Attribute("animal", tuple(f"animal {number}" for number in range(60)), "", of_person=True),
         labels.Attribute("side", ("left", "right"), "ab"))  # fmt: skip

@@ -22,21 +22,28 @@ from relabeling import RIGHT, WRONG, open_session, suspects_of
 from tiny_project import write_notebook
 
 from mask_lib.base import files, labels
-from mask_lib.base.labels import Gender, Mask
 from mask_lib.data import layout
+from mask_lib.data.photos import scan_photos
 from mask_lib.relabel import current_decisions, decision_log, keys, session
 from mask_lib.relabel.widget import ReviewWidget, known_moves
-from mask_lib.sample import people, portrait
+from mask_lib.sample import paint, people, portrait
 
-PEOPLE = [(Gender.FEMALE, 24), (Gender.MALE, 47), *((Gender.FEMALE, years) for years in (60, 19, 28, 22, 26))]
+PEOPLE = [
+    (people.Gender.FEMALE, 24),
+    (people.Gender.MALE, 47),
+    *((people.Gender.FEMALE, years) for years in (60, 19, 28, 22, 26)),
+]
 HOSTILE = "<img src=x onerror=window.hacked=1>.jpg"
 SOURCE = """
 import os
 from pathlib import Path
+from mask_lib.base import labels
 from mask_lib.data import photos
 from mask_lib.relabel import decision_log, session, widget
+from mask_lib.sample.people import Gender, Mask
 import pandas as pd
 Path("kernel.pid").write_text(str(os.getpid()))
+labels.use({task!r})
 log = decision_log.DecisionLog("review/decisions.ann.jsonl", "ann")
 suspects = pd.read_csv("suspects.csv") if Path("suspects.csv").exists() else None
 at_work = session.Session(photos.read_photos("photos.csv"), log, {data!r}, suspects)
@@ -92,12 +99,12 @@ class NotebookPage:
         """What the decisions on the disk come to: path -> field -> value."""
         return current_decisions.replay(self.lines())
 
-    def begin(self, photos: pd.DataFrame, suspects: pd.DataFrame | None = None) -> None:
+    def begin(self, photos: pd.DataFrame, suspects: pd.DataFrame | None = None, task: str = labels.DEFAULT) -> None:
         """Write a notebook about these photos, open it, run it, and wait for its screen."""
         files.write_csv(photos, self.folder / "photos.csv")
         if suspects is not None:
             files.write_csv(suspects, self.folder / "suspects.csv")
-        write_notebook(self.folder / "cleaning.ipynb", SOURCE.format(data=str(self.data)), "1 + 1")
+        write_notebook(self.folder / "cleaning.ipynb", SOURCE.format(data=str(self.data), task=task), "1 + 1")
         self.open(self.page)
         jupyter_pages.run_all(self.page)
         self.await_screen()
@@ -155,7 +162,7 @@ def painted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFram
         folder, face = data / "train/images" / person, face_of(number + 2, years, gender)
         folder.mkdir(parents=True)
         for place, (kind, word) in enumerate(layout.PHOTO_NAMES.items()):
-            mask = Mask(labels.attribute("mask").value_of(word))
+            mask = people.Mask(labels.attribute("mask").value_of(word))
             shot = people.invent_shot(np.random.default_rng([number - 1, place]), mask)
             portrait.portrait(face, shot).save(folder / f"{kind}.jpg", quality=88)
             label = labels.encode(mask, gender, labels.attribute("age").value_of(years))
@@ -233,6 +240,29 @@ def test_every_pass_needs_nothing_but_keys_and_leaves_the_notebook_alone(lab, ph
     until(lambda: lab.state()[first].get("label") == 13, "the class is on the disk")
     assert jupyter_pages.cells(lab.page) == before
     assert lab.look()["focused"]
+
+
+def test_another_task_has_its_own_keys_and_words(lab, tmp_path):
+    paint.paint(tmp_path / "data", 6, 6, width=64, height=96, faults=False, workers=1, task="helmet")
+    labels.use("tasks/helmet.yml")
+    photos, problems = scan_photos(tmp_path / "data")
+    own = photos[(photos["split"] == "train") & (photos["label"] != labels.encode(1, 2))][:3]
+    first, second, _ = own["path"]
+    page = dataclasses.replace(lab, data=tmp_path / "data")
+    page.begin(own, task="tasks/helmet.yml")
+    assert problems.empty
+    page.press("1", "2", "2", "Shift+Digit3")
+    page.shows(first)
+    page.press("Enter", "Shift+Digit4")
+    page.shows(first)
+    page.press("k")
+    until(lambda: page.look()["pending"] == "no", "the helmet is typed")
+    page.press("y")
+    until(lambda: page.look()["pending"] == "no yellow", "the vest is typed")
+    assert "no yellow" in page.page.locator(".label-review-root").inner_text()
+    page.press("Enter")
+    page.settles()
+    assert page.state()[first]["label"] == labels.encode(1, 2) == 5 and "label" not in page.state()[second]
 
 
 @both

@@ -18,7 +18,6 @@ import pytest
 from PIL import Image
 
 from mask_lib.base import files, labels
-from mask_lib.base.labels import Mask
 from mask_lib.sample import paint, people, portrait
 from mask_lib.sample.crowd import STEMS, age_group, invent_people, stream
 from mask_lib.sample.faults import FAULTS, SINGLE_FAULTS, change_photo, plan_faults
@@ -112,7 +111,9 @@ def test_new_masks_are_worn_by_evaluation_people_alone(tmp_path):
 
 def test_new_kinds_of_masks_are_no_others():
     random = np.random.default_rng(0)
-    old, new = ({people.invent_shot(random, Mask.WORN, is_new).kind for _ in range(60)} for is_new in (False, True))
+    old, new = (
+        {people.invent_shot(random, people.Mask.WORN, is_new).kind for _ in range(60)} for is_new in (False, True)
+    )
     assert new == set(people.NEW_KINDS) and len(old) == 4 and not old & new
 
 
@@ -227,6 +228,7 @@ PAINT_LONG = """
 import sys
 from pathlib import Path
 from mask_lib.sample import crowd, paint
+from mask_lib.sample.people import Mask
 
 people = crowd.invent_people(crowd.stream(0), 2000, 0)
 paint.paint_all(paint.jobs_of(Path(sys.argv[1]), {'seed': 0, 'width': 64, 'height': 64}, people, []), workers=2)

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from portraits import colour_at, differences, face_of, pixels, shot_of
 
-from mask_lib.base.labels import AgeGroup, Gender, Mask
 from mask_lib.sample import backdrops, brush, crowd, people, portrait
+from mask_lib.sample.people import AgeGroup, Gender, Mask
 
 BLACK = (0, 0, 0)
 BARE = replace(face_of(), hairstyle="crop", glasses="", earrings=False, makeup=0.0)

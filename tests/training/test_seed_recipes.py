@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mask_lib.augment import search
-from mask_lib.base import config, files
+from mask_lib.base import config, files, plain_yaml
 from mask_lib.data import store
 from mask_lib.headless import cells, parameters
 from mask_lib.models import build, checkpoint, devices, weights
@@ -21,7 +21,7 @@ PARAMS = files.PROJECT / "notebooks" / "params"
 NOTEBOOKS = {
     (name, run): files.PROJECT / "notebooks" / f"{notebook}.ipynb"
     for name in ("seed", "seed_hpa", "gpu", "demo")
-    for run, notebook in parameters.planned_runs(parameters.read_parameter_file(PARAMS / f"{name}.yml")).items()
+    for run, notebook in parameters.planned_runs(plain_yaml.read(PARAMS / f"{name}.yml")).items()
 }
 RECIPES = {f"{name}: {run}": (name, run) for name, run in NOTEBOOKS if name.startswith("seed")}
 FOR_GPU = {f"{name}: {run}": (name, run) for name, run in NOTEBOOKS if name == "gpu" and run != "frozen"}
@@ -46,7 +46,7 @@ def fold_of(run: config.Run) -> loop.FoldTraining:
 
 
 def test_the_recipes_are_those_of_the_seeds():
-    assert parameters.read_parameter_file(PARAMS / "seed.yml")["fold_count"] == 3
+    assert plain_yaml.read(PARAMS / "seed.yml")["fold_count"] == 3
     ours = ("resnet152", "vit_base_patch16_224", "custom_model")
     of_hpa = {"resnet34": "resnet34", "inception_v3_attention": "inception_v3", "seresnext50_attention": "se_resnext50"}
     assert set(RECIPES.values()) == {*(("seed", run) for run in ours), *(("seed_hpa", run) for run in of_hpa)}
@@ -66,7 +66,7 @@ def test_the_recipes_are_those_of_the_seeds():
 
 
 def test_the_networks_of_the_protein_atlas_train_with_what_the_search_of_the_pipeline_finds():
-    search_alone, hpa = (parameters.read_parameter_file(PARAMS / f"{name}.yml") for name in ("search", "seed_hpa"))
+    search_alone, hpa = (plain_yaml.read(PARAMS / f"{name}.yml") for name in ("search", "seed_hpa"))
     assert hpa["augmentation"] == config.SEARCHED
     own = {name: hpa[name] for name in ("data_dir", "output_dir")}
     assert {name: hpa.get(name) for name in search_alone} == search_alone | own

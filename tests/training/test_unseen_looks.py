@@ -6,8 +6,8 @@ import pytest
 import toys
 
 from mask_lib.base import files, labels
-from mask_lib.data import looks
 from mask_lib.ensemble import blending, inference
+from mask_lib.models import looks
 from mask_lib.training import averaging, comparison, loop, run_folder
 
 HELD_OUT = {4: "worn 2"}  # a class of the toy, and the look that stands for it

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from mask_lib.base import files, labels
-from mask_lib.data import looks
+from mask_lib.models import looks
 
 
 def painted(people: int = 60, kinds: int = 3, seed: int = 0) -> tuple[list[np.ndarray], pd.DataFrame, np.ndarray]:

@@ -1,0 +1,206 @@
+"""A task as its YAML file tells it: what a label says of a photo, and where photos and labels lie.
+
+    attributes:
+      - {name: helmet, values: ["yes", "no"], keys: hk}       # values in words
+      - {name: age, edges: [30, 60], limits: [0, 120], of: person}  # a number, cut at edges
+    photos: {layout: csv, train: train/images, labels: train/labels.csv, eval: eval/images}
+
+`of: person` marks what is the same on all photos of a person, or of whatever else photos are grouped by.
+"""
+
+import itertools
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, Self
+
+from pydantic import model_validator
+
+from mask_lib.base import files, plain_yaml
+from mask_lib.base.checks import Settings, did_you_mean, require
+
+CHECKOUT = Path(__file__).parents[2]  # whose tasks/ holds what a project of its own lacks
+KEYS_OF_SCREEN = "0123456789rz?"  # of relabeling: digits type a class, the page acts on the others itself
+NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
+WORD = re.compile(r"[^\W_](?:[\w .+<>-]{0,38}[\w+>])?")
+TAKEN = {"path", "person", "group", "label", "split", "class", "weight", "look", "fold", "swap", "macro_f1", "accuracy"}
+PLACE = re.compile(r"(?!\.\.?(/|$))[^/\\:~]+(/(?!\.\.?(/|$))[^/\\:~]+)*")
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """One thing that a label says of a photo. Its values count from 0 in the order of `words`."""
+
+    name: str  # column of the photo table, which holds a table word (`not_worn`) or, with edges, a whole number
+    words: tuple[str, ...]  # for people: in titles, on axes, beside keys
+    keys: str  # when relabeling, one for each value, or none
+    of_person: bool = False  # the same on all photos of a person
+    edges: tuple[int, ...] = ()  # of a number: an edge itself belongs to the values above it
+    limits: tuple[int, int] = (0, 0)  # of a number: least and most
+
+    @property
+    def size(self) -> int:
+        """How many values there are."""
+        return len(self.words)
+
+    @property
+    def table_words(self) -> tuple[str, ...]:
+        """The values as a table writes them: `not worn` as `not_worn`."""
+        return tuple(word.lower().replace(" ", "_") for word in self.words)
+
+    def value_of(self, written: Any) -> int:
+        """The value 0 … size-1 of what a table holds. Raises ValueError that lists the words, or gives the limits."""
+        if self.edges:
+            low, high = self.limits
+            if not low <= int(written) <= high:
+                raise ValueError(f"{self.name} = {written}: it must be from {low} to {high}")
+            return sum(int(written) >= edge for edge in self.edges)
+        if written not in self.table_words:
+            wanted = f"write one of {', '.join(self.table_words)}{did_you_mean(written, self.table_words)}"
+            raise ValueError(f"{written!r} is no {self.name}: {wanted}")
+        return self.table_words.index(written)
+
+
+def group_words(edges: Sequence[int]) -> tuple[str, ...]:
+    """The groups that edges cut numbers into, in words: `<30`, `30-59`, `60+`."""
+    between = (f"{low}-{high - 1}" for low, high in itertools.pairwise(edges))
+    return (f"<{edges[0]}", *between, f"{edges[-1]}+")
+
+
+class _Attribute(Settings):
+    """An attribute as the file writes it."""
+
+    name: str = ""
+    values: tuple[str, ...] = ()
+    edges: tuple[int, ...] = ()
+    limits: tuple[int, int] | None = None
+    of: Literal["photo", "person"] = "photo"
+    keys: str = ""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        free = self.name not in TAKEN and not re.fullmatch(r"p\d+", self.name)
+        self.require("name", NAME.fullmatch(self.name), "a word of a-z, 0-9 and _, as a column's name")
+        self.require("name", free, "another one: tables have a column, or scores a line, of that name")
+        self.require("values", bool(self.values) != bool(self.edges), "words, or edges in their place for a number")
+        self.require("limits", bool(self.limits) == bool(self.edges), "[least, most] beside edges, and only there")
+        for word in self.values:
+            require("values", word, WORD.fullmatch(word), "words of letters, digits, blanks, -, . and +")
+        low, high = self.limits or (0, 0)
+        rising = all(first < second for first, second in itertools.pairwise([low, *self.edges, high + 1]))
+        self.require("edges", not self.edges or rising, f"rising numbers above {low} and at most {high}, the limits")
+        words = self.attribute().table_words
+        alike = "two or more, no two of them alike (case and blanks do not count)"
+        self.require("values", len(set(words)) == len(words) > 1, alike)
+        self.require("keys", len(self.keys) in (0, len(words)), f"{len(words)} letters, one for each value, or none")
+        free = all("!" <= key <= "~" and key not in KEYS_OF_SCREEN for key in self.keys)
+        self.require("keys", free, "letters other than r and z, which are the screen's")
+        return self
+
+    def attribute(self) -> Attribute:
+        """The attribute it tells of."""
+        words = self.values or group_words(self.edges)
+        return Attribute(self.name, words, self.keys, self.of == "person", self.edges, self.limits or (0, 0))
+
+
+class Photos(Settings):
+    """Where photos and labels lie: paths below the data folder.
+
+    competition: as `data.layout` reads it. csv: `labels` has a row for each photo with its `path` below `train`, a
+    column for each attribute, and perhaps `group`. folders: photos below `train` lie in folders named by class, several
+    attributes' words joined by `separator`. Without the file `info` every photo below `eval` is to be answered.
+    """
+
+    layout: Literal["competition", "csv", "folders"] = "competition"
+    train: str = "train/images"
+    eval: str = "eval/images"
+    labels: str = "train/labels.csv"
+    info: str = "eval/info.csv"  # column ImageID, a path below `eval`
+    separator: str = "_"
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        for name in ("train", "eval", "labels", "info"):
+            self.require(name, PLACE.fullmatch(getattr(self, name)), "a path below the data folder, such as new/photos")
+        self.require("separator", re.fullmatch("[_.,+ -]{1,3}", self.separator), "one to three of _ . , + - and blank")
+        one, other = PurePosixPath(self.train), PurePosixPath(self.eval)
+        apart = not one.is_relative_to(other) and not other.is_relative_to(one)
+        self.require("eval", apart, f"another folder than train ({self.train}), none inside the other")
+        plain = self.layout != "competition" or not self.model_fields_set - {"layout"}
+        self.require("layout", plain, "csv or folders where places are given: the competition has its own")
+        return self
+
+    @property
+    def heads(self) -> list[str]:
+        """The folders that a data folder is known by, such as train and eval."""
+        return list(dict.fromkeys(path.split("/")[0] for path in (self.train, self.eval)))
+
+    @property
+    def lists(self) -> list[str]:
+        """The tables that say what photos there are."""
+        return [*{"competition": ["train/train.csv"], "csv": [self.labels]}.get(self.layout, []), self.info]
+
+    @property
+    def required(self) -> list[str]:
+        """What a data folder must hold."""
+        return [*self.lists[:-1], self.train, *self.lists[-1:] * (self.layout == "competition"), self.eval]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a label says, and where photos lie. Raises ValueError for attributes that do not go together."""
+
+    attributes: tuple[Attribute, ...]
+    photos: Photos = field(default_factory=Photos)
+
+    def __post_init__(self) -> None:
+        names, keys = [one.name for one in self.attributes], "".join(one.keys for one in self.attributes)
+        if not names or len(set(names)) < len(names) or len(set(keys)) < len(keys):
+            raise ValueError(f"attributes need names and keys of their own: {', '.join(names)}; {keys}")
+        if self.photos.layout == "folders":
+            numbers = [one.name for one in self.attributes if one.edges]
+            if numbers or len(set(self.folder_names())) < len(self.folder_names()):
+                why = f"{numbers[0]} is a number: give words" if numbers else "two classes have one: change separator"
+                raise ValueError(f"a folder's name cannot tell every class: {why}, or take the layout csv")
+
+    def folder_names(self) -> list[str]:
+        """The folder of each class, in the layout `folders`."""
+        words = itertools.product(*(one.table_words for one in self.attributes))
+        return [self.photos.separator.join(values) for values in words]
+
+
+def find(path: str | os.PathLike[str]) -> Path:
+    """A task's file: in the project or else in the checkout. Raises FileNotFoundError that names those there are."""
+    places = [files.project_path(path), Path(os.path.normpath(CHECKOUT / path))]
+    if found := next((place for place in places if place.is_file()), None):
+        return found
+    known = [str(one.relative_to(CHECKOUT)) for one in sorted((CHECKOUT / "tasks").glob("*.yml"))]
+    advice = did_you_mean(path, known) or f"; there are {', '.join(known)}"
+    raise FileNotFoundError(f"task: there is no file {files.shown_path(places[0])}{advice}")
+
+
+class _File(Settings):
+    """What a task's file holds."""
+
+    attributes: tuple[dict[str, Any], ...] = ()
+    photos: dict[str, Any] | None = None
+
+
+def read(path: str | os.PathLike[str]) -> Task:
+    """The task of a YAML file. Raises FileNotFoundError, and ValueError that names file, field and value."""
+    found = find(path)
+    values = plain_yaml.read(found)
+    try:
+        told = _File(**values)
+        return Task(tuple(map(_read_attribute, told.attributes)), Photos(**(told.photos or {})))
+    except ValueError as error:
+        raise ValueError(f"{files.shown_path(found)}: {error}") from None
+
+
+def _read_attribute(entry: dict[str, Any]) -> Attribute:
+    try:
+        return _Attribute(**entry).attribute()
+    except ValueError as error:
+        raise ValueError(f"attribute {entry.get('name', '')}: {error}") from None
