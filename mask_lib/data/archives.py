@@ -11,7 +11,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import IO
 
@@ -24,6 +24,7 @@ RATIO_LIMIT = 100  # photos hardly shrink; a file that grows a hundredfold is no
 RATIO_FLOOR = 10**9  # bytes below which the ratio does not matter
 MEMBER_LIMIT = 80_000  # the official set has 32,000, and a Mac packs as many again beside them
 TAIL_LIMIT = 64 * 10**6  # bytes after a tar's end mark, where tar fills up a block or two
+PARTS = ("train", "eval")
 LAYOUT = "train/ (train.csv, images/) and eval/ (info.csv, images/)"
 SEARCH_DEPTH = 3  # levels; the official archive unpacks as input/data/{train,eval}
 JUNK_NAMES = {".ds_store", "thumbs.db", "desktop.ini", "__macosx", ".ipynb_checkpoints"}
@@ -41,16 +42,16 @@ def leaves_folder(name: str) -> bool:
     return bool(path.drive or path.root) or ".." in path.parts or "\0" in name
 
 
-def holds_data(folder: Path) -> bool:
-    """Whether `folder` holds both train/ and eval/."""
-    return (folder / "train").is_dir() and (folder / "eval").is_dir()
+def holds_data(folder: Path, parts: Sequence[str] = PARTS) -> bool:
+    """Whether `folder` holds all the parts, by default both train/ and eval/."""
+    return all((folder / part).is_dir() for part in parts)
 
 
-def folders_with_data(root: Path) -> list[Path]:
-    """The folders nearest to `root`, itself included, that hold train/ and eval/; [] if none is near."""
+def folders_with_data(root: Path, parts: Sequence[str] = PARTS) -> list[Path]:
+    """The folders nearest to `root`, itself included, that hold the parts; [] if none is near."""
     level = [root]
     for _ in range(SEARCH_DEPTH + 1):
-        found = [folder for folder in level if holds_data(folder)]
+        found = [folder for folder in level if holds_data(folder, parts)]
         if found:
             return found
         # glob passes over what may not be read.
