@@ -1,1 +1,1 @@
-"""The words everything is said in: files, labels, checks, config, scores, interrupts, gpus."""
+"""The words everything is said in: files, labels, checks, config, scores, interrupts, gpus, results."""
