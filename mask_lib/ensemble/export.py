@@ -69,7 +69,7 @@ def export(results_path: str | os.PathLike[str], target: str | os.PathLike[str],
     """
     target = files.project_path(target)
     with pack.opened(results_path, run) as (output, recipe):
-        network = PhotoNetwork(*predict.load(output, recipe, torch.device("cpu"))[:2]).eval()
+        network = PhotoNetwork(*predict.load(output, recipe, torch.device("cpu"))).eval()
     if (size := sum(one.nbytes for one in network.state_dict().values())) > LIMIT:
         raise ValueError(f"its weights are {size / 1e9:.1f} GB, and a file holds 2: export one run, by --run")
     example = torch.zeros(64, 48, *network.channels, dtype=torch.uint8)

@@ -32,11 +32,9 @@ def find_data(data_dir: str, output_dir: Path, is_listed: bool = False) -> Path:
     results.read(output_dir, with_digests=is_listed)
     if not is_alone(output_dir):
         return photos.find_data(data_dir, Path(output_dir) / "unpacked")
-    data, tables = (
-        photos.find_data(data_dir, Path(output_dir) / "unpacked", parts=["eval"]),
-        Path(output_dir) / "tables",
-    )
+    data = photos.find_data(data_dir, Path(output_dir) / "unpacked", parts=["eval"])
     if is_listed:
+        tables = Path(output_dir) / "tables"
         listed, problems = photos.scan_photos(data, listed_in=tables / "problems.csv", parts=["eval"])
         files.write_csv(problems, tables / "problems.csv")
         files.write_csv(listed, tables / "photos.csv")

@@ -43,14 +43,17 @@ def current_recipe(output_dir: Path, run: str = "") -> dict[str, Any]:
 
     Raises FileNotFoundError or ValueError that names the culprit and says what to do.
     """
-    packed, one_view = results.read(output_dir, with_digests=True), {"views": {}}
-    alone = {**(results.member(output_dir, run) or one_view), "run": run, "weight": 1.0} if run else None
-    found = {"members": [alone], "temperature": 1.0, "has_voted": False} if run else results.read_recipe(output_dir)
+    results.read(output_dir, with_digests=True)
+    if run:
+        run_folder.run_settings(output_dir, run)
+        came = results.member(output_dir, run) or {"views": {}}
+        noted = {"run": run, "weight": 1.0, "out_of_fold": run_folder.digests(run_folder.folder_of(output_dir, run))}
+        return {"members": [came | noted], "temperature": 1.0, "has_voted": False}
+    found = results.read_recipe(output_dir)
     for member in found["members"]:
-        folder = run_folder.folder_of(output_dir, member["run"])
         run_folder.run_settings(output_dir, member["run"])
-        is_other = not (packed or run) and member.get("out_of_fold") != run_folder.digests(folder)
-        if is_other or member.get("views") is None:
+        folder = run_folder.folder_of(output_dir, member["run"])
+        if member.get("views") is None or member.get("out_of_fold") != run_folder.digests(folder):
             again = f"run 06_inference with run: {folder.name}, then 07_ensemble again"
             raise ValueError(f"the ensemble was not made of the run {folder.name} as it is now: {again}")
     return found

@@ -57,14 +57,12 @@ class Member:
         return {name: np.mean([one[name] for one in found], axis=0) for name in found[0]}
 
 
-def load(
-    output_dir: Path, recipe: Mapping[str, Any], device: torch.device
-) -> tuple[list[Member], blending.Recipe, list[str]]:
-    """The members of `pack.current_recipe`, how they blend, and the digests of their files.
+def load(output_dir: Path, recipe: Mapping[str, Any], device: torch.device) -> tuple[list[Member], blending.Recipe]:
+    """The members of `pack.current_recipe`, and how they blend.
 
     Raises OSError that names a damaged file, ValueError one that is not of the settings beside it.
     """
-    members, digests = [], []
+    members = []
     for member in recipe["members"]:
         settings, networks = run_folder.run_settings(output_dir, member["run"]), []
         for path, _ in run_folder.in_use(run_folder.folder_of(output_dir, member["run"])).values():
@@ -72,12 +70,11 @@ def load(
             if reasons := changes(manifest, {"run": settings.settings()}):
                 raise ValueError(f"{files.shown_path(path)} is not of the settings beside it: {'; '.join(reasons)}")
             networks.append(predict.load_network(state, manifest, device))
-            digests.append(files.file_digest(path))
         if settings.head == config.FROZEN:
             networks = [dataclasses.replace(networks[0], network=[one.network for one in networks])]
         members.append(Member(networks, store.Frame.of_run(settings), predict.Tta(**member["views"])))
     weights = tuple(member["weight"] for member in recipe["members"])
-    return members, blending.Recipe(weights, recipe["temperature"]), digests
+    return members, blending.Recipe(weights, recipe["temperature"])
 
 
 def predict_folder(
@@ -93,11 +90,11 @@ def predict_folder(
     root, target, device = files.project_path(photo_dir), files.project_path(target), devices.pick_device()
     names, parts, written = photo_names(root), target.with_name(f".{target.name}.parts"), []
     with pack.opened(results_path, run) as (output, recipe), files.progress(total=len(names), what="predict") as bar:
-        members, blend, digests = load(output, recipe, device)
+        members, blend = load(output, recipe, device)
         for rows in store.blocks(len(names), BATCH):
             batch = [names[row] for row in rows]
             states = [(root / name).is_file() and photos.file_state(root / name) for name in batch]
-            written.append(parts / f"{files.digest([recipe, digests, str(root), batch, states])}.csv")
+            written.append(parts / f"{files.digest([recipe, str(root), batch, states])}.csv")
             if not written[-1].exists():
                 files.write_csv(answered(root, batch, members, blend, device), written[-1])
             bar.update(len(batch))

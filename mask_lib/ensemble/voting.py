@@ -68,9 +68,11 @@ def hold_vote(
     """
     packed = results.read(output_dir)
     if packed and packed["recipe"]["has_voted"] and person_voting is None:
-        finder, frame = read_finder(Path(output_dir) / results.VOTE)
-        both = both_voted(finder, frame, data_dir, output_dir, test, test_val)
-        return VoteResult(*both, None, True, "Photos of a person voted, as the results came with.", finder, frame)
+        how, reason = (
+            read_finder(Path(output_dir) / results.VOTE),
+            "Photos of a person voted, as in the packed results.",
+        )
+        return VoteResult(*both_voted(*how, data_dir, output_dir, test, test_val), None, True, reason, *how)
     reason = why_nobody_votes(person_voting, out_of_fold)
     if reason:
         return VoteResult(test, test_val, out_of_fold, False, reason)
@@ -93,38 +95,32 @@ def both_voted(
     data_dir: Path,
     output_dir: Path,
     test: pd.DataFrame,
-    test_val: pd.DataFrame,
+    held_out: pd.DataFrame,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The tables of the evaluation photos, those that could be read, and of test_val after the vote."""
-    evaluated = photos.read_evaluated(output_dir)
+    evaluated, voted = photos.read_evaluated(output_dir), probabilities_of(test)
     is_read = test["ImageID"].isin(evaluated["path"]).to_numpy()
     seen = photo_features(data_dir, output_dir, evaluated, list(test["ImageID"][is_read]), frame)
-    voted = probabilities_of(test)
     voted[is_read] = probabilities_of(vote(test[is_read], finder.find_people(seen, test[is_read])))
-    if len(test_val):
-        labeled = photos.read_labeled(output_dir)
-        seen = photo_features(data_dir, output_dir, labeled, list(test_val["path"]), frame)
-        test_val = vote(test_val, finder.find_people(seen, test_val))
-    return with_probabilities(test, voted), test_val
+    if len(held_out):
+        seen = photo_features(data_dir, output_dir, photos.read_labeled(output_dir), list(held_out["path"]), frame)
+        held_out = vote(held_out, finder.find_people(seen, held_out))
+    return with_probabilities(test, voted), held_out
 
 
-def write_finder(finder: PersonFinder, frame: store.Frame, path: Path) -> Path:
-    """Keep what finds people, and nothing of those it was learned from, as numbers in a .safetensors file."""
-    about = {"threshold": finder.threshold, "frame": [frame.width, frame.height], "limits": finder.limits}
-    arrays = {"mean": finder.projection.mean, "axes": np.ascontiguousarray(finder.projection.axes)}
+def write_finder(finder: PersonFinder, frame: store.Frame, path: Path) -> None:
+    """Keep what finds people, and nothing of those it was learned from, in a .safetensors file."""
+    kept = {**vars(finder.projection), "limits": finder.limits, "threshold": finder.threshold}
+    kept["frame"] = [frame.width, frame.height]
     with files.replacing(path) as temporary:
-        save_file(arrays | {name: np.asarray(value) for name, value in about.items()}, temporary)
-    return path
+        save_file({name: np.ascontiguousarray(value) for name, value in kept.items()}, temporary)
 
 
 def read_finder(path: Path) -> tuple[PersonFinder, store.Frame]:
-    """What `write_finder` kept. Raises OSError that names a file that cannot be read."""
-    try:
-        kept = load_file(path)
-        about = kept["limits"], float(kept["threshold"]), np.empty(0, np.int64), float("nan"), float("nan")
-        return PersonFinder(Projection(kept["mean"], kept["axes"]), *about), store.Frame(*kept["frame"].tolist())
-    except Exception as error:  # safetensors has errors of its own for a damaged head
-        raise OSError(f"{files.shown_path(path)} cannot be read: {error}") from error
+    """What `write_finder` kept, without what was found among the photos it was learned from."""
+    kept, unknown = load_file(path), (np.empty(0, np.int64), float("nan"), float("nan"))
+    people = Projection(kept["mean"], kept["axes"]), kept["limits"], float(kept["threshold"].item())
+    return PersonFinder(*people, *unknown), store.Frame(*kept["frame"].tolist())
 
 
 def why_nobody_votes(person_voting: bool | str | None, out_of_fold: pd.DataFrame | None) -> str:

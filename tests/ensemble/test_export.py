@@ -52,7 +52,7 @@ def photos() -> list[np.ndarray]:
 
 def test_fifty_photos_of_any_size_are_answered_as_torch_and_the_program_answer_them(output, model):
     recipe = pack.current_recipe(output)
-    loaded, blend, _ = predict.load(output, recipe, torch.device("cpu"))
+    loaded, blend = predict.load(output, recipe, torch.device("cpu"))
     network, session = export.PhotoNetwork(loaded, blend).eval(), onnxruntime.InferenceSession(model)
     names = [*labels.names(), "classes"]
     assert [one.name for one in session.get_outputs()] == names
@@ -85,7 +85,7 @@ def test_photos_are_resized_to_the_bit_as_pillow_does(resize, channels):
 
 
 def test_four_channels_among_others_cannot_be_exported(output):
-    (loaded,), _, _ = predict.load(output, pack.current_recipe(output, "frozen"), torch.device("cpu"))
+    (loaded,), _ = predict.load(output, pack.current_recipe(output, "frozen"), torch.device("cpu"))
     other = predict.Member(loaded.networks, store.Frame(16, 24, channels=4), Tta())
     assert export.PhotoNetwork([other], blending.Recipe((1.0,))).channels == {4}
     with pytest.raises(ValueError, match="some runs take four channels and some do not: export them one by one"):
