@@ -1,11 +1,14 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test smoke faults lab lint docs bench browser slurm
+.PHONY: help setup demo try test smoke faults lab lint docs bench browser slurm
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 DEMO := outputs/demo
+RESULTS := $(DEMO)
+TASK := tasks/mask.yml
+PORT := 8866
 # Steps of several runs at once, each on a core of its own: small networks make little of two.
 SIDE_BY_SIDE := $(addsuffix =1,train_03_one_model train_04_three_model average infer)
 
@@ -65,6 +68,15 @@ demo: setup ## paint a sample set and run the whole chain on it, from photos to 
 	@echo "Scores:     $$(ls $(DEMO)/runs/*/scores.json | xargs)"
 	@echo "Reports:    $$(ls $(DEMO)/reports/*.html | xargs)"
 	@$(PYTHON) -m mask_lib.sample score data/sample $(DEMO)/submissions/submission.csv
+
+# Up to 100 MB a photo; Voilà would serve pictures beside the notebook as well.
+try: setup ## serve the page of 09_try_it at 127.0.0.1; RESULTS=: a folder or an archive, TASK=: its task, PORT=
+	@mkdir -p outputs
+	@$(PYTHON) -m papermill --prepare-only --log-level WARNING notebooks/09_try_it.ipynb outputs/try_it.$(PORT).ipynb \
+		-r results "$(RESULTS)" -r task "$(TASK)"
+	$(PYTHON) -m voila outputs/try_it.$(PORT).ipynb --no-browser --Voila.ip=127.0.0.1 --port=$(PORT) \
+		--preheat_kernel=True --show_tracebacks=True --VoilaConfiguration.file_allowlist="[]" \
+		--Voila.tornado_settings='{"websocket_max_message_size": 100000000}'
 
 test: setup browser slurm ## run every test; the coverage of mask_lib must be 90% or more
 	env -u MALLOC_MMAP_THRESHOLD_ -u MALLOC_TRIM_THRESHOLD_ GOMP_SPINCOUNT=0 $(PYTHON) -m pytest --cov=mask_lib --cov-report=term --cov-fail-under=90

@@ -1,1 +1,2 @@
-"""The words everything is said in: files, checks, plain_yaml, tasks, labels, config, scores, interrupts, gpus."""
+"""The words everything is said in: files, checks, plain_yaml, tasks, labels, config, scores, interrupts, gpus,
+results."""

@@ -124,20 +124,20 @@ class Photos(Settings):
         self.require("layout", plain, "csv or folders where places are given: the competition has its own")
         return self
 
-    @property
-    def heads(self) -> list[str]:
-        """The folders that a data folder is known by, such as train and eval."""
-        return list(dict.fromkeys(path.split("/")[0] for path in (self.train, self.eval)))
+    def heads(self, parts: Sequence[str]) -> list[str]:
+        """The folders that a data folder with these parts, of train and eval, is known by."""
+        return list(dict.fromkeys(getattr(self, part).split("/")[0] for part in parts))
 
     @property
     def lists(self) -> list[str]:
         """The tables that say what photos there are."""
         return [*{"competition": ["train/train.csv"], "csv": [self.labels]}.get(self.layout, []), self.info]
 
-    @property
-    def required(self) -> list[str]:
-        """What a data folder must hold."""
-        return [*self.lists[:-1], self.train, *self.lists[-1:] * (self.layout == "competition"), self.eval]
+    def required(self, parts: Sequence[str] = ("train", "eval")) -> list[str]:
+        """What a data folder with these parts must hold."""
+        info = self.lists[-1:] if self.layout == "competition" else []
+        held = {"train": [*self.lists[:-1], self.train], "eval": [*info, self.eval]}
+        return [path for part in parts for path in held[part]]
 
 
 @dataclass(frozen=True)

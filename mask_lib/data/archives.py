@@ -11,7 +11,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import IO
 
@@ -24,6 +24,7 @@ RATIO_LIMIT = 100  # photos hardly shrink; a file that grows a hundredfold is no
 RATIO_FLOOR = 10**9  # bytes below which the ratio does not matter
 MEMBER_LIMIT = 80_000  # the official set has 32,000, and a Mac packs as many again beside them
 TAIL_LIMIT = 64 * 10**6  # bytes after a tar's end mark, where tar fills up a block or two
+PARTS = ("train", "eval")  # of a data folder
 SEARCH_DEPTH = 3  # levels; the official archive unpacks as input/data/{train,eval}
 JUNK_NAMES = {".ds_store", "thumbs.db", "desktop.ini", "__macosx", ".ipynb_checkpoints"}
 BROKEN = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError)
@@ -44,19 +45,19 @@ def expected() -> str:
     """What the task at hand wants a data folder to hold, in words."""
     if labels.task().photos.layout == "competition":
         return "train/ (train.csv, images/) and eval/ (info.csv, images/)"
-    return ", ".join(labels.task().photos.required)
+    return ", ".join(labels.task().photos.required())
 
 
-def holds_data(folder: Path) -> bool:
-    """Whether `folder` holds the folders of a data set, train/ and eval/ unless the task calls them otherwise."""
-    return all((folder / name).is_dir() for name in labels.task().photos.heads)
+def holds_data(folder: Path, parts: Sequence[str] = PARTS) -> bool:
+    """Whether `folder` holds the folders of some parts, train/ and eval/ unless the task calls them otherwise."""
+    return all((folder / name).is_dir() for name in labels.task().photos.heads(parts))
 
 
-def folders_with_data(root: Path) -> list[Path]:
-    """The folders nearest to `root`, itself included, that hold train/ and eval/; [] if none is near."""
+def folders_with_data(root: Path, parts: Sequence[str] = PARTS) -> list[Path]:
+    """The folders nearest to `root`, itself included, that hold the parts; [] if none is near."""
     level = [root]
     for _ in range(SEARCH_DEPTH + 1):
-        found = [folder for folder in level if holds_data(folder)]
+        found = [folder for folder in level if holds_data(folder, parts)]
         if found:
             return found
         # glob passes over what may not be read.

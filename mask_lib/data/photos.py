@@ -34,9 +34,12 @@ ONE_LARGE = threading.RLock()  # a thread may hold several: of four bands one is
 
 
 def find_data(
-    source: str | os.PathLike[str], unpack_into: str | os.PathLike[str], size_limit: int = archives.SIZE_LIMIT
+    source: str | os.PathLike[str],
+    unpack_into: str | os.PathLike[str],
+    size_limit: int = archives.SIZE_LIMIT,
+    parts: Sequence[str] = archives.PARTS,
 ) -> Path:
-    """The folder that holds train/ and eval/, up to three levels inside `source`.
+    """The folder that holds the parts, by default train/ and eval/, up to three levels inside `source`.
 
     `source` is a folder, or an archive, which `archives.unpack` unpacks once into `unpack_into`, up to `size_limit`
     bytes. Raises FileNotFoundError if it is not there or holds no data folder, ValueError for several or no archive.
@@ -46,21 +49,21 @@ def find_data(
         source = archives.unpack(source, files.project_path(unpack_into), size_limit)
     if not source.is_dir():
         raise FileNotFoundError(f"no {source}: give the data folder, with {archives.expected()}, or an archive of it")
-    found = archives.folders_with_data(source)
+    found = archives.folders_with_data(source, parts)
     if len(found) > 1:
         raise ValueError(f"{source} holds several data folders, give one: {', '.join(map(str, found))}")
-    return found[0] if found else checked_folder(source)
+    return found[0] if found else checked_folder(source, parts)
 
 
-def checked_folder(data_dir: str | os.PathLike[str]) -> Path:
-    """The absolute path of a data folder. Raises FileNotFoundError that says what is not there."""
+def checked_folder(data_dir: str | os.PathLike[str], parts: Sequence[str] = archives.PARTS) -> Path:
+    """The absolute path of a data folder with these parts. Raises FileNotFoundError that says what is not there."""
     folder = files.project_path(data_dir)
     where = labels.task().photos
-    absent = [part for part in where.heads if not (folder / part).is_dir()]
+    absent = [part for part in where.heads(parts) if not (folder / part).is_dir()]
     if absent:
         what = f"{folder} lacks {' and '.join(absent)}" if folder.is_dir() else f"no folder {folder}"
         raise FileNotFoundError(f"{what}: {archives.hint(folder)}")
-    for name in where.required:
+    for name in where.required(parts):
         part, kind = folder / name, "file" if name in where.lists else "folder"
         if not (part.is_file() if kind == "file" else part.is_dir()):
             meant = layout.by_likeness(os.listdir(part.parent) if part.parent.is_dir() else [])
@@ -74,8 +77,9 @@ def scan_photos(
     verify: bool = True,
     workers: int | None = None,
     listed_in: str | os.PathLike[str] | None = None,
+    parts: Sequence[str] = archives.PARTS,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Every usable photo of a data folder, and everything found wrong with it.
+    """Every usable photo of a data folder, or of some parts, and everything found wrong with it.
 
     The first table has `layout.photo_columns`: the train photos sorted by path (below the task's folder of them,
     `person` whose they are, the attributes as `labels.Attribute.value_of` reads them), then the eval photos in
@@ -84,21 +88,21 @@ def scan_photos(
     missing of folders and csv, ValueError for a csv that cannot be used and, once the problems are written to
     `listed_in`, if given, where train or eval holds no usable photo or lacks most of what its csv lists.
     """
-    folder = checked_folder(data_dir)
-    parts, findings, errors = [], [], []
+    folder = checked_folder(data_dir, parts)
+    scanned, findings, errors = [], [], []
     scan_train = layout.scan_train if labels.task().photos.layout == "competition" else tables.scan_train
-    for split, scan in {"train": scan_train, "eval": layout.scan_eval}.items():
-        found, odd = scan(folder)
+    for split in parts:
+        found, odd = {"train": scan_train, "eval": layout.scan_eval}[split](folder)
         if verify:
             found, odd = without(found, odd, check_photos(files_of(folder, found), found["path"], workers))
-        parts.append(found)
+        scanned.append(found)
         findings += odd
         errors += unusable(str(folder_of(folder, split)).removesuffix("/images"), found, odd)
     problems = problem_table(findings)
     where = f"; all are listed in {files.shown_path(files.write_csv(problems, listed_in))}" if listed_in else ""
     if errors:
         raise ValueError("; ".join(errors) + where)
-    return pd.concat(parts, ignore_index=True), problems
+    return pd.concat(scanned, ignore_index=True), problems
 
 
 def without(

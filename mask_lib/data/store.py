@@ -124,22 +124,28 @@ def open_store(
     paths: Sequence[str],
     frame: Frame,
     workers: int | None = None,
+    build: bool = True,
 ) -> Store:
     """The store of `paths` (relative to `root`) under `folder`, built or rebuilt if need be.
 
     Where a file's size or times differ its bytes are hashed again: changed ones rebuild the store and are named in
     `rebuilt_for`. Every opening reads the decoded photos once and holds them against their checksums. Processes that
     want the same store at once wait for the first. Raises OSError that names a missing or unreadable photo, or the
-    room that is lacking, ValueError for repeated paths.
+    room that is lacking, ValueError for repeated paths, and FileNotFoundError for what must be built without `build`.
     """
     if len(set(paths)) != len(paths):
         raise ValueError("a store takes each path once")
     root, folder = Path(root).resolve(), Path(folder)
     home = folder / f"{frame.name()}-{files.digest([FORMAT[frame.channels], str(root), list(paths)])}"
     workers = workers or os.cpu_count() or 1
+    missing = FileNotFoundError(f"these photos are not decoded to {frame.name()} in {files.shown_path(folder)}")
+    if not (build or home.is_dir()):
+        raise missing
     with files.lock(Path(f"{home}.lock")):
         index = _read_index(home, paths, frame, workers)
         changed = _changed(index, root, home) if index else ()
+        if not build and (index is None or changed):
+            raise missing
         if index is None or changed:
             index = _build(home, root, paths, frame, workers)
     images = np.load(home / "photos.npy", mmap_mode="r", allow_pickle=False)

@@ -1,4 +1,5 @@
 """From finished runs to a submission.
 
-Read inference, members, calibration, blending, person_groups, voting, expected_score, leaks, self_training.
+Read inference, members, calibration, blending, person_groups, voting, expected_score, leaks, self_training,
+pack, predict, export.
 """

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mask_lib.base import labels, scores
+from mask_lib.base import labels, results, scores
 from mask_lib.base.scores import Score
 from mask_lib.data import splits
 from mask_lib.ensemble import calibration, inference
@@ -153,11 +153,15 @@ def decide(
     """The members' out-of-fold probabilities and the recipe: the given `weights`, or if there are none the chosen one.
 
     Without a table, and equal weights if none are given, for members that are no finished runs of this experiment:
-    they cannot be scored. Raises ValueError as `given_recipe` does.
+    they cannot be scored. Packed results bring the recipe of all their runs. Raises ValueError as `given_recipe` does.
     """
-    recipe = given_recipe(weights, len(members.names))
+    recipe, packed = given_recipe(weights, len(members.names)), results.read(output_dir)
     names = zip(members.names, members.own, strict=True)  # a file from elsewhere may bear a run's name
-    unknown = [name for name, own in names if not (own and is_finished(folder_of(output_dir, name)))]
+    unknown = [name for name, own in names if packed or not (own and is_finished(folder_of(output_dir, name)))]
+    weight_of = {one["run"]: one["weight"] for one in packed["recipe"]["members"]} if packed else {}
+    if packed and not weights and all(members.own) and set(weight_of) == set(members.names):
+        recipe = Recipe(tuple(weight_of[name] for name in members.names), packed["recipe"]["temperature"])
+        return None, Choice(recipe, pd.DataFrame(), "The recipe is the one that the results came with.", None)
     if unknown:
         kept = "the weights are as given" if weights else "equal weights are taken"
         reason = f"{', '.join(unknown)} cannot be scored, having no out-of-fold tables here: {kept}."

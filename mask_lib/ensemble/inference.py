@@ -8,9 +8,9 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from mask_lib.base import checks, files, labels, scores
-from mask_lib.base.config import FROZEN
-from mask_lib.data import layout, photos, store
+from mask_lib.base import checks, files, labels, results, scores
+from mask_lib.base.config import FROZEN, Run
+from mask_lib.data import clean_labels, layout, photos, store
 from mask_lib.data.splits import TEST_VAL
 from mask_lib.models import devices, predict
 from mask_lib.models.checkpoint import read_checkpoint, read_manifest
@@ -18,6 +18,45 @@ from mask_lib.models.predict import ONE_VIEW, Tta
 from mask_lib.training import comparison, dataset, run_folder, runs
 
 Part = Literal["test", "test_val", "both"]
+
+
+def is_alone(output_dir: Path) -> bool:
+    """Whether an output folder holds packed results without training photos: 00_prepare_data did not run there."""
+    return bool(results.read(output_dir)) and not any((Path(output_dir) / "tables").glob("split.stratified.*.csv"))
+
+
+def find_data(data_dir: str, output_dir: Path, is_listed: bool = False) -> Path:
+    """`photos.find_data`, of which results alone need eval/. If `is_listed`, their digests are checked, and
+    tables/photos.csv and problems.csv are made from it, as 00_prepare_data would. Raises as `results.read` too.
+    """
+    results.read(output_dir, with_digests=is_listed)
+    if not is_alone(output_dir):
+        return photos.find_data(data_dir, Path(output_dir) / "unpacked")
+    data = photos.find_data(data_dir, Path(output_dir) / "unpacked", parts=["eval"])
+    if is_listed:
+        tables = Path(output_dir) / "tables"
+        listed, problems = photos.scan_photos(data, listed_in=tables / "problems.csv", parts=["eval"])
+        files.write_csv(problems, tables / "problems.csv")
+        files.write_csv(listed, tables / "photos.csv")
+    return data
+
+
+def todays_split(output_dir: Path) -> pd.DataFrame | None:
+    """The cleaned labels of a fold, `path, person, label, split`; None for results alone."""
+    return None if is_alone(output_dir) else next(iter(clean_labels.read_clean_splits(output_dir).values()))
+
+
+def known_classes(output_dir: Path) -> np.ndarray:
+    """(N,) int64 classes of the training photos, in any order."""
+    if packed := results.read(output_dir):
+        return np.repeat(np.arange(labels.class_count()), packed["class_counts"])
+    return photos.read_labeled(output_dir)["label"].to_numpy()
+
+
+def views_of(output_dir: Path, run: str, tta: Tta) -> Tta:
+    """The views by which a packed run was weighed, with the batch of `tta`; for any other run `tta`."""
+    packed = results.member(output_dir, run)
+    return dataclasses.replace(tta, **packed["views"]) if packed else tta
 
 
 def predict_stored(
@@ -45,8 +84,7 @@ def predict_stored(
 
 def _stored_at(start: Path, checkpoint: Path, source: devices.DevicePhotos, paths: list[str], tta: Tta) -> Path:
     dtype = devices.dtype_for(read_manifest(checkpoint)["run"]["precision"], source.device)
-    views = {name: getattr(tta, name) for name in predict.CHOICES}
-    made_of = [files.file_digest(checkpoint), source.store.content, paths, views, str(dtype)]
+    made_of = [files.file_digest(checkpoint), source.store.content, paths, tta.plain(), str(dtype)]
     return start.with_name(f"{start.name}.{files.digest(made_of)}.csv")
 
 
@@ -71,25 +109,23 @@ def predict_run(
     test: `ImageID, p00 …`, every row of info.csv in its order; a photo that could not be read gets the mean of the
     others, since a submission must answer it. test_val: `path, label, p00 …`. Each fold's own lie in
     `inferences/models/<run>/`. Beside each file stands, as .json, what `run_folder.refuse_stale_prediction` reads.
-    A run with `unseen_looks` is asked about those by the same views: `<run>.looks.csv`, also returned as `looks`.
-    Raises FileNotFoundError for a run that is not trained, ValueError for views that do not suit its photos, and as
+    A packed run keeps its own views, and its test_val table is empty where those photos are not here. A run with
+    `unseen_looks` is asked about those by the same views: `<run>.looks.csv`, also returned as `looks`. Raises
+    FileNotFoundError for a run that is not trained, ValueError for views that do not suit its photos, and as
     `runs.checkpoints` does.
     """
     parts = ("test", "test_val") if checks.checked("split", split, Part) == "both" else (split,)
-    settings = run_folder.run_settings(output_dir, run)
-    tta.check_fits(store.Frame.of_run(settings))
-    splits = dataset.read_training_splits(output_dir, settings)
-    labeled = dataset.open_trainable(data_dir, output_dir, settings)
-    checkpoints = runs.checkpoints(output_dir, run, labeled, splits)
+    settings, tta = run_folder.run_settings(output_dir, run), views_of(output_dir, run, tta)
+    frame = store.Frame.of_run(settings)
+    tta.check_fits(frame)
+    checkpoints, labeled, held_out = trained_networks(data_dir, output_dir, settings)
     # Taken before: what is trained meanwhile must not count. Written last: after a kill an older note refuses the file.
-    note = {"out_of_fold": run_folder.digests(run_folder.folder_of(output_dir, run))}
+    note = {"out_of_fold": run_folder.digests(run_folder.folder_of(output_dir, run)), "views": tta.plain()}
     home, tables = Path(output_dir) / "inferences", {}
     folder = home / "models" / run
     if "test" in parts:
-        tables["test"] = predict_evaluated(data_dir, output_dir, checkpoints, labeled.frame, tta, folder)
+        tables["test"] = predict_evaluated(data_dir, output_dir, checkpoints, frame, tta, folder)
     if "test_val" in parts:
-        split = next(iter(splits.values()))
-        held_out = split.loc[split["split"] == TEST_VAL, ["path", "label"]]
         tables["test_val"] = predict_labeled(held_out, checkpoints, labeled, tta, folder, "test_val")
     if found := run_folder.looks_in_use(run_folder.folder_of(output_dir, run)):
         asked = scores.read_probabilities(found[1], "path")[["path", "label"]]
@@ -98,6 +134,28 @@ def predict_run(
         files.write_csv(table, home / f"{run}.{name}.csv")
         files.write_json(note, home / f"{run}.{name}.json")
     return tables
+
+
+def trained_networks(
+    data_dir: Path, output_dir: Path, settings: Run
+) -> tuple[dict[int, Path], store.Store | None, pd.DataFrame]:
+    """The checkpoints of a run by fold, its labeled photos, and the rows `path, label` of test_val.
+
+    Of a packed run without them, or where they are not those that it was trained beside, no photos and no rows, and
+    that is said. Raises as `runs.checkpoints` does.
+    """
+    try:
+        splits = dataset.read_training_splits(output_dir, settings)
+        labeled = dataset.open_trainable(data_dir, output_dir, settings)
+        checkpoints = runs.checkpoints(output_dir, settings.run, labeled, splits)
+    except (OSError, ValueError) as error:
+        if not results.member(output_dir, settings.run):
+            raise
+        print(f"{settings.run} came packed, and test_val is left out, for its photos and labels are not here: {error}")
+        used = run_folder.in_use(run_folder.folder_of(output_dir, settings.run))
+        return {fold: path for fold, (path, _) in used.items()}, None, pd.DataFrame(columns=["path", "label"])
+    split = next(iter(splits.values()))
+    return checkpoints, labeled, split.loc[split["split"] == TEST_VAL, ["path", "label"]]
 
 
 def predict_evaluated(
@@ -113,9 +171,11 @@ def predict_evaluated(
 
 
 def predict_labeled(
-    asked: pd.DataFrame, checkpoints: Mapping[int, Path], labeled: store.Store, tta: Tta, folder: Path, part: str
+    asked: pd.DataFrame, checkpoints: Mapping[int, Path], labeled: store.Store | None, tta: Tta, folder: Path, part: str
 ) -> pd.DataFrame:
-    """The table of labeled photos (path, label), `path, label, p00 …`, from checkpoints by fold."""
+    """The table of labeled photos (path, label), `path, label, p00 …`, from checkpoints by fold; of none without."""
+    if labeled is None:
+        return predict.probability_table(asked, np.empty((0, labels.class_count())))
     source = devices.DevicePhotos(labeled, devices.pick_device(), resident=False)
     probabilities = mean_over_folds(checkpoints, source, list(asked["path"]), tta, folder, part)
     return predict.probability_table(asked, probabilities)

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from mask_lib.base import files, labels
-from mask_lib.data import clean_labels, external, photos, splits
+from mask_lib.data import external, photos, splits
+from mask_lib.ensemble import inference
 from mask_lib.ensemble.members import check_submission
 
 LEAK_COLUMNS = ["ImageID", "path", "label", "distance"]
@@ -31,8 +32,12 @@ def read_leaks(output_dir: Path) -> pd.DataFrame:
 
 
 def training_labels(output_dir: Path) -> dict[str, int]:
-    """The class of each training photo by its path, as cleaned, without dropped ones, and of external photos."""
-    split = next(iter(clean_labels.read_clean_splits(output_dir).values()))
+    """The class of each training photo by its path, as cleaned, without dropped ones, and of external photos.
+
+    Empty for packed results without training photos.
+    """
+    if (split := inference.todays_split(output_dir)) is None:
+        return {}
     known = [split[["path", "label"]], external.read(output_dir)[["path", "label"]]]  # a fold may lack external ones
     table = pd.concat(known, ignore_index=True)
     return dict(zip(table["path"], table["label"].astype(int).tolist(), strict=True))
@@ -90,7 +95,12 @@ def _decided(found: pd.DataFrame) -> pd.DataFrame:
 def write_leak_submission(
     submission: pd.DataFrame, table: pd.DataFrame, output_dir: Path, ids: Sequence[str]
 ) -> list[Path]:
-    """Write what `apply_leaks` gives to `submissions`: `submission.csv.leak.csv`, checked, and `overrides.csv`."""
+    """Write what `apply_leaks` gives to `submissions`: `submission.csv.leak.csv`, checked, and `overrides.csv`.
+
+    Nothing for packed results without training photos.
+    """
+    if inference.is_alone(output_dir):
+        return []
     check_submission(submission, ids)
     tables = {"submission.csv.leak.csv": submission, "overrides.csv": table}
     return [files.write_csv(one, Path(output_dir) / "submissions" / name) for name, one in tables.items()]
@@ -112,8 +122,10 @@ def leak_captions(table: pd.DataFrame) -> list[str]:
     return [f"predicted {labels.describe(old)}\nlabeled {labels.describe(new)}" for old, new in pairs]
 
 
-def leak_summary(table: pd.DataFrame) -> str:
+def leak_summary(table: pd.DataFrame, output_dir: Path | None = None) -> str:
     """What was overridden, in a sentence or two, from the table that `apply_leaks` gives."""
+    if output_dir and inference.is_alone(output_dir):
+        return "Nobody looked for copies of training photos, which are not here, so there is no second submission."
     if table.empty:
         return "No evaluation photo is known to be a copy of a training photo."
     applied = table[table["applied"]]

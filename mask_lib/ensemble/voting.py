@@ -5,13 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from safetensors.numpy import load_file, save_file
 
-from mask_lib.base import labels, scores
-from mask_lib.data import hashes, looks, photos, store
+from mask_lib.base import files, labels, results, scores
+from mask_lib.data import hashes, photos, store
 from mask_lib.ensemble.calibration import LEAST
 from mask_lib.ensemble.members import probabilities_of, with_probabilities
-from mask_lib.ensemble.person_groups import PRECISION, PersonFinder, learn_people, photos_a_person
-from mask_lib.models import features
+from mask_lib.ensemble.person_groups import PRECISION, PersonFinder, Projection, learn_people, photos_a_person
+from mask_lib.models import features, looks
 from mask_lib.training import dataset
 
 ALWAYS = "always"
@@ -42,6 +43,8 @@ class VoteResult:
     out_of_fold: pd.DataFrame | None  # path, person, label, p00 …; what a score is expected from
     has_voted: bool
     reason: str  # whether photos voted and why, in a few sentences
+    finder: PersonFinder | None = None  # of those who voted
+    frame: store.Frame | None = None  # that it saw
 
 
 def hold_vote(
@@ -63,29 +66,61 @@ def hold_vote(
     (`looks.find`) show of a person teaches nothing until it is settled who votes. Evaluation photos that
     could not be read stay as they are. frame: what the frozen backbone sees. Raises ValueError as `why_nobody_votes`.
     """
+    packed = results.read(output_dir)
+    if packed and packed["recipe"]["has_voted"] and person_voting is None:
+        how, reason = (
+            read_finder(Path(output_dir) / results.VOTE),
+            "Photos of a person voted, as in the packed results.",
+        )
+        return VoteResult(*both_voted(*how, data_dir, output_dir, test, test_val), None, True, reason, *how)
     reason = why_nobody_votes(person_voting, out_of_fold)
     if reason:
         return VoteResult(test, test_val, out_of_fold, False, reason)
     evaluated, labeled = photos.read_evaluated(output_dir), photos.read_labeled(output_dir)
-    arrays = photo_features(data_dir, output_dir, labeled, [*out_of_fold["path"], *test_val["path"]], frame)
-    known = len(out_of_fold)
+    arrays = photo_features(data_dir, output_dir, labeled, list(out_of_fold["path"]), frame)
     held_out = looks.read_held_out(output_dir) if looks.path_of(output_dir).exists() else ()
-    finder = learn_people([one[:known] for one in arrays], out_of_fold, len(evaluated), held_out, seed)
+    finder = learn_people(arrays, out_of_fold, len(evaluated), held_out, seed)
     report = vote_report(out_of_fold, finder, seed=seed)
     if not (report.is_advised or person_voting == ALWAYS):
         return VoteResult(test, test_val, out_of_fold, False, f"{voting_summary(report)} Nobody voted.")
+    forced = "" if report.is_advised else f": person_voting is {ALWAYS!r}"
+    reason = f"{voting_summary(report)} Photos of a person voted{forced}."
+    both = both_voted(finder, frame, data_dir, output_dir, test, test_val)
+    return VoteResult(*both, vote(out_of_fold, finder.group), True, reason, finder, frame)
+
+
+def both_voted(
+    finder: PersonFinder,
+    frame: store.Frame,
+    data_dir: Path,
+    output_dir: Path,
+    test: pd.DataFrame,
+    held_out: pd.DataFrame,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The tables of the evaluation photos, those that could be read, and of test_val after the vote."""
+    evaluated, voted = photos.read_evaluated(output_dir), probabilities_of(test)
     is_read = test["ImageID"].isin(evaluated["path"]).to_numpy()
     seen = photo_features(data_dir, output_dir, evaluated, list(test["ImageID"][is_read]), frame)
-    voted = probabilities_of(test)
     voted[is_read] = probabilities_of(vote(test[is_read], finder.find_people(seen, test[is_read])))
-    forced = "" if report.is_advised else f": person_voting is {ALWAYS!r}"
-    return VoteResult(
-        test=with_probabilities(test, voted),
-        test_val=vote(test_val, finder.find_people([one[known:] for one in arrays], test_val)),
-        out_of_fold=vote(out_of_fold, finder.group),
-        has_voted=True,
-        reason=f"{voting_summary(report)} Photos of a person voted{forced}.",
-    )
+    if len(held_out):
+        seen = photo_features(data_dir, output_dir, photos.read_labeled(output_dir), list(held_out["path"]), frame)
+        held_out = vote(held_out, finder.find_people(seen, held_out))
+    return with_probabilities(test, voted), held_out
+
+
+def write_finder(finder: PersonFinder, frame: store.Frame, path: Path) -> None:
+    """Keep what finds people, and nothing of those it was learned from, in a .safetensors file."""
+    kept = {**vars(finder.projection), "limits": finder.limits, "threshold": finder.threshold}
+    kept["frame"] = [frame.width, frame.height]
+    with files.replacing(path) as temporary:
+        save_file({name: np.ascontiguousarray(value) for name, value in kept.items()}, temporary)
+
+
+def read_finder(path: Path) -> tuple[PersonFinder, store.Frame]:
+    """What `write_finder` kept, without what was found among the photos it was learned from."""
+    kept, unknown = load_file(path), (np.empty(0, np.int64), float("nan"), float("nan"))
+    people = Projection(kept["mean"], kept["axes"]), kept["limits"], float(kept["threshold"].item())
+    return PersonFinder(*people, *unknown), store.Frame(*kept["frame"].tolist())
 
 
 def why_nobody_votes(person_voting: bool | str | None, out_of_fold: pd.DataFrame | None) -> str:

@@ -1,4 +1,4 @@
 """Networks, and what they say of photos.
 
-Read networks, build, weights, checkpoint, devices, distributed, predict, features, looks, grad_cam.
+Read networks, build, weights, checkpoint, devices, distributed, predict, features, looks, grad_cam, pillow_resize.
 """

@@ -7,7 +7,7 @@ import contextlib
 import warnings
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 from scipy.special import softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import StandardScaler, normalize
 from torch import nn
 
 from mask_lib.base import config, files, labels, scores
@@ -52,29 +52,68 @@ def _features(
     photos: store.Store, folder: Path, architecture: str = "tf_efficientnet_lite0", weights: str = "imagenet"
 ) -> dict[str, np.ndarray]:
     """All features of one pass over the photos by name, `pooled`, then `stage0` …; cached in one file in `folder`."""
-    frame = photos.frame
-    preprocessing = build.preprocessing_of(architecture, frame.width, frame.height, frame.resize, frame.channels)
-    source = weights if weights in config.WEIGHTS_BY_NAME else files.file_digest(files.project_path(weights))
-    key = files.digest([photos.content, sorted(photos.row_of.items()), architecture, source, repr(preprocessing)])
-    cached = Path(folder) / f"{architecture.replace('/', '_')}-{key}.npz"
-    with contextlib.suppress(*UNREADABLE), np.load(cached, allow_pickle=False) as opened:
-        found = dict(opened)  # the archive's checksums tell of changed bytes
-        if POOLED in found and all(len(one) == len(photos.images) for one in found.values()):
-            return found
-    found = _computed(photos, architecture, weights, preprocessing)
+    preprocessing, cached = _cached_at(photos, folder, architecture, weights)
+    if found := _cached(cached, len(photos.images)):
+        return found
+    found = _computed(photos, frozen_backbone(photos.frame, architecture, weights), preprocessing)
     with files.replacing(cached) as temporary:
         np.savez(temporary, **found)
     return found
 
 
-@torch.inference_mode()
-def _computed(photos: store.Store, architecture: str, weights: str, how: build.Preprocessing) -> dict[str, np.ndarray]:
-    device, frame = devices.pick_device(), photos.frame
+def _cached_at(photos: store.Store, folder: Path, architecture: str, weights: str) -> tuple[build.Preprocessing, Path]:
+    """How the photos become the backbone's input, and the file of its features of them."""
+    frame = photos.frame
+    preprocessing = build.preprocessing_of(architecture, frame.width, frame.height, frame.resize, frame.channels)
+    source = weights if weights in config.WEIGHTS_BY_NAME else files.file_digest(files.project_path(weights))
+    key = files.digest([photos.content, sorted(photos.row_of.items()), architecture, source, repr(preprocessing)])
+    return preprocessing, Path(folder) / f"{architecture.replace('/', '_')}-{key}.npz"
+
+
+def _cached(path: Path, count: int) -> dict[str, np.ndarray]:
+    """What such a file holds of `count` photos; nothing if it is not there or damaged."""
+    with contextlib.suppress(*UNREADABLE), np.load(path, allow_pickle=False) as opened:
+        found = dict(opened)  # the archive's checksums tell of changed bytes
+        if POOLED in found and all(len(one) == count for one in found.values()):
+            return found
+    return {}
+
+
+def comparer(
+    photos: store.Store, folder: Path, architecture: str = "tf_efficientnet_lite0", weights: str = "imagenet"
+) -> Callable[[np.ndarray], np.ndarray]:
+    """A function from another photo, (H, W, C) uint8 of the store's frame, to its (N,) likeness to those of the store.
+
+    The cosine of standardised pooled features: 1 for a copy, 0 for photos that have nothing in common. Raises
+    FileNotFoundError for features that are not cached in `folder`: those of the store are not computed here.
+    """
+    preprocessing, cached = _cached_at(photos, folder, architecture, weights)
+    known = _cached(cached, len(photos.images)).get(POOLED)
+    if known is None:
+        raise FileNotFoundError(f"no features of {architecture} are kept in {files.shown_path(folder)}")
+    network, scaler = frozen_backbone(photos.frame, architecture, weights), StandardScaler().fit(known)
+    known, device = normalize(scaler.transform(known)), devices.pick_device()
+
+    @torch.inference_mode()
+    def likeness(photo: np.ndarray) -> np.ndarray:
+        batch = torch.from_numpy(photo[None].copy()).to(device).permute(0, 3, 1, 2).float() / 255
+        asked = _batch_features(network, preprocessing.prepared(batch))[POOLED].float().cpu().numpy()
+        return known @ normalize(scaler.transform(asked))[0]
+
+    return likeness
+
+
+def frozen_backbone(frame: store.Frame, architecture: str, weights: str) -> nn.Module:
+    """A network without last layer that gives features of photos of a frame, on the device."""
     shape = {"class_count": 0, "channels": frame.channels, "size": (frame.height, frame.width)}
     network = build.build_network(architecture, **shape)
     network.load_state_dict(initial_state(architecture, weights, seed=0, **shape))
-    network.to(device, memory_format=torch.channels_last).eval()
-    source, found = devices.DevicePhotos(photos, device), []
+    return network.to(devices.pick_device(), memory_format=torch.channels_last).eval()
+
+
+@torch.inference_mode()
+def _computed(photos: store.Store, network: nn.Module, how: build.Preprocessing) -> dict[str, np.ndarray]:
+    source, found = devices.DevicePhotos(photos, devices.pick_device()), []
 
     def answer(rows: np.ndarray) -> dict[str, np.ndarray]:
         batch = how.prepared(source.batch(rows).float() / 255)

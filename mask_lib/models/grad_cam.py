@@ -4,12 +4,13 @@ For convolution networks, and for vision transformers whose last block still see
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from torch import nn
 
+from mask_lib.base import labels
 from mask_lib.data import store
 from mask_lib.models import build, networks
 
@@ -20,12 +21,43 @@ class UnsupportedNetworkError(ValueError):
     """A network without feature maps that keep the places of the photo apart."""
 
 
+def by_head(
+    network: nn.Module, preprocessing: build.Preprocessing, photo: np.ndarray, label: int
+) -> dict[str, np.ndarray]:
+    """(H, W) float32 `heatmaps` of one (H, W, C) uint8 photo for a class: of each attribute's value, by its name, by
+    that attribute's head; of a network with one head the class's own, by the name "class".
+
+    Of a frozen network, whose heads see means and deviations of its last stages, the last stage's means are followed.
+    """
+    heads = list(network.heads) if isinstance(network, networks.FrozenNetwork) else networks.last_layers(network)[:1]
+    if not isinstance(heads[0], networks.AttributeHeads):
+        return {"class": heatmaps(network, preprocessing, photo[None], [label])[0]}
+    values, sizes = labels.decode(label), labels.shape()
+    places = np.cumsum((0, *sizes[:-1])) + values  # among the values of all attributes
+
+    def logits(batch: torch.Tensor) -> torch.Tensor:
+        found: list[torch.Tensor] = []
+        with contextlib.ExitStack() as hooks:
+            for one in (one for head in heads for one in head.heads.values()):
+                hooks.enter_context(one.register_forward_hook(lambda _module, _inputs, output: found.append(output)))
+            network(batch)
+        return torch.cat(found, dim=1).unflatten(1, (len(heads), -1)).mean(dim=1)  # (B, values of all attributes)
+
+    repeated = np.repeat(photo[None], len(values), axis=0)
+    return dict(zip(labels.names(), heatmaps(network, preprocessing, repeated, places, logits), strict=True))
+
+
 def heatmaps(
-    network: nn.Module, preprocessing: build.Preprocessing, photos_uint8: np.ndarray, classes: np.ndarray
+    network: nn.Module,
+    preprocessing: build.Preprocessing,
+    photos_uint8: np.ndarray,
+    classes: np.ndarray,
+    logits: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> np.ndarray:
     """(N, H, W) float32 in [0, 1]: how much each place of a photo speaks for its class, 1 where most does.
 
-    photos_uint8: (N, H, W, C), of the size and channels that `preprocessing` tells; classes: (N,) class numbers.
+    photos_uint8: (N, H, W, C), of the size and channels that `preprocessing` tells; classes: (N,) class numbers, or
+    places in what `logits` gives, (N, K) by a call of the network.
     Where nothing speaks for it, zeros. Raises UnsupportedNetworkError if maps are not laid out in places, as Swin's.
     """
     from captum.attr import LayerAttribution, LayerGradCam  # here, for it takes most of a second to load
@@ -37,7 +69,9 @@ def heatmaps(
         batch = preprocessing.prepared(pixels.float() / 255)
         target = torch.as_tensor(np.asarray(classes)[block], dtype=torch.int64, device=device)
         with maps_layer(network, batch[:1]) as layer:
-            cam = LayerGradCam(network, layer).attribute(batch, target, relu_attributions=True)  # (B, 1, h, w)
+            cam = LayerGradCam(logits or network, layer).attribute(
+                batch, target, relu_attributions=True
+            )  # (B, 1, h, w)
         whole = LayerAttribution.interpolate(cam.detach().float(), batch.shape[2:], "bilinear")[:, 0]  # (B, H, W)
         highest = whole.amax(dim=(1, 2), keepdim=True)
         found.append((whole / highest.clamp_min(torch.finfo(whole.dtype).tiny)).clamp(0, 1).cpu().numpy())

@@ -61,6 +61,10 @@ class Tta:
                 f"{frame.width} x {frame.height} pixels: use num_tta = 4, or tta_views = 'faces'"
             )
 
+    def plain(self) -> dict[str, Any]:
+        """What of it changes answers, as plain data."""
+        return {name: getattr(self, name) for name in CHOICES}
+
     def averaged(self, logits: torch.Tensor) -> torch.Tensor:
         """(V, …, classes) float32 logits of V views → (…, classes) probabilities."""
         if self.tta_average == "logits":

@@ -1,1 +1,2 @@
-"""Charts and galleries: style, galleries, data_plots, curve_plots, score_plots, ensemble_plots, search_plots."""
+"""Charts and galleries: style, galleries, data_plots, curve_plots, score_plots, ensemble_plots,
+search_plots, photo_page."""

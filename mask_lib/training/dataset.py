@@ -63,10 +63,15 @@ def photo_table(output_dir: str | os.PathLike[str], run: Run) -> pd.DataFrame:
     return pseudo_labels.with_pseudo(table, pseudo_labels.read(output_dir, run.pseudo_labels, {}))
 
 
-def open_photos(data_dir: Path, output_dir: Path, table: pd.DataFrame, frame: store.Frame) -> store.Store:
-    """The store of a photo table's rows (columns path, split), all of them train or all eval photos."""
+def open_photos(
+    data_dir: Path, output_dir: Path, table: pd.DataFrame, frame: store.Frame, build: bool = True
+) -> store.Store:
+    """The store of a photo table's rows (columns path, split), all of them train or all eval photos.
+
+    Without `build` FileNotFoundError where they are not decoded yet.
+    """
     images = photos.folder_of(data_dir, table["split"].iloc[0])
-    return store.open_store(Path(output_dir) / "store", images, list(table["path"]), frame)
+    return store.open_store(Path(output_dir) / "store", images, list(table["path"]), frame, build=build)
 
 
 def open_trainable(data_dir: Path, output_dir: Path, run: Run) -> store.Store:

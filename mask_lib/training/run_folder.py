@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pydantic
 
-from mask_lib.base import checks, config, files, scores
+from mask_lib.base import checks, config, files, results, scores
 from mask_lib.data import photos
 
 AVERAGING = "averaging.json"  # in a run's folder: what averaging tried, scored and picked
@@ -186,8 +186,7 @@ def unseen_looks(folder: Path, table: Path | None = None) -> pd.DataFrame | None
         return None
     person_of = photos.read_labeled(folder.parents[1]).set_index("path")["person"]
     found = joined_tables({0: table or used[1]}, person_of).drop(columns="fold")
-    unseen = files.read_json(folder / LOOKS / UNSEEN, dict[str, str])
-    return found.assign(look=found["path"].map(unseen).fillna(""))
+    return found.assign(look=found["path"].map(files.read_json(folder / LOOKS / UNSEEN, dict[str, str])).fillna(""))
 
 
 def joined_tables(paths: Mapping[int, Path], person_of: Mapping[str, str]) -> pd.DataFrame:
@@ -305,11 +304,12 @@ def data_of(folder: Path) -> Path | None:
 
 def digests(folder: Path, folds: Collection[int] | None = None) -> dict[str, str]:
     """By fold, as JSON names it, SHA-256 of a run's out-of-fold table, which changes whenever the weights in use do.
-    Folds without one are left out, and so is all of an unfinished run.
+    Folds without one are left out, and so is all of an unfinished run. A packed run has them noted.
     """
     tables = in_use(folder) if is_finished(folder) else {}
-    chosen = {fold: table for fold, (_, table) in tables.items() if folds is None or fold in folds}
-    return {str(fold): files.file_digest(table) for fold, table in chosen.items() if table.exists()}
+    chosen = {str(fold): table for fold, (_, table) in tables.items() if folds is None or fold in folds}
+    noted = (results.member(folder.parents[1], folder.name) or {}).get("out_of_fold", {})
+    return {fold: noted.get(fold) or files.file_digest(one) for fold, one in chosen.items() if noted or one.exists()}
 
 
 def refuse_stale_prediction(path: Path) -> None:

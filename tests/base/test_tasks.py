@@ -11,11 +11,11 @@ ONE = "attributes: [{name: a, values: [x, y]}]\n"
 
 def test_the_masks_are_the_task_unless_another_is_named():
     assert labels.schema() == tasks_schema("tasks/mask.yml")
-    assert labels.task().photos.required == ["train/train.csv", "train/images", "eval/info.csv", "eval/images"]
+    assert labels.task().photos.required() == ["train/train.csv", "train/images", "eval/info.csv", "eval/images"]
     labels.use("tasks/helmet.yml")
     assert (labels.names(), labels.names(of_person=True)) == (("helmet", "vest"), ("vest",))
     assert [labels.describe(label) for label in (0, 5)] == ["yes none", "no yellow"]
-    assert labels.task().photos.required == ["train/labels.csv", "train/images", "eval/images"]
+    assert labels.task().photos.required() == ["train/labels.csv", "train/images", "eval/images"]
     assert labels.task().folder_names()[:2] == ["yes_none", "yes_orange"]
 
 

@@ -159,8 +159,8 @@ def test_answers_without_a_photo_are_counted_and_said(tmp_path, shell):
     columns = ["ImageID", *labels.probability_columns()]
     table = pd.DataFrame([(f"{number}.png", *np.full(18, 1 / 18)) for number in range(7)], columns=columns)
     display = Shown()
-    space = {"display": display, "data": data, "output": output, "first": "deep", "chosen": ["deep"], "num_tta": 1}
-    space |= {"predictions": {"deep": {"test": table}}, "tables": {"deep": table[:5]}}
+    space = {"display": display, "data": data, "output": output, "first": "deep", "chosen": ["deep"]}
+    space |= {"tta": inference.Tta(), "predictions": {"deep": {"test": table}}, "tables": {"deep": table[:5]}}
     space |= {"photos": photos, "inference": inference, "files": files, "style": style}
     space |= {"comparison": comparison, "looks": comparison.look_table({})}
     kernelless.run_cells(shell, "06_inference", ["answer"], **space)

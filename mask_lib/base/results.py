@@ -1,0 +1,73 @@
+"""results.json, which `ensemble.pack` writes beside runs that leave without their photos, and an ensemble's recipe."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+
+from mask_lib.base import files, labels
+
+NAME, RECIPE = "results.json", "submissions/recipe.json"  # the second: what 07_ensemble took last
+VOTE = "vote.safetensors"  # beside either, if photos of a person voted
+
+
+class _Member(pydantic.BaseModel):
+    run: str  # or files from elsewhere
+    weight: pydantic.NonNegativeFloat
+    views: dict[str, Any] | None = None  # of models.predict.Tta, by which it predicted; None: nothing tells
+    out_of_fold: dict[str, str] = {}  # `run_folder.digests` when it predicted
+
+
+class _Recipe(pydantic.BaseModel):
+    members: Annotated[list[_Member], pydantic.Field(min_length=1)]
+    temperature: pydantic.PositiveFloat
+    has_voted: bool
+
+
+class _Results(pydantic.BaseModel):
+    format: Literal[1]
+    task: list[dict[str, Any]]  # as `task` gives it
+    class_counts: list[int]  # of the training photos
+    recipe: _Recipe
+    files: dict[str, str]  # SHA-256 by path
+
+
+def task() -> list[dict[str, Any]]:
+    """What an answer says: of each attribute its name, words, edges, and whether it is the person's."""
+    told = ((one.name, list(one.words), list(one.edges), one.of_person) for one in labels.attributes())
+    return [dict(zip(("name", "words", "edges", "of_person"), one, strict=True)) for one in told]
+
+
+def read(output_dir: Path, with_digests: bool = False) -> dict[str, Any] | None:
+    """What results.json of an output folder holds; None for an experiment of this machine.
+
+    with_digests: every file is held against its digest. Raises ValueError for another task than today's and for a
+    damaged file, FileNotFoundError for one that is gone.
+    """
+    path, again = Path(output_dir) / NAME, "unpack the archive again"
+    found = files.read_json(path, _Results) if path.exists() else None
+    if found and found["task"] != task():
+        theirs, ours = ("; ".join(f"{one.pop('name')} {one}" for one in of) for of in (found["task"], task()))
+        raise ValueError(f"{files.shown_path(path)} answers another task: {theirs}. Here it is {ours}")
+    for name, digest in found["files"].items() if found and with_digests else ():
+        if not (held := path.parent / name).is_file():
+            raise FileNotFoundError(f"no {files.shown_path(held)}, which {NAME} lists: {again}")
+        if files.file_digest(held) != digest:
+            raise ValueError(f"{files.shown_path(held)} is damaged, or was changed since it was packed: {again}")
+    return found
+
+
+def member(output_dir: Path, run: str) -> dict[str, Any] | None:
+    """What `read` says of a run that came packed, as the recipe has it; None for any other."""
+    found = read(output_dir)
+    return next((one for one in found["recipe"]["members"] if one["run"] == run), None) if found else None
+
+
+def read_recipe(output_dir: Path) -> dict[str, Any]:
+    """The recipe that results came with, else the one that 07_ensemble took; FileNotFoundError where there is none."""
+    path = Path(output_dir) / RECIPE
+    if found := read(output_dir):
+        return found["recipe"]
+    if not path.exists():
+        raise FileNotFoundError(f"no {files.shown_path(path)}: run 07_ensemble first, or name one run")
+    return files.read_json(path, _Recipe)
