@@ -1,7 +1,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test smoke faults lab lint bench browser slurm
+.PHONY: help setup demo test smoke faults lab lint docs bench browser slurm
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -96,9 +96,12 @@ lab: setup ## open JupyterLab on the notebooks; LAB_OPTIONS adds options, such a
 	$(PYTHON) -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks $(LAB_OPTIONS)
 
 lint: setup ## check style, and the notebooks for outputs, stray parameters and code that belongs in mask_lib
-	$(PYTHON) -m ruff check mask_lib tests benchmarks notebooks
-	$(PYTHON) -m ruff format --check mask_lib tests benchmarks notebooks
+	$(PYTHON) -m ruff check mask_lib tests benchmarks notebooks docs
+	$(PYTHON) -m ruff format --check mask_lib tests benchmarks notebooks docs
 	$(PYTHON) -m pytest -n 0 tests/notebooks/test_notebooks_hygiene.py tests/test_wings.py
+
+docs: setup ## make the tables of docs/settings.md and docs/errors.md anew, from the code
+	$(PYTHON) docs/make.py
 
 bench: setup ## run the benchmarks one after another, but for expected.py, which takes half an hour; gpu.py where there is one
 	@for script in $(filter-out %/timing.py %/gpu_parts.py %/expected.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(PYTHON) "$$script"; done

@@ -38,26 +38,26 @@ class Run(Settings):
     head: Literal["linear", "attention", "three", "three_attention", "frozen"] = "linear"
     aux_loss: NotNegative = 0.0  # weight of the loss of inception_v3's auxiliary classifier; 0: it has none
     weights: str = "imagenet"  # imagenet, none, or the path of a .safetensors file
-    image_width: Pixels = 224
-    image_height: Pixels = 224
-    resize: Literal["stretch", "crop", "pad"] = "stretch"
+    image_width: Pixels = 224  # of what the network sees
+    image_height: Pixels = 224  # need not be the width
+    resize: Literal["stretch", "crop", "pad"] = "stretch"  # to that size; crop: the middle; pad: black bars
     image_channels: int = 3  # 1, 3 or 4: grey, colour, or red, green, blue and yellow as data.rgby combines them
     per_image_norm: bool = False  # each photo's channels get mean 0 and deviation 1, not the data set's
     folds: tuple[Annotated[int, Field(ge=0, le=999)], ...] = ()  # empty: all of them
     label_source: Literal["clean", "given"] = "clean"  # as label cleaning left them, or as the data set gives them
     pseudo_labels: str = ""  # a finished run whose pseudo-labels, made by ensemble.self_training, join training
     pseudo_weight: Annotated[float, Field(gt=0, le=1)] = 0.5  # of a pseudo-labeled photo's loss; a labeled one's is 1
-    epochs: Count = 2
+    epochs: Count = 2  # passes over the train photos
     batch_size: Annotated[int, Field(ge=1, le=65_536)] = 16  # photos at once
     accumulate_steps: Annotated[int, Field(ge=1, le=1000)] = 1  # so many batches an update of the weights
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    optimizer: Literal["sgd", "adamw"] = "sgd"  # sgd: with momentum
     learning_rate: Positive = 0.001  # the peak, where the schedule has one
     momentum: Share = 0.9  # of SGD; AdamW's first beta
-    weight_decay: NotNegative = 0.0
+    weight_decay: NotNegative = 0.0  # of weights; biases and normalisation have none
     clip_grad_norm: NotNegative = 0.0  # the gradient's norm is cut to this before an update; 0: never
     head_learning_rate_scale: Positive = 1.0  # the new last layer learns this many times faster
-    schedule: Literal["constant", "cosine", "one_cycle", "step", "plateau"] = "constant"
-    warmup_epochs: NotNegative = 0.0
+    schedule: Literal["constant", "cosine", "one_cycle", "step", "plateau"] = "constant"  # from the peak on
+    warmup_epochs: NotNegative = 0.0  # in which the rate rises from 0 to its peak; a share of one will do
     step_epochs: CountOrNone = 0  # of the schedule step: a tenth of the rate after so many each; 0: a third of all
     plateau_epochs: Count = 2  # of the schedule plateau: a tenth of the rate after so many without a better macro F1
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0  # each layer's learning rate over that of the one after it
@@ -65,7 +65,7 @@ class Run(Settings):
     frozen_stages: CountOrNone = 0  # so many of the network's first stages never learn: as pretrained, and quicker
     early_stop_epochs: CountOrNone = 0  # stop after so many without a better macro F1; 0: never
     sampling: Literal["shuffle", "weighted"] = "shuffle"  # weighted: all classes equally often, with replacement
-    loss: Literal["cross_entropy", "focal", "f1", "f1_cross_entropy"] = "cross_entropy"
+    loss: Literal["cross_entropy", "focal", "f1", "f1_cross_entropy"] = "cross_entropy"  # f1: 1 - soft macro F1
     focal_gamma: NotNegative = 2.0  # of the focal loss; 0 makes it cross-entropy
     label_smoothing: Share = 0.0  # like class_balance, not of the soft macro F1 in the losses f1 and f1_cross_entropy
     attribute_label_smoothing: tuple[Share, ...] = ()  # one number for each attribute; empty: none
@@ -74,11 +74,11 @@ class Run(Settings):
     head_loss_weights: tuple[NotNegative, ...] = ()  # where each attribute has a head; empty: all 1
     age_target: Literal["classes", "ordinal"] = "classes"  # ordinal: its own head learns from the number itself
     old_from: int = 0  # years from which training, not scoring, counts a person as the oldest; 0: the last edge
-    augmentation: str = "flip"  # a preset of AUGMENTATIONS, or the path of a policy's .json
+    augmentation: str = "flip"  # none, flip, faces, randaugment, trivialaugment, seed, or a policy's .json
     mixing: Literal["none", "mixup", "cutmix", "cutmix_half", "cutmix_old"] = "none"  # old: with an oldest person
     mixing_alpha: Positive = 1.0  # shares come from Beta(alpha, alpha): 1 any alike, below 1 mostly small ones
     mixing_probability: Annotated[float, Field(ge=0, le=1)] = 0.5  # share of the photos that are mixed
-    dropout: Share = 0.0
+    dropout: Share = 0.0  # before the last layer
     drop_path: Share = 0.0  # of residual branches left out in training (stochastic depth, Huang et al. 2016)
     checkpoint_activations: bool = False  # computed again for the gradient: a third more time, far less memory
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # auto: a half type on a GPU
@@ -88,7 +88,7 @@ class Run(Settings):
     ema_decay: Share = 0.0  # of a moving average of the weights, such as 0.999 a step; 0: none
     checkpoint_choice: Literal["best", "last", "swa", "ema"] = "last"  # best: by macro F1 on the validation fold
     unseen_looks: bool = False  # trains its first fold once more without some looks, to be asked about those
-    seed: Seed = 0
+    seed: Seed = 0  # of first weights, order, augmentation and mixing
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

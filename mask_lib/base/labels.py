@@ -197,6 +197,14 @@ def marginals(probabilities: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
+def with_photo_attributes(probabilities: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """(N, C) class probabilities whose attributes of the photo, not of the person, are those of (N, C) `others`."""
+    of_person = tuple(axis for axis, one in enumerate(_attributes, start=1) if one.of_person)
+    own, other = (np.maximum(one, 1e-12).reshape(-1, *shape()) for one in (probabilities, others))
+    own_sum, other_sum = (cube.sum(axis=of_person, keepdims=True) for cube in (own, other))
+    return (own * other_sum / own_sum).reshape(len(own), -1)
+
+
 def combine(parts: Mapping[str, np.ndarray]) -> np.ndarray:
     """(N,) int64 classes of each attribute's likeliest value, taken alone: the seed notebooks' way.
 

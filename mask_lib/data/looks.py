@@ -12,16 +12,18 @@ import numpy as np
 import pandas as pd
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
-from sklearn.metrics import silhouette_score
+from sklearn.metrics import adjusted_rand_score
+from sklearn.model_selection import GroupShuffleSplit
 from sklearn.preprocessing import StandardScaler
 
 from mask_lib.base import files, labels
 from mask_lib.data.splits import TRAIN
 
 COMPONENTS = 16  # of the features, by which photos are compared
-MOST = 8  # looks of a value
-DISTINCT = 0.2  # mean silhouette (Rousseeuw 1987) from which groups are looks of their own, and not one blurred
-SAMPLE = 2000  # photos that the silhouette is measured on
+MOST = 6  # looks of a value
+STABLE = 0.7  # adjusted Rand index from which groups that are found in two halves of the people are the same ones
+HALVINGS = 6  # of which that is the mean
+NEARLY = 0.9  # more groups are taken if they are found again so much as the surest ones
 LEAST_PHOTOS = 10  # of a value: fewer have one look
 KINDS = {"path": "str", "attribute": "str", "look": "str", "held_out": "bool"}
 
@@ -31,17 +33,19 @@ def find(stages: Sequence[np.ndarray], photos: pd.DataFrame, seed: int = 0) -> p
 
     stages: (N, D) features of the N photos (path, person, label), such as of a frozen backbone's stages. Looks are the
     groups by k-means of how a photo differs from the mean of the same person's photos of other values: what remains is
-    the mask, not the face. Their number is that of the highest mean silhouette, one if none is above `DISTINCT`. Of
-    each value every second look is held out, the most frequent one never.
+    the mask, not the face. There are as many as two halves of the people agree on (`STABLE`; one if on none). Of each
+    value half of the looks are held out, rounded up, the most frequent one never.
     """
     features = np.hstack([StandardScaler().fit_transform(stage) for stage in stages])
     values, tables = labels.decode_all(photos["label"].to_numpy("int64")), []
     for name in labels.names(of_person=False):
         for value, word in enumerate(labels.attribute(name).words):
             is_value = values[name] == value
-            look = _grouped(_without_person(features, photos["person"].to_numpy(), is_value), seed)
+            person = photos["person"].to_numpy()
+            look = _grouped(_without_person(features, person, is_value), person[is_value], seed)
             named = [f"{word} {number + 1}" for number in look]
-            tables.append(photos.loc[is_value, ["path"]].assign(attribute=name, look=named, held_out=look % 2 == 1))
+            is_held = (look % 2 == 1) | (look == look.max(initial=0)) & (look > 0)
+            tables.append(photos.loc[is_value, ["path"]].assign(attribute=name, look=named, held_out=is_held))
     return pd.concat([pd.DataFrame(columns=list(KINDS)).astype(KINDS), *tables], ignore_index=True)
 
 
@@ -51,20 +55,31 @@ def _without_person(features: np.ndarray, person: np.ndarray, is_value: np.ndarr
     return features[is_value] - means.fillna(means.mean()).fillna(0.0).to_numpy()
 
 
-def _grouped(features: np.ndarray, seed: int) -> np.ndarray:
+def _grouped(features: np.ndarray, person: np.ndarray, seed: int) -> np.ndarray:
     """(M,) group of each row, 0 the largest."""
-    if len(features) < LEAST_PHOTOS:
-        return np.zeros(len(features), dtype=np.int64)
-    few = PCA(min(COMPONENTS, *features.shape), random_state=seed).fit_transform(features)
-    best, found = DISTINCT, np.zeros(len(few), dtype=np.int64)
-    for count in range(2, min(MOST, len(few) - 1) + 1):
-        groups = KMeans(count, n_init=3, random_state=seed).fit_predict(few)
-        sample = {"sample_size": min(SAMPLE, len(few)), "random_state": seed}
-        score = silhouette_score(few, groups, **sample) if len(np.unique(groups)) > 1 else 0.0
-        if score > best:
-            best, found = score, groups
+    few = (
+        PCA(min(COMPONENTS, *features.shape), random_state=seed).fit_transform(features) if len(features) else features
+    )
+    counts = range(2, min(MOST, len(few) // LEAST_PHOTOS) + 1)
+    stable = {count: _stability(few, person, count, seed) for count in counts}
+    least = max([STABLE, *(NEARLY * one for one in stable.values())])
+    count = max((count for count, one in stable.items() if one >= least), default=1)
+    found = KMeans(count, n_init=3, random_state=seed).fit_predict(few) if count > 1 else np.zeros(len(few), np.int64)
     order = pd.Series(found).value_counts().index
     return pd.Series(found).map({group: place for place, group in enumerate(order)}).to_numpy("int64")
+
+
+def _stability(features: np.ndarray, person: np.ndarray, count: int, seed: int) -> float:
+    """How alike are the groups that one half of the people has and the other: 1 the same, 0 as by chance.
+
+    After Tibshirani & Walther, "Cluster Validation by Prediction Strength" (2005): a silhouette is low in many
+    dimensions, whatever there is.
+    """
+    alike = []
+    for halves in GroupShuffleSplit(HALVINGS, test_size=0.5, random_state=seed).split(features, groups=person):
+        groups = [KMeans(count, n_init=3, random_state=seed).fit(features[half]).predict(features) for half in halves]
+        alike.append(adjusted_rand_score(*groups))
+    return float(np.mean(alike))
 
 
 def path_of(output_dir: str | os.PathLike[str]) -> Path:

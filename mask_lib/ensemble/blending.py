@@ -7,6 +7,7 @@ scored on the others. Members are (M, N, C) float64 probabilities of the same N 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,7 @@ ROUNDS = 25  # of greedy selection; with replacement, so that weights come in st
 PARTS = 5  # of people, for nesting
 LEVEL = 0.95  # of every interval; recipes that could replace equal weights share its 5%
 DRAWS = 1000
+SHARES = (0.25, 0.5, 0.75, 0.9, 1.0)
 LOOK_KEYS = ["path", "label", "look"]  # what members must have alike to be blended on looks
 
 
@@ -32,12 +34,16 @@ class Recipe:
 
     weights: tuple[float, ...]
     temperature: float = 1.0  # changes how sure answers are, never which class is the likeliest
+    photo_weights: tuple[float, ...] = ()  # for the attributes that are the photo's own, where those have others
 
     def blend(self, members: np.ndarray) -> np.ndarray:
         """(N, C) probabilities of (M, N, C). Raises ValueError for another number of members."""
         if len(self.weights) != len(members):
             raise ValueError(f"a recipe for {len(self.weights)} members was given {len(members)}")
-        return calibration.tempered(np.tensordot(self.weights, members, axes=1), self.temperature)
+        mean = np.tensordot(self.weights, members, axes=1)
+        if self.photo_weights:
+            mean = labels.with_photo_attributes(mean, np.tensordot(self.photo_weights, members, axes=1))
+        return calibration.tempered(mean, self.temperature)
 
     def blend_tables(self, members: Members, which: str) -> pd.DataFrame:
         """The same as a table of a set, test or test_val, with the other columns of the first member's."""
@@ -45,14 +51,20 @@ class Recipe:
 
     def without(self, member: int) -> "Recipe":
         """The recipe for the members but one, the others' weights raised to fill its place."""
-        rest = [*self.weights[:member], *self.weights[member + 1 :]]
-        return dataclasses.replace(given_recipe(rest if any(rest) else [], len(rest)), temperature=self.temperature)
+        rest, photo = (tuple(np.delete(some, member)) for some in (self.weights, self.photo_weights or self.weights))
+        plain = given_recipe(rest if any(rest) else [], len(rest))
+        photo = given_recipe(photo, len(rest)).weights if self.photo_weights and any(photo) else ()
+        return dataclasses.replace(plain, temperature=self.temperature, photo_weights=photo)
 
     def summary(self, names: Sequence[str]) -> str:
-        """`deep (60%), wide (40%), at a temperature of 1.20`."""
-        parts = [f"{name} ({weight:.0%})" for name, weight in zip(names, self.weights, strict=True) if weight]
+        """`deep (60%), wide (40%); mask: deep (10%), wide (90%), at a temperature of 1.20`."""
+        photo = f"; {' and '.join(labels.names(of_person=False))}: " if self.photo_weights else ""
+        said = [
+            ", ".join(f"{name} ({weight:.0%})" for name, weight in zip(names, weights, strict=True) if weight)
+            for weights in (self.weights, self.photo_weights or [0] * len(names))
+        ]
         hotter = f", at a temperature of {self.temperature:.2f}" if self.temperature != 1 else ""
-        return ", ".join(parts) + hotter
+        return photo.join(said) + hotter
 
 
 def given_recipe(weights: Sequence[float], members: int) -> Recipe:
@@ -98,9 +110,16 @@ def macro_f1(truth: np.ndarray, predicted: np.ndarray) -> float:
     return float(np.divide(2 * hits, either, out=np.zeros(classes), where=either > 0).mean())
 
 
-def fit(members: np.ndarray, truth: np.ndarray, greedy: bool = False, tempering: bool = False) -> Recipe:
+def fit(
+    members: np.ndarray,
+    truth: np.ndarray,
+    greedy: bool = False,
+    tempering: bool = False,
+    photo_weights: tuple[float, ...] = (),
+) -> Recipe:
     """A recipe found on (M, N, C) members and (N,) labels: equal or greedy weights, then the mean's temperature."""
     recipe = Recipe(tuple(greedy_weights(members, truth).tolist())) if greedy else given_recipe([], len(members))
+    recipe = dataclasses.replace(recipe, photo_weights=photo_weights)
     temperature = calibration.fit_temperature(recipe.blend(members), truth) if tempering else 1.0
     return dataclasses.replace(recipe, temperature=temperature)
 
@@ -110,7 +129,7 @@ def person_parts(photos: pd.DataFrame, count: int = PARTS, seed: int = 0) -> np.
     return photos["person"].map(splits.spread_people(photos, count, seed)).to_numpy()
 
 
-def nested_probabilities(members: np.ndarray, truth: np.ndarray, parts: np.ndarray, **how: bool) -> np.ndarray:
+def nested_probabilities(members: np.ndarray, truth: np.ndarray, parts: np.ndarray, **how) -> np.ndarray:
     """(N, C) probabilities of each part by the recipe that `fit` finds on the other parts."""
     found = np.empty(members.shape[1:])
     for part in np.unique(parts):
@@ -140,9 +159,9 @@ def decide(
     recipe, packed = given_recipe(weights, len(members.names)), results.read(output_dir)
     names = zip(members.names, members.own, strict=True)  # a file from elsewhere may bear a run's name
     unknown = [name for name, own in names if packed or not (own and is_finished(folder_of(output_dir, name)))]
-    weight_of = {one["run"]: one["weight"] for one in packed["recipe"]["members"]} if packed else {}
-    if packed and not weights and all(members.own) and set(weight_of) == set(members.names):
-        recipe = Recipe(tuple(weight_of[name] for name in members.names), packed["recipe"]["temperature"])
+    came_with = [one["run"] for one in packed["recipe"]["members"]] if packed else []
+    if not weights and all(members.own) and sorted(came_with) == sorted(members.names):
+        recipe = packed_recipe(packed["recipe"], members.names)
         return None, Choice(recipe, pd.DataFrame(), "The recipe is the one that the results came with.", None)
     if unknown:
         kept = "the weights are as given" if weights else "equal weights are taken"
@@ -154,6 +173,14 @@ def decide(
     # Nothing is fitted, so nothing needs nesting.
     blended = with_probabilities(found.photos, recipe.blend(found.probabilities))
     return found, Choice(recipe, pd.DataFrame(), "The weights are as given.", blended)
+
+
+def packed_recipe(found: Mapping[str, Any], names: Sequence[str]) -> Recipe:
+    """The recipe that recipe.json or results.json keeps, for its runs in the order of `names`."""
+    runs = [one["run"] for one in found["members"]]
+    order, blend = [runs.index(name) for name in names], found["blend"]
+    listed = {name: tuple(one[row] for row in order if one) for name, one in blend.items() if isinstance(one, list)}
+    return Recipe(**{**blend, **listed})
 
 
 def on_looks(output_dir: Path, names: Sequence[str]) -> dict[str, pd.DataFrame]:
@@ -184,28 +211,58 @@ def choose_recipe(found: OutOfFold, seed: int = 0, looks: Mapping[str, pd.DataFr
     That is, the paired interval by person lies above 0: of the difference in macro F1 for weights, in log loss for the
     temperature. Both are at 97.5%, since two rivals have more luck between them than one (Bonferroni); a single member
     has no weights to find, and its temperature has all 5%. The temperature is that of one network's answers a member;
-    means over folds are less sure to begin with. looks: of `on_looks`; greedy weights that really lose on looks never
-    seen are not taken. `table` has a row for each way to weigh members: method, macro_f1 with low and high, log_loss,
-    difference (of macro F1) with difference_low and difference_high, p, weights (found on all people), chosen. Raises
-    ValueError when there are fewer people than parts.
+    means over folds are less sure to begin with. looks: of `on_looks`, for `weights_on_looks`. `table` has a row for
+    each way to weigh members: method, macro_f1 with low and high, log_loss, difference (of macro F1), its low and high,
+    difference_high, p, weights (found on all people), chosen. ValueError when there are fewer people than parts.
     """
     members, truth = found.probabilities, found.truth
     parts, ways = person_parts(found.photos, seed=seed), [False, True][: len(found.names)]  # greedy or not
     nested = {greedy: nested_probabilities(members, truth, parts, greedy=greedy) for greedy in ways}
     level = 1 - (1 - LEVEL) / len(ways)  # the rivals are greedy weights, where there are any, and the temperature
     rows = [_row(found, nested, greedy, level, seed) for greedy in ways]
-    asked = [blended_on_looks(looks or {}, found.names, fit(members, truth, way)) for way in ways]
-    lost = comparison.lost_on_looks(*asked) if len(asked) > 1 and asked[0] is not None else ""
-    greedy = bool(rows[-1]["difference_low"] > 0) and not lost
-    tempered = nested_probabilities(members, truth, parts, greedy=greedy, tempering=True)
-    gain = log_loss_gain(nested[greedy], tempered, truth, found.person, seed, level)
+    greedy = bool(rows[-1]["difference_low"] > 0)
+    photo_weights, why = weights_on_looks(found, fit(members, truth, greedy), looks or {})
+    how = {"greedy": greedy, "photo_weights": photo_weights}
+    plain, tempered = (nested_probabilities(members, truth, parts, tempering=is_on, **how) for is_on in (False, True))
+    gain = log_loss_gain(plain, tempered, truth, found.person, seed, level)
     is_tempered = gain.low > 0
     return Choice(
-        fit(members, truth, greedy, is_tempered),
+        fit(members, truth, tempering=is_tempered, **how),
         pd.DataFrame(rows).assign(chosen=[way == greedy for way in ways]),
-        _choice_summary(rows, greedy, gain, lost),
-        with_probabilities(found.photos, tempered if is_tempered else nested[greedy]),
+        _choice_summary(rows, greedy, gain) + why,
+        with_probabilities(found.photos, tempered if is_tempered else plain),
     )
+
+
+def weights_on_looks(
+    found: OutOfFold, recipe: Recipe, looks: Mapping[str, pd.DataFrame]
+) -> tuple[tuple[float, ...], str]:
+    """Weights for the attributes of the photo that are really better than those of `recipe` on looks never seen, and
+    why; () if none are. Of those that give one member some of `SHARES` more, those with the highest sum of accuracies
+    out of fold and on looks never seen, as if half of the photos to come had new looks.
+    """
+    if (before := blended_on_looks(looks, found.names, recipe)) is None:
+        return (), ""
+    given = np.array(recipe.weights)
+    rivals = [share * own + (1 - share) * given for share in SHARES for own in np.eye(len(given))]
+    rivals = [dataclasses.replace(recipe, photo_weights=tuple(one.tolist())) for one in rivals]
+
+    def on_both(one: Recipe) -> float:
+        known = with_probabilities(found.photos, one.blend(found.probabilities))
+        unseen = blended_on_looks(looks, found.names, one)
+        return round(_photo_accuracy(known) + _photo_accuracy(unseen[unseen["look"] != ""]), 9)
+
+    best = max(rivals, key=on_both)  # the least share of equals
+    lost = comparison.lost_on_looks(blended_on_looks(looks, found.names, best), before)
+    if not lost or on_both(best) <= on_both(recipe):
+        return (), ""
+    return best.photo_weights, f" On looks never seen these lose {lost} against others, which answer that."
+
+
+def _photo_accuracy(table: pd.DataFrame) -> float:
+    """The mean accuracy of the attributes that are the photo's own."""
+    found = scores.summarise(*scores.from_probabilities(table))
+    return float(np.mean([found[name] for name in labels.names(of_person=False)]))
 
 
 def _row(found: OutOfFold, nested: dict[bool, np.ndarray], greedy: bool, level: float, seed: int) -> dict:
@@ -222,16 +279,13 @@ def _row(found: OutOfFold, nested: dict[bool, np.ndarray], greedy: bool, level: 
     }
 
 
-def _choice_summary(rows: list[dict], greedy: bool, gain: Score, lost: str) -> str:
+def _choice_summary(rows: list[dict], greedy: bool, gain: Score) -> str:
     """Which weights are taken, whether a temperature is, and why, in two sentences."""
     moved = "macro F1 moves by {difference:+.4f} ({difference_low:+.4f} to {difference_high:+.4f})".format(**rows[-1])
     if len(rows) == 1:
         weights = "There is one member, so there are no weights to find."
     elif greedy:
         weights = f"Greedy weights are taken: on people they were not found on, {moved}."
-    elif rows[-1]["difference_low"] > 0:
-        weights = f"Equal weights are kept: on people they were not found on greedy ones are better, {moved}, but not "
-        weights += f"on looks never seen: {lost}."
     else:
         weights = f"Equal weights are kept: greedy weights are not really better on people they have not seen, {moved}."
     taken, fall = "taken" if gain.low > 0 else "left out", f"{gain.value:.4f} ({gain.low:+.4f} to {gain.high:+.4f})"

@@ -204,7 +204,7 @@ class PersonFinder:
 
 
 def learn_people(
-    arrays: Sequence[np.ndarray], out_of_fold: pd.DataFrame, evaluation_photos: int, seed: int = 0
+    arrays: Sequence[np.ndarray], out_of_fold: pd.DataFrame, evaluation_photos: int, held_out=(), seed: int = 0
 ) -> PersonFinder:
     """What tells people apart, and from which cosine on photos are joined with the `PRECISION` asked for.
 
@@ -213,7 +213,8 @@ def learn_people(
     parts of about as many as the evaluation photos show, at least two: each part is searched with what the
     others teach. Where a part holds fewer people, wrong pairs are counted up (crowding). The precision
     must be had from whole people, and again with photos missing at random: a full group takes in no stranger,
-    which flatters. Of an evaluation set that holds one or two photos a person it promises nothing.
+    which flatters. Of an evaluation set that holds one or two photos a person it promises nothing. held_out: paths of
+    photos of some looks, such as masks, from which the other parts do not teach: the evaluation set may hold new ones.
     Raises ValueError as `stack_features` does, and for fewer than four people.
     """
     features, (person, names) = stack_features(arrays, len(out_of_fold)), pd.factorize(out_of_fold["person"])
@@ -225,7 +226,8 @@ def learn_people(
     generator, limits = np.random.default_rng(seed), person_limits(out_of_fold)
     part_of = (generator.permutation(len(names)) % parts)[person]
     is_kept = some_photos(person, int(limits[-1]), generator)
-    whole, gappy = held_out_joins(features, out_of_fold, part_of, is_kept)
+    is_known = ~out_of_fold["path"].isin(list(held_out)).to_numpy()
+    whole, gappy = held_out_joins(features, out_of_fold, part_of, is_kept, is_known)
     curves = [precision_curve(joins, person, crowding) for joins in (whole, gappy)]
     threshold = max(min(curve["cosine"][curve["precision"] >= PRECISION], default=np.inf) for curve in curves)
     taken = curves[0][curves[0]["cosine"] >= threshold]
@@ -247,17 +249,18 @@ def some_photos(person: np.ndarray, most: int, generator: np.random.Generator) -
 
 
 def held_out_joins(
-    features: np.ndarray, table: pd.DataFrame, part_of: np.ndarray, is_kept: np.ndarray
+    features: np.ndarray, table: pd.DataFrame, part_of: np.ndarray, is_kept: np.ndarray, is_known: np.ndarray
 ) -> tuple[list[Join], list[Join]]:
     """The joins within each part by what the people of the others teach: of all photos, and of the kept ones alone.
 
-    features: (N, D); table: `person, label, p00 …`; part_of: (N,) int64, the same for a person; is_kept: (N,) bool.
+    features: (N, D); table: `person, label, p00 …`; part_of: (N,) int64, the same for a person; is_kept: (N,) bool;
+    is_known: (N,) bool, from which photos there is learned.
     """
     person, kinds, limits = table["person"].to_numpy(), photo_kinds(probabilities_of(table)), person_limits(table)
     whole, gappy = [], []
     for part in np.unique(part_of):
         is_asked = part_of == part
-        projection = fit_projection(features[~is_asked], person[~is_asked])
+        projection = fit_projection(features[~is_asked & is_known], person[~is_asked & is_known])
         for joins, asked in ((whole, is_asked), (gappy, is_asked & is_kept)):
             rows = np.flatnonzero(asked)
             found = average_linkage(projection.unit_vectors(features[rows]), kinds[rows], limits)

@@ -8,7 +8,7 @@ import pandas as pd
 from safetensors.numpy import load_file, save_file
 
 from mask_lib.base import files, labels, results, scores
-from mask_lib.data import hashes, photos, store
+from mask_lib.data import hashes, looks, photos, store
 from mask_lib.ensemble.calibration import LEAST
 from mask_lib.ensemble.members import probabilities_of, with_probabilities
 from mask_lib.ensemble.person_groups import PRECISION, PersonFinder, Projection, learn_people, photos_a_person
@@ -62,22 +62,21 @@ def hold_vote(
     person_voting: False or None, nobody; True, where the gain in macro F1 on training photos is above 0 for sure;
     `ALWAYS`, in any case. out_of_fold: of the same networks on training photos, from which is learned who resembles
     whom and what the vote gains; without them (None) nobody votes. test_val's people are looked for among themselves:
-    as they are fewer than the evaluation set's, that goes a little better than it will there. Evaluation photos that
+    as they are fewer than the evaluation set's, that goes a little better than it will there. What held-out looks
+    (`looks.find`) show of a person teaches nothing until it is settled who votes. Evaluation photos that
     could not be read stay as they are. frame: what the frozen backbone sees. Raises ValueError as `why_nobody_votes`.
     """
     packed = results.read(output_dir)
     if packed and packed["recipe"]["has_voted"] and person_voting is None:
-        how, reason = (
-            read_finder(Path(output_dir) / results.VOTE),
-            "Photos of a person voted, as in the packed results.",
-        )
+        reason, how = "Photos of a person voted, as in the results.", read_finder(Path(output_dir) / results.VOTE)
         return VoteResult(*both_voted(*how, data_dir, output_dir, test, test_val), None, True, reason, *how)
     reason = why_nobody_votes(person_voting, out_of_fold)
     if reason:
         return VoteResult(test, test_val, out_of_fold, False, reason)
     evaluated, labeled = photos.read_evaluated(output_dir), photos.read_labeled(output_dir)
     arrays = photo_features(data_dir, output_dir, labeled, list(out_of_fold["path"]), frame)
-    finder = learn_people(arrays, out_of_fold, len(evaluated), seed=seed)
+    held_out = looks.read_held_out(output_dir) if looks.path_of(output_dir).exists() else ()
+    finder = learn_people(arrays, out_of_fold, len(evaluated), held_out, seed)
     report = vote_report(out_of_fold, finder, seed=seed)
     if not (report.is_advised or person_voting == ALWAYS):
         return VoteResult(test, test_val, out_of_fold, False, f"{voting_summary(report)} Nobody voted.")

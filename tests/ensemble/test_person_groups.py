@@ -145,6 +145,19 @@ def test_a_crowd_to_find_and_missing_photos_make_it_stricter(finder, monkeypatch
     assert finder.precision >= person_groups.PRECISION
 
 
+def test_masks_that_hide_who_wears_them_join_nobody_once_they_count_as_never_seen():
+    """A look whose patterns drown the person: learned from, they are passed over; else strangers in alike ones join."""
+    (features,), photos = simulated.known_people()
+    patterns, draw = np.random.default_rng(1).normal(size=(4, 20)) * 8, np.random.default_rng(2)
+    is_new = photos.groupby("person").cumcount().to_numpy() < 3
+    worn = np.where(is_new[:, None], patterns[draw.integers(0, 4, len(photos))], draw.normal(size=(len(photos), 20)))
+    arrays, held_out = [np.hstack([features, worn])], photos["path"][is_new]
+    known = person_groups.learn_people(arrays, photos, evaluation_photos=84)
+    asked = person_groups.learn_people(arrays, photos, evaluation_photos=84, held_out=held_out)
+    assert known.recall > 0.7 and asked.recall < 0.5, (known.recall, asked.recall)
+    np.testing.assert_array_equal(known.projection.axes, asked.projection.axes)  # in use is what all photos teach
+
+
 def test_arrays_of_other_photos_too_few_people_and_features_that_are_no_numbers_are_refused(finder):
     (features,), photos = simulated.known_people()
     with pytest.raises(ValueError, match="3 people are too few"):

@@ -1,0 +1,126 @@
+"""The pages of docs/: tables as the code makes them, links that lead somewhere, and what they say of files holds."""
+
+import ast
+import importlib
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mask_lib.base import files
+from mask_lib.relabel import decision_log
+
+DOCS = files.PROJECT / "docs"
+PAGES = [*sorted(DOCS.glob("*.md")), files.PROJECT / "CHANGELOG.md", files.PROJECT / "outputs" / "README.md"]
+# Constants of the code that hold the columns of a file.
+TABLES = {"PATCH_COLUMNS", "SUSPECT_COLUMNS", "LEAK_COLUMNS", "OVERRIDE_COLUMNS", "DUPLICATE_COLUMNS", "TRIAL_COLUMNS"}
+TABLES |= {"DECISION_KEYS", "DIFFERENCE_COLUMNS", "SPLIT_COLUMNS", "CLEAN_COLUMNS", "PROBLEM_COLUMNS"}
+
+
+@pytest.fixture(scope="module")
+def make():
+    """docs/make.py as a module."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.syspath_prepend(DOCS)
+        yield importlib.import_module("make")
+
+
+def test_the_tables_are_as_the_code_makes_them(make):
+    for path, text in make.pages().items():
+        assert path.read_text(encoding="utf-8") == text, f"{path.name} is stale: run make docs"
+
+
+def test_each_setting_says_what_it_is(make):
+    rows = re.findall(r"^\| `(\w+)` \| .* \| (.*) \| .* \|$", make.settings().partition("\n## Of 00")[0], re.MULTILINE)
+    assert [name for name, _ in rows] == list(make.Run.model_fields)
+    assert not [name for name, text in rows if not text], "say it behind the field, in base/config.py"
+
+
+def test_a_message_is_found_with_what_to_do_however_it_is_put_together(make, tmp_path):
+    (tmp_path / "wing").mkdir()
+    (tmp_path / "wing" / "module.py").write_text("""
+AGAIN = "run it again"
+
+class Odd(RuntimeError):
+    def __str__(self):
+        return "odd. Look again."
+
+def unreadable(path):
+    return OSError(f"cannot read {path}")
+
+def all_of_them(path, count, names):
+    what = f"{count:,} of {files.shown_path(path)}"
+    require("count", count, count > 0, "above 0")
+    if not names:
+        raise ValueError(f"no {', '.join(names)} in {what}; {AGAIN}")
+    if count:
+        raise Odd
+    raise unreadable(path) from None
+""")
+    found = make.messages.Source(tmp_path).messages()
+    assert [(one.exception, one.said, one.advice) for one in found] == [
+        ("ValueError", "count = {value}", "it must be above 0"),
+        ("ValueError", "no {names} in {count} of {path}", "run it again"),
+        ("Odd", "odd", "Look again."),
+        ("OSError", "cannot read {path}", ""),
+    ]
+
+
+def test_advice_on_what_is_no_longer_raised_is_refused(make):
+    with pytest.raises(SystemExit, match=r"advice.yml: no message begins with \['\{where\} has"):
+        make.errors([])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_links_lead_somewhere(page):
+    for target, anchor in re.findall(r"\]\((?!https)([^)#]*)#?([^)]*)\)", page.read_text(encoding="utf-8")):
+        path = page.parent / target if target else page
+        assert path.exists(), f"{page.name} links to {target}"
+        heads = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE) if anchor else []
+        assert not anchor or anchor in [re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads]
+
+
+def test_files_names_what_the_chain_writes_and_the_columns_of_the_code():
+    text = (DOCS / "files.md").read_text(encoding="utf-8") + (DOCS / "relabeling.md").read_text(encoding="utf-8")
+    written = re.findall(
+        r"\{OUTPUT\}/([^\"]+\.(?:csv|json))", (files.PROJECT / "Snakefile").read_text(encoding="utf-8")
+    )
+    assert len(written) >= 10
+    for path in written:
+        path = re.sub(r"\{\{?(run|fold)[^}]*\}+", lambda one: {"run": "<run>", "fold": "<k>"}[one[1]], path)
+        names = [path.replace("{part}", part) for part in ("test", "test_val")] if "{part}" in path else [path]
+        assert all(name.rpartition("/")[2] in text for name in names), path
+    columns = {}
+    for source in (files.PROJECT / "mask_lib").glob("*/*.py"):
+        for node in ast.parse(source.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in TABLES:
+                columns[ast.unparse(node.targets[0])] = ast.literal_eval(node.value)
+    assert columns.keys() == TABLES
+    lacking = {name: [one for one in held if not re.search(rf"\b{one}\b", text)] for name, held in columns.items()}
+    assert not any(lacking.values()), lacking
+
+
+def test_relabeling_names_every_field_of_the_log_and_its_example_runs(tmp_path):
+    text = (DOCS / "relabeling.md").read_text(encoding="utf-8")
+    for field, values in decision_log.CHOICES.items():
+        row = next(line for line in text.splitlines() if line.startswith("| ") and f"`{field}`" in line.split("|")[1])
+        assert all(json.dumps(value).strip('"') in row for value in values), row
+    log = decision_log.DecisionLog(decision_log.log_path(tmp_path, "kim"), "kim")
+    log.append([{"path": "one/mask1.jpg", "field": "mark", "old": None, "new": "wrong"}])
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(example.replace("outputs/demo", str(tmp_path)), {})
+    assert "one/mask1.jpg,mark,,wrong" in (tmp_path / "review" / "patch.csv").read_text()
+
+
+def test_the_hook_runs_what_make_lint_runs():
+    (repository,) = yaml.safe_load((files.PROJECT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
+    assert repository["repo"] == "local"
+    assert [hook["entry"] for hook in repository["hooks"]] == ["make lint"]
+
+
+def test_the_changelog_has_the_version_which_stands_in_one_place():
+    (version,) = re.findall(r'^version = "(.*)"$', Path(files.PROJECT, "pyproject.toml").read_text(), re.MULTILINE)
+    assert version in re.findall(r"^## .*?(\d+\.\d+\.\d+)", (files.PROJECT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert not [path for path in (files.PROJECT / "mask_lib").rglob("*.py") if f'"{version}"' in path.read_text()]
