@@ -13,14 +13,13 @@ VOTE = "vote.safetensors"  # beside either, if photos of a person voted
 
 class _Member(pydantic.BaseModel):
     run: str  # or files from elsewhere
-    weight: pydantic.NonNegativeFloat
     views: dict[str, Any] | None = None  # of models.predict.Tta, by which it predicted; None: nothing tells
     out_of_fold: dict[str, str] = {}  # `run_folder.digests` when it predicted
 
 
 class _Recipe(pydantic.BaseModel):
     members: Annotated[list[_Member], pydantic.Field(min_length=1)]
-    temperature: pydantic.PositiveFloat
+    blend: dict[str, float | list[float]]  # the fields of ensemble.blending.Recipe, lists in the order of members
     has_voted: bool
 
 
@@ -48,7 +47,8 @@ def read(output_dir: Path, with_digests: bool = False) -> dict[str, Any] | None:
     found = files.read_json(path, _Results) if path.exists() else None
     if found and found["task"] != task():
         theirs, ours = ("; ".join(f"{one.pop('name')} {one}" for one in of) for of in (found["task"], task()))
-        raise ValueError(f"{files.shown_path(path)} answers another task: {theirs}. Here it is {ours}")
+        other = f"{files.shown_path(path)} answers another task: {theirs}. Here it is {ours}"
+        raise ValueError(f"{other}: set the task that they answer, or unpack results of this one")
     for name, digest in found["files"].items() if found and with_digests else ():
         if not (held := path.parent / name).is_file():
             raise FileNotFoundError(f"no {files.shown_path(held)}, which {NAME} lists: {again}")

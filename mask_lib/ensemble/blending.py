@@ -7,6 +7,7 @@ scored on the others. Members are (M, N, C) float64 probabilities of the same N 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -158,9 +159,9 @@ def decide(
     recipe, packed = given_recipe(weights, len(members.names)), results.read(output_dir)
     names = zip(members.names, members.own, strict=True)  # a file from elsewhere may bear a run's name
     unknown = [name for name, own in names if packed or not (own and is_finished(folder_of(output_dir, name)))]
-    weight_of = {one["run"]: one["weight"] for one in packed["recipe"]["members"]} if packed else {}
-    if packed and not weights and all(members.own) and set(weight_of) == set(members.names):
-        recipe = Recipe(tuple(weight_of[name] for name in members.names), packed["recipe"]["temperature"])
+    came_with = [one["run"] for one in packed["recipe"]["members"]] if packed else []
+    if not weights and all(members.own) and sorted(came_with) == sorted(members.names):
+        recipe = packed_recipe(packed["recipe"], members.names)
         return None, Choice(recipe, pd.DataFrame(), "The recipe is the one that the results came with.", None)
     if unknown:
         kept = "the weights are as given" if weights else "equal weights are taken"
@@ -172,6 +173,14 @@ def decide(
     # Nothing is fitted, so nothing needs nesting.
     blended = with_probabilities(found.photos, recipe.blend(found.probabilities))
     return found, Choice(recipe, pd.DataFrame(), "The weights are as given.", blended)
+
+
+def packed_recipe(found: Mapping[str, Any], names: Sequence[str]) -> Recipe:
+    """The recipe that recipe.json or results.json keeps, for its runs in the order of `names`."""
+    runs = [one["run"] for one in found["members"]]
+    order, blend = [runs.index(name) for name in names], found["blend"]
+    listed = {name: tuple(one[row] for row in order if one) for name, one in blend.items() if isinstance(one, list)}
+    return Recipe(**{**blend, **listed})
 
 
 def on_looks(output_dir: Path, names: Sequence[str]) -> dict[str, pd.DataFrame]:

@@ -40,6 +40,12 @@ class PhotoNetwork(nn.Module):
         seen = {one.frame: pillow_resize.fit(photo, one.frame).float()[None] / 255 for one in self.members}
         means = torch.stack([self.mean(one, seen[one.frame]) for one in self.members], dim=-1)  # (C, M)
         found = means @ torch.tensor(self.blend.weights)
+        if self.blend.photo_weights:  # as `labels.with_photo_attributes`
+            of_person = [axis for axis, one in enumerate(labels.attributes()) if one.of_person]
+            both = [found, means @ torch.tensor(self.blend.photo_weights)]
+            own, other = (one.clamp_min(1e-12).view(labels.shape()) for one in both)
+            sums = [one.sum(of_person, keepdim=True) if of_person else one for one in (own, other)]
+            found = (own * sums[1] / sums[0]).flatten()
         if self.blend.temperature != 1:
             found = (found / found.max()) ** (1 / self.blend.temperature)
             found = found / found.sum()

@@ -8,6 +8,7 @@ evaluation folder by it. Nothing in it is of a single photo: no path, label or f
 
 import argparse
 import contextlib
+import dataclasses
 import os
 import shutil
 import tarfile
@@ -29,13 +30,14 @@ from mask_lib.training import run_folder
 def write_recipe(output_dir: Path, members: Members, recipe: blending.Recipe, vote: voting.VoteResult) -> Path:
     """Write submissions/recipe.json, and what found people if photos voted: all that the submission was made by."""
     path, rows = Path(output_dir) / results.RECIPE, []
-    for name, weight, own in zip(members.names, recipe.weights, members.own, strict=True):
+    for name, own in zip(members.names, members.own, strict=True):
         note = Path(output_dir) / "inferences" / f"{name}.test.json"
         noted = files.read_json(note, dict[str, Any]) if own and note.exists() else {}
-        rows.append({**noted, "run": name, "weight": weight})
+        rows.append({**noted, "run": name})
     if vote.has_voted:
         voting.write_finder(vote.finder, vote.frame, path.with_name(results.VOTE))
-    return files.write_json({"members": rows, "temperature": recipe.temperature, "has_voted": vote.has_voted}, path)
+    found = {"members": rows, "blend": dataclasses.asdict(recipe), "has_voted": vote.has_voted}
+    return files.write_json(found, path)
 
 
 def current_recipe(output_dir: Path, run: str = "") -> dict[str, Any]:
@@ -47,8 +49,8 @@ def current_recipe(output_dir: Path, run: str = "") -> dict[str, Any]:
     if run:
         run_folder.run_settings(output_dir, run)
         came = results.member(output_dir, run) or {"views": {}}
-        noted = {"run": run, "weight": 1.0, "out_of_fold": run_folder.digests(run_folder.folder_of(output_dir, run))}
-        return {"members": [came | noted], "temperature": 1.0, "has_voted": False}
+        noted = {"run": run, "out_of_fold": run_folder.digests(run_folder.folder_of(output_dir, run))}
+        return {"members": [came | noted], "blend": {"weights": [1.0]}, "has_voted": False}
     found = results.read_recipe(output_dir)
     for member in found["members"]:
         run_folder.run_settings(output_dir, member["run"])

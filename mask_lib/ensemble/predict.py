@@ -68,13 +68,13 @@ def load(output_dir: Path, recipe: Mapping[str, Any], device: torch.device) -> t
         for path, _ in run_folder.in_use(run_folder.folder_of(output_dir, member["run"])).values():
             state, manifest = read_checkpoint(path)
             if reasons := changes(manifest, {"run": settings.settings()}):
-                raise ValueError(f"{files.shown_path(path)} is not of the settings beside it: {'; '.join(reasons)}")
+                other = f"{files.shown_path(path)} is not of the settings beside it ({'; '.join(reasons)})"
+                raise ValueError(f"{other}: unpack the archive again, or run 03_one_model again")
             networks.append(predict.load_network(state, manifest, device))
         if settings.head == config.FROZEN:
             networks = [dataclasses.replace(networks[0], network=[one.network for one in networks])]
         members.append(Member(networks, store.Frame.of_run(settings), predict.Tta(**member["views"])))
-    weights = tuple(member["weight"] for member in recipe["members"])
-    return members, blending.Recipe(weights, recipe["temperature"])
+    return members, blending.packed_recipe(recipe, [member["run"] for member in recipe["members"]])
 
 
 def predict_folder(
@@ -113,9 +113,8 @@ def photo_names(root: Path) -> list[str]:
     found = [name for name in found if os.path.splitext(name.lower())[1] in layout.ENDINGS]
     if names := [name for name in found if not any(map(archives.is_junk, Path(name).parts))]:
         return names
-    raise FileNotFoundError(
-        f"no photo below {files.shown_path(root)}: none ends with {' '.join(sorted(layout.ENDINGS))}"
-    )
+    endings = " ".join(sorted(layout.ENDINGS))
+    raise FileNotFoundError(f"no photo below {files.shown_path(root)}: give a folder of files that end with {endings}")
 
 
 def answered(

@@ -68,10 +68,7 @@ def hold_vote(
     """
     packed = results.read(output_dir)
     if packed and packed["recipe"]["has_voted"] and person_voting is None:
-        how, reason = (
-            read_finder(Path(output_dir) / results.VOTE),
-            "Photos of a person voted, as in the packed results.",
-        )
+        reason, how = "Photos of a person voted, as in the results.", read_finder(Path(output_dir) / results.VOTE)
         return VoteResult(*both_voted(*how, data_dir, output_dir, test, test_val), None, True, reason, *how)
     reason = why_nobody_votes(person_voting, out_of_fold)
     if reason:

@@ -34,7 +34,7 @@ def output(tmp_path_factory):
     for run, (changes, tta) in RUNS.items():
         runs.write_scores(toys.train(data, output, run=run, folds=(0, 1) if run == "frozen" else (0,), **changes))
         inference.predict_run(data, output, run, tta)
-    found, recipe = members.read_members(output), blending.Recipe((0.5, 0.3, 0.2), 1.5)
+    found, recipe = members.read_members(output), blending.Recipe((0.5, 0.3, 0.2), 1.5, (0.1, 0.1, 0.8))
     pack.write_recipe(output, found, recipe, voting.VoteResult(None, None, None, False, ""))
     return output
 

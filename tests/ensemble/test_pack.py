@@ -42,7 +42,9 @@ def ensemble(data, output):
     ids = layout.eval_ids(data)
     found = members.read_members(output, ids=ids, split=inference.todays_split(output))
     _, choice = blending.decide(output, found, [1.0, 3.0])
-    choice = dataclasses.replace(choice, recipe=dataclasses.replace(choice.recipe, temperature=1.5))
+    choice = dataclasses.replace(
+        choice, recipe=dataclasses.replace(choice.recipe, temperature=1.5, photo_weights=(0.5, 0.5))
+    )
     tables = (choice.recipe.blend_tables(found, which) for which in ("test", "test_val"))
     vote = voting.hold_vote("always", data, output, *tables, choice.out_of_fold, FRAME)
     assert vote.has_voted and not vote.test.equals(choice.recipe.blend_tables(found, "test"))
@@ -162,7 +164,7 @@ def test_own_weights_and_other_members_are_taken_as_given(unpacked):
     for run in VIEWS:
         inference.predict_run(data, output, run)
     found = members.read_members(output, ids=layout.eval_ids(data))
-    assert blending.decide(output, found, [])[1].recipe == blending.Recipe((0.25, 0.75), 1.5)
+    assert blending.decide(output, found, [])[1].recipe == blending.Recipe((0.25, 0.75), 1.5, (0.5, 0.5))
     assert blending.decide(output, found, [1, 1])[1].recipe == blending.Recipe((0.5, 0.5))
     alone = members.Members(found.names[:1], {name: some[:1] for name, some in found.tables.items()}, [True])
     choice = blending.decide(output, alone, [])[1]
@@ -182,7 +184,7 @@ def test_newer_results_in_the_same_folder_make_predictions_stale(unpacked):
 
 def test_an_archive_from_elsewhere_is_opened_as_safely_as_data(archive, tmp_path):
     with pack.opened(archive) as (output, recipe):
-        assert recipe["temperature"] == 1.5
+        assert recipe["blend"] == {"weights": [0.25, 0.75], "temperature": 1.5, "photo_weights": [0.5, 0.5]}
         assert run_folder.trained_runs(output) == ["frozen", "toy"]
     assert not output.exists()
     with tarfile.open(tmp_path / "odd.tar.gz", "w:gz") as odd:

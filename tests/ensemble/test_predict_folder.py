@@ -145,6 +145,6 @@ def test_parts_of_other_weights_or_photos_are_not_taken(trained, folder, tmp_pat
 
 def test_a_folder_without_photos_is_refused_before_any_network_is_read(tmp_path, monkeypatch):
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(FileNotFoundError, match=r"no photo below .*: none ends with \.bmp "):
+    with pytest.raises(FileNotFoundError, match=r"no photo below .*: give a folder of files that end with \.bmp "):
         predict.predict_folder(tmp_path / "gone", tmp_path, tmp_path / "out.csv")
     assert ".jpg" in layout.ENDINGS
