@@ -152,7 +152,7 @@ def with_photo_attributes(probabilities: np.ndarray, others: np.ndarray) -> np.n
     of_person = tuple(axis for axis, one in enumerate(attributes(), start=1) if one.of_person)
     own, other = (np.maximum(one, 1e-12).reshape(-1, *shape()) for one in (probabilities, others))
     own_sum, other_sum = (cube.sum(axis=of_person, keepdims=True) for cube in (own, other))
-    return (own * other_sum / own_sum).reshape(len(own), -1)
+    return (own * other_sum / own_sum).reshape(len(own), class_count())
 
 
 def combine(parts: Mapping[str, np.ndarray]) -> np.ndarray:

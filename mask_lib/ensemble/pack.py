@@ -94,7 +94,7 @@ def copy_run(source: Path, target: Path) -> None:
 
 def anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
     """A file without whose it was."""
-    member.uid = member.gid = 0
+    member.uid, member.gid, member.mode = 0, 0, 0o644
     member.uname = member.gname = ""
     return member
 
