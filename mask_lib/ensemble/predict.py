@@ -172,11 +172,11 @@ class Results:
     def __init__(self, source: str | os.PathLike[str], run: str = "", neighbours: int = 6) -> None:
         self.device, self.neighbours, self.notes = devices.pick_device(), neighbours, []
         with pack.opened(source, run) as (output, recipe):
-            self.members, self.blend, _ = load(output, recipe, self.device)
+            self.members, self.blend = load(output, recipe, self.device)
             self.names = [member["run"] for member in recipe["members"]]
             self.data = run_folder.data_of(run_folder.folder_of(output, self.names[0]))
             try:
-                self.known, self.likeness, self.seen = known_photos(output, self.names, self.data)
+                self.known, self.likeness, self.seen = known_photos(output, self.data)
             except (OSError, ValueError) as error:
                 self.notes.append(f"The nearest training photos are not shown: {error}.")
                 self.known = None
@@ -225,15 +225,14 @@ class Results:
 
 
 def known_photos(
-    output_dir: Path, run_names: Sequence[str], data_dir: Path | None
+    output_dir: Path, data_dir: Path | None
 ) -> tuple[pd.DataFrame, Callable[[np.ndarray], np.ndarray], store.Frame]:
-    """The training photos of an experiment's runs, `features.comparer` of them and the frame that it takes.
+    """An experiment's training photos (path, person, label, split), `features.comparer` of them and what it takes.
 
-    Of the first run whose photos were decoded and described before, as a frozen backbone's training does. Columns
-    path, person, label, split. Raises FileNotFoundError where there is none.
+    Of the first run whose photos were described before, as a frozen backbone's training does. Raises FileNotFoundError.
     """
     why = "these results came without them"
-    for run in [] if inference.is_alone(output_dir) or data_dir is None else run_names:
+    for run in run_folder.trained_runs(output_dir) if data_dir and not inference.is_alone(output_dir) else ():
         settings = run_folder.run_settings(output_dir, run)
         table, frame = dataset.photo_table(output_dir, settings), store.Frame.of_run(settings)
         network = {"architecture": settings.architecture, "weights": settings.weights}
