@@ -90,7 +90,7 @@ def comparer(
     preprocessing, cached = _cached_at(photos, folder, architecture, weights)
     known = _cached(cached, len(photos.images)).get(POOLED)
     if known is None:
-        raise FileNotFoundError(f"no features of {architecture} are kept in {files.shown_path(folder)}")
+        raise FileNotFoundError(f"no {cached.name} in {files.shown_path(folder)}: run 00_prepare_data first")
     network, scaler = frozen_backbone(photos.frame, architecture, weights), StandardScaler().fit(known)
     known, device = normalize(scaler.transform(known)), devices.pick_device()
 
