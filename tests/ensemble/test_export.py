@@ -93,11 +93,11 @@ def test_four_channels_among_others_cannot_be_exported(output):
 
 
 def test_the_example_of_the_readme_runs(model, tmp_path, monkeypatch, capsys):
-    text = (files.PROJECT / "README_PART.md").read_text(encoding="utf-8")
+    text = (files.PROJECT / "README.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert len([line for line in example.splitlines() if line]) <= 10
     Image.fromarray(noise(1, 90, 60)).save(tmp_path / "photo.jpg")
     (tmp_path / "model.onnx").symlink_to(model)
     monkeypatch.chdir(tmp_path)
-    exec(compile(example, "README_PART.md", "exec"), {})
+    exec(compile(example, "README.md", "exec"), {})
     assert re.findall(r"^\w+", capsys.readouterr().out, re.MULTILINE) == [*labels.names(), "classes"]
