@@ -43,8 +43,8 @@ def using(other: Task | Sequence[Attribute]) -> Iterator[None]:
 
 
 def schema() -> list[list[str]]:
-    """Each attribute's name and its values as tables write them, as plain JSON data."""
-    return [[one.name, *one.table_words] for one in attributes()]
+    """Each attribute's name, whether it is the person's, and its values as tables write them, as plain JSON data."""
+    return [[one.name + " of a person" * one.of_person, *one.table_words] for one in attributes()]
 
 
 def refuse_other(noted: Sequence[Sequence[str]] | None, what: str) -> None:

@@ -25,16 +25,10 @@ class _Recipe(pydantic.BaseModel):
 
 class _Results(pydantic.BaseModel):
     format: Literal[1]
-    task: list[dict[str, Any]]  # as `task` gives it
+    task: list[list[str]]  # `labels.schema`
     class_counts: list[int]  # of the training photos
     recipe: _Recipe
     files: dict[str, str]  # SHA-256 by path
-
-
-def task() -> list[dict[str, Any]]:
-    """What an answer says: of each attribute its name, words, edges, and whether it is the person's."""
-    told = ((one.name, list(one.words), list(one.edges), one.of_person) for one in labels.attributes())
-    return [dict(zip(("name", "words", "edges", "of_person"), one, strict=True)) for one in told]
 
 
 def read(output_dir: Path, with_digests: bool = False) -> dict[str, Any] | None:
@@ -45,10 +39,8 @@ def read(output_dir: Path, with_digests: bool = False) -> dict[str, Any] | None:
     """
     path, again = Path(output_dir) / NAME, "unpack the archive again"
     found = files.read_json(path, _Results) if path.exists() else None
-    if found and found["task"] != task():
-        theirs, ours = ("; ".join(f"{one.pop('name')} {one}" for one in of) for of in (found["task"], task()))
-        other = f"{files.shown_path(path)} answers another task: {theirs}. Here it is {ours}"
-        raise ValueError(f"{other}: set the task that they answer, or unpack results of this one")
+    if found:
+        labels.refuse_other(found["task"], f"{files.shown_path(path)} is")
     for name, digest in found["files"].items() if found and with_digests else ():
         if not (held := path.parent / name).is_file():
             raise FileNotFoundError(f"no {files.shown_path(held)}, which {NAME} lists: {again}")

@@ -68,7 +68,7 @@ def pack(output_dir: str | os.PathLike[str], target: str | os.PathLike[str]) -> 
         raise ValueError(f"{files.shown_path(output)} holds results that came packed: pass on their archive")
     recipe = current_recipe(output)
     counts = np.bincount(photos.read_labeled(output)["label"], minlength=labels.class_count())
-    about = {"format": 1, "task": results.task(), "class_counts": counts.tolist(), "recipe": recipe}
+    about = {"format": 1, "task": labels.schema(), "class_counts": counts.tolist(), "recipe": recipe}
     with files.replacing(target) as temporary, tempfile.TemporaryDirectory(dir=target.parent) as folder:
         for run in [member["run"] for member in recipe["members"]]:
             copy_run(run_folder.folder_of(output, run), Path(folder) / "runs" / run)

@@ -11,6 +11,7 @@ ONE = "attributes: [{name: a, values: [x, y]}]\n"
 
 def test_the_masks_are_the_task_unless_another_is_named():
     assert labels.schema() == tasks_schema("tasks/mask.yml")
+    assert labels.schema()[:2] == [["mask", "worn", "incorrect", "not_worn"], ["gender of a person", "male", "female"]]
     assert labels.task().photos.required() == ["train/train.csv", "train/images", "eval/info.csv", "eval/images"]
     labels.use("tasks/helmet.yml")
     assert (labels.names(), labels.names(of_person=True)) == (("helmet", "vest"), ("vest",))
@@ -20,7 +21,8 @@ def test_the_masks_are_the_task_unless_another_is_named():
 
 
 def tasks_schema(path: str) -> list[list[str]]:
-    return [[one.name, *one.table_words] for one in tasks.read(path).attributes]
+    with labels.using(tasks.read(path)):
+        return labels.schema()
 
 
 def test_a_number_is_cut_at_its_edges(tmp_path):
@@ -91,5 +93,5 @@ def test_results_of_another_task_are_refused_and_those_of_none_pass():
     labels.refuse_other(noted, "these weights are")
     labels.use("tasks/helmet.yml")
     labels.refuse_other(None, "these weights are")
-    with pytest.raises(ValueError, match=r"weights are of another task \(mask: worn, .* \(helmet: yes, no; vest:"):
+    with pytest.raises(ValueError, match=r"are of another task \(mask: worn, .* \(helmet: yes, no; vest of a"):
         labels.refuse_other(noted, "these weights are")

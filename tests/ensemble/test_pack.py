@@ -124,7 +124,7 @@ def test_a_byte_that_is_not_as_packed_and_a_file_that_is_gone_are_named(unpacked
 
 def test_results_of_another_task_and_of_other_channels_are_refused_in_words(unpacked):
     data, output = unpacked
-    with labels.using(FRUIT), pytest.raises(ValueError, match=r"another task: mask .*'worn', .* Here it is fruit"):
+    with labels.using(FRUIT), pytest.raises(ValueError, match=r"another task \(mask: worn, .* at hand \(fruit:"):
         inference.find_data(data, output)
     config = output / "runs" / "toy" / "config.json"
     files.write_json({**files.read_json(config), "image_channels": 4}, config)
