@@ -52,8 +52,7 @@ class Member:
 
     def maps(self, image: np.ndarray, label: int) -> dict[str, np.ndarray]:
         """`grad_cam.by_head` of one (H, W, channels) uint8 photo, the mean of the networks; raises as that does."""
-        alone = [(one, net) for one in self.networks for net in np.atleast_1d(np.array(one.network, dtype=object))]
-        found = [grad_cam.by_head(net, one.preprocessing, image, label) for one, net in alone]
+        found = [grad_cam.by_head(one.network, one.preprocessing, image, label) for one in self.networks]
         return {name: np.mean([one[name] for one in found], axis=0) for name in found[0]}
 
 

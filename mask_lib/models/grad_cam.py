@@ -4,7 +4,7 @@ For convolution networks, and for vision transformers whose last block still see
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -22,29 +22,32 @@ class UnsupportedNetworkError(ValueError):
 
 
 def by_head(
-    network: nn.Module, preprocessing: build.Preprocessing, photo: np.ndarray, label: int
+    network: nn.Module | Sequence[networks.FrozenNetwork],
+    preprocessing: build.Preprocessing,
+    photo: np.ndarray,
+    label: int,
 ) -> dict[str, np.ndarray]:
     """(H, W) float32 `heatmaps` of one (H, W, C) uint8 photo for a class: of each attribute's value, by its name, by
     that attribute's head; of a network with one head the class's own, by the name "class".
 
-    Of a frozen network, whose heads see means and deviations of its last stages, the last stage's means are followed.
+    Of frozen networks, of one backbone, whose heads see means and deviations, the last stage's means are followed.
     """
-    heads = list(network.heads) if isinstance(network, networks.FrozenNetwork) else networks.last_layers(network)[:1]
+    frozen = network if isinstance(network, Sequence) else []
+    heads = [head for one in frozen for head in one.heads] or networks.last_layers(network)[:1]
     if not isinstance(heads[0], networks.AttributeHeads):
         return {"class": heatmaps(network, preprocessing, photo[None], [label])[0]}
-    values, sizes = labels.decode(label), labels.shape()
-    places = np.cumsum((0, *sizes[:-1])) + values  # among the values of all attributes
+    places = np.cumsum((0, *labels.shape()[:-1])) + labels.decode(label)  # among the values of all attributes
 
     def logits(batch: torch.Tensor) -> torch.Tensor:
         found: list[torch.Tensor] = []
         with contextlib.ExitStack() as hooks:
             for one in (one for head in heads for one in head.heads.values()):
                 hooks.enter_context(one.register_forward_hook(lambda _module, _inputs, output: found.append(output)))
-            network(batch)
+            networks.of_one_backbone(frozen, batch) if frozen else network(batch)
         return torch.cat(found, dim=1).unflatten(1, (len(heads), -1)).mean(dim=1)  # (B, values of all attributes)
 
-    repeated = np.repeat(photo[None], len(values), axis=0)
-    return dict(zip(labels.names(), heatmaps(network, preprocessing, repeated, places, logits), strict=True))
+    repeated, seen = np.repeat(photo[None], len(places), axis=0), frozen[0] if frozen else network
+    return dict(zip(labels.names(), heatmaps(seen, preprocessing, repeated, places, logits), strict=True))
 
 
 def heatmaps(
@@ -85,8 +88,9 @@ def maps_layer(network: nn.Module, photo: torch.Tensor) -> Iterator[nn.Module]:
     For a vision transformer it is put before the last block, after which only the class token counts: while the
     context is open the patches go through it as (B, D, rows, columns).
     """
+    whole, network = network, getattr(network, "backbone", network)  # of a frozen one
     if not (hasattr(network, "num_prefix_tokens") and hasattr(network, "blocks")):
-        yield _last_maps(network, photo)
+        yield _last_maps(whole, photo)
         return
     (rows, columns), before, layer = network.patch_embed.grid_size, network.num_prefix_tokens, nn.Identity()
 
@@ -104,7 +108,8 @@ def maps_layer(network: nn.Module, photo: torch.Tensor) -> Iterator[nn.Module]:
 
 def _last_maps(network: nn.Module, photo: torch.Tensor) -> nn.Module:
     """Of the modules before the classifier the one that finishes last with maps of more than one place."""
-    name, layout = type(network).__name__, getattr(network, "output_fmt", "NCHW")
+    inner = getattr(network, "backbone", network)  # of a frozen one
+    name, layout = type(inner).__name__, getattr(inner, "output_fmt", "NCHW")
     if layout != "NCHW":
         raise UnsupportedNetworkError(f"{name} lays its maps out as {layout}: Grad-CAM here needs NCHW")
     last = networks.last_layers(network) if hasattr(network, "get_classifier") else ()

@@ -1,6 +1,7 @@
 """A page on which a photo is chosen, and what trained results say of it (`ensemble.predict.Answer`) as it is shown."""
 
 import html
+import io
 import os
 import tempfile
 import textwrap
@@ -13,6 +14,7 @@ import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from IPython.display import Image
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -84,20 +86,30 @@ def answer(found: Any, name: str) -> list[Any]:
     """What to display of an `Answer`: the class in words, charts, who says what, maps, near photos, notes."""
     probabilities = found.said[labels.probability_columns()].to_numpy()  # (1 + M, C)
     words, sure = labels.describe(probabilities[0].argmax()), probabilities[0].max()
-    parts = [style.markdown(f"## {words}, {sure:.0%}\n\n{name}"), charts(found)]
+    parts = [
+        style.markdown(f"## {words}, {sure:.0%}\n\n{name}"),
+        picture(charts(found), "the photo, and a bar chart of each attribute"),
+    ]
     if len(found.said) > 1:
         parts += [style.markdown("### What each member says"), member_table(found.said)]
     if found.maps:
         titles, images, maps = zip(*found.maps, strict=True)
         over = [galleries.overlaid(image[None], one[None])[0] for image, one in zip(images, maps, strict=True)]
         title = "Where each network looks: warm places speak for what is written above"
-        parts.append(galleries.photo_grid(over, titles, 6, title))
+        parts.append(picture(galleries.photo_grid(over, titles, 6, title), title))
     if len(found.nearest):
         titles = [labels.describe(int(label)) for label in found.nearest["label"]]
         notes = [f"{row.person}\n{Path(row.path).name}\n{row.likeness:.0%} alike" for row in found.nearest.itertuples()]
         title = "The nearest training photos, by a frozen network's features, and their labels"
-        parts.append(galleries.photo_grid(found.thumbnails, titles, 6, title, notes))
+        parts.append(picture(galleries.photo_grid(found.thumbnails, titles, 6, title, notes), title))
     return [*parts, style.markdown("\n\n".join(found.notes))] if found.notes else parts
+
+
+def picture(figure: Figure, words: str) -> Image:
+    """A figure for a page, in half of the time that a notebook takes for one; words: for who cannot see it."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=100, pil_kwargs={"compress_level": 1})
+    return Image(content.getvalue(), alt=words)
 
 
 def charts(found: Any) -> Figure:

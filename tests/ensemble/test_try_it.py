@@ -19,9 +19,9 @@ import pandas as pd
 import pytest
 import toys
 from browser import require_chromium
+from IPython import display
 from IPython.display import Markdown
 from jupyter_pages import LONGEST, until
-from matplotlib.figure import Figure
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 from tiny_project import CHECKOUT, environment, run_headless
@@ -96,7 +96,14 @@ def test_answers_are_those_of_a_whole_folder_and_each_member_says_its_own(traine
             expected = pd.read_csv(output / "inferences" / f"{run}.test.csv").set_index("ImageID").loc[name]
             np.testing.assert_allclose(own, expected.to_numpy(), atol=1e-5)
     shown = photo_page.answer(answer, name)
-    assert [type(one) for one in shown] == [Markdown, Figure, Markdown, pd.DataFrame, Figure, Figure]
+    assert [type(one) for one in shown] == [
+        Markdown,
+        display.Image,
+        Markdown,
+        pd.DataFrame,
+        display.Image,
+        display.Image,
+    ]
     assert shown[0].data.startswith(f"## {labels.describe(int(row['label']))}, ")
 
 
@@ -156,7 +163,12 @@ def test_an_archive_answers_without_its_photos_and_one_run_for_itself(trained, o
     assert answer.notes == ["The nearest training photos are not shown: these results came without them."]
     alone = predict.Results(output, "heads").answer(path)
     assert list(alone.said["member"]) == ["heads"]
-    assert [type(one) for one in photo_page.answer(alone, "x")] == [Markdown, Figure, Figure, Figure]
+    assert [type(one) for one in photo_page.answer(alone, "x")] == [
+        Markdown,
+        display.Image,
+        display.Image,
+        display.Image,
+    ]
 
 
 BAD = {
