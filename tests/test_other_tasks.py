@@ -154,7 +154,7 @@ def test_folders_named_by_class_go_through_every_notebook(tmp_path, shell):
     assert (answers == answers.index.map(truth)).mean() > 0.9
     # the order of values is part of what a network learned
     (tmp_path / "task.yml").write_text((tmp_path / "task.yml").read_text().replace("apple, plum", "plum, apple"))
-    with pytest.raises(ValueError, match=r"the task, its attributes or their values"):
+    with pytest.raises(ValueError, match=r"the task's values or edges have changed since"):
         run("06_inference", run="one")
 
 

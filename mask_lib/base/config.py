@@ -172,7 +172,7 @@ class Run(Settings):
         return super().from_settings({name: value for name, value in settings.items() if name not in REMOVED})
 
 
-_SHOWN = ("gallery_photos", "shown_disagreements", "explained_mistakes")
+_SHOWN = ("gallery_photos", "shown_disagreements", "explained_mistakes", "neighbours")
 _EPOCHS = ("average_epochs", "first_epoch", "last_epoch", "verdict_epochs")
 # Of notebook parameters, whether they are settings of a run or of nothing.
 BOUNDS = {name: Annotated[one.annotation, *one.metadata] for name, one in Run.model_fields.items() if one.metadata}

@@ -1,6 +1,5 @@
 """A page on which a photo is chosen, and what trained results say of it (`ensemble.predict.Answer`) as it is shown."""
 
-import html
 import io
 import os
 import tempfile
@@ -38,7 +37,7 @@ class PhotoPage(ipywidgets.VBox):
         self.path = ipywidgets.Text(
             placeholder="or type the path of one, then Enter", continuous_update=False, layout={"width": "28em"}
         )
-        self.status, self.answer = ipywidgets.HTML(), ipywidgets.Output()
+        self.status, self.answer = ipywidgets.Label(), ipywidgets.Output()
         self.upload.observe(self.on_upload, "value")
         self.path.observe(self.on_path, "value")
         super().__init__([ipywidgets.HBox([self.upload, self.path]), self.status, self.answer])
@@ -63,7 +62,7 @@ class PhotoPage(ipywidgets.VBox):
     def show(self, path: str | os.PathLike[str], name: str) -> None:
         """Replace what is shown by what is `tried` of a photo."""
         with self.turn:
-            self.status.value = f'<div role="status">Looking at {html.escape(style.plain(name))} …</div>'
+            self.status.value = f"Looking at {style.plain(name)} …"
             found = tried(self.ask, path, name)
             self.answer.outputs = ()
             for one in found:

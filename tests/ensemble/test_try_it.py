@@ -143,7 +143,7 @@ def test_nothing_of_the_training_photos_is_computed_for_the_page(output, project
     """Without decoded photos or kept features there is a sentence, and no file is written."""
     monkeypatch.setattr(store, "_build", None)
     for name, why in (
-        ("features", "no features of tf_efficientnet_lite0 are kept"),
+        ("features", "features: run 00_prepare_data first"),
         ("store", "photos are not decoded to 16x24"),
     ):
         bare = shutil.copytree(output, tmp_path / name)
