@@ -60,6 +60,8 @@ $(INSTALLED): requirements.txt | $(PYTHON)
 	@$(PYTHON) -c 'import pathlib, sysconfig; pathlib.Path(sysconfig.get_path("purelib"), "mask_workbench.pth").write_text(str(pathlib.Path.cwd()) + "\n")'
 	@touch $@
 
+OPENER := import pathlib, sys, webbrowser; webbrowser.open(pathlib.Path(sys.argv[1]).absolute().as_uri())
+
 demo: setup ## paint a sample set and run the whole chain on it, from photos to a scored submission
 	$(PYTHON) -m mask_lib.sample data/sample
 	$(PYTHON) -m snakemake --cores all --set-threads $(SIDE_BY_SIDE) --configfile notebooks/params/demo.yml
@@ -69,7 +71,7 @@ demo: setup ## paint a sample set and run the whole chain on it, from photos to 
 	@echo "Scores:     $$(ls $(DEMO)/runs/*/scores.json | xargs)"
 	@echo "Reports:    $$(ls $(DEMO)/reports/*.html | xargs)"
 	@$(PYTHON) -m mask_lib.sample score data/sample $(DEMO)/submissions/submission.csv
-	$(if $(OPEN),@$(PYTHON) -c 'import pathlib, sys, webbrowser as w; w.open(pathlib.Path(sys.argv[1]).absolute().as_uri())' $(DEMO)/reports/07_ensemble.html)
+	$(if $(OPEN),@$(PYTHON) -c "$(OPENER)" $(DEMO)/reports/07_ensemble.html)
 
 # Up to 100 MB a photo; Voilà would serve pictures beside the notebook as well.
 try: setup ## serve the page of 09_try_it at 127.0.0.1; RESULTS=: a folder or an archive, TASK=: its task, PORT=
