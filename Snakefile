@@ -2,7 +2,7 @@
 
 Each step is a notebook, run by mask_lib.headless with what the configuration says of its parameters, but folds that
 are trained side by side are jobs of their own. mask_lib.headless.chain works out the steps' settings and files. A step
-runs again when its parameters, its task, the cells of its notebook or its input files change; outputs saved in a notebook by
+runs again when its parameters, its task, the cells of its notebook or its input files change; outputs saved in one by
 Jupyter do not count. `--config epochs=3` changes one value for once.
 
 On N GPUs: `--resources gpu=N`; so many jobs share the cores, each on a GPU of its own. On a cluster: `--executor slurm
