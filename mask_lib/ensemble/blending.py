@@ -24,7 +24,8 @@ ROUNDS = 25  # of greedy selection; with replacement, so that weights come in st
 PARTS = 5  # of people, for nesting
 LEVEL = 0.95  # of every interval; recipes that could replace equal weights share its 5%
 DRAWS = 1000
-SHARES = (0.25, 0.5, 0.75, 0.9, 1.0)
+SHARES = (0.2, 0.4, 0.6, 0.8, 1.0)
+PREMIUM = 0.01  # of accuracy out of fold, for less loss on looks never seen
 LOOK_KEYS = ["path", "label", "look"]  # what members must have alike to be blended on looks
 
 
@@ -238,33 +239,40 @@ def weights_on_looks(
     found: OutOfFold, recipe: Recipe, looks: Mapping[str, pd.DataFrame]
 ) -> tuple[tuple[float, ...], str]:
     """Weights for the attributes of the photo that do better than those of `recipe` on looks never seen, and why; () if
-    none do. Of those that give one member some of `SHARES` more, those with the highest sum of accuracies out of fold
-    and on looks never seen: as if half of the photos to come had new looks.
+    none do. Of those that give one member some of `SHARES` more, and cost no more than `PREMIUM` of accuracy out of
+    fold, those with the lowest sum of log losses out of fold and on looks never seen: as if half of the photos to come
+    had new looks.
     """
     if blended_on_looks(looks, found.names, recipe) is None:
         return (), ""
-    given = np.array(recipe.weights)
+    given, told = np.array(recipe.weights), {}
     rivals = [share * own + (1 - share) * given for share in SHARES for own in np.eye(len(given))]
-    rivals = [recipe, *(dataclasses.replace(recipe, photo_weights=tuple(one.tolist())) for one in rivals)]
-    scored = []
-    for one in rivals:
-        known = with_probabilities(found.photos, one.blend(found.probabilities))
-        unseen = blended_on_looks(looks, found.names, one)
-        scored.append((_photo_accuracy(known), _photo_accuracy(unseen[unseen["look"] != ""])))
-    best = max(range(len(rivals)), key=lambda place: round(sum(scored[place]), 9))  # the least share of equals
-    if scored[best][1] <= scored[0][1]:
+    for weights in [(), *(tuple(one.tolist()) for one in rivals)]:
+        rival = dataclasses.replace(recipe, photo_weights=weights)
+        known = with_probabilities(found.photos, rival.blend(found.probabilities))
+        unseen = blended_on_looks(looks, found.names, rival)
+        losses = (_photo_loss(one) for one in (known, unseen[unseen["look"] != ""]))
+        told[weights] = _photo_accuracy(known), *losses
+    best = min((one for one in told if told[one][0] >= told[()][0] - PREMIUM), key=lambda one: sum(told[one][1:]))
+    if told[best][2] >= told[()][2]:
         return (), ""
-    said = " and on looks never seen ".join(
-        f"from {old:.1%} to {new:.1%}" for old, new in zip(scored[0], scored[best], strict=True)
-    )
+    (old, _, before), (new, _, after) = told[()], told[best]
+    said = f"{before:.3f} to {after:.3f}; out of fold {new:.1%} are right in place of {old:.1%}"
     own = " and ".join(labels.names(of_person=False))
-    return rivals[best].photo_weights, f" Weights of its own take the accuracy of {own} out of fold {said}."
+    return best, f" Weights of its own for {own} take its log loss on looks never seen from {said}."
 
 
 def _photo_accuracy(table: pd.DataFrame) -> float:
     """The mean accuracy of the attributes that are the photo's own."""
     found = scores.summarise(*scores.from_probabilities(table))
     return float(np.mean([found[name] for name in labels.names(of_person=False)]))
+
+
+def _photo_loss(table: pd.DataFrame) -> float:
+    """The mean log loss of the attributes that are the photo's own."""
+    parts, truth = labels.marginals(probabilities_of(table)), labels.decode_all(table["label"].to_numpy())
+    own = labels.names(of_person=False)
+    return float(np.mean([calibration.log_losses(parts[name], truth[name]).mean() for name in own]))
 
 
 def _row(found: OutOfFold, nested: dict[bool, np.ndarray], greedy: bool, level: float, seed: int) -> dict:
