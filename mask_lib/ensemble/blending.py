@@ -238,10 +238,9 @@ def choose_recipe(found: OutOfFold, seed: int = 0, looks: Mapping[str, pd.DataFr
 def weights_on_looks(
     found: OutOfFold, recipe: Recipe, looks: Mapping[str, pd.DataFrame]
 ) -> tuple[tuple[float, ...], str]:
-    """Weights for the attributes of the photo that do better than those of `recipe` on looks never seen, and why; () if
-    none do. Of those that give one member some of `SHARES` more, and cost no more than `PREMIUM` of accuracy out of
-    fold, those with the lowest sum of log losses out of fold and on looks never seen: as if half of the photos to come
-    had new looks.
+    """Weights for the photo's attributes that are right more often than those of `recipe` on looks never seen, and why;
+    () if none are. They give one member some of `SHARES` more, and cost at most `PREMIUM` of accuracy out of fold; of
+    equally accurate ones those with the lowest log losses (which alone would trust a network that is fooled, but sure).
     """
     if blended_on_looks(looks, found.names, recipe) is None:
         return (), ""
@@ -251,15 +250,17 @@ def weights_on_looks(
         rival = dataclasses.replace(recipe, photo_weights=weights)
         known = with_probabilities(found.photos, rival.blend(found.probabilities))
         unseen = blended_on_looks(looks, found.names, rival)
-        losses = (_photo_loss(one) for one in (known, unseen[unseen["look"] != ""]))
-        told[weights] = _photo_accuracy(known), *losses
-    best = min((one for one in told if told[one][0] >= told[()][0] - PREMIUM), key=lambda one: sum(told[one][1:]))
-    if told[best][2] >= told[()][2]:
+        unseen = unseen[unseen["look"] != ""]
+        told[weights] = _photo_accuracy(known), _photo_accuracy(unseen), _photo_loss(known) + _photo_loss(unseen)
+    affordable = [one for one in told if told[one][0] >= told[()][0] - PREMIUM]
+    best = min(affordable, key=lambda one: (-told[one][1], told[one][2]))
+    (known_before, before, _), (known_after, after, _) = told[()], told[best]
+    if after <= before:
         return (), ""
-    (old, _, before), (new, _, after) = told[()], told[best]
-    said = f"{before:.3f} to {after:.3f}; out of fold {new:.1%} are right in place of {old:.1%}"
-    own = " and ".join(labels.names(of_person=False))
-    return best, f" Weights of its own for {own} take its log loss on looks never seen from {said}."
+    said = (
+        f"{before:.1%} to {after:.1%} on looks never seen, and from {known_before:.1%} to {known_after:.1%} out of fold"
+    )
+    return best, f" Weights of its own for {' and '.join(labels.names(of_person=False))} take its accuracy from {said}."
 
 
 def _photo_accuracy(table: pd.DataFrame) -> float:
