@@ -4,6 +4,8 @@ import ast
 import importlib
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -110,7 +112,8 @@ def test_relabeling_names_every_field_of_the_log_and_its_example_runs(tmp_path):
     log = decision_log.DecisionLog(decision_log.log_path(tmp_path, "kim"), "kim")
     log.append([{"path": "one/mask1.jpg", "field": "mark", "old": None, "new": "wrong"}])
     (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    exec(example.replace("outputs/demo", str(tmp_path)), {})
+    words = [sys.executable, "-c", example.replace("outputs/demo", str(tmp_path))]
+    subprocess.run(words, cwd=files.PROJECT, check=True, timeout=120)
     assert "one/mask1.jpg,mark,,wrong" in (tmp_path / "review" / "patch.csv").read_text()
 
 
