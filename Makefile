@@ -1,7 +1,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo try test smoke faults lab lint docs bench browser slurm
+.PHONY: help setup demo try test smoke faults lab lint docs pictures bench browser slurm
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -43,7 +43,8 @@ $(PYTHON):
 	echo "Python 3.11 or newer with its venv module is needed. On Debian or Ubuntu: apt-get install python3 python3-venv" >&2; \
 	exit 1
 
-# uv installs the same pins in a tenth of the time; where it cannot be had or cannot reach an index, pip does it.
+# uv installs the same pins in a tenth of the time, and compiles them as pip does, or the first notebooks would; where it
+# cannot be had or cannot reach an index, pip does it.
 # What may be left of the other torch goes first: both have libraries of the same name (cuDNN, NCCL) at the same place.
 # The .pth file makes mask_lib importable from any folder without building a package.
 $(INSTALLED): requirements.txt | $(PYTHON)
@@ -56,7 +57,7 @@ $(INSTALLED): requirements.txt | $(PYTHON)
 		rm -f $(VENV)/.installed*; \
 		$$uv uninstall --quiet --python $(PYTHON) $$others || $$pip uninstall -qq --yes $$others; \
 	fi; \
-	$$uv install --python $(PYTHON) -r $$pins || $$pip install -r $$pins
+	$$uv install --compile-bytecode --python $(PYTHON) -r $$pins || $$pip install -r $$pins
 	@$(PYTHON) -c 'import pathlib, sysconfig; pathlib.Path(sysconfig.get_path("purelib"), "mask_workbench.pth").write_text(str(pathlib.Path.cwd()) + "\n")'
 	@touch $@
 
@@ -109,7 +110,8 @@ browser slurm:
 	fi
 
 lab: setup ## open JupyterLab on the notebooks; LAB_OPTIONS adds options, such as --no-browser
-	$(PYTHON) -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks $(LAB_OPTIONS)
+	$(PYTHON) -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks \
+		$(if $(filter 0,$(shell id -u)),--allow-root) $(LAB_OPTIONS)
 
 lint: setup ## check style, and the notebooks for outputs, stray parameters and code that belongs in mask_lib
 	$(PYTHON) -m ruff check mask_lib tests benchmarks notebooks docs
@@ -119,5 +121,8 @@ lint: setup ## check style, and the notebooks for outputs, stray parameters and 
 docs: setup ## make the tables of docs/settings.md and docs/errors.md anew, from the code
 	$(PYTHON) docs/make.py
 
-bench: setup ## run the benchmarks one after another, but for expected.py, which takes half an hour; gpu.py where there is one
-	@for script in $(filter-out %/timing.py %/gpu_parts.py %/expected.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(PYTHON) "$$script"; done
+pictures: setup browser ## make the pictures of the pages anew, from what make demo left
+	$(PYTHON) docs/make_pictures.py
+
+bench: setup ## run the benchmarks one after another, but for expected.py and first_hour.py, which take half an hour; gpu.py where there is one
+	@for script in $(filter-out %/timing.py %/gpu_parts.py %/expected.py %/first_hour.py,$(wildcard benchmarks/*.py)); do echo "== $$script"; $(PYTHON) "$$script"; done

@@ -47,10 +47,8 @@ os.environ |= runner.quicker()  # for the steps that are no notebooks
 PYTHON, OUTPUT, CLEAN = sys.executable, CHAIN.output, f"{CHAIN.output}/tables/clean.csv"
 CLEANED, HOME = [*CHAIN.tables, CLEAN], files.project_path(OUTPUT)
 TASK = files.digest(repr(labels.task()))  # of what its file says, comments left out
-HEADLESS = (
-    "{PYTHON:q} -m mask_lib.headless --report={output.report:q} --values={params.settings:q}"
-    " -- {input.notebook:q} {output.notebook:q}"
-)
+HEADLESS = "{PYTHON:q} -m mask_lib.headless --report={output.report:q} --values={params.settings:q}"
+HEADLESS += " -- {input.notebook:q} {output.notebook:q}"
 ON_GPU = HEADLESS.replace(" --report", " --gpu --report")
 
 

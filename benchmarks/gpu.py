@@ -34,6 +34,7 @@ from gpu_parts import Setup
 
 from mask_lib.augment import policy
 from mask_lib.base import config, files, scores
+from mask_lib.data import store
 from mask_lib.models import build, checkpoint, devices, predict
 from mask_lib.training import loop, runs
 
@@ -193,7 +194,7 @@ def view_lines(setup: Setup) -> Iterator[Line]:
     @functools.cache
     def seconds(count: int) -> float:
         built, source = parts.built(setup, parts.run_of(setup, network, size)), parts.resident(setup)
-        preprocessing = build.preprocessing_of(network, side, side, "stretch")
+        preprocessing = build.preprocessing_of(network, store.Frame(side, side))
         loaded = predict.Loaded(built, preprocessing, devices.dtype_for("auto", setup.device), size)
         rows = np.arange(2 * size)
         return parts.pace(setup, lambda: loaded.predict(source, rows, predict.Tta(count))) / len(rows)

@@ -75,7 +75,7 @@ def cost(architecture: str, side: int, batch: int) -> None:
     """Print what the two searches cost, as ratios."""
     fold, scorer = toy_fold(architecture, side, batch)
     plain, _ = toy_fold(architecture, side, batch, augmentation="none")
-    policy, rows = random_policy(np.random.default_rng(0)), np.arange(batch)
+    policy, rows = random_policy(np.random.default_rng(0), Space()), np.arange(batch)
 
     def train(one: loop.FoldTraining) -> None:
         one.forward.train()
@@ -116,7 +116,8 @@ def correlation(data: Path, output: Path, folder: Path) -> None:
     network = config.Run(augmentation="none", **NETWORK)
     splits = clean_labels.read_clean_splits(output, small=True)
     opened = dataset.open_photos(data, output, photos.read_labeled(output), store.Frame.of_run(network))
-    scorers = policy_search.density_scorers(network.replace(run="plain"), splits, opened, folder)
+    searched = policy_search.SearchData(splits, opened, folder)
+    scorers = policy_search.density_scorers(network.replace(run="plain"), searched)
     space = Space(probabilities=(0.25, 0.5, 0.75))
     contenders = [random_policy(np.random.default_rng(seed), space, f"random {seed}") for seed in range(RANDOM)]
     rows = []

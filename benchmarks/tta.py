@@ -31,7 +31,7 @@ def main(architecture: str, side: int, count: int) -> None:
     opened = store.Store(images, {str(row): row for row in range(count)}, "", store.Frame(side, side))
     source = devices.DevicePhotos(opened, device)
     network = build.build_network(architecture).to(device, memory_format=torch.channels_last)
-    preprocessing = build.preprocessing_of(architecture, side, side, "stretch")
+    preprocessing = build.preprocessing_of(architecture, store.Frame(side, side))
     loaded = predict.Loaded(network, preprocessing, devices.dtype_for("auto", device))
     settings = [predict.Tta(*kind) for kind in KINDS]
     seconds(loaded, source, settings[0])  # warm up

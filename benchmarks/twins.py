@@ -4,7 +4,6 @@ Run it with `python benchmarks/twins.py [people]`; it paints a small sample and 
 in this one run on one core. The groups found must be the same by imagehash's hashes of whole photos.
 """
 
-import dataclasses
 import statistics
 import sys
 import tempfile
@@ -39,8 +38,9 @@ def seconds(function: Callable, values: list) -> float:
 
 def groups(photo_table: pd.DataFrame, data: Path, found: hashes.Hashes) -> list[set]:
     """The groups of copies by each kind of hash."""
-    pairs = duplicates.find(photo_table, data, found, workers=1)
-    tables = [duplicates.duplicates(photo_table, found, pairs, kind) for kind in hashes.KINDS]
+    pairs = duplicates.find(photo_table, data, found)
+    near = {kind: pairs[pairs[kind] <= distance] for kind, distance in duplicates.DISTANCES.items()}
+    tables = [duplicates.duplicates(photo_table, found, some, kind) for kind, some in near.items()]
     return [set(table.groupby("hash")["path"].agg(frozenset)) for table in tables]
 
 
@@ -106,11 +106,9 @@ def main(people: int) -> None:
         photo_table, _ = photos.scan_photos(data)
         paths = photos.files_of(data, photo_table)
         hashing = compare_hashing(paths)
-        found = hashes.open_hashes(Path(name) / "hashes", data, photo_table, workers=1)
+        found = hashes.open_hashes(Path(name) / "hashes", data, photo_table)
         ahash, phash = np.array([own_hashes(path) for path in paths], np.uint64).T
-        ours, own = (
-            groups(photo_table, data, some) for some in (found, dataclasses.replace(found, ahash=ahash, phash=phash))
-        )
+        ours, own = (groups(photo_table, data, some) for some in (found, found._replace(ahash=ahash, phash=phash)))
         print(f"groups found by either: {[len(some) for some in ours]}, the same: {ours == own}")
         compare_pairs(found, hashing)
 

@@ -21,6 +21,16 @@ def own_task():
         yield
 
 
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A folder with the toy's painted photos."""
+    import toys  # late: it brings torch
+
+    folder = tmp_path_factory.mktemp("data")
+    toys.write_photos(folder, toys.table())
+    return folder
+
+
 @pytest.fixture
 def closed_figures():
     """No figure of pyplot's outlives the test."""

@@ -16,17 +16,8 @@ GPU = torch.device("cuda", 0)
 READS = {"item", "tolist", "numpy", "nonzero", "masked_select", "unique", "equal", "allclose", "__bool__", "__int__"}
 READS |= {"__float__", "__index__", "__contains__"}
 WRITTEN_OUT = ("tensor", "as_tensor", "new_tensor")  # whose values come from Python
-SHAPES = {
-    "size",
-    "dim",
-    "numel",
-    "stride",
-    "__len__",
-    "element_size",
-    "is_floating_point",
-    "is_contiguous",
-    "is_complex",
-}
+SHAPES = {"size", "dim", "numel", "stride", "__len__", "element_size"}
+SHAPES |= {"is_floating_point", "is_contiguous", "is_complex"}
 PLAIN = SHAPES | {"backward", "__hash__", "__repr__", "as_subclass", "requires_grad_", "register_hook", "data_ptr"}
 
 
@@ -78,10 +69,8 @@ def _moved(tensor, args, kwargs):
         else:
             others.append(one)
     found = tensor.to(*others, **kwargs) if others or kwargs else tensor
-    was, goes = (
-        isinstance(tensor, OnGpu),
-        isinstance(tensor, OnGpu) if target is None else torch.device(target).type == "cuda",
-    )
+    was = isinstance(tensor, OnGpu)
+    goes = was if target is None else torch.device(target).type == "cuda"
     if was == goes:
         return _sent(found) if goes else found
     if was:

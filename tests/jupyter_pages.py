@@ -80,6 +80,12 @@ def open_notebook(page: Page, address: str, kind: str, name: str) -> None:
     page.wait_for_function(IS_READY, timeout=LONGEST)
 
 
+def open_another(page: Page, name: str) -> None:
+    """Open a notebook beside one in JupyterLab and wait for its kernel."""
+    page.evaluate("path => window.jupyterapp.commands.execute('docmanager:open', {path})", name)
+    page.wait_for_function(f"path => {NOTEBOOK}.context.path === path && ({IS_READY})()", arg=name, timeout=LONGEST)
+
+
 def run_all(page: Page) -> None:
     """Start all cells; what they show is waited for elsewhere."""
     page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")

@@ -70,8 +70,7 @@ def finder_table() -> pd.DataFrame:
 
 def reliability_table() -> pd.DataFrame:
     """Of three bins one without photos."""
-    columns = {"low": [0, 1 / 3, 2 / 3], "high": [1 / 3, 2 / 3, 1], "photos": [10, 0, 30]}
-    return pd.DataFrame({**columns, "confidence": [0.3, np.nan, 0.9], "accuracy": [0.5, np.nan, 0.8]})
+    return pd.DataFrame({"photos": [10, 0, 30], "confidence": [0.3, np.nan, 0.9], "accuracy": [0.5, np.nan, 0.8]})
 
 
 def shares_of(names: list[str]) -> pd.DataFrame:

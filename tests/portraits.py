@@ -1,6 +1,5 @@
 """Painted portraits that several test files look at: known faces, upright in the middle."""
 
-from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -18,7 +17,7 @@ def face_of(seed: int = 1, years: int = 40, gender: Gender = Gender.FEMALE) -> p
 def shot_of(mask: Mask = Mask.NOT_WORN, seed: int = 2) -> people.Shot:
     """An upright photo in the middle of the picture, so that places in it are known."""
     shot = people.invent_shot(np.random.default_rng(seed), mask)
-    return replace(shot, shift=(0.0, 0.0), scale=1.0, angle=0.0, turn=0.0, nod=0.0)
+    return shot._replace(shift=(0.0, 0.0), scale=1.0, angle=0.0, turn=0.0, nod=0.0)
 
 
 def pixels(face: people.Face, shot: people.Shot) -> np.ndarray:

@@ -1,5 +1,6 @@
 """A tiny photo table with its files, and an annotator who presses keys, for the tests of relabeling."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pandas as pd
 from PIL import Image
 
 from mask_lib.base import labels
-from mask_lib.relabel.decision_log import DecisionLog
+from mask_lib.relabel.decision_log import CurrentDecisions, Decision, DecisionLog
 from mask_lib.relabel.session import Session
 
 STEMS = {"incorrect_mask": "incorrect", "mask1": "worn", "mask2": "worn", "normal": "not_worn"}
@@ -40,6 +41,15 @@ def photo_table(data_dir: Path, people: int = 3) -> pd.DataFrame:
 
 def open_log(data_dir: Path, annotator: str = "ann") -> DecisionLog:
     return DecisionLog(data_dir / "review" / f"decisions.{annotator}.jsonl", annotator)
+
+
+def replay(decisions: Iterable[Decision]) -> dict[str, dict[str, Any]]:
+    """The state that decisions lead to: path -> field -> current value, nulls left out."""
+    state: dict[str, dict[str, Any]] = {}
+    for _, last in CurrentDecisions(decisions).first_and_last():
+        if last["new"] is not None:
+            state.setdefault(last["path"], {})[last["field"]] = last["new"]
+    return state
 
 
 def suspects_of(photos: pd.DataFrame) -> pd.DataFrame:

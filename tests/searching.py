@@ -11,7 +11,6 @@ import toys
 
 from mask_lib.augment import search
 from mask_lib.augment.search import Search
-from mask_lib.data import store
 from mask_lib.training import policy_search
 
 NETWORK = {
@@ -34,9 +33,7 @@ def settings(**changes) -> Search:
 
 def search_data(data: Path, output: Path) -> policy_search.SearchData:
     """What `toys.prepare` left, ready to search on."""
-    photos = toys.table()
-    opened = store.open_store(data / "store", data / "train" / "images", list(photos["path"]), toys.FRAME)
-    return policy_search.SearchData(toys.splits(photos), opened, output / search.FOLDER)
+    return policy_search.SearchData(toys.splits(toys.table()), toys.opened(data), output / search.FOLDER)
 
 
 def run(data: Path, output: Path, **changes) -> pd.DataFrame:
@@ -88,9 +85,8 @@ def kill_in_call(of: str, kill_at: int) -> None:
 def context() -> multiprocessing.context.BaseContext:
     """Processes forked from one that has torch loaded but never used."""
     found = multiprocessing.get_context("forkserver")
-    found.set_forkserver_preload(
-        ["mask_lib.training.policy_search"]
-    )  # not toys: a fork server does not know the tests' folder
+    # Not toys: a fork server does not know the tests' folder.
+    found.set_forkserver_preload(["mask_lib.training.policy_search"])
     return found
 
 

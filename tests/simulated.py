@@ -39,6 +39,11 @@ def predictions(count: int, generator: np.random.Generator, first: int = 0, skil
     return with_probabilities(photos, softmax(logits(photos, generator, skill)))
 
 
+def with_random(keys: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """A table with random probabilities beside its columns."""
+    return with_probabilities(keys, np.random.default_rng(seed).dirichlet(np.ones(18), len(keys)))
+
+
 def features(photos: pd.DataFrame, generator: np.random.Generator, noise: float = 0.4) -> np.ndarray:
     """(N, 40): who it is shows faintly in columns 0-19; the mask and a nuisance, loudly, in the others."""
     codes = pd.factorize(photos["person"])[0]

@@ -15,18 +15,34 @@ from mask_lib.base import files
 from mask_lib.relabel import decision_log
 
 DOCS = files.PROJECT / "docs"
-PAGES = [*sorted(DOCS.glob("*.md")), files.PROJECT / "CHANGELOG.md", files.PROJECT / "outputs" / "README.md"]
+PAGES = [
+    *sorted(DOCS.glob("*.md")),
+    *(files.PROJECT / name for name in ("README.md", "README.ko.md", "CHANGELOG.md", "outputs/README.md")),
+]
 # Constants of the code that hold the columns of a file.
 TABLES = {"PATCH_COLUMNS", "SUSPECT_COLUMNS", "LEAK_COLUMNS", "OVERRIDE_COLUMNS", "DUPLICATE_COLUMNS", "TRIAL_COLUMNS"}
-TABLES |= {"DECISION_KEYS", "DIFFERENCE_COLUMNS", "SPLIT_COLUMNS", "CLEAN_COLUMNS", "PROBLEM_COLUMNS"}
+TABLES |= {"DIFFERENCE_COLUMNS", "SPLIT_COLUMNS", "CLEAN_COLUMNS", "PROBLEM_COLUMNS"}
+
+
+def module(name: str):
+    """A script of docs/ as a module."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.syspath_prepend(DOCS)
+        return importlib.import_module(name)
 
 
 @pytest.fixture(scope="module")
 def make():
-    """docs/make.py as a module."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.syspath_prepend(DOCS)
-        yield importlib.import_module("make")
+    return module("make")
+
+
+def test_pictures_are_not_older_than_what_they_show():
+    pictures = module("make_pictures")
+    shown = re.findall(r"notebooks/images/(\w+)\.png", "".join(path.read_text(encoding="utf-8") for path in PAGES))
+    there = {path.stem for path in pictures.IMAGES.glob("*.png")}
+    assert set(shown) == there == set(pictures.PICTURES), "each picture on a page, and made by docs/make_pictures.py"
+    stale = {name: changed for name in there if (changed := pictures.changed_since(name))}
+    assert not stale, f"changed since these were taken: {stale}; run make demo and make pictures"
 
 
 def test_the_tables_are_as_the_code_makes_them(make):
@@ -38,36 +54,6 @@ def test_each_setting_says_what_it_is(make):
     rows = re.findall(r"^\| `(\w+)` \| .* \| (.*) \| .* \|$", make.settings().partition("\n## Of 00")[0], re.MULTILINE)
     assert [name for name, _ in rows] == list(make.Run.model_fields)
     assert not [name for name, text in rows if not text], "say it behind the field, in base/config.py"
-
-
-def test_a_message_is_found_with_what_to_do_however_it_is_put_together(make, tmp_path):
-    (tmp_path / "wing").mkdir()
-    (tmp_path / "wing" / "module.py").write_text("""
-AGAIN = "run it again"
-
-class Odd(RuntimeError):
-    def __str__(self):
-        return "odd. Look again."
-
-def unreadable(path):
-    return OSError(f"cannot read {path}")
-
-def all_of_them(path, count, names):
-    what = f"{count:,} of {files.shown_path(path)}"
-    require("count", count, count > 0, "above 0")
-    if not names:
-        raise ValueError(f"no {', '.join(names)} in {what}; {AGAIN}")
-    if count:
-        raise Odd
-    raise unreadable(path) from None
-""")
-    found = make.messages.Source(tmp_path).messages()
-    assert [(one.exception, one.said, one.advice) for one in found] == [
-        ("ValueError", "count = {value}", "it must be above 0"),
-        ("ValueError", "no {names} in {count} of {path}", "run it again"),
-        ("Odd", "odd", "Look again."),
-        ("OSError", "cannot read {path}", ""),
-    ]
 
 
 def test_advice_on_what_is_no_longer_raised_is_refused(make):
@@ -106,6 +92,7 @@ def test_files_names_what_the_chain_writes_and_the_columns_of_the_code():
 
 def test_relabeling_names_every_field_of_the_log_and_its_example_runs(tmp_path):
     text = (DOCS / "relabeling.md").read_text(encoding="utf-8")
+    assert all(f"`{key}`" in text for key in decision_log.Decision.__annotations__)
     for field, values in decision_log.CHOICES.items():
         row = next(line for line in text.splitlines() if line.startswith("| ") and f"`{field}`" in line.split("|")[1])
         assert all(json.dumps(value).strip('"') in row for value in values), row

@@ -143,14 +143,8 @@ def headless_command(name: str, written: Path, values: dict[str, Any]) -> list[s
     """The command that runs notebooks/`name`.ipynb into `written` with these values of its parameters."""
     given = {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
     options = [text for key, value in given.items() for text in ("-p", key, value)]
-    return [
-        sys.executable,
-        "-m",
-        "mask_lib.headless",
-        str(CHECKOUT / "notebooks" / f"{name}.ipynb"),
-        str(written),
-        *options,
-    ]
+    notebook = CHECKOUT / "notebooks" / f"{name}.ipynb"
+    return [sys.executable, "-m", "mask_lib.headless", str(notebook), str(written), *options]
 
 
 def run_headless(project: Path, name: str, written: Path, values: dict[str, Any]) -> str:
@@ -169,15 +163,9 @@ def snakemake_command(project: Path, *arguments: str) -> list[str]:
 
 def snakemake(project: Path, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess:
     """Run a project's chain, output and errors as one text in `stdout`."""
-    return subprocess.run(
-        snakemake_command(project, *arguments),
-        cwd=project,
-        env=environment(project),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=timeout,
-    )
+    how = {"cwd": project, "env": environment(project), "text": True, "timeout": timeout}
+    command = snakemake_command(project, *arguments)
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **how)
 
 
 def paint(project: Path, people: int = 24, eval_people: int = 12) -> None:

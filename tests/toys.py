@@ -1,7 +1,6 @@
 """A toy set that a tiny network learns in seconds, and toy runs on it in processes that can be killed."""
 
 import contextlib
-import dataclasses
 import itertools
 import multiprocessing
 import os
@@ -123,6 +122,12 @@ def prepare(data: Path, output: Path, channels: int = 3) -> None:
     write_splits(splits(photos), output)
 
 
+def opened(data: Path, people: int = PEOPLE, channels: int = 3) -> store.Store:
+    """The store of the toy's train photos."""
+    frame = FRAME._replace(channels=channels)
+    return store.open_store(data / "store", data / "train" / "images", list(table(people)["path"]), frame)
+
+
 def official_layout(folder: Path) -> Path:
     """A folder with the toy in the competition's layout, and in `prepared` the tables of 00_prepare_data."""
     prepare(folder, folder / "prepared")
@@ -139,12 +144,9 @@ def train(
     **changes,
 ) -> run_folder.FinishedRun:
     """Train the toy run under `output`, with changed settings, on the photos of `data`."""
-    photos, frame = table(people), dataclasses.replace(FRAME, channels=changes.get("image_channels", FRAME.channels))
-    opened = store.open_store(data / "store", data / "train" / "images", list(photos["path"]), frame)
-    run = config.Run(**{**SETTINGS, **changes})
-    return runs.train_run(
-        run, splits(photos), opened, output, when_changed=when_changed, checkpoint_seconds=checkpoint_seconds
-    )
+    run, options = config.Run(**{**SETTINGS, **changes}), {"when_changed": when_changed}
+    options["checkpoint_seconds"] = checkpoint_seconds
+    return runs.train_run(run, splits(table(people)), opened(data, people, run.image_channels), output, **options)
 
 
 @contextlib.contextmanager
@@ -172,7 +174,7 @@ def results(output: Path, run: str = "toy") -> dict:
         for path in sorted({*fold.glob("checkpoint/[!.]*.safetensors")} - {fold / "checkpoint" / loop.PREVIOUS}):
             tensors = load_file(path)
             found |= {f"{fold.name}/{path.stem}/{key}": value.numpy().tobytes() for key, value in tensors.items()}
-        history = pd.read_csv(fold / "history.csv").drop(columns=list(loop.HISTORY_TIMES))
+        history = pd.read_csv(fold / "history.csv").drop(columns=["seconds", "photos_per_second"])
         found[f"{fold.name}/history"] = history.to_csv(index=False)
         found[f"{fold.name}/oof"] = (fold / "oof.csv").read_bytes()
     return found

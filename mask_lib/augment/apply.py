@@ -69,19 +69,12 @@ def perform(photos: torch.Tensor, plan: Plan) -> torch.Tensor:
     for calls, rows, parameters in zip(plan.calls, plan.rows, plan.parameters, strict=True):
         start = 0
         for name, count in calls:
-            here, start = slice(start, start + count), start + count
-            batch = _changed(batch, name, rows[here], parameters[here])
+            some, given, start = rows[start : start + count], parameters[start : start + count], start + count
+            if count == len(batch) and name != "identity":  # in their own order
+                batch = CHANGES[name](batch, given[:, 0], given[:, 1:])
+            elif name != "identity":
+                batch.index_copy_(0, some, CHANGES[name](batch[some], given[:, 0], given[:, 1:]))
     return batch
-
-
-def _changed(batch: torch.Tensor, name: str, rows: torch.Tensor, parameters: torch.Tensor) -> torch.Tensor:
-    """The batch with one operation on the photos at `rows`, by their values and uniform numbers."""
-    if name == "identity":
-        return batch
-    values, uniform = parameters[:, 0], parameters[:, 1:]
-    if len(rows) == len(batch):  # in their own order
-        return CHANGES[name](batch, values, uniform)
-    return batch.index_copy_(0, rows, CHANGES[name](batch[rows], values, uniform))
 
 
 def draw(policy: Policy, count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
@@ -93,9 +86,8 @@ def draw(policy: Policy, count: int, generator: torch.Generator) -> tuple[torch.
     operation, probability, low, high, is_binned = _steps_table(policy)
     chosen = torch.randint(len(operation), (count,), generator=generator)
     operation = operation[chosen]
-    uniform = torch.rand(
-        *operation.shape, 2 + _width([step[0] for sub in policy.sub_policies for step in sub]), generator=generator
-    )
+    width = _width([step.operation for sub in policy.sub_policies for step in sub])
+    uniform = torch.rand(*operation.shape, 2 + width, generator=generator)
     taken, sign, share = uniform[..., 0] < probability[chosen], uniform[..., 1], uniform[..., 2]
     share = torch.where(is_binned[chosen], (share * MAGNITUDE_BINS).floor() / (MAGNITUDE_BINS - 1), share)
     values = torch.lerp(low[chosen], high[chosen], share)
@@ -113,18 +105,14 @@ def _width(names: list[str]) -> int:
 def _steps_table(policy: Policy) -> tuple[torch.Tensor, ...]:
     """(S, K) each, sub-policies filled up with identity: operation, probability, lowest and highest value, binned."""
     longest = max(1, *map(len, policy.sub_policies))
-    filled = [(*sub, *[Step("identity")] * (longest - len(sub))) for sub in policy.sub_policies]
-    rows = [
-        (
-            NAMES.index(step.operation),
-            step.probability,
-            *(OPERATIONS[step.operation].value(end) for end in magnitude_range(step)),
-            step.magnitude is None,
-        )
-        for sub in filled
-        for step in sub
-    ]
-    return tuple(torch.tensor(column).view(len(filled), longest) for column in zip(*rows, strict=True))
+    steps = [step for sub in policy.sub_policies for step in (*sub, *[Step("identity")] * (longest - len(sub)))]
+    columns = (
+        [NAMES.index(step.operation) for step in steps],
+        [step.probability for step in steps],
+        *zip(*(map(OPERATIONS[step.operation].value, magnitude_range(step)) for step in steps), strict=True),
+        [step.magnitude is None for step in steps],
+    )
+    return tuple(torch.tensor(column).view(-1, longest) for column in columns)
 
 
 def operated(photos: torch.Tensor, name: str, values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

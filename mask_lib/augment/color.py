@@ -1,18 +1,17 @@
 """Colours, light, sharpness, blur and erasing of photos, each by its own parameters.
 
 Every operation takes (n, C, H, W) float32 in [0, 1], which it may overwrite, (n,) values in its unit with their signs,
-and (n, P) numbers uniform in [0, 1); it returns the same shape in [0, 1]. Colours follow torchvision's and Pillow's
-rules.
+and (n, P) numbers uniform in [0, 1); it gives the same shape. Colours follow torchvision's and Pillow's rules.
 """
 
 import math
 
 import torch
 from torch.nn import functional
+from torchvision.transforms.v2.functional import equalize_image, rgb_to_grayscale
 
 from mask_lib.augment.policy import OPERATIONS
 
-GREY_WEIGHTS = (0.2989, 0.587, 0.114)  # of red, green and blue: ITU-R 601, as torchvision and Pillow have them
 LINE_POINTS = 17  # of a motion blur's line
 NOISE = {"motion_blur": 1, "erase": 3}  # uniform numbers of a photo
 
@@ -22,11 +21,8 @@ def _column(numbers: torch.Tensor) -> torch.Tensor:
 
 
 def _grey(photos: torch.Tensor) -> torch.Tensor:
-    """(n, 1, H, W): the luma of red, green and blue; of other channels their mean."""
-    if photos.shape[1] != 3:
-        return photos.mean(dim=1, keepdim=True)
-    red, green, blue = photos.split(1, dim=1)
-    return (red * GREY_WEIGHTS[0]).add_(green, alpha=GREY_WEIGHTS[1]).add_(blue, alpha=GREY_WEIGHTS[2])
+    """(n, 1, H, W): the luma of red, green and blue by ITU-R 601; of other channels their mean."""
+    return rgb_to_grayscale(photos) if photos.shape[1] == 3 else photos.mean(dim=1, keepdim=True)
 
 
 def brightness(photos: torch.Tensor, values: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
@@ -86,15 +82,8 @@ def autocontrast(photos: torch.Tensor, values: torch.Tensor, uniform: torch.Tens
 
 def equalize(photos: torch.Tensor, values: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
     """Each channel's 256 grey levels made equally frequent, by Pillow's rule."""
-    level = photos.mul_(255).round_().long().flatten(2)  # (n, C, H * W)
-    counts = torch.zeros(*level.shape[:2], 256, dtype=torch.long, device=photos.device)
-    counts.scatter_add_(2, level, torch.ones_like(level))
-    levels = torch.arange(256, device=photos.device)
-    brightest = ((counts > 0) * levels).amax(dim=2, keepdim=True)
-    step = (level.shape[2] - counts.gather(2, brightest)) // 255
-    below = counts.cumsum(2) - counts
-    table = ((below + step // 2) // step.clamp(min=1)).clamp(max=255).where(step > 0, levels)
-    return (table.float() / 255).gather(2, level).view(photos.shape)
+    planes = photos.mul_(255).round_().byte().flatten(0, 1)[:, None]  # torchvision takes one channel or three
+    return equalize_image(planes).view(photos.shape).float() / 255
 
 
 def blur(photos: torch.Tensor, values: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
@@ -132,12 +121,8 @@ def _filtered(photos: torch.Tensor, kernels: torch.Tensor) -> torch.Tensor:
 def erase(photos: torch.Tensor, values: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
     """Grey out one rectangle of this area, from half as high as wide to twice (random erasing, Zhong et al. 2020)."""
     side, stretch = values.sqrt(), (uniform[:, 0] - 0.5).mul(math.log(2)).exp()
-    in_rows, in_columns = (
-        _inside(length, place, pixels)
-        for length, place, pixels in zip(
-            (side * stretch, side / stretch), uniform[:, 1:3].unbind(1), photos.shape[2:], strict=True
-        )
-    )
+    in_rows = _inside(side * stretch, uniform[:, 1], photos.shape[2])
+    in_columns = _inside(side / stretch, uniform[:, 2], photos.shape[3])
     return photos.masked_fill_(in_rows[:, None, :, None] & in_columns[:, None, None, :], 0.5)
 
 

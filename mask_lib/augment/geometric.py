@@ -1,13 +1,13 @@
 """Geometric operations on a batch: affine ones composed into one matrix a photo, distortions, and their resampling.
 
-Coordinates run from -1 to 1 along both sides, pixel centres as with `align_corners=False`. What lies beyond the edge
-is its mirror image, never black.
+Coordinates run from -1 to 1 along both sides, pixel centres as with `align_corners=False`. The edge is mirrored.
 """
 
 import functools
 import math
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from mask_lib.augment.policy import OPERATIONS
@@ -21,9 +21,7 @@ KNOTS = 7  # control points of elastic_distortion, along each side
 NOISE = {"shift": 1, "grid_distortion": 2 * CELLS, "elastic_distortion": 2 * KNOTS**2}  # uniform numbers of a photo
 
 
-def compose(
-    operation: torch.Tensor, parameters: torch.Tensor, height: int, width: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+def compose(operation: Tensor, parameters: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     """Replace affine operations that follow one another by one `WARP` in the place of the last, the others by identity.
 
     operation: (B, K) int64 numbers in `NAMES`. parameters: (B, K, P) float32, value and uniform numbers, P at least
@@ -46,16 +44,14 @@ def compose(
     return operation, parameters
 
 
-def affine_matrices(
-    operation: torch.Tensor, values: torch.Tensor, directions: torch.Tensor, aspect: float
-) -> torch.Tensor:
+def affine_matrices(operation: Tensor, values: Tensor, directions: Tensor, aspect: float) -> Tensor:
     """(B, K, 3, 3) float32 matrices from output to input coordinates of (B, K) operations; of others the identity.
 
     values: in the operation's unit, with its sign. directions: from 0 to 1, of `shift`. aspect: height over width, by
     which a turn is squeezed, or it would shear photos that are not square.
     """
 
-    def value_of(name: str) -> torch.Tensor:
+    def value_of(name: str) -> Tensor:
         return torch.where(operation == NAMES.index(name), values, 0.0)
 
     turn, angle, shift = torch.deg2rad(value_of("rotate")), 2 * math.pi * directions, value_of("shift")
@@ -69,7 +65,7 @@ def affine_matrices(
     return torch.stack([*upper, *lower, *last], dim=2).unflatten(2, (3, 3))
 
 
-def _whole_shifts(matrices: torch.Tensor, height: int, width: int) -> torch.Tensor:
+def _whole_shifts(matrices: Tensor, height: int, width: int) -> Tensor:
     """(n, 2, 3) matrices of which those that only shift do so by whole pixels, so that they blur nothing."""
     pixel = 2 / torch.tensor([width, height])
     upright = (matrices[:, :, :2] == torch.eye(2)).all(2).all(1)
@@ -81,12 +77,12 @@ def _whole_shifts(matrices: torch.Tensor, height: int, width: int) -> torch.Tens
 # The functions below take (n, C, H, W) float32 photos, (n,) values in the operation's unit, and (n, P) uniform numbers.
 
 
-def flip(photos: torch.Tensor, values: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+def flip(photos: Tensor, values: Tensor, uniform: Tensor) -> Tensor:
     """Mirrored left and right."""
     return photos.flip(3)
 
 
-def warp(photos: torch.Tensor, first: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+def warp(photos: Tensor, first: Tensor, others: Tensor) -> Tensor:
     """(n, C, H, W) resampled by matrices, of which `first` is (n,) and `others` (n, 5 or more) in their order."""
     x, y = centres(*photos.shape[2:], photos.device)
     matrix = torch.cat([first[:, None], others], dim=1)[:, :MATRIX].view(-1, 2, 3)
@@ -94,7 +90,7 @@ def warp(photos: torch.Tensor, first: torch.Tensor, others: torch.Tensor) -> tor
     return _sampled(photos, by_row[:, :, None] + by_column[:, None])
 
 
-def grid_distortion(photos: torch.Tensor, values: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+def grid_distortion(photos: Tensor, values: Tensor, uniform: Tensor) -> Tensor:
     """Columns and rows of a grid grow and shrink, each by up to the value, and their content with them."""
     noise = 2 * uniform[:, : 2 * CELLS].view(-1, 2, CELLS) - 1
     sizes = 1 + noise * values[:, None, None]
@@ -109,22 +105,21 @@ def grid_distortion(photos: torch.Tensor, values: torch.Tensor, uniform: torch.T
     return _sampled(photos, torch.stack(torch.broadcast_tensors(columns, rows), dim=3))
 
 
-def elastic_distortion(photos: torch.Tensor, values: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
+def elastic_distortion(photos: Tensor, values: Tensor, uniform: Tensor) -> Tensor:
     """Each control point moves by up to the value; between them the movement is bicubic."""
     noise = 2 * uniform[:, : 2 * KNOTS**2].view(-1, 2, KNOTS, KNOTS) - 1
-    by = functional.interpolate(
-        2 * values.view(-1, 1, 1, 1) * noise, size=photos.shape[2:], mode="bicubic", align_corners=True
-    )
+    knots = 2 * values.view(-1, 1, 1, 1) * noise
+    by = functional.interpolate(knots, size=photos.shape[2:], mode="bicubic", align_corners=True)
     x, y = centres(*photos.shape[2:], photos.device)
     return _sampled(photos, torch.stack([x + by[:, 0], y[:, None] + by[:, 1]], dim=3))
 
 
 @functools.lru_cache(maxsize=8)
-def centres(height: int, width: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def centres(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """(W,) and (H,) float32 coordinates of the middles of columns and rows, on a device; not to be written to."""
     return tuple((torch.arange(side, device=device) * 2 + 1) / side - 1 for side in (width, height))
 
 
-def _sampled(photos: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+def _sampled(photos: Tensor, grid: Tensor) -> Tensor:
     """Photos read bilinearly at (n, H, W, 2) coordinates x, y."""
     return functional.grid_sample(photos, grid, padding_mode="reflection", align_corners=False)

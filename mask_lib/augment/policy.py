@@ -9,10 +9,11 @@ Sources: AutoAugment, Cubuk et al. 2019; RandAugment, Cubuk et al. 2020; Trivial
 """
 
 import dataclasses
+import functools
 import itertools
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -25,7 +26,6 @@ from mask_lib.base.checks import did_you_mean, words_for
 MOST_SUB_POLICIES, MOST_STEPS = 1000, 10
 LONGEST_NAME = 100  # characters
 POLICY_FORMAT = 1
-MOST_BYTES = 1_000_000  # of a file; TrivialAugment's has under 2,000
 MAGNITUDE_BINS = 31  # 0, 1/30, … 1, as TrivialAugment and RandAugment count them
 SUMMARY_LINES = 12
 TRIVIAL = (
@@ -38,8 +38,7 @@ SEED = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Operation:
+class Operation(NamedTuple):
     """What an operation's magnitudes 0 and 1 stand for, in `unit`; between them it is linear."""
 
     description: str
@@ -103,16 +102,13 @@ class Policy:
         name = self.name
         if not (isinstance(name, str) and name.isprintable() and 0 < len(name.strip()) == len(name) <= LONGEST_NAME):
             raise ValueError(f"name = {_shown(name)}: it must be text of 1 to {LONGEST_NAME} printable letters")
-        lists = _checked_list(self.sub_policies, "sub_policies", MOST_SUB_POLICIES, "sub-policies")
-        checked = tuple(_checked_steps(steps, f"sub_policies[{number}]") for number, steps in enumerate(lists))
-        object.__setattr__(self, "sub_policies", checked)
+        steps = functools.partial(_checked_list, most=MOST_STEPS, what="steps", checked=_checked_step)
+        found = _checked_list(self.sub_policies, "sub_policies", MOST_SUB_POLICIES, "sub-policies", steps)
+        object.__setattr__(self, "sub_policies", found)
 
     @classmethod
     def from_plain(cls, value: Any, name: str | None = None) -> Self:
-        """A policy from what JSON gives: our own format, or if there is a `name` for it a bare list of sub-policies.
-
-        Raises ValueError that names the place, such as `sub_policies[3][0], probability`.
-        """
+        """A policy from what JSON gives: our own format, or if there is a `name` for it a bare list of sub-policies."""
         if isinstance(value, list) and value and name is not None:
             return cls(name, value)
         if not isinstance(value, Mapping):
@@ -126,11 +122,6 @@ class Policy:
     def plain(self) -> dict[str, Any]:
         """The policy as JSON has it, with lists for tuples."""
         return json.loads(json.dumps({"format": POLICY_FORMAT, "name": self.name, "sub_policies": self.sub_policies}))
-
-
-def _checked_steps(value: Any, where: str) -> tuple[Step, ...]:
-    steps = _checked_list(value, where, MOST_STEPS, "steps")
-    return tuple(_checked_step(step, f"{where}[{place}]") for place, step in enumerate(steps))
 
 
 def _checked_step(value: Any, where: str) -> Step:
@@ -151,12 +142,12 @@ def _checked_step(value: Any, where: str) -> Step:
     return Step(operation, probability, (low, high))
 
 
-def _checked_list(value: Any, where: str, most: int, what: str) -> Sequence[Any]:
+def _checked_list(value: Any, where: str, most: int, what: str, checked: Callable[[Any, str], Any]) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple):
         raise ValueError(f"{where} is {words_for(value)}: write a list of {what}")
     if len(value) > most:
         raise ValueError(f"{where} has {len(value):,} {what}, more than {most:,}")
-    return value
+    return tuple(checked(one, f"{where}[{place}]") for place, one in enumerate(value))
 
 
 def checked_operation(name: Any, where: str) -> str:
@@ -180,8 +171,7 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:60]}…"
 
 
-@dataclasses.dataclass(frozen=True)
-class Space:
+class Space(NamedTuple):
     """What `random_policy` draws from; the defaults are the seed's."""
 
     operations: tuple[str, ...] = SEED
@@ -191,10 +181,7 @@ class Space:
     magnitudes: tuple[float, ...] = tuple(number / 10 for number in range(1, 11))
 
 
-SEED_SPACE = Space()
-
-
-def random_policy(generator: np.random.Generator, space: Space = SEED_SPACE, name: str = "random") -> Policy:
+def random_policy(generator: np.random.Generator, space: Space, name: str = "random") -> Policy:
     """A policy of `space`, each choice uniform, no operation twice in a sub-policy while there are others.
 
     Raises ValueError for a space without operations.
@@ -216,8 +203,6 @@ def read_policy(path: str | Path) -> Policy:
     """The policy in a file. Raises ValueError that names the file, the place and what to write there."""
     path = files.project_path(path)
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise ValueError(f"it has more than {MOST_BYTES:,} bytes")
         printable = "".join(filter(str.isprintable, path.stem))
         return Policy.from_plain(files.read_json(path), printable[:LONGEST_NAME].strip() or "policy")
     except OSError as error:
@@ -238,44 +223,27 @@ def write_policy(policy: Policy, path: str | Path) -> Path:
 
 
 def named_policy(augmentation: str) -> Policy:
-    """The preset or .json file that a run's `augmentation` names. ValueError for another name, and as `read_policy`."""
-    if augmentation in PRESET_POLICIES:
-        return PRESET_POLICIES[augmentation]
-    if augmentation.endswith(".json"):
-        return read_policy(augmentation)
-    wanted = f"one of {', '.join(PRESET_POLICIES)}, or the path of a policy's .json file"
-    hint = did_you_mean(augmentation, PRESET_POLICIES)
-    raise ValueError(f"augmentation = {_shown(augmentation)}: it must be {wanted}{hint}")
+    """The preset or .json file that a run's `augmentation` names. Raises as `read_policy`."""
+    return PRESET_POLICIES.get(augmentation) or read_policy(augmentation)
 
 
-def _faces() -> Policy:
-    """For upright, nearly centred faces: shifts of ± 6%, ± 12 degrees, ± 15% in size, ± 25% in light and colour."""
-
-    def up_to(operation: str, value: float, low: float = 0.0, probability: float = 1.0) -> Step:
-        high = OPERATIONS[operation].high  # all begin at 0
-        return Step(operation, probability, (low / high, value / high))
-
-    return Policy("faces", ((
-        up_to("shift_x", 0.06), up_to("shift_y", 0.06), Step("flip", 0.5), up_to("rotate", 12),
-        up_to("scale", math.log(1.15)), up_to("brightness", 0.25), up_to("contrast", 0.25), up_to("saturation", 0.25),
-        up_to("erase", 0.15, low=0.02, probability=0.25),
-    ),))  # fmt: skip
-
-
-def _rand_augment() -> Policy:
-    """Two of the same operations for every photo, each at the magnitude 9 of 30 of its own, narrower range."""
-    known = {"rotate": 9 / 135, "shear_x": 0.09 / 0.99, "shear_y": 0.09 / 0.99, "solarize": 0.3, "posterize": 1 / 6}
-    known |= dict.fromkeys(("shift_x", "shift_y"), (0.3 * 150 / 331) / (32 / 224))
-    known |= dict.fromkeys(("brightness", "saturation", "contrast", "sharpness"), 0.27 / 0.99)
-    steps = [Step(operation, 1.0, known.get(operation)) for operation in TRIVIAL]
-    return Policy("randaugment", tuple(itertools.product(steps, repeat=2)))
-
-
+# For upright, nearly centred faces: the ends of each range in the operation's unit; at a magnitude of 0 that is 0.
+FACES = {"shift_x": (0, 0.06), "shift_y": (0, 0.06), "flip": (), "rotate": (0, 12), "scale": (0, math.log(1.15))}
+FACES |= dict.fromkeys(("brightness", "contrast", "saturation"), (0, 0.25)) | {"erase": (0.02, 0.15)}
+FACES_STEPS = tuple(
+    Step(name, {"flip": 0.5, "erase": 0.25}.get(name, 1.0), tuple(end / OPERATIONS[name].high for end in ends) or None)
+    for name, ends in FACES.items()
+)
+# RandAugment takes two of TrivialAugment's operations, each at the magnitude 9 of 30 of its own, narrower range.
+RAND = {"rotate": 9 / 135, "shear_x": 0.09 / 0.99, "shear_y": 0.09 / 0.99, "solarize": 0.3, "posterize": 1 / 6}
+RAND |= dict.fromkeys(("shift_x", "shift_y"), (0.3 * 150 / 331) / (32 / 224))
+RAND |= dict.fromkeys(("brightness", "saturation", "contrast", "sharpness"), 0.27 / 0.99)
+RAND_STEPS = [Step(operation, 1.0, RAND.get(operation)) for operation in TRIVIAL]
 PRESET_POLICIES: dict[str, Policy] = {
     "none": Policy("none"),
     "flip": Policy("flip", ((Step("flip", 0.5),),)),
-    "faces": _faces(),
-    "randaugment": _rand_augment(),
+    "faces": Policy("faces", (FACES_STEPS,)),
+    "randaugment": Policy("randaugment", tuple(itertools.product(RAND_STEPS, repeat=2))),
     "trivialaugment": Policy("trivialaugment", tuple((Step(operation),) for operation in TRIVIAL)),
     # Any two of the seed's operations, as probable as its random policies are on average.
     "seed": Policy("seed", tuple(itertools.combinations([Step(operation, 0.375) for operation in SEED], 2))),

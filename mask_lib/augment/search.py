@@ -17,9 +17,11 @@ import optuna
 import pandas as pd
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import BaseModel, Field, model_validator
+from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 
-from mask_lib.augment.policy import OPERATIONS, SEED, Policy, Space, Step, checked_operation, random_policy, read_policy
+from mask_lib.augment import policy as policies
+from mask_lib.augment.policy import OPERATIONS, SEED, Policy, Space, Step
 from mask_lib.base import checks, config, files
 
 HEARTBEAT_SECONDS, GRACE_SECONDS = 20, 60
@@ -28,7 +30,7 @@ RANDOM_FIRST = 10  # policies that the density search draws blindly before it le
 SETTINGS, PLACE, POLICY, MACRO_F1 = "settings", "place", "policy", "macro_f1"  # attributes
 COUNTED = (TrialState.COMPLETE, TrialState.PRUNED)
 TRIAL_COLUMNS = ["trial", "state", "value", "macro_f1", "epochs", "seconds", "policy"]
-FOLDER, SEARCHED, FALLBACK = "search", "searched", "trivialaugment"
+FOLDER, FALLBACK = "search", "trivialaugment"
 STUDY = "study.db"
 
 
@@ -64,7 +66,7 @@ class Search(checks.Settings):
     def _fits_together(self) -> Self:
         self.require("search_folds", self.search_folds, "the folds to search on, such as [0]")
         for name in self.policy_operations:
-            checked_operation(name, "policy_operations")
+            policies.checked_operation(name, "policy_operations")
         own = sorted({"run", "folds", "augmentation"} & set(self.search_network))
         if own:
             raise ValueError(f"search_network: the search sets {', '.join(own)} itself")
@@ -76,7 +78,7 @@ class Search(checks.Settings):
     def network(self, epochs: int = 0, **changes: Any) -> config.Run:
         """The run that each training is, with `changes`; epochs, where above 0, in place of its own."""
         more = {"epochs": epochs} if epochs else {}
-        return config.Run.from_settings({**self.search_network, "augmentation": "none", **more, **changes})
+        return config.Run(**{**self.search_network, "augmentation": "none", **more, **changes})
 
     def space(self) -> Space:
         """What policies are drawn from. Density would prefer steps that are never taken: it has none."""
@@ -90,16 +92,10 @@ class Search(checks.Settings):
         return {**settings, **self.network().settings(), "run": "", "the photos, their labels or the split": data}
 
 
-class ChangedSearchError(ValueError):
-    """A folder holds a search of other settings or other photos."""
-
-
-def open_study(
-    search: Search, folder: Path, data: str, when_changed: Literal["refuse", "restart"] = "refuse"
-) -> optuna.Study:
+def open_study(search: Search, folder: Path, data: str, when_changed: str = "refuse") -> optuna.Study:
     """The study of a search in `folder`, new or to go on, with every place finished, at work or in the queue.
 
-    data: digest of the photos. Raises ChangedSearchError that lists changed settings (restart: puts the folder aside
+    data: digest of the photos. Raises ChangedSettingsError that lists changed settings (restart: puts the folder aside
     instead), and ValueError for a file that is no study.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -109,7 +105,7 @@ def open_study(
         changed = [name for name in {**old, **new} if old.get(name) != new.get(name)]
         differences = [f"{name}: {old.get(name)} → {new.get(name)}" for name in changed]
         if differences and when_changed == "refuse":
-            raise ChangedSearchError(
+            raise config.ChangedSettingsError(
                 f"{files.shown_path(folder)} holds a search with other settings ({'; '.join(differences)}). Give this "
                 "one another output_dir, or set when_changed: restart to put the old one aside and begin anew."
             )
@@ -130,15 +126,19 @@ def _study(search: Search, folder: Path) -> optuna.Study:
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # of heartbeats
     folder.mkdir(exist_ok=True)
     path, server = folder / STUDY, search.search_storage
+    address = server or f"sqlite:///{path}"
+    is_sqlite = address.startswith("sqlite")
     try:
         storage = optuna.storages.RDBStorage(
-            server or f"sqlite:///{path}",
-            engine_kwargs={} if server else {"connect_args": {"timeout": 60}},
+            address,
+            engine_kwargs={"connect_args": {"timeout": 60, "isolation_level": None}} if is_sqlite else {},
             heartbeat_interval=HEARTBEAT_SECONDS,
             grace_period=GRACE_SECONDS,
             # Not RetryHeartbeatStaleTrialCallback: parameters that were suggested in part would be kept.
             heartbeat_stale_trial_callback=_enqueue_again,
         )
+        if is_sqlite:  # it locks no rows: of two workers that read that a trial waits, both would take it
+            event.listen(storage.engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
         return optuna.create_study(
             storage=storage,
             study_name=files.shown_path(folder) if server else FOLDER,
@@ -177,7 +177,7 @@ def start_trial(search: Search, trial: optuna.Trial) -> Policy:
         trial.study.sampler = optuna.samplers.TPESampler(n_startup_trials=RANDOM_FIRST, multivariate=False, seed=seed)
         policy = _suggested(trial, search.space(), name)
     else:
-        policy = random_policy(np.random.default_rng(random), search.space(), name)
+        policy = policies.random_policy(np.random.default_rng(random), search.space(), name)
     trial.set_user_attr(POLICY, policy.plain())
     return policy
 
@@ -185,14 +185,11 @@ def start_trial(search: Search, trial: optuna.Trial) -> Policy:
 def _suggested(trial: optuna.Trial, space: Space, name: str) -> Policy:
     def step(place: str) -> Step:
         operation = trial.suggest_categorical(f"operation {place}", space.operations)
-        probability, magnitude = (
-            choices[trial.suggest_int(f"{what} {place}", 0, len(choices) - 1)]
-            for what, choices in (("probability", space.probabilities), ("magnitude", space.magnitudes))
-        )
+        probability = space.probabilities[trial.suggest_int(f"probability {place}", 0, len(space.probabilities) - 1)]
+        magnitude = space.magnitudes[trial.suggest_int(f"magnitude {place}", 0, len(space.magnitudes) - 1)]
         return Step(operation, probability, magnitude if OPERATIONS[operation].unit else None)
 
-    places = range(space.sub_policies), range(space.steps)
-    return Policy(name, tuple(tuple(step(f"{sub}.{at}") for at in places[1]) for sub in places[0]))
+    return Policy(name, [[step(f"{sub}.{at}") for at in range(space.steps)] for sub in range(space.sub_policies)])
 
 
 def wait_for_trial(study: optuna.Study) -> bool:
@@ -211,17 +208,11 @@ def wait_for_trial(study: optuna.Study) -> bool:
         time.sleep(POLL_SECONDS)
 
 
-def finished_trials(study: optuna.Study) -> dict[int, FrozenTrial]:
-    """The finished trials by place, in order."""
-    found = study.get_trials(deepcopy=False, states=COUNTED)
-    return {trial.user_attrs[PLACE]: trial for trial in sorted(found, key=lambda trial: trial.user_attrs[PLACE])}
-
-
 def trials_table(study: optuna.Study) -> pd.DataFrame:
     """One row a finished trial, `TRIAL_COLUMNS`; trial is its place, policy JSON text. Pruned ones have no value."""
     rows = [
         {
-            "trial": place,
+            "trial": trial.user_attrs[PLACE],
             "state": trial.state.name.lower(),
             "value": trial.value if trial.state == TrialState.COMPLETE else np.nan,
             "macro_f1": trial.user_attrs.get(MACRO_F1, np.nan),
@@ -229,9 +220,10 @@ def trials_table(study: optuna.Study) -> pd.DataFrame:
             "seconds": trial.duration.total_seconds(),
             "policy": json.dumps(trial.user_attrs[POLICY]),
         }
-        for place, trial in finished_trials(study).items()
+        for trial in study.get_trials(deepcopy=False, states=COUNTED)
     ]
-    return pd.DataFrame(rows, columns=TRIAL_COLUMNS)
+    found = pd.DataFrame(rows, columns=TRIAL_COLUMNS).drop_duplicates("trial", keep="last")
+    return found.sort_values("trial", ignore_index=True)
 
 
 def _scored(trials: pd.DataFrame) -> pd.DataFrame:
@@ -264,11 +256,9 @@ def operation_importance(trials: pd.DataFrame) -> pd.DataFrame:
 
 def operation_use(policy: Policy) -> dict[str, float]:
     """How much of each operation a photo takes on average: probability times magnitude, 1 where it has none."""
-    found: dict[str, float] = {}
-    for step in (step for steps in policy.sub_policies for step in steps):
-        magnitude = 1.0 if step.magnitude is None else float(np.mean(step.magnitude))
-        found[step.operation] = found.get(step.operation, 0.0) + step.probability * magnitude / len(policy.sub_policies)
-    return found
+    found = policies.operation_shares(policy)
+    magnitudes = found[["low", "high"]].mean(axis=1).fillna(1)
+    return (found["share"] * magnitudes).groupby(found["operation"]).sum().to_dict()
 
 
 def policy_digest(policy: Policy) -> str:
@@ -291,7 +281,7 @@ def read_verdict(output_dir: Path) -> dict[str, Any] | None:
     path = verdict_path(output_dir)
     if not best_path(output_dir).exists():
         return None
-    policy = read_policy(best_path(output_dir))
+    policy = policies.read_policy(best_path(output_dir))
     try:
         found = files.read_json(path, _Verdict) if path.exists() else None
     except ValueError as error:
@@ -306,21 +296,17 @@ def chosen_augmentation(output_dir: Path) -> str:
     return files.shown_path(best_path(output_dir)) if found and found["beats_trivialaugment"] else FALLBACK
 
 
-def resolved(augmentation: str, output_dir: str | os.PathLike[str] | None) -> str:
+def resolved(augmentation: str, output_dir: str | os.PathLike[str]) -> str:
     """A run's augmentation, `searched` being what the search in `output_dir` came to; any other stays.
 
-    Raises FileNotFoundError if there was no search, ValueError for no output_dir and as `chosen_augmentation`.
+    Raises FileNotFoundError if there was no search, and as `chosen_augmentation` does.
     """
-    if augmentation != SEARCHED:
+    if augmentation != config.SEARCHED:
         return augmentation
-    if output_dir is None:
-        raise ValueError(f"augmentation = {SEARCHED!r} stands for what lies in an output_dir: name that too")
     output = files.project_path(output_dir)
     if not best_path(output).exists():
-        raise FileNotFoundError(
-            f"augmentation = {SEARCHED!r}, but there is no {files.shown_path(best_path(output))}: run "
-            f"02_search_augmentation first, or write {FALLBACK}"
-        )
+        absent = f"augmentation = {config.SEARCHED!r}, but there is no {files.shown_path(best_path(output))}"
+        raise FileNotFoundError(f"{absent}: run 02_search_augmentation first, or write {FALLBACK}")
     return chosen_augmentation(output)
 
 

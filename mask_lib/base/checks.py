@@ -5,7 +5,6 @@ import difflib
 import functools
 import re
 import types
-import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
@@ -54,11 +53,6 @@ class Settings(BaseModel):
             raise ValueError(f"the parameters cell lacks {', '.join(missing)}")
         return cls(**{name: parameters[name] for name in cls.model_fields})
 
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> Self:
-        """Settings from a mapping of fields alone, such as a saved file; those it lacks have their defaults."""
-        return cls(**settings)
-
     def settings(self) -> dict[str, Any]:
         """Every field as plain JSON data."""
         return self.model_dump(mode="json")
@@ -70,7 +64,6 @@ class Settings(BaseModel):
 
 def checked(name: str, value: Any, kind: Any) -> Any:
     """`value` as `kind`, a type such as a field's, or a ValueError that says what to write instead."""
-    value = tuple(value) if isinstance(value, list) and typing.get_origin(kind) is tuple else value
     try:
         return _adapter(kind).validate_python(value)
     except ValidationError as error:
@@ -125,11 +118,10 @@ def advice_on_type(value: Any, kind: type) -> str:
         return f": put it in quotes, '{value}'"
     if kind in (list, tuple) and isinstance(value, int | float):
         return f": write [{value}]"
-    if not (kind in (int, float) and isinstance(value, str) and NUMBER.fullmatch(value)):
+    is_number = kind in (int, float) and isinstance(value, str) and NUMBER.fullmatch(value)
+    if not is_number or (kind is int and not float(value).is_integer()):
         return ""
     mantissa, _, exponent = value.lower().partition("e")
-    if kind is int and not float(value).is_integer():
-        return ""
     if kind is int or not exponent:
         plain = f"{float(value):.0f}" if kind is int else value
         return f": write {plain}{'' if exponent else ' without quotes'}"

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from mask_lib.base import files, labels
-from mask_lib.base.checks import Settings, checked, did_you_mean, require, safe_name
+from mask_lib.base.checks import Settings, checked, did_you_mean, safe_name
 
 Count = Annotated[int, Field(ge=1, le=100_000)]
 CountOrNone = Annotated[int, Field(ge=0, le=100_000)]
@@ -26,11 +26,10 @@ CONVERT = (
 )
 # Another name, more folds, a fold beside them or a GPU's equal bits leave each fold's result as it is.
 NOT_PART_OF_RESULT = frozenset({"run", "folds", "unseen_looks", "deterministic"})
-REMOVED = {"partial_labels": False, "age_softness": 0.0, "doubt_weight": 1.0}  # of older runs; what all now do
 
 
 class Run(Settings):
-    """Every setting that changes what a training run gives. The defaults are the seed recipe's."""
+    """Every setting that changes what a training run gives. Defaults, also of older files, are the seed recipe's."""
 
     run: str = "one_model"  # names the folder under runs/
     architecture: str = "tf_efficientnet_lite0"  # any timm name, or custom_model
@@ -163,14 +162,6 @@ class Run(Settings):
         """The weight of each attribute's loss, where each has a head."""
         return self.head_loss_weights or (1.0,) * len(labels.names())
 
-    @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> Self:
-        """As for `Settings`; settings of older runs that are no more may be there with their defaults."""
-        for name, default in REMOVED.items():
-            gone = f"{default!r}: runs with another value can no longer be read, for this setting is no more"
-            require(name, settings.get(name, default), settings.get(name, default) == default, gone)
-        return super().from_settings({name: value for name, value in settings.items() if name not in REMOVED})
-
 
 _SHOWN = ("gallery_photos", "shown_disagreements", "explained_mistakes", "neighbours")
 _EPOCHS = ("average_epochs", "first_epoch", "last_epoch", "verdict_epochs")
@@ -178,6 +169,8 @@ _EPOCHS = ("average_epochs", "first_epoch", "last_epoch", "verdict_epochs")
 BOUNDS = {name: Annotated[one.annotation, *one.metadata] for name, one in Run.model_fields.items() if one.metadata}
 BOUNDS |= dict.fromkeys((*_SHOWN, *_EPOCHS, "verdict_seeds", "verdict_policies", "predict_batch"), CountOrNone)
 BOUNDS["processes"] = Annotated[int, Field(ge=1, le=64)]
+BOUNDS["pseudo_threshold"] = Annotated[float, Field(ge=0, le=1)]
+BOUNDS["pseudo_class_share"] = Annotated[float, Field(gt=0, le=1)]
 BOUNDS |= {"fold_count": Annotated[int, Field(ge=2, le=999)], "features_width": Pixels, "features_height": Pixels}
 
 
@@ -204,19 +197,13 @@ def changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 def _with_defaults(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings with every field, and defaults that depend on the attributes as what they stand for."""
-    full = {**Run().settings(), **REMOVED, **settings}  # a later version's default does what was done before it
+    full = {**Run().settings(), **settings}  # a later version's default does what was done before it
     run = Run.model_construct(old_from=full["old_from"], head_loss_weights=tuple(full["head_loss_weights"]))
     return full | {"old_from": run.last_edge(), "head_loss_weights": list(run.attribute_weights())}
 
 
 class ChangedSettingsError(ValueError):
     """A run's folder holds results of other settings or other photos."""
-
-
-def check_pseudo_choice(threshold: float, class_share: float) -> None:
-    """Raise ValueError for settings of `pseudo_labels.choose` out of range."""
-    require("threshold", threshold, 0 <= threshold <= 1, "a probability, from 0 to 1")
-    require("class_share", class_share, 0 < class_share <= 1, "above 0 and at most 1, which takes all")
 
 
 def import_plugins(names: Sequence[str]) -> None:

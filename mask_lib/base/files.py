@@ -24,23 +24,24 @@ from tqdm import tqdm
 if TYPE_CHECKING:  # else imported where it is used: it takes most of a second, and headless reads no tables
     import pandas as pd
 
+AnyPath = str | os.PathLike[str]
 # The folder that relative paths count from: the checkout, unless data and outputs are kept elsewhere.
 PROJECT = Path(os.environ.get("MASK_LIB_PROJECT") or Path(__file__).parents[2]).resolve()
 
 
-def project_path(path: str | os.PathLike[str]) -> Path:
+def project_path(path: AnyPath) -> Path:
     """An absolute path; a relative one counts from the project, in whatever folder Jupyter or papermill runs."""
     return Path(os.path.normpath(PROJECT / os.path.expanduser(path)))  # Path.expanduser raises for an unknown user
 
 
-def shown_path(path: str | os.PathLike[str]) -> str:
+def shown_path(path: AnyPath) -> str:
     """A path for messages: relative to the project where it lies inside."""
     path = Path(path)
     return str(path.relative_to(PROJECT)) if path.is_relative_to(PROJECT) else str(path)
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+def replacing(path: AnyPath) -> Iterator[Path]:
     """Give a temporary path, renamed to `path` on leaving without an error: readers see the old file or a whole one."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,10 +57,26 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """Give an empty folder, which takes the place of `folder` on leaving without an error. Call it under a lock."""
+    workshop = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(workshop, ignore_errors=True)  # what a killed process left: the lock says that none is at work
+    (workshop / "new").mkdir(parents=True)
+    try:
+        yield workshop / "new"
+        if folder.exists():
+            folder.rename(workshop / "old")
+        (workshop / "new").rename(folder)
+        flush_folder(folder.parent)
+    finally:
+        shutil.rmtree(workshop, ignore_errors=True)
+
+
 def remove_temporaries(folder: Path) -> None:
     """Remove the files that processes which were killed within `replacing` left below a folder that is locked."""
-    for path in folder.rglob(".*.tmp*"):
-        if re.search(r"\.[0-9a-f]{8}\.tmp(\.\w+)?$", path.name) and path.is_file():
+    for path in folder.rglob(f".*.{'[0-9a-f]' * 8}.tmp*"):
+        if path.is_file():
             path.unlink()
 
 
@@ -73,21 +90,21 @@ def flush_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def write_csv(table: "pd.DataFrame", path: str | os.PathLike[str]) -> Path:
+def write_csv(table: "pd.DataFrame", path: AnyPath) -> Path:
     """Write `table` without its index, whole or not at all. Floats come back bit for bit."""
     with replacing(path) as temporary:
         table.to_csv(temporary, index=False)
     return Path(path)
 
 
-def write_json(value: Any, path: str | os.PathLike[str]) -> Path:
+def write_json(value: Any, path: AnyPath) -> Path:
     """Write plain data as indented JSON, whole or not at all; NaN is refused."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     return Path(path)
 
 
-def regular(path: str | os.PathLike[str]) -> Path:
+def regular(path: AnyPath) -> Path:
     """The path of a file, if it is there. Raises OSError for anything else: opening a pipe would wait for ever."""
     path = Path(path)
     if path.exists() and not path.is_file():
@@ -95,7 +112,7 @@ def regular(path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def read_text(path: str | os.PathLike[str], save_as: str = "UTF-8") -> str:
+def read_text(path: AnyPath, save_as: str = "UTF-8") -> str:
     """The text of a file. Raises OSError for all but regular files, ValueError that names one that is not UTF-8."""
     content = regular(path).read_bytes()
     try:
@@ -105,13 +122,13 @@ def read_text(path: str | os.PathLike[str], save_as: str = "UTF-8") -> str:
         raise ValueError(f"{shown_path(path)} {found} ({error}): save it again as {save_as}") from error
 
 
-def read_csv(path: str | os.PathLike[str], kinds: Mapping[str, str], others: str | None = "str") -> "pd.DataFrame":
+def read_csv(path: AnyPath, kinds: Mapping[str, str], others: str | None = "str") -> "pd.DataFrame":
     """A table from a CSV in which every line is a row: the one way to read one.
 
     kinds: dtypes of the columns that must be there; others: of the rest, None where pandas is to find out. Text is
-    taken as it is written, `NA` too; an empty field of any other dtype is missing. Raises FileNotFoundError, OSError as
-    `read_text` does, and ValueError that names file and line: for a quote that is not closed where its line ends (it
-    would swallow rows), a row with more or fewer fields than the header, and what is not of its column's dtype.
+    taken as it is written, `NA` too; an empty field of any other dtype is missing. Raises OSError as `read_text` does,
+    and ValueError that names file and line: for a quote that is not closed on its line (it would swallow rows), a row
+    with more or fewer fields than the header, and what is not of its column's dtype.
     """
     import numpy as np
     import pandas as pd
@@ -136,11 +153,8 @@ def read_csv(path: str | os.PathLike[str], kinds: Mapping[str, str], others: str
 
 
 def _fields(where: str, number: int, line: str) -> list[str]:
-    """The fields of one line of a CSV."""
     if "\0" in line:
         raise ValueError(f"{where}, line {number} holds a null byte")
-    if '"' not in line:
-        return line.split(",")
     with contextlib.suppress(csv.Error):
         if line.count('"') % 2 == 0:
             return next(csv.reader([line], strict=True))
@@ -173,15 +187,16 @@ def _no_number(written: "pd.DataFrame", dtypes: Mapping[str, str], lines: list[t
     return ""
 
 
-def read_json(path: str | os.PathLike[str], model: Any = None) -> Any:
-    """Plain data from a JSON file; of a shape that pydantic knows by `model` if one is given.
+def read_json(path: AnyPath, model: Any = Any) -> Any:
+    """Plain data from a JSON file, of the shape of the pydantic `model` if one is given.
 
-    Raises FileNotFoundError, OSError as `read_text` does, and ValueError that names the file and the place in it.
+    Raises OSError as `read_text` does, and ValueError that names the file and the place in it.
     """
     where = shown_path(path)
     try:
         found = json.loads(read_text(path))
-        return _shaped(found, model) if model else found
+        adapter = TypeAdapter(model)
+        return adapter.dump_python(adapter.validate_python(found), exclude_unset=True)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place, wanted = ".".join(map(str, first["loc"])), first["msg"].partition(" or instance of")[0]
@@ -190,36 +205,28 @@ def read_json(path: str | os.PathLike[str], model: Any = None) -> Any:
         raise ValueError(f"{where} is not valid JSON: {error}") from error
 
 
-def _shaped(value: Any, model: Any) -> Any:
-    adapter = TypeAdapter(model)
-    return adapter.dump_python(adapter.validate_python(value), exclude_unset=True)
-
-
 class BusyError(RuntimeError):
     """Another process is at work on the same thing."""
 
 
 @contextlib.contextmanager
 def lock(path: Path, doing: str = "", wait: bool = True) -> Iterator[None]:
-    """Hold a lock file, which ends with its process; others wait, or without `wait` get a BusyError that names ours.
-
-    doing: what is done meanwhile, as a message's beginning: `fold 0 of deep is being trained`.
+    """Hold a lock file, which ends with its process; others wait, or without `wait` get a BusyError that names ours
+    and what is done meanwhile: `doing`, such as `fold 0 of deep is being trained`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    holder, held = path.with_name(f"{path.name}.json"), FileLock(path)
+    holder = path.with_name(f"{path.name}.json")
     try:
-        held.acquire(timeout=-1 if wait else 0)
+        held = FileLock(path).acquire(blocking=wait)
     except Timeout:
         with contextlib.suppress(OSError, ValueError, KeyError):
             doing += " by process {process} on {machine} since {since}".format(**read_json(holder, dict[str, Any]))
         raise BusyError(f"{doing}: wait until it is done, or end that process") from None
-    try:
+    with held:
         if not wait:
             now = datetime.datetime.now().isoformat(" ", "seconds")
             write_json({"process": os.getpid(), "machine": socket.gethostname(), "since": now}, holder)
         yield
-    finally:
-        held.release()
 
 
 def is_held(path: Path) -> bool | None:
@@ -238,7 +245,7 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
 
 
-def file_digest(path: str | os.PathLike[str]) -> str:
+def file_digest(path: AnyPath) -> str:
     """SHA-256 of a file's bytes, 64 hex digits."""
     with regular(path).open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -25,8 +25,8 @@ class Card(NamedTuple):
 
 
 def cards() -> list[Card]:
-    """The GPUs that this process may use: all, or those that CUDA_VISIBLE_DEVICES names, in its order, up to the first
-    entry that names none, as CUDA reads it: indices as `nvidia-smi` counts, UUIDs or their beginnings.
+    """The GPUs that this process may use: all, or those of CUDA_VISIBLE_DEVICES up to the first that is none, as CUDA
+    reads it: indices as `nvidia-smi` counts, UUIDs or their beginnings.
     """
     listed = [Card(*found) for found in re.findall(LISTED, asked("-L"), re.MULTILINE)]
     whole = [card for card in listed if not card.uuid.startswith("MIG-")]
@@ -55,9 +55,8 @@ def asked(*options: str) -> str:
 def take(count: int = 1) -> None:
     """Choose so many cards, by CUDA_VISIBLE_DEVICES, that no other process has taken; wait while there are fewer.
 
-    Call it before CUDA starts. They are given back when this process, and all that inherited `held`, have ended. On
-    a machine with one card or none, and under torchrun, where each process has a card by its rank, nothing is chosen.
-    Raises ValueError for more than there are.
+    Call it before CUDA starts. They are free once this process and all that inherited `held` have ended. On a machine
+    with one card or none, and under torchrun (a card a rank), nothing is chosen. Raises ValueError for too many.
     """
     found = cards()
     if held or len(found) < 2 or "LOCAL_RANK" in os.environ:

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import os
 import signal
 import threading
 import traceback
@@ -9,15 +10,16 @@ from collections.abc import Callable, Iterator
 
 # By which people and batch systems, the latter before a limit, ask a job to end.
 SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1)
+# By number: with no call between a look at what came and noting this one, no other signal's handler comes between.
+NAMED = {int(one): one for one in SIGNALS}
 
 
 @contextlib.contextmanager
 def deferred() -> Iterator[Callable[[], bool]]:
     """Within it a first SIGINT only makes the function that is given true, a second one interrupts as ever.
 
-    So do other signals to end which nothing handles: SLURM sends SIGTERM to every process of a job, so to a kernel too,
-    which mask_lib.headless interrupts besides. Raises KeyboardInterrupt on leaving if a signal was not acted on. In
-    other threads than the main one, where no signal arrives, the function stays false.
+    So do other signals to end which nothing handles, such as SLURM's SIGTERM. Raises KeyboardInterrupt on leaving if a
+    signal was not acted on. In other threads than the main one, where no signal arrives, the function stays false.
     """
     asked: list[int] = []
     if threading.current_thread() is not threading.main_thread():
@@ -34,8 +36,11 @@ def deferred() -> Iterator[Callable[[], bool]]:
     try:
         yield lambda: bool(asked)
     finally:
+        # Of a kernel that such a signal ends here, which its runner passes on, none interrupts the report.
+        ends = bool(os.environ.get("MASK_LIB_HEADLESS")) and bool(set(asked) - {signal.SIGINT})
         for number, handler in before.items():
-            signal.signal(number, handler or signal.default_int_handler)
+            earlier = signal.default_int_handler if handler is None else handler
+            signal.signal(number, signal.SIG_IGN if ends else earlier)
     if asked:
         raise KeyboardInterrupt
 
@@ -47,7 +52,7 @@ def of_signals() -> Iterator[list[signal.Signals]]:
 
     def interrupt(number: int, frame: object) -> None:
         if number not in came:  # at a time limit SLURM sends SIGTERM twice, for the job and for its step
-            came.append(signal.Signals(number))
+            came.append(NAMED[number])
             signal.raise_signal(signal.SIGINT)
 
     before = {number: signal.signal(number, interrupt) for number in SIGNALS if number != signal.SIGINT}

@@ -5,19 +5,20 @@ unless `use` names another. Class numbers count the last attribute fastest.
 """
 
 import contextlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from mask_lib.base import tasks
+from mask_lib.base import files, tasks
 from mask_lib.base.tasks import Attribute, Task
 
 DEFAULT = "tasks/mask.yml"
+HOW_TO_GIVE = "task: in a parameter file, --task of a command"
 _task: Task | None = None
 
 
-def use(path: str | os.PathLike[str] = DEFAULT) -> None:
+def use(path: files.AnyPath = DEFAULT) -> None:
     """Take the task of this file from here on, in this process. Raises as `tasks.read`."""
     global _task
     _task = tasks.read(path)
@@ -51,7 +52,7 @@ def refuse_other(noted: Sequence[Sequence[str]] | None, what: str) -> None:
     """Raise ValueError unless the `schema` that results (`what`) were made with is today's; None: they noted none."""
     if noted is not None and [list(one) for one in noted] != schema():
         theirs, ours = ("; ".join(f"{name}: {', '.join(words)}" for name, *words in one) for one in (noted, schema()))
-        advice = "give the task they were made with, or another output_dir"
+        advice = f"give the task they were made with ({HOW_TO_GIVE})"
         raise ValueError(f"{what} of another task ({theirs}) than the one at hand ({ours}): {advice}")
 
 
@@ -95,8 +96,7 @@ def probability_columns() -> list[str]:
 
 def encode(*values: int, **by_name: int) -> int:
     """The class of one value of each attribute, in order or by name."""
-    ordered = values or tuple(by_name[name] for name in names())
-    return int(np.ravel_multi_index(tuple(map(int, ordered)), shape()))
+    return int(encode_all(by_name or dict(zip(names(), values, strict=True))))
 
 
 def encode_all(values: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -140,25 +140,23 @@ def joint(parts: Mapping[str, np.ndarray]) -> np.ndarray:
 
 def marginals(probabilities: np.ndarray) -> dict[str, np.ndarray]:
     """By attribute name the (N, K) probabilities that (N, C) class probabilities imply."""
-    cube, axes = np.asarray(probabilities).reshape(-1, *shape()), range(1, len(attributes()) + 1)
-    return {
-        name: cube.sum(axis=tuple(other for other in axes if other != axis))
-        for axis, name in zip(axes, names(), strict=True)
-    }
+    cube = np.asarray(probabilities).reshape(-1, *shape())
+    axes = set(range(1, cube.ndim))
+    return {name: cube.sum(axis=tuple(axes - {axis})) for axis, name in enumerate(names(), start=1)}
 
 
-def with_photo_attributes(probabilities: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """(N, C) class probabilities whose attributes of the photo, not of the person, are those of (N, C) `others`."""
+def with_photo_attributes(probabilities: Any, others: Any) -> Any:
+    """(N, C) class probabilities, array or tensor, whose attributes of the photo alone are those of (N, C) `others`."""
     of_person = tuple(axis for axis, one in enumerate(attributes(), start=1) if one.of_person)
-    own, other = (np.maximum(one, 1e-12).reshape(-1, *shape()) for one in (probabilities, others))
-    own_sum, other_sum = (cube.sum(axis=of_person, keepdims=True) for cube in (own, other))
+    own, other = (one.clip(1e-12).reshape(-1, *shape()) for one in (probabilities, others))
+    # Over no axis torch would sum all.
+    own_sum, other_sum = (cube.sum(of_person, keepdims=True) if of_person else cube for cube in (own, other))
     return (own * other_sum / own_sum).reshape(len(own), class_count())
 
 
 def combine(parts: Mapping[str, np.ndarray]) -> np.ndarray:
-    """(N,) int64 classes of each attribute's likeliest value, taken alone: the seed notebooks' way.
+    """(N,) int64 classes of each attribute's likeliest value, of (N, K) probabilities by name: the seed notebooks' way.
 
-    Takes (N, K) probabilities by name, as `marginals` gives them. Of a product of heads the likeliest class is
-    the same; of other class probabilities it may be another.
+    Of a product of heads the likeliest class is the same; of other class probabilities it may be another.
     """
     return encode_all({name: np.asarray(one).argmax(axis=1) for name, one in parts.items()})

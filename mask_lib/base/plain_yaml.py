@@ -1,6 +1,5 @@
 """Values from YAML files, without what YAML would read in silence as something else than was meant."""
 
-import os
 import re
 from typing import Any
 
@@ -10,14 +9,12 @@ from mask_lib.base import checks, files
 
 PLAIN_NUMBER = re.compile(r"[+-]?(?!0\d)[^:]*")
 TEXT_TAGS = ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge")
+UNNAMED = "<unicode string>"  # as PyYAML calls a text
 MOST_VALUES = 100_000  # in a file, what aliases stand for counted each time
 
 
 class PlainLoader(yaml.SafeLoader):
-    """Plain YAML without what it would read in silence as something else than was meant.
-
-    That is a key written twice, one that is no text, such as `no` or 7, and numbers of base 8 (007) or 60 (1:30).
-    """
+    """Refuses a key written twice, one that is no text, such as `no` or 7, and numbers of base 8 (007) or 60 (1:30)."""
 
     def __init__(self, text: str) -> None:
         self.values, self.sizes = 0, {}
@@ -66,24 +63,19 @@ for kind in ("int", "float"):
     PlainLoader.add_constructor(f"tag:yaml.org,2002:{kind}", PlainLoader.construct_number)
 
 
-def parse(text: str) -> Any:
-    """What a text of YAML holds. Raises ValueError that names the line."""
+def parse(text: str, name: str = UNNAMED) -> Any:
+    """What a text of YAML holds. Raises ValueError with its `name` and the line."""
     try:
         return yaml.load(text, Loader=PlainLoader)
     except yaml.YAMLError as error:
-        raise ValueError(str(error)) from None
+        raise ValueError(str(error).replace(UNNAMED, name)) from None
     except RecursionError:
-        raise ValueError("it nests lists or mappings too deep") from None
+        raise ValueError(f"{name}: it nests lists or mappings too deep") from None
 
 
-def read(path: str | os.PathLike[str]) -> dict[str, Any]:
+def read(path: files.AnyPath) -> dict[str, Any]:
     """The mapping in a YAML file, {} if it is empty. Raises OSError, and ValueError that names the file and line."""
-    text = files.read_text(path)
-    try:
-        values = parse(text)
-    except ValueError as error:
-        where = "" if "<unicode string>" in str(error) else f"{path}: "
-        raise ValueError(where + str(error).replace("<unicode string>", str(path))) from None
+    values = parse(files.read_text(path), str(path))
     if not isinstance(values, dict | None):
         raise ValueError(f"{path} holds {checks.words_for(values)}; write `name: value` lines")
     return values or {}

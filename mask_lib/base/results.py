@@ -34,8 +34,7 @@ class _Results(pydantic.BaseModel):
 def read(output_dir: Path, with_digests: bool = False) -> dict[str, Any] | None:
     """What results.json of an output folder holds; None for an experiment of this machine.
 
-    with_digests: every file is held against its digest. Raises ValueError for another task than today's and for a
-    damaged file, FileNotFoundError for one that is gone.
+    Raises ValueError for another task and, `with_digests`, a damaged file, FileNotFoundError for a lost one.
     """
     path, again = Path(output_dir) / NAME, "unpack the archive again"
     found = files.read_json(path, _Results) if path.exists() else None

@@ -1,14 +1,13 @@
 """Macro F1 and accuracies, with intervals that treat a person, not a photo, as the unit of chance."""
 
-import collections
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
-from sklearn.metrics import accuracy_score, f1_score
 
 from mask_lib.base import files, labels
 
@@ -39,11 +38,8 @@ def summarise(truth: Classes, predicted: Classes) -> dict[str, float]:
 
     Macro F1 is the plain mean over all classes; one that is neither true nor predicted counts 0.
     """
-    truth, predicted = _checked_labels(truth, predicted)
-    true_values, predicted_values = labels.decode_all(truth), labels.decode_all(predicted)
-    macro_f1 = f1_score(truth, predicted, labels=range(labels.class_count()), average="macro", zero_division=0)
-    parts = {name: float(accuracy_score(true_values[name], predicted_values[name])) for name in labels.names()}
-    return {"macro_f1": float(macro_f1), "accuracy": float(accuracy_score(truth, predicted)), **parts}
+    values = metrics_of(person_tallies(truth, predicted, np.zeros(len(truth))))[0]
+    return dict(zip(metric_names(), values.tolist(), strict=True))
 
 
 def bootstrap(
@@ -51,21 +47,19 @@ def bootstrap(
 ) -> pd.DataFrame:
     """Indexed by metric, the columns `value`, `low` and `high`: the interval at `level` around the value, in [0, 1].
 
-    Whole people are drawn with replacement (Efron's bootstrap on groups), because one person's photos succeed or
-    fail together: drawing photos would make the intervals far too narrow. Rare classes decide macro F1. A draw without
-    any of one says nothing of it, and takes the F1 of another class for it: counting 0 would centre the draws too low.
-    Where nearly all is right, no draw tells of the people who are not: one more of those is allowed for in accuracies.
-    And of few people of a kind the draws tell the deviation badly: as many deviations are taken as Student's t asks,
-    with the people a kind (combination of a person's values) as degrees of freedom. Classes that are missing altogether
-    count 0 in the value; the interval reaches as far up as if they had the other classes' F1. How often it holds the
-    truth says `benchmarks/coverage.py`. Raises ValueError as `summarise` does, and for a missing person.
+    Whole people are drawn with replacement (Efron's bootstrap on groups), as a person's photos succeed or fail
+    together. A draw without any photo of a class takes the F1 of another class for it: counting 0 would centre the
+    draws too low. Where nearly all is right, no draw tells of the people who are not: one more of those is allowed for
+    in accuracies. As many deviations are taken as Student's t asks, with the people a kind (combination of a person's
+    values) as degrees of freedom. Missing classes count 0; the interval reaches as far up as if they had the other
+    classes' F1. Coverage: `benchmarks/coverage.py`. Raises ValueError as `summarise` does, and for a missing person.
     """
     tallies = person_tallies(truth, predicted, person)
     deviation = _resampled_metrics(tallies, draws, seed, is_filled=True).std(axis=0)
     deviation = np.hypot(deviation, [0.0, *[1 / len(tallies)] * (len(deviation) - 1)])  # one more, of accuracies
     kinds = np.prod([labels.attribute(name).size for name in labels.names(of_person=True)])
-    half = stdtrit(max(len(tallies) / kinds, 1), (1 + _checked_level(level)) / 2) * deviation
-    values, count = np.array(list(summarise(truth, predicted).values())), labels.class_count()
+    half = stdtrit(max(len(tallies) / kinds, 1), (1 + level) / 2) * deviation
+    values, count = metrics_of(tallies.sum(axis=0, keepdims=True))[0], labels.class_count()
     missing, above = count - len(np.unique(np.asarray(truth))), np.zeros_like(values)
     above[0] = values[0] * missing / (count - missing)  # macro F1 if missing classes had the others' F1
     return _table("value", values, np.maximum(values - half, 0), np.minimum(values + half + above, 1))
@@ -82,35 +76,37 @@ def paired_bootstrap(
 ) -> pd.DataFrame:
     """Indexed by metric, how much better the predictions b are than a: `difference`, `low`, `high` and `p`.
 
-    Both are scored on the same draws of people, so what is hard for both cancels out. `p` is the
-    share of draws in which b is no better than a. Raises ValueError as `bootstrap` does.
+    Both by the same draws of people. `p`: the share of draws with b no better than a. Raises as `bootstrap`.
     """
-    drawn = np.subtract(*(_resampled_metrics(person_tallies(truth, part, person), draws, seed) for part in (b, a)))
-    values = np.subtract(*(list(summarise(truth, part).values()) for part in (b, a)))
-    return _differences(values, drawn, level)
+    tallies = [person_tallies(truth, part, person) for part in (b, a)]  # (P, T) each
+    return _differences(tallies, [_resampled_metrics(part, draws, seed) for part in tallies], level)
 
 
-def _differences(values: np.ndarray, drawn: np.ndarray, level: float) -> pd.DataFrame:
-    """The table of (M,) differences in each metric and of (draws, M) drawn ones."""
-    share = (1 - _checked_level(level)) / 2
-    found = _table("difference", values, *np.quantile(drawn, [share, 1 - share], axis=0))
+def compare(before: pd.DataFrame, after: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """`paired_bootstrap` of two tables with `label, p00 …` of the same photos in one order, `person` in `after`."""
+    (truth, a), (_, b) = map(from_probabilities, (before, after))
+    return paired_bootstrap(truth, a, b, after["person"].to_numpy(), seed=seed)
+
+
+def _differences(tallies: Sequence[np.ndarray], drawn: Sequence[np.ndarray], level: float) -> pd.DataFrame:
+    """The table of how much better the first of two is than the second, by (…, T) tallies and (draws, M) metrics."""
+    values = np.subtract(*(metrics_of(part.sum(axis=tuple(range(part.ndim - 1)))[None])[0] for part in tallies))
+    share, differences = (1 - level) / 2, np.subtract(*drawn)
+    found = _table("difference", values, *np.quantile(differences, [share, 1 - share], axis=0))
     # The two sides are sums of the same numbers: equal ones differ by rounding at most.
-    return found.assign(p=(drawn <= 1e-12).mean(axis=0))
+    return found.assign(p=(differences <= 1e-12).mean(axis=0))
 
 
 def paired_over_seeds(before: pd.DataFrame, after: pd.DataFrame, level: float = 0.95) -> pd.DataFrame:
     """Indexed by metric, how much better `after` is than `before`, both trained with several seeds.
 
     Both have the columns `seed, person, label, predicted`, with the same people for every seed. Each of 1000 draws
-    takes people and seeds with replacement, the same for both: a difference that came from one lucky seed does not
-    look sure. Of three seeds such draws still know little. Columns and errors as `paired_bootstrap` has them.
+    takes people and seeds with replacement, the same for both. Columns and errors as `paired_bootstrap` has them.
     """
-    tallies = [_tallies_by_seed(before), _tallies_by_seed(after)]  # (S, P, T) each
+    tallies = [_tallies_by_seed(after), _tallies_by_seed(before)]  # (S, P, T) each
     if tallies[0].shape != tallies[1].shape:
-        raise ValueError(f"{tallies[0].shape[:2]} seeds and people on one side, {tallies[1].shape[:2]} on the other")
-    drawn = np.subtract(*(_resampled_over_seeds(part, draws=1000, seed=0) for part in reversed(tallies)))
-    values = metrics_of(tallies[1].sum(axis=(0, 1))[None]) - metrics_of(tallies[0].sum(axis=(0, 1))[None])
-    return _differences(values[0], drawn, level)
+        raise ValueError(f"{tallies[1].shape[:2]} seeds and people on one side, {tallies[0].shape[:2]} on the other")
+    return _differences(tallies, [_resampled_over_seeds(part, draws=1000, seed=0) for part in tallies], level)
 
 
 def _tallies_by_seed(table: pd.DataFrame) -> np.ndarray:
@@ -136,9 +132,7 @@ def from_probabilities(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_probabilities(path: Path, key: str) -> pd.DataFrame:
-    """A table that `check_probabilities` accepts from a CSV, the key as text. Raises as that and `files.read_csv` do,
-    with the file's name.
-    """
+    """A CSV's table that `check_probabilities` accepts, the key as text. Raises as that and `files.read_csv` do."""
     kinds = {key: "str", **({"label": "int64"} if key == "path" else {})}
     table = files.read_csv(path, kinds | dict.fromkeys(labels.probability_columns(), "float64"))
     try:
@@ -151,35 +145,23 @@ def read_probabilities(path: Path, key: str) -> pd.DataFrame:
 def check_probabilities(table: pd.DataFrame, key: str) -> None:
     """Raise ValueError that names the culprit unless this is a whole table of probabilities.
 
-    `key` is `ImageID` (columns `ImageID, p00, …`) or `path` (`path, label, p00, …`): each once and present,
-    labels that are classes, probabilities finite, not negative, and adding up to 1 in every row.
+    `key` is `ImageID` (columns `ImageID, p00, …`) or `path` (`path, label, p00, …`): each once, labels that are
+    classes, probabilities finite, not negative, and adding up to 1 in every row.
     """
     columns, classes = labels.probability_columns(), range(labels.class_count())
-    _check_columns(list(table.columns), [key, *(["label"] if key == "path" else []), *columns])
-    if table[key].isna().any():
-        raise ValueError(f"row {int(table[key].isna().argmax())} has no {key}")
+    wanted = [key, *(["label"] if key == "path" else []), *columns]
+    for one, other in itertools.zip_longest(table.columns, wanted):
+        if one != other:
+            fault = f"has {one} where {other or 'nothing'} belongs" if one else f"lacks {other}"
+            raise ValueError(f"the table of probabilities {fault}: write {', '.join(wanted)}")
     _refuse(table, key, table[key].duplicated(), "stands on more than one row")
     if key == "path":
         _refuse(table, key, ~table["label"].isin(classes), f"has a label outside 0-{classes[-1]}")
-    for column in columns:
-        if not pd.api.types.is_numeric_dtype(table[column]):
-            raise ValueError(f"column {column} does not hold numbers")
     probabilities = table[columns].to_numpy(dtype=np.float64)
     _refuse(table, key, ~np.isfinite(probabilities).all(axis=1), "has a probability that is missing or infinite")
     _refuse(table, key, (probabilities < 0).any(axis=1), "has a negative probability")
     off = np.abs(probabilities.sum(axis=1) - 1) > SUM_TOLERANCE
     _refuse(table, key, off, f"has probabilities that do not add up to 1 within {SUM_TOLERANCE}")
-
-
-def _check_columns(found: list[str], wanted: list[str]) -> None:
-    missing = ", ".join(collections.Counter(wanted) - collections.Counter(found))
-    extra = ", ".join(map(str, collections.Counter(found) - collections.Counter(wanted)))
-    if missing or extra:
-        fault = f"lacks {missing}; its columns are {', '.join(wanted)}" if missing else f"has {extra} too much"
-        raise ValueError(f"the table of probabilities {fault}")
-    for one, other in zip(found, wanted, strict=True):
-        if one != other:
-            raise ValueError(f"columns out of order: {one} stands where {other} belongs")
 
 
 def _refuse(table: pd.DataFrame, key: str, wrong: Sequence[bool], fault: str) -> None:
@@ -210,23 +192,17 @@ def person_tallies(truth: Classes, predicted: Classes, person: Sequence) -> np.n
     truth, predicted = _checked_labels(truth, predicted)
     if len(person) != len(truth):
         raise ValueError(f"{len(truth)} labels but {len(person)} entries for person")
-    codes, people = pd.factorize(np.asarray(person), sort=True)
-    if (codes < 0).any():
-        raise ValueError(f"row {int((codes < 0).argmax())} has no person")
-    count, names, hit = labels.class_count(), labels.names(), truth == predicted
-    tallies = np.zeros((len(people), 3 * count + len(names)))
-    for part, rows, classes in ((0, hit, truth[hit]), (1, ..., truth), (2, ..., predicted)):
-        np.add.at(tallies, (codes[rows], part * count + classes), 1)
-    true_values, predicted_values = labels.decode_all(truth), labels.decode_all(predicted)
-    right = np.stack([true_values[name] == predicted_values[name] for name in names], axis=1)  # (N, A)
-    np.add.at(tallies[:, 3 * count :], codes, right)
-    return tallies
+    person = np.asarray(person)
+    if pd.isna(person).any():
+        raise ValueError(f"row {int(pd.isna(person).argmax())} has no person")
+    values = (np.stack(list(labels.decode_all(side).values()), axis=1) for side in (truth, predicted))  # (N, A) each
+    true, said = (np.eye(labels.class_count())[side] for side in (truth, predicted))  # (N, C) each
+    tallies = np.concatenate([true * said, true, said, np.equal(*values)], axis=1)  # (N, T)
+    return pd.DataFrame(tallies).groupby(person).sum().to_numpy()
 
 
 def _resampled_metrics(tallies: np.ndarray, draws: int, seed: int, is_filled: bool = False) -> np.ndarray:
     """(draws, M) metrics of resamples of people; the same seed draws the same people. is_filled: see `metrics_of`."""
-    if draws < 1:
-        raise ValueError(f"draws = {draws!r}: it must be at least 1; 1000 is usual")
     generator, people = np.random.default_rng(seed), len(tallies)
     sizes = [min(DRAWS_AT_ONCE, draws - begin) for begin in range(0, draws, DRAWS_AT_ONCE)]
     times = (generator.multinomial(people, np.full(people, 1 / people), size=size) for size in sizes)  # (D, P) each
@@ -252,12 +228,6 @@ def metrics_of(sums: np.ndarray, filled: np.ndarray | None = None) -> np.ndarray
 
 def _table(name: str, values: Sequence[float], low: np.ndarray, high: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame({name: values, "low": low, "high": high}, index=pd.Index(metric_names(), name="metric"))
-
-
-def _checked_level(level: float) -> float:
-    if not 0 < level < 1:
-        raise ValueError(f"level = {level!r}: it must lie between 0 and 1, such as 0.95")
-    return level
 
 
 def worst_mistakes(table: pd.DataFrame, count: int) -> pd.DataFrame:

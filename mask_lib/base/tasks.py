@@ -17,7 +17,7 @@ from typing import Any, Literal, Self
 from pydantic import model_validator
 
 from mask_lib.base import files, plain_yaml
-from mask_lib.base.checks import Settings, did_you_mean
+from mask_lib.base.checks import Settings, did_you_mean, require
 
 CHECKOUT = Path(__file__).parents[2]  # whose tasks/ holds what a project of its own lacks
 FREE_KEY = re.compile(r"(?![0-9rz?])[!-~]")  # digits type a class, the page of relabeling acts on the others itself
@@ -52,19 +52,12 @@ class Attribute:
         """The value 0 … size-1 of what a table holds. Raises ValueError that lists the words, or gives the limits."""
         if self.edges:
             low, high = self.limits
-            if not low <= int(written) <= high:
-                raise ValueError(f"{self.name} = {written}: it must be from {low} to {high}")
-            return sum(int(written) >= edge for edge in self.edges)
+            require(self.name, written, low <= written <= high, f"from {low} to {high}")
+            return sum(written >= edge for edge in self.edges)
         if written not in self.table_words:
             wanted = f"write one of {', '.join(self.table_words)}{did_you_mean(written, self.table_words)}"
             raise ValueError(f"{written!r} is no {self.name}: {wanted}")
         return self.table_words.index(written)
-
-
-def group_words(edges: Sequence[int]) -> tuple[str, ...]:
-    """The groups that edges cut numbers into, in words: `<30`, `30-59`, `60+`."""
-    between = (f"{low}-{high - 1}" for low, high in itertools.pairwise(edges))
-    return (f"<{edges[0]}", *between, f"{edges[-1]}+")
 
 
 class _Attribute(Settings):
@@ -92,9 +85,10 @@ class _Attribute(Settings):
         return self
 
     def attribute(self) -> Attribute:
-        """The attribute it tells of."""
-        words = self.values or group_words(self.edges or (0,))
-        return Attribute(self.name, words, self.keys, self.of == "person", self.edges, self.limits)
+        """The attribute it tells of; edges cut a number into groups such as `<30`, `30-59`, `60+`."""
+        edges = self.edges or (0,)
+        groups = (f"<{edges[0]}", *(f"{low}-{high - 1}" for low, high in itertools.pairwise(edges)), f"{edges[-1]}+")
+        return Attribute(self.name, self.values or groups, self.keys, self.of == "person", self.edges, self.limits)
 
 
 class Photos(Settings):
@@ -163,7 +157,7 @@ class Task:
         return [self.photos.separator.join(values) for values in words]
 
 
-def find(path: str | os.PathLike[str]) -> Path:
+def find(path: files.AnyPath) -> Path:
     """A task's file: in the project or else in the checkout. Raises FileNotFoundError that names those there are."""
     places = [files.project_path(path), Path(os.path.normpath(CHECKOUT / path))]
     if found := next((place for place in places if place.is_file()), None):
@@ -180,7 +174,7 @@ class _File(Settings):
     photos: Photos = Photos()
 
 
-def read(path: str | os.PathLike[str]) -> Task:
+def read(path: files.AnyPath) -> Task:
     """The task of a YAML file. Raises FileNotFoundError, and ValueError that names file, field and value."""
     found = find(path)
     values = plain_yaml.read(found)

@@ -19,7 +19,6 @@ from mask_lib.base import files, labels
 
 ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz")
 SIZE_LIMIT = 200 * 10**9  # bytes an archive may unpack to
-METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
 RATIO_LIMIT = 100  # photos hardly shrink; a file that grows a hundredfold is no photo set
 RATIO_FLOOR = 10**9  # bytes below which the ratio does not matter
 MEMBER_LIMIT = 80_000  # the official set has 32,000, and a Mac packs as many again beside them
@@ -41,13 +40,6 @@ def leaves_folder(name: str) -> bool:
     return bool(path.drive or path.root) or ".." in path.parts or "\0" in name
 
 
-def expected() -> str:
-    """What the task at hand wants a data folder to hold, in words."""
-    if labels.task().photos.layout == "competition":
-        return "train/ (train.csv, images/) and eval/ (info.csv, images/)"
-    return ", ".join(labels.task().photos.required())
-
-
 def holds_data(folder: Path, parts: Sequence[str] = PARTS) -> bool:
     """Whether `folder` holds the folders of some parts, train/ and eval/ unless the task calls them otherwise."""
     return all((folder / name).is_dir() for name in labels.task().photos.heads(parts))
@@ -65,12 +57,12 @@ def folders_with_data(root: Path, parts: Sequence[str] = PARTS) -> list[Path]:
     return []
 
 
-def unpack(archive: Path, unpack_into: Path, size_limit: int = SIZE_LIMIT, nested: int = 1) -> Path:
+def unpack(archive: Path, unpack_into: Path, nested: int = 1) -> Path:
     """Unpack a .zip, .tar, .tar.gz or .tgz into a folder of its own inside `unpack_into`; return that folder.
 
-    The same archive is unpacked once, one of another size or time again. One that holds no data folder and one archive
-    is followed into that, `nested` times. Raises ValueError for a broken archive or another file, for a member that
-    cannot be read or written or would land outside, and for more than the limits allow; nothing is left behind then.
+    The same archive is unpacked once, one of another size or time again. One that holds an archive instead of a data
+    folder is followed into that, `nested` times. Raises ValueError, and leaves nothing behind, for a broken archive, a
+    member that cannot be read or written or would land outside, and more than the limits allow.
     """
     ending = next((ending for ending in ENDINGS if archive.name.lower().endswith(ending)), None)
     if not ending:
@@ -80,9 +72,9 @@ def unpack(archive: Path, unpack_into: Path, size_limit: int = SIZE_LIMIT, neste
     folder = unpack_into / f"{plain}-{files.digest([status.st_size, status.st_mtime_ns])[:8]}"
     with files.lock(unpack_into / f".{folder.name}.lock"):
         if not folder.is_dir():
-            unpack_whole(archive, folder, size_limit)
+            unpack_whole(archive, folder)
     inner = [] if folders_with_data(folder) else archives_in(folder)
-    return unpack(inner[0], unpack_into, size_limit, nested - 1) if nested and len(inner) == 1 else folder
+    return unpack(inner[0], unpack_into, nested - 1) if nested and len(inner) == 1 else folder
 
 
 def archives_in(folder: Path) -> list[Path]:
@@ -91,26 +83,19 @@ def archives_in(folder: Path) -> list[Path]:
     return [path for path in found if path.name.lower().endswith(ENDINGS) and not is_junk(path.name) and path.is_file()]
 
 
-def unpack_whole(archive: Path, folder: Path, size_limit: int) -> None:
-    """Unpack beside `folder` and rename there at the end. Call it under the lock."""
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    # A process that was killed could not tidy up; the lock says that none is at work here now.
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
+def unpack_whole(archive: Path, folder: Path) -> None:
+    """Unpack into `folder`, whole or not at all. Call it under the lock."""
     limits = {
-        "the size limit": size_limit,
-        "the free space on the disk": shutil.disk_usage(temporary).free,
+        "the size limit": SIZE_LIMIT,
+        "the free space on the disk": shutil.disk_usage(folder.parent).free,
         f"{RATIO_LIMIT} times its packed size": max(RATIO_FLOOR, RATIO_LIMIT * archive.stat().st_size),
     }
     try:
-        # By the content: endings are changed by hand.
-        (extract_tar if tarfile.is_tarfile(archive) else extract_zip)(archive, temporary, limits)
-        temporary.rename(folder)
-        files.flush_folder(folder.parent)
+        with files.replacing_folder(folder) as temporary:
+            # By the content: endings are changed by hand.
+            (extract_tar if tarfile.is_tarfile(archive) else extract_zip)(archive, temporary, limits)
     except (*BROKEN, NotImplementedError) as error:
         raise ValueError(f"{archive} cannot be unpacked: {remedy(archive, error)}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def remedy(archive: Path, error: Exception) -> str:
@@ -158,23 +143,17 @@ def write_member(archive: Path, target: Path, name: str, open_content: Callable[
 
 def extract_zip(archive: Path, folder: Path, limits: dict[str, int]) -> None:
     """Unpack a zip file into `folder`. `zipfile` never reads more bytes than a member's header states."""
+    size = 0
     with zipfile.ZipFile(archive) as handle:
-        members, size, names = handle.infolist(), 0, []
-        for number, member in enumerate(members, start=1):
+        for number, member in enumerate(files.progress(handle.infolist(), what="unpacking", unit="file"), start=1):
             kind = stat.S_IFMT(member.external_attr >> 16)  # 0 where the zip was not made on Unix
-            size += member.file_size
             # A name that is not marked as UTF-8 zipfile has taken for one of an old PC.
-            is_told, raw = member.flag_bits & 0x800, member.orig_filename
-            name = raw if is_told else readable_name(archive, raw.encode("cp437"))
-            names.append(name.replace("\\", "/"))
-            is_plain = kind in (0, stat.S_IFREG, stat.S_IFDIR)
-            check_member(archive, names[-1], is_plain, number, size, limits)
+            raw = member.orig_filename
+            name = raw if member.flag_bits & 0x800 else readable_name(archive, raw.encode("cp437"))
+            size, name = size + member.file_size, name.replace("\\", "/")
+            check_member(archive, name, kind in (0, stat.S_IFREG, stat.S_IFDIR), number, size, limits)
             if member.flag_bits & 1:
                 raise ValueError(f"{archive} is locked by a password: unpack it yourself and give the folder")
-            if member.compress_type not in METHODS:
-                method = zipfile.compressor_names.get(member.compress_type, member.compress_type)
-                raise NotImplementedError(f"{name!r} is packed with {method}")
-        for name, member in zip(names, files.progress(members, what="unpacking", unit="file"), strict=True):
             content = None if name.endswith("/") else functools.partial(handle.open, member)
             write_member(archive, folder / name, name, content)
 
@@ -204,17 +183,14 @@ def readable_name(archive: Path, raw: bytes) -> str:
     korean = [mark for mark in foreign if len(mark.encode("euc_kr", "ignore")) == 2 and "가" <= mark <= "힣"]
     if 2 * len(korean) > len(foreign) and "\ufffd" not in name:
         return name
-    raise ValueError(
-        f"{archive} holds {raw!r}, a name that is neither UTF-8 nor Korean (CP949): unpack it yourself and give the "
-        "folder, or pack it with names in UTF-8"
-    )
+    advice = "unpack it yourself and give the folder, or pack it with names in UTF-8"
+    raise ValueError(f"{archive} holds {raw!r}, a name that is neither UTF-8 nor Korean (CP949): {advice}")
 
 
 def check_end(handle: tarfile.TarFile) -> None:
     """Raise tarfile.ReadError unless the archive's end mark, a block of zeros, follows the last member.
 
-    `tarfile` takes a file cut off between two members for whole. Reading to the end lets gzip compare its checksum;
-    ValueError for an end that is farther than `TAIL_LIMIT`.
+    `tarfile` misses a cut between members. Reading on lets gzip check its sum; ValueError for an end past `TAIL_LIMIT`.
     """
     handle.fileobj.seek(handle.offset)
     if handle.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
@@ -228,8 +204,8 @@ def check_end(handle: tarfile.TarFile) -> None:
 
 def hint(folder: Path) -> str:
     """The end of an error message: which folder to give in place of `folder`, as far as one can be seen."""
-    candidates = [parent for parent in folder.parents[:SEARCH_DEPTH] if holds_data(parent)]
-    candidates += folders_with_data(folder) if os.path.isdir(folder) else []
+    candidates = [parent for parent in folder.parents[:SEARCH_DEPTH] if holds_data(parent)] + folders_with_data(folder)
     if not candidates and (packed := archives_in(folder)):
         return f"unpack {', '.join(path.name for path in packed[:3])} into one folder and give that"
-    return f"give {candidates[0] if candidates else f'the folder that holds {expected()}'}"
+    wanted = f"the folder that holds {', '.join(labels.task().photos.required())}"
+    return f"give {candidates[0] if candidates else wanted}"

@@ -1,6 +1,5 @@
 """The labels that training reads: those of `tables/clean.csv` once there are any, else the data set's own."""
 
-import os
 from collections.abc import Iterable
 from pathlib import Path, PurePath
 
@@ -13,18 +12,16 @@ CLEAN_COLUMNS = ["path", "class"]
 RUN_AGAIN = "run 01_label_cleaning again"
 
 
-def write(kept: pd.DataFrame, dropped: pd.DataFrame, output_dir: str | os.PathLike[str]) -> list[Path]:
+def write(kept: pd.DataFrame, dropped: pd.DataFrame, output_dir: files.AnyPath) -> list[Path]:
     """Write `clean.csv` and `dropped.csv`, columns `CLEAN_COLUMNS`, and return their paths.
 
     Beside them `given.csv`, the labels of the data set that cleaning began with, `path` below the images folder.
     """
-    # The table that training reads comes after the first: between the writes an older one still stands, or none.
-    left_out = files.write_csv(dropped[CLEAN_COLUMNS], table_path(output_dir, "dropped"))
-    clean = files.write_csv(kept[CLEAN_COLUMNS], table_path(output_dir, "clean"))
-    # Last, so that a kill before it leaves labels that are refused if they are not the same.
     given = _own_photos(next(iter(read_splits(Path(output_dir)).values()))).rename(columns={"label": "class"})
-    files.write_csv(given[CLEAN_COLUMNS], table_path(output_dir, "given"))
-    return [clean, left_out]
+    # A kill before clean.csv leaves an older one, or none; one before given.csv labels that are refused if they differ.
+    tables = {"dropped": dropped, "clean": kept, "given": given}
+    paths = [files.write_csv(table[CLEAN_COLUMNS], table_path(output_dir, name)) for name, table in tables.items()]
+    return paths[:2]
 
 
 def _own_photos(split: pd.DataFrame) -> pd.DataFrame:
@@ -33,7 +30,7 @@ def _own_photos(split: pd.DataFrame) -> pd.DataFrame:
 
 
 def read_clean_splits(
-    output_dir: str | os.PathLike[str], label_source: str = "clean", small: bool = False
+    output_dir: files.AnyPath, label_source: str = "clean", small: bool = False
 ) -> dict[int, pd.DataFrame]:
     """The folds' tables (see `splits.read_splits`) as a run trains on them.
 
@@ -46,10 +43,8 @@ def read_clean_splits(
     if label_source == "given":
         return splits
     if not path.exists() and any((Path(output_dir) / "review").glob("decisions.*.jsonl")):
-        raise FileNotFoundError(
-            f"no {files.shown_path(path)}, though labels were decided on: run 01_label_cleaning, or train with "
-            "label_source: given"
-        )
+        advice = "run 01_label_cleaning, or train with label_source: given"
+        raise FileNotFoundError(f"no {files.shown_path(path)}, though labels were decided on: {advice}")
     if not path.exists():
         return splits
     _refuse_changed(next(iter(splits.values())), output_dir)
@@ -60,7 +55,7 @@ def read_clean_splits(
     return cleaned
 
 
-def _refuse_changed(split: pd.DataFrame, output_dir: str | os.PathLike[str]) -> None:
+def _refuse_changed(split: pd.DataFrame, output_dir: files.AnyPath) -> None:
     """Raise ValueError that names photos whose given label is another than the one that cleaning began with."""
     path = table_path(output_dir, "given")
     if not path.exists():  # clean labels from elsewhere
@@ -69,10 +64,9 @@ def _refuse_changed(split: pd.DataFrame, output_dir: str | os.PathLike[str]) -> 
     before = _read_classes(path, now.index).reindex(now.index)
     changed = [f"{one} ({before[one]:.0f} → {now[one]})" for one in now.index[before.notna() & (before != now)]]
     if changed:
-        raise ValueError(
-            f"{files.shown_path(path.with_name('clean.csv'))} is older than the labels of the data set: "
-            f"{len(changed)} have changed since, such as {', '.join(changed[:3])}; {RUN_AGAIN}"
-        )
+        older = f"{files.shown_path(path.with_name('clean.csv'))} is older than the labels of the data set"
+        since = f"{len(changed)} have changed since, such as {', '.join(changed[:3])}"
+        raise ValueError(f"{older}: {since}; {RUN_AGAIN}")
 
 
 def _read_classes(path: Path, known: Iterable[str]) -> pd.Series:
@@ -91,15 +85,13 @@ def _with_classes(split: pd.DataFrame, class_of: pd.Series, dropped: pd.Series) 
     own = _own_photos(split)["path"]
     unknown = own[~own.isin(class_of.index) & ~own.isin(dropped.index)]
     if len(unknown):
-        raise ValueError(
-            f"tables/clean.csv is older than the photos: it lacks {len(unknown)}, such as {list(unknown[:3])}; "
-            f"{RUN_AGAIN}"
-        )
+        lacking = f"it lacks {len(unknown)}, such as {list(unknown[:3])}; {RUN_AGAIN}"
+        raise ValueError(f"tables/clean.csv is older than the photos: {lacking}")
     kept = split.drop(index=own.index[own.isin(dropped.index)]).reset_index(drop=True)
     return kept.assign(label=kept["path"].map(class_of).fillna(kept["label"]).astype("int64"))
 
 
-def touched(output_dir: str | os.PathLike[str]) -> set[str]:
+def touched(output_dir: files.AnyPath) -> set[str]:
     """Paths of the photos whose label is no longer the given one, or that were dropped."""
     given, clean = (next(iter(read_clean_splits(output_dir, source).values())) for source in ("given", "clean"))
     both = given.merge(clean[["path", "label"]], on="path", how="left", suffixes=("", "_clean"))

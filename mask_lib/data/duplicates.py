@@ -4,7 +4,6 @@ Near hashes make a pair a candidate, its pixels decide. Copies are photos re-enc
 on each side; another photo of the same person is none.
 """
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,12 +14,13 @@ from scipy.sparse.csgraph import connected_components
 
 from mask_lib.base import files, labels
 from mask_lib.data import photos, pixels
-from mask_lib.data.hashes import KINDS, Hashes, hexed, near
+from mask_lib.data.hashes import KINDS, Hashes, near
 from mask_lib.data.layout import Finding, Problem
 
 # Bits of 64 that a copy may differ in: the most that a crop of 2 % off each edge cost of hundreds of painted
 # and real faces. By ahash most of what is as near is no copy; the pixels tell.
 DISTANCES = {"ahash": 10, "phash": 14}
+FLAT = 1.0  # grey levels; a photo that varies less shows nothing, and its hash is chance
 PAIR_COLUMNS = ["row", "other", *KINDS, "residual"]
 DUPLICATE_COLUMNS = ["hash", "path", "person", "label", "set", "distance"]
 LEAK_COLUMNS = ["ImageID", "path", "label", "distance"]
@@ -28,32 +28,28 @@ PAIRS_AT_ONCE = 256  # whose pixels are compared in one go
 
 
 def find(
-    photo_table: pd.DataFrame,
-    data_dir: str | os.PathLike[str],
-    hashes: Hashes,
-    distances: Mapping[str, int] = DISTANCES,
-    workers: int | None = None,
+    photo_table: pd.DataFrame, data_dir: files.AnyPath, hashes: Hashes, distances: Mapping[str, int] = DISTANCES
 ) -> pd.DataFrame:
     """All pairs of copies among the rows of the photo table, columns `PAIR_COLUMNS`.
 
-    `row` < `other` are positions in the table, `ahash` and `phash` how many bits the hashes differ in, `residual`
-    what the pixels differ in once one photo is aligned with the other (grey levels). `distances`: by kind of hash the
-    bits in which candidates may differ. Photos of one colour are nobody's copies. Raises OSError that names an
-    unreadable photo, ValueError for hashes of another table and distances that are none.
+    `row` < `other` are positions in the table, `ahash` and `phash` the bits the hashes differ in, `residual` what the
+    pixels differ in once aligned (grey levels). `distances`: by kind of hash the bits in which candidates may differ.
+    Raises OSError that names an unreadable photo, ValueError for hashes of another table and distances that are none.
     """
     if len(hashes.ahash) != len(photo_table):
         raise ValueError(f"{len(hashes.ahash)} hashes for {len(photo_table)} photos: open them for this photo table")
     if not distances or not all(kind in KINDS and 0 <= bits <= 64 for kind, bits in distances.items()):
         raise ValueError(f"distances = {dict(distances)}: give 0 to 64 bits for {' or '.join(KINDS)} or both")
     rows, others = candidates(hashes, distances)
-    bits = {kind: bits_apart(getattr(hashes, kind)[rows], getattr(hashes, kind)[others]) for kind in KINDS}
+    gaps = {kind: getattr(hashes, kind)[rows] ^ getattr(hashes, kind)[others] for kind in KINDS}
+    bits = {kind: np.bitwise_count(gap).astype(np.int64) for kind, gap in gaps.items()}
     pairs = pd.DataFrame({"row": rows, "other": others, **bits, "residual": np.nan})
-    return confirmed(pairs, photos.files_of(data_dir, photo_table), workers)
+    return confirmed(pairs, photos.files_of(data_dir, photo_table))
 
 
 def candidates(hashes: Hashes, distances: Mapping[str, int]) -> tuple[np.ndarray, np.ndarray]:
     """(K,) int64 rows and others, row below other: near by one of the hashes, and alike in 16 x 16 pixels."""
-    shown = np.flatnonzero(~hashes.is_featureless)
+    shown = np.flatnonzero(hashes.small.std(axis=(1, 2)) >= FLAT)
     small = pixels.blurred(hashes.small[shown])
     found = [np.zeros((2, 0), np.int64)]
     for kind, distance in distances.items():
@@ -64,19 +60,14 @@ def candidates(hashes: Hashes, distances: Mapping[str, int]) -> tuple[np.ndarray
     return rows, others
 
 
-def bits_apart(values: np.ndarray, others: np.ndarray | np.uint64) -> np.ndarray:
-    """(K,) int64 bits in which uint64 hashes differ."""
-    return np.bitwise_count(values ^ others).astype(np.int64)
-
-
-def confirmed(pairs: pd.DataFrame, paths: list[Path], workers: int | None = None) -> pd.DataFrame:
+def confirmed(pairs: pd.DataFrame, paths: list[Path]) -> pd.DataFrame:
     """Those of the pairs whose pixels are one photo's, with their `residual`."""
     kept = [pairs[:0]]
     with files.progress(total=len(pairs), what="comparing photos", unit="pair") as line:
         for start in range(0, len(pairs), PAIRS_AT_ONCE):
             some = pairs[start : start + PAIRS_AT_ONCE]
             needed, positions = np.unique(some[["row", "other"]].to_numpy(), return_inverse=True)
-            grey = pixels.read_grey([paths[row] for row in needed], workers)
+            grey = pixels.read_grey([paths[row] for row in needed])
             first, second = positions.reshape(-1, 2).T
             figures = pixels.residuals(grey[first], grey[second])
             kept.append(some.assign(residual=figures["residual"])[pixels.is_copy(figures)])
@@ -84,40 +75,29 @@ def confirmed(pairs: pd.DataFrame, paths: list[Path], workers: int | None = None
     return pd.concat(kept[1:] or kept, ignore_index=True)
 
 
-def duplicates(
-    photo_table: pd.DataFrame, hashes: Hashes, pairs: pd.DataFrame, kind: str, distance: int | None = None
-) -> pd.DataFrame:
+def duplicates(photo_table: pd.DataFrame, hashes: Hashes, pairs: pd.DataFrame, kind: str) -> pd.DataFrame:
     """Groups of copies by one kind of hash, a row a photo, columns `DUPLICATE_COLUMNS`.
 
-    pairs: as `find` gives them; those at most `distance` bits apart (default: `DISTANCES`) join their photos, and what
-    hangs together is a group. `hash` is that of its representative, the photo nearest to all others, which comes
-    first: 16 hex digits, no other group's. `distance`: bits to it; `set`: train, eval (`label` empty) or external.
+    pairs: of `find`; what they join is a group. `hash` is that of its representative, the photo nearest to all others,
+    the first: 16 hex digits, no other group's. `distance`: bits to it; `set`: train, eval (`label` empty) or external.
     """
-    pairs = within(pairs, kind, distance)
     group_of = pd.Series(components(len(photo_table), pairs[["row", "other"]].to_numpy().T))
     group_of = group_of[np.unique(pairs[["row", "other"]])]  # of photos that are in a pair
-    values, taken = getattr(hashes, kind), set()
-    order, names, bits = [], [], []
+    values, taken, found = getattr(hashes, kind), set(), []
     for rows in group_of.groupby(group_of).groups.values():
         # One row at a time: a group may be large.
-        first = int(np.argmin([bits_apart(values[rows], value).sum() for value in values[rows]]))
-        apart = bits_apart(values[rows], values[rows[first]])
-        sequence = np.lexsort((rows, apart, np.arange(len(rows)) != first))
-        order += rows[sequence].tolist()
-        bits += apart[sequence].tolist()
+        first = int(np.argmin([np.bitwise_count(values[rows] ^ value).sum() for value in values[rows]]))
+        apart = np.bitwise_count(values[rows] ^ values[rows[first]])
         name = int(values[rows[first]])
         while name in taken:  # different photos can share a hash: the next number that names no group yet
             name = (name + 1) % 2**64
         taken.add(name)
-        names += [name] * len(rows)
-    members = photo_table.iloc[order].rename(columns={"split": "set"}).reset_index(drop=True)
-    members = members.assign(hash=pd.Series(hexed(names), dtype="str"), distance=pd.Series(bits, dtype="int64"))
-    return members[DUPLICATE_COLUMNS]
-
-
-def within(pairs: pd.DataFrame, kind: str, distance: int | None) -> pd.DataFrame:
-    """The pairs whose hashes of one kind are at most `distance` bits apart, by default those of `DISTANCES`."""
-    return pairs[pairs[kind] <= (DISTANCES[kind] if distance is None else distance)]
+        order = np.lexsort((rows, apart, np.arange(len(rows)) != first))
+        found += [(rows[at], f"{name:016x}", apart[at]) for at in order]
+    told = pd.DataFrame(found, columns=["row", "hash", "distance"])
+    told = told.astype({"row": "int64", "hash": "str", "distance": "int64"})
+    members = photo_table.iloc[told["row"]][["path", "person", "label", "split"]].reset_index(drop=True)
+    return members.rename(columns={"split": "set"}).join(told)[DUPLICATE_COLUMNS]
 
 
 def components(count: int, ends: np.ndarray) -> np.ndarray:
@@ -126,13 +106,12 @@ def components(count: int, ends: np.ndarray) -> np.ndarray:
     return connected_components(joined, directed=False)[1]
 
 
-def leaks(photo_table: pd.DataFrame, pairs: pd.DataFrame, kind: str, distance: int | None = None) -> pd.DataFrame:
+def leaks(photo_table: pd.DataFrame, pairs: pd.DataFrame, kind: str) -> pd.DataFrame:
     """Evaluation photos that are copies of training photos, columns `LEAK_COLUMNS`, by ImageID, the best match first.
 
-    pairs: as `find` gives them; those at most `distance` bits apart by this kind of hash (default: `DISTANCES`) count.
-    Every training photo that is a copy has a row with its `path` and `label`: the reader should see disagreement.
+    pairs: as `find` gives them; `distance`: bits by this kind of hash. Every training photo that is a copy has a row
+    with its `path` and `label`: the reader should see disagreement.
     """
-    pairs = within(pairs, kind, distance)
     is_eval = (photo_table["split"] == "eval").to_numpy()
     crossing = pairs[is_eval[pairs["row"]] != is_eval[pairs["other"]]]
     swapped = is_eval[crossing["row"]]
@@ -148,21 +127,24 @@ def write(
     photo_table: pd.DataFrame,
     hashes: Hashes,
     pairs: pd.DataFrame,
-    output_dir: str | os.PathLike[str],
+    output_dir: files.AnyPath,
     distances: Mapping[str, int] = DISTANCES,
 ) -> dict[str, pd.DataFrame]:
-    """Write `duplicates.<kind>` and `data_leak.<kind>` of both kinds of hash to `tables`; gives them by name."""
+    """Write `duplicates.<kind>` and `data_leak.<kind>` of both kinds of hash to `tables`; gives them by name.
+
+    Of the pairs of `find` those count whose hashes of that kind are within its distance.
+    """
     tables = {}
     for kind in KINDS:
-        distance = distances.get(kind, -1)  # no pair is that near: a kind that was not asked for has no rows
-        tables[f"duplicates.{kind}"] = duplicates(photo_table, hashes, pairs, kind, distance)
-        tables[f"data_leak.{kind}"] = leaks(photo_table, pairs, kind, distance)
+        some = pairs[pairs[kind] <= distances.get(kind, -1)]  # none is that near: a kind not asked for has no rows
+        tables[f"duplicates.{kind}"] = duplicates(photo_table, hashes, some, kind)
+        tables[f"data_leak.{kind}"] = leaks(photo_table, some, kind)
     for name, table in tables.items():
         files.write_csv(table, Path(output_dir) / "tables" / f"{name}.csv")
     return tables
 
 
-def read_duplicates(output_dir: str | os.PathLike[str], kind: str) -> pd.DataFrame:
+def read_duplicates(output_dir: files.AnyPath, kind: str) -> pd.DataFrame:
     """A table that `write` left, in the dtypes of `duplicates`. Raises FileNotFoundError that says what to run."""
     path = Path(output_dir) / "tables" / f"duplicates.{kind}.csv"
     if not path.exists():
@@ -178,10 +160,9 @@ def conflicts(duplicate_table: pd.DataFrame) -> pd.DataFrame:
 
 
 def shared_pictures(photo_table: pd.DataFrame, duplicate_table: pd.DataFrame) -> pd.DataFrame:
-    """Those rows of a duplicate table whose picture is on people who cannot be one, as a placeholder is.
+    """Those rows of a duplicate table whose picture is on people of different age and the like: a placeholder.
 
-    Their people differ in what is the same on all photos of a person, such as an age. Two who share another
-    picture as well are taken for one person with a wrong label.
+    Two who share another picture as well are taken for one person with a wrong label.
     """
     fixed = [name for name in labels.names(of_person=True) if name in photo_table]
     told = photo_table.drop_duplicates("person").set_index("person")[fixed]
@@ -212,18 +193,16 @@ def without_shared(
 def unite(photo_table: pd.DataFrame, *duplicate_tables: pd.DataFrame) -> pd.Series:
     """For each person (index) of the labeled photos, external ones too, their group, named after its first member.
 
-    People are in one group when any of their photos are copies of each other by any of the duplicate tables (columns
-    hash, person), or when a chain of such pairs joins them.
+    People whose photos are copies by any of the tables (columns hash, person), or a chain of such, are in one group.
     """
     labeled = photo_table[photo_table["split"] != "eval"]
     people = np.unique(labeled["person"].to_numpy(dtype="object"))
     position = pd.Series(np.arange(len(people)), index=people)
     ends = [np.zeros((2, 0), np.int64)]
     for table in duplicate_tables:
-        members = table[table["person"].isin(people)].sort_values("hash", kind="stable")
-        is_same = members["hash"].to_numpy()[1:] == members["hash"].to_numpy()[:-1]
-        rows = position[members["person"]].to_numpy()
-        ends.append(np.stack([rows[:-1][is_same], rows[1:][is_same]]))  # a chain joins the people of a group
+        members = table[table["person"].isin(people)]
+        first = members.groupby("hash")["person"].transform("first")  # whom all people of the group are joined to
+        ends.append(np.stack([position[first], position[members["person"]]]))
     number = components(len(people), np.concatenate(ends, axis=1))
     first = pd.Series(people).groupby(number).transform("first")
     return pd.Series(first.to_numpy(), index=pd.Index(people, name="person"), name="group")
@@ -238,14 +217,11 @@ def captions(first: pd.DataFrame, second: pd.DataFrame) -> list[str]:
     return ["\n".join(pair) for pair in zip(*sides, strict=True)]
 
 
-def side_by_side(
-    data_dir: str | os.PathLike[str], first: pd.DataFrame, second: pd.DataFrame, side: int = 192
-) -> list[np.ndarray]:
+def side_by_side(data_dir: files.AnyPath, first: pd.DataFrame, second: pd.DataFrame) -> list[np.ndarray]:
     """A picture of each row of one photo table beside the same row of another, (H, W, 3) uint8, for galleries."""
     found = []
-    for left, right in zip(*(photos.thumbnails(data_dir, table, side) for table in (first, second)), strict=True):
-        picture = np.full((max(len(left), len(right)), left.shape[1] + 4 + right.shape[1], 3), 255, np.uint8)
-        picture[: len(left), : left.shape[1]] = left
-        picture[: len(right), left.shape[1] + 4 :] = right
-        found.append(picture)
+    for pair in zip(*(photos.thumbnails(data_dir, table) for table in (first, second)), strict=True):
+        height = max(map(len, pair))
+        padded = [np.pad(one, ((0, height - len(one)), (0, 4), (0, 0)), constant_values=255) for one in pair]
+        found.append(np.hstack(padded)[:, :-4])
     return found

@@ -18,23 +18,20 @@ from mask_lib.data import layout, photos
 from mask_lib.data.layout import Finding, Problem
 
 PREFIX = "external:"  # before a person's name, so that none is taken for a person of the data folder
+AGAIN = Problem.DOUBLE_ROW, "this photo again; the first row counts"
 Raw = dict[str, str]  # path, person, the attributes and label as a source writes them, empty where it is silent
 
 
 def scan(
-    sources: Sequence[str | os.PathLike[str]],
-    data_dir: str | os.PathLike[str],
-    photo_table: pd.DataFrame,
-    verify: bool = True,
-    workers: int | None = None,
+    sources: Sequence[files.AnyPath], data_dir: files.AnyPath, photo_table: pd.DataFrame
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Every usable photo of the sources, and everything found wrong with them.
 
     The first table has `external_columns`: `path` absolute, `person` as `external:<source>/<person>`, the attributes
     as in the photo table, a number empty where only the label is given, `label` int64. The second has
-    `photos.PROBLEM_COLUMNS`. Left out are photos whose label is not whole, and those of the data folder, byte for
-    byte: they might be validated. With `verify` every photo is decoded, in `workers` threads. Raises FileNotFoundError
-    for a missing source, ValueError for one that cannot be used or holds no usable photo.
+    `photos.PROBLEM_COLUMNS`. Left out are photos whose label is not whole or that cannot be decoded, and those of the
+    data folder, byte for byte: they might be validated. Raises FileNotFoundError for a missing source, ValueError for
+    one that cannot be used or holds no usable photo.
     """
     own, seen = photos.files_of(data_dir, photo_table), set()
     tables, findings = [external_table([])], []
@@ -43,10 +40,10 @@ def scan(
         read = [read_row(name, row) for row in raw]
         odd = odd + [finding for _, problems in read for finding in problems]
         rows = external_table([row for row, problems in read if not problems])
-        rows, odd = photos.without(rows, odd, repeated(rows["path"], seen))
-        if verify:
-            bad = photos.check_photos(list(map(Path, rows["path"])), rows["path"], workers)
-            rows, odd = photos.without(rows, odd, bad)
+        real = rows["path"].map(os.path.realpath)  # by whatever link
+        rows, odd = photos.without(rows, odd, [AGAIN if one else None for one in real.isin(seen) | real.duplicated()])
+        seen |= set(real)
+        rows, odd = photos.without(rows, odd, photos.check_photos([*map(Path, rows["path"])]))
         rows, odd = photos.without(rows, odd, own_copies(rows["path"], own))
         if rows.empty:
             raise ValueError(f"{source} holds no usable external photo {photos.summary(odd)}")
@@ -65,7 +62,7 @@ def external_table(rows: Sequence[Sequence]) -> pd.DataFrame:
     return layout.photo_table([(*row, photos.EXTERNAL) for row in rows]).astype({"label": "int64"})[external_columns()]
 
 
-def short_names(sources: Sequence[str | os.PathLike[str]]) -> dict[str, Path]:
+def short_names(sources: Sequence[files.AnyPath]) -> dict[str, Path]:
     """Each source's absolute path by a short name of its own."""
     found: dict[str, Path] = {}
     for path in map(files.project_path, sources):
@@ -74,27 +71,16 @@ def short_names(sources: Sequence[str | os.PathLike[str]]) -> dict[str, Path]:
     return found
 
 
-def repeated(paths: Sequence[str], seen: set[str]) -> list[Finding | None]:
-    """A finding for each file that is in `seen` already, by whatever link; the others are added to it."""
-    found = []
-    for path in paths:
-        real = os.path.realpath(path)
-        again = Finding(path, Problem.DOUBLE_ROW, "this photo again; the first row counts")
-        found.append(again if real in seen else None)
-        seen.add(real)
-    return found
-
-
-def own_copies(paths: Sequence[str], own: Sequence[Path]) -> list[Finding | None]:
-    """A finding for each file that has the bytes of a photo of the data folder (`own`)."""
+def own_copies(paths: Sequence[str], own: Sequence[Path]) -> list[photos.Wrong | None]:
+    """What is wrong with each file that has the bytes of a photo of the data folder (`own`)."""
     by_size, found = defaultdict(list), []  # only files of equal size need be compared
     for path in filter(Path.is_file, own):
         by_size[path.stat().st_size].append(path)
     for path in map(Path, paths):
-        same_size = by_size.get(path.stat().st_size, ()) if path.is_file() else ()
+        same_size = by_size[path.stat().st_size]
         copied = next((one for one in same_size if filecmp.cmp(path, one, shallow=False)), None)
-        what = f"the photo {copied.parent.name}/{copied.name} of the data folder" if copied else ""
-        found.append(Finding(str(path), Problem.COPY_OF_OWN_PHOTO, what) if copied else None)
+        what = copied and f"the photo {copied.parent.name}/{copied.name} of the data folder"
+        found.append(what and (Problem.COPY_OF_OWN_PHOTO, what))
     return found
 
 
@@ -134,11 +120,9 @@ def read_folder(folder: Path) -> tuple[list[Raw], list[Finding]]:
     rows, odd, seen = [], [], set()
     for person in layout.people_of(folder, images):
         name = person["path"]
-        problem = layout.folder_problem(name, images, seen)
-        if problem:
+        if problem := layout.folder_problem(name, images, seen):
             odd.append(Finding(name, *problem))
             continue
-        seen.add(name)
         found, about = layout.list_person(images, name)
         own = {"person": name, "label": ""}
         rows += [layout.photo_values(person, photo) | own | {"path": str(images / name / photo)} for photo in found]
@@ -155,7 +139,6 @@ def read_row(source_name: str, row: Raw) -> tuple[list, list[Finding]]:
     cells, values, problems = layout.read_values({name: text for name, text in row.items() if text.strip()})
     label, about_label = read_label(row["label"].strip(), values)
     problems += about_label if row["label"].strip() or not problems else []
-    problems += [(Problem.UNSAFE_PATH, "a null byte in the path")] if "\0" in row["path"] else []
     if problems:
         return [], [Finding(row["path"], *problem) for problem in problems]
     for one, value in zip(labels.attributes(), labels.decode(label), strict=True):
@@ -176,12 +159,12 @@ def read_label(text: str, values: Mapping[str, int]) -> tuple[int | None, list[t
     return number, [(Problem.LABEL_CONTRADICTS_ROW, what)] if meant != number else []
 
 
-def write(table: pd.DataFrame, output_dir: str | os.PathLike[str]) -> Path:
+def write(table: pd.DataFrame, output_dir: files.AnyPath) -> Path:
     """Write an experiment's external photos; an empty table where it uses none, in place of an earlier one."""
     return files.write_csv(table[external_columns()], Path(output_dir) / "tables" / "external.csv")
 
 
-def read(output_dir: str | os.PathLike[str]) -> pd.DataFrame:
+def read(output_dir: files.AnyPath) -> pd.DataFrame:
     """The external photos of an experiment as `scan` gave them, none if it has none."""
     path = Path(output_dir) / "tables" / "external.csv"
     if not path.exists():
@@ -195,6 +178,6 @@ def as_photos(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(split=photos.EXTERNAL).astype({"label": "Int64"})[layout.photo_columns()]
 
 
-def with_external(labeled: pd.DataFrame, output_dir: str | os.PathLike[str]) -> pd.DataFrame:
+def with_external(labeled: pd.DataFrame, output_dir: files.AnyPath) -> pd.DataFrame:
     """`photos.read_labeled` with the experiment's external photos below, whose paths are absolute."""
     return pd.concat([labeled, read(output_dir).assign(split="train")[list(labeled)]], ignore_index=True)

@@ -5,7 +5,7 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -104,7 +104,10 @@ def scan_train(data_dir: Path) -> tuple[pd.DataFrame, list[Finding]]:
     findings += strays(images, {PurePosixPath(path).parts[0] for path in rows["path"] if is_plain(path)})
     photo_rows, seen = [], set()
     for row in rows.to_dict("records"):
-        problems = row_problems(row, images, seen)
+        problem = folder_problem(row["path"], images, seen)
+        problems = [problem] if problem else []
+        if not problem or problem[0] == Problem.MISSING_FOLDER:
+            problems += read_values({"gender": row["gender"], "age": row["age"]})[2] + contradictions(row)
         findings += [Finding(row["path"], *problem) for problem in problems]
         if all(problem == Problem.FOLDER_CONTRADICTS_ROW for problem, _ in problems):
             names, odd = list_person(images, row["path"])
@@ -155,25 +158,22 @@ def people_of(folder: Path, images: Path) -> list[dict[str, str]]:
     return [{"path": match[0], "gender": match["gender"], "age": match["age"]} for match in found if match]
 
 
-def row_problems(row: dict[str, str], images: Path, seen: set[str]) -> list[tuple[str, str]]:
-    """What is odd about a row of train.csv; adds its path to `seen`, those of earlier rows."""
-    problem = folder_problem(row["path"], images, seen)
-    seen.add(row["path"])
-    if problem and problem[0] != Problem.MISSING_FOLDER:
-        return [problem]
-    told = {"gender": row["gender"], "age": row["age"]}
-    return ([problem] if problem else []) + read_values(told)[2] + contradictions(row)
-
-
 def folder_problem(name: str, images: Path, seen: set[str]) -> tuple[Problem, str] | None:
-    """Why a folder that train.csv names cannot be read, or None; `seen`: those of earlier rows."""
+    """`name_problem` of a person's folder that train.csv names."""
+    kinds = Problem.DOUBLE_ROW, Problem.MISSING_FOLDER
+    return name_problem(name, seen, lambda one: (images / one).is_dir(), "train.csv", *kinds)
+
+
+def name_problem(
+    name: str, seen: set[str], is_there: Callable[[str], bool], table: str, double: Problem, missing: Problem
+) -> tuple[Problem, str] | None:
+    """Why what a table names cannot be read, or None; adds the name to `seen`, those of earlier rows."""
     if not is_plain(name):
-        return Problem.UNSAFE_PATH, "train.csv: no plain name in the images folder; not opened"
+        return Problem.UNSAFE_PATH, f"{table}: no plain name below the folder of photos; not opened"
     if name in seen:
-        return Problem.DOUBLE_ROW, "train.csv: this path again; the first row counts"
-    if not (images / name).is_dir():
-        return Problem.MISSING_FOLDER, f"train.csv names this folder, {images.parent.name}/{images.name} lacks it"
-    return None
+        return double, f"{table}: this name again; the first row counts"
+    seen.add(name)
+    return None if is_there(name) else (missing, f"{table} names it, the folder of photos lacks it")
 
 
 def is_plain(name: str) -> bool:
@@ -288,22 +288,17 @@ def stray(path: str, otherwise: Problem, detail: str) -> Finding:
 
 def scan_eval(data_dir: Path) -> tuple[pd.DataFrame, list[Finding]]:
     """The photo table of the evaluation photos by their names alone, in info.csv's order, and what is odd there."""
-    listed, findings, present = {}, [], files_below(data_dir / labels.task().photos.eval)
-    for name in _asked(data_dir):
-        problem = None
-        if not is_plain(name):
-            problem = Problem.UNSAFE_PATH, "info.csv: no plain name below the folder of photos; not opened"
-        elif name in listed:
-            problem = Problem.DOUBLE_IMAGE_ID, "info.csv: this ImageID again; the first row counts"
-        elif name not in present:
-            problem = Problem.MISSING_EVAL_PHOTO, f"info.csv names this photo, {labels.task().photos.eval} lacks it"
-        findings += [Finding(name, *problem)] if problem else []
-        listed.setdefault(name, problem is None)
-    for name in sorted(present - set(listed)):
-        findings.append(stray(name, Problem.UNLISTED_EVAL_PHOTO, "no photo, or info.csv has no row for it; left out"))
+    seen, rows, findings, present = set(), [], [], files_below(data_dir / labels.task().photos.eval)
     empty = [pd.NA if one.edges else "" for one in labels.attributes()]
-    found = photo_table([(name, "", *empty, pd.NA, "eval") for name, usable in listed.items() if usable])
-    return found, hinted(findings, present - set(listed))
+    kinds = Problem.DOUBLE_IMAGE_ID, Problem.MISSING_EVAL_PHOTO
+    for name in _asked(data_dir):
+        if problem := name_problem(name, seen, present.__contains__, "info.csv", *kinds):
+            findings.append(Finding(name, *problem))
+        else:
+            rows.append((name, "", *empty, pd.NA, "eval"))
+    for name in sorted(present - seen):
+        findings.append(stray(name, Problem.UNLISTED_EVAL_PHOTO, "no photo, or info.csv has no row for it; left out"))
+    return photo_table(rows), hinted(findings, present - seen)
 
 
 def files_below(folder: Path) -> set[str]:
@@ -320,10 +315,9 @@ def files_below(folder: Path) -> set[str]:
     return found
 
 
-def eval_ids(data_dir: str | os.PathLike[str]) -> list[str]:
-    """Every ImageID of eval/info.csv in its order, once each, as a submission needs them, readable or not.
-
-    Where another layout has no such file: all photos of its evaluation folder, by their sorted paths.
+def eval_ids(data_dir: files.AnyPath) -> list[str]:
+    """Every ImageID of eval/info.csv in its order, once each, as a submission needs them, readable or not; without that
+    file, which another layout may lack, all photos of the evaluation folder by their sorted paths.
     """
     return list(dict.fromkeys(_asked(files.project_path(data_dir))))
 

@@ -2,10 +2,8 @@
 
 import contextlib
 import ctypes
-import errno
 import io
 import os
-import stat
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +13,7 @@ from typing import IO
 
 import numpy as np
 import pandas as pd
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mask_lib.base import files, labels
 from mask_lib.data import archives, layout, tables
@@ -26,36 +24,29 @@ FIXED = {"path", "person", "label", "split"}  # columns of a photo table beside 
 EXTERNAL = "external"  # the split of photos from elsewhere; no photos.csv holds it
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")  # what PIL may open; its other readers include one that runs Ghostscript
 MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}  # convert to RGB without losing the picture
-TURNS = ("FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90")
-TURN_OF = {orientation: Image.Transpose[turn] for orientation, turn in enumerate(TURNS, start=2)}  # as EXIF counts
+
 LARGE = 25_000_000  # pixels; of larger pictures all threads together hold one at a time
-Source = str | os.PathLike[str] | bytes | IO[bytes]  # of a photo: its file, or what is in it
+Wrong = tuple[Problem, str]  # with a photo: what, and its detail
+Source = files.AnyPath | bytes | IO[bytes]  # of a photo: its file, or what is in it
 ONE_LARGE = threading.RLock()  # a thread may hold several: of four bands one is made
 
 
-def find_data(
-    source: str | os.PathLike[str],
-    unpack_into: str | os.PathLike[str],
-    size_limit: int = archives.SIZE_LIMIT,
-    parts: Sequence[str] = archives.PARTS,
-) -> Path:
+def find_data(source: files.AnyPath, unpack_into: files.AnyPath, parts: Sequence[str] = archives.PARTS) -> Path:
     """The folder that holds the parts, by default train/ and eval/, up to three levels inside `source`.
 
-    `source` is a folder, or an archive, which `archives.unpack` unpacks once into `unpack_into`, up to `size_limit`
-    bytes. Raises FileNotFoundError if it is not there or holds no data folder, ValueError for several or no archive.
+    `source` is a folder, or an archive, which `archives.unpack` unpacks once into `unpack_into`. Raises
+    FileNotFoundError if it is not there or holds no data folder, ValueError for several or no archive.
     """
     source = files.project_path(source)
     if source.is_file():
-        source = archives.unpack(source, files.project_path(unpack_into), size_limit)
-    if not source.is_dir():
-        raise FileNotFoundError(f"no {source}: give the data folder, with {archives.expected()}, or an archive of it")
+        source = archives.unpack(source, files.project_path(unpack_into))
     found = archives.folders_with_data(source, parts)
     if len(found) > 1:
         raise ValueError(f"{source} holds several data folders, give one: {', '.join(map(str, found))}")
     return found[0] if found else checked_folder(source, parts)
 
 
-def checked_folder(data_dir: str | os.PathLike[str], parts: Sequence[str] = archives.PARTS) -> Path:
+def checked_folder(data_dir: files.AnyPath, parts: Sequence[str] = archives.PARTS) -> Path:
     """The absolute path of a data folder with these parts. Raises FileNotFoundError that says what is not there."""
     folder = files.project_path(data_dir)
     where = labels.task().photos
@@ -67,34 +58,28 @@ def checked_folder(data_dir: str | os.PathLike[str], parts: Sequence[str] = arch
         part, kind = folder / name, "file" if name in where.lists else "folder"
         if not (part.is_file() if kind == "file" else part.is_dir()):
             meant = layout.by_likeness(os.listdir(part.parent) if part.parent.is_dir() else [])
-            wanted = f"a data folder holds {archives.expected()}{layout.near(part.name, meant)}"
+            wanted = f"a data folder holds {', '.join(where.required())}{layout.near(part.name, meant)}"
             raise FileNotFoundError(f"no {kind} {part}: {wanted}")
     return folder
 
 
 def scan_photos(
-    data_dir: str | os.PathLike[str],
-    verify: bool = True,
-    workers: int | None = None,
-    listed_in: str | os.PathLike[str] | None = None,
-    parts: Sequence[str] = archives.PARTS,
+    data_dir: files.AnyPath, listed_in: files.AnyPath | None = None, parts: Sequence[str] = archives.PARTS
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Every usable photo of a data folder, or of some parts, and everything found wrong with it.
 
     The first table has `layout.photo_columns`: the train photos sorted by path (below the task's folder of them,
     `person` whose they are, the attributes as `labels.Attribute.value_of` reads them), then the eval photos in
     info.csv's order (`path` the ImageID, attributes and label empty). Numbers are Int64. The second has
-    `PROBLEM_COLUMNS`. With `verify` every photo is decoded, in `workers` threads. Raises FileNotFoundError for what is
-    missing of folders and csv, ValueError for a csv that cannot be used and, once the problems are written to
-    `listed_in`, if given, where train or eval holds no usable photo or lacks most of what its csv lists.
+    `PROBLEM_COLUMNS`. Every photo is decoded. Raises FileNotFoundError for a missing folder or csv, ValueError for an
+    unusable csv and, once `listed_in` has the problems, where train or eval lacks usable photos or most of its csv's.
     """
     folder = checked_folder(data_dir, parts)
     scanned, findings, errors = [], [], []
     scan_train = layout.scan_train if labels.task().photos.layout == "competition" else tables.scan_train
     for split in parts:
         found, odd = {"train": scan_train, "eval": layout.scan_eval}[split](folder)
-        if verify:
-            found, odd = without(found, odd, check_photos(files_of(folder, found), found["path"], workers))
+        found, odd = without(found, odd, check_photos(files_of(folder, found)))
         scanned.append(found)
         findings += odd
         errors += unusable(str(folder_of(folder, split)).removesuffix("/images"), found, odd)
@@ -106,11 +91,12 @@ def scan_photos(
 
 
 def without(
-    rows: pd.DataFrame, findings: list[Finding], bad: Sequence[Finding | None]
+    rows: pd.DataFrame, findings: list[Finding], problems: Sequence[Wrong | None]
 ) -> tuple[pd.DataFrame, list[Finding]]:
-    """The rows that have no finding in `bad`, and all findings."""
-    is_sound = np.array([finding is None for finding in bad], dtype=bool)
-    return rows[is_sound], findings + [finding for finding in bad if finding]
+    """The rows, of columns with `path`, that have no problem, and all findings."""
+    is_sound = np.array([problem is None for problem in problems], dtype=bool)
+    found = [Finding(path, *one) for path, one in zip(rows["path"], problems, strict=True) if one]
+    return rows[is_sound], findings + found
 
 
 def unusable(part: str, found: pd.DataFrame, findings: list[Finding]) -> list[str]:
@@ -147,14 +133,13 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def check_photos(paths: Sequence[Path], names: Iterable[str], workers: int | None = None) -> list[Finding | None]:
-    """Decode each file; per file None, or what is wrong with it under the given name."""
-    with ThreadPoolExecutor(workers) as pool:
-        results = list(files.progress(pool.map(check_photo, paths), total=len(paths), what="checking photos"))
-    return [result and Finding(name, *result) for name, result in zip(names, results, strict=True)]
+def check_photos(paths: Sequence[Path]) -> list[Wrong | None]:
+    """`check_photo` of each file."""
+    with ThreadPoolExecutor() as pool:
+        return list(files.progress(pool.map(check_photo, paths), total=len(paths), what="checking photos"))
 
 
-def check_photo(path: Path) -> tuple[Problem, str] | None:
+def check_photo(path: Path) -> Wrong | None:
     """Decode one file as far as finding damage takes; None if it is sound."""
     if not path.is_file():  # a folder, a pipe or a dead link of that name; opening a pipe would wait forever
         return Problem.UNREADABLE, "not a file"
@@ -192,7 +177,7 @@ def open_photo(source: Source, mode: str | None = None, size: tuple[int, int] | 
     """
     with contextlib.ExitStack() as held:
         try:
-            content = read_bytes(Path(source)) if isinstance(source, str | os.PathLike) else source
+            content = files.regular(source).read_bytes() if isinstance(source, str | os.PathLike) else source
             file = io.BytesIO(content) if isinstance(content, bytes) else content
             image = held.enter_context(Image.open(file, formats=FORMATS))
             # A progressive JPEG is held whole, however small it is made.
@@ -203,28 +188,14 @@ def open_photo(source: Source, mode: str | None = None, size: tuple[int, int] | 
                 with contextlib.suppress(AttributeError):  # of glibc alone, which keeps what each thread has freed
                     ctypes.CDLL(None).malloc_trim(0)
             image.load()
-            upright = turned_upright(image)
         except Exception as error:  # a damaged file can raise nearly anything from PIL's readers
             raise unreadable(source, error) from error
-        yield upright
+        with contextlib.suppress(Exception):  # so can EXIF from elsewhere, and the pixels are sound
+            ImageOps.exif_transpose(image, in_place=True)
+        yield image
 
 
-def turned_upright(image: Image.Image) -> Image.Image:
-    """The picture as its EXIF wants it shown."""
-    try:
-        turn = TURN_OF.get(image.getexif().get(ExifTags.Base.Orientation))
-    except Exception:  # EXIF from elsewhere can raise nearly anything, and the pixels are sound
-        return image
-    return image if turn is None else image.transpose(turn)
-
-
-def read_bytes(path: Path) -> bytes:
-    """The bytes of a regular file. Raises OSError as `file_state` does: opening a pipe would wait for ever."""
-    file_state(path)
-    return path.read_bytes()
-
-
-def files_of(data_dir: str | os.PathLike[str], photos: pd.DataFrame) -> list[Path]:
+def files_of(data_dir: files.AnyPath, photos: pd.DataFrame) -> list[Path]:
     """The absolute path of each row's file; rows of the split `external` hold it themselves.
 
     Raises ValueError for a `path` that leaves its images folder, or of an external photo that is not absolute.
@@ -240,13 +211,13 @@ def files_of(data_dir: str | os.PathLike[str], photos: pd.DataFrame) -> list[Pat
     return [images[split] / path for split, path in zip(photos["split"], photos["path"], strict=True)]
 
 
-def folder_of(data_dir: str | os.PathLike[str], split: str) -> Path:
+def folder_of(data_dir: files.AnyPath, split: str) -> Path:
     """The folder that the paths of a split, `train` or `eval`, count from; of any other the data folder."""
     where = labels.task().photos
     return files.project_path(data_dir) / {"train": where.train, "eval": where.eval}.get(split, "")
 
 
-def read_photos(path: str | os.PathLike[str]) -> pd.DataFrame:
+def read_photos(path: files.AnyPath) -> pd.DataFrame:
     """The photo table from a csv, in the dtypes of `layout.photo_table`; ValueError for what cannot stand there."""
     kinds = layout.photo_table([]).dtypes.astype("str").to_dict()
     refuse_other_task(path)
@@ -259,45 +230,39 @@ def read_photos(path: str | os.PathLike[str]) -> pd.DataFrame:
     for row in told[(told[list(labels.names())] != "").all(axis=1)].astype("str").to_dict("records"):
         _, values, wrong = layout.read_values(row)
         if wrong or str(labels.encode(**values)) != row["label"]:
+            what = f"{row['path']} has the label {row['label']} of other values"
             why = "the task's values or edges have changed since: run 00_prepare_data again"
-            raise ValueError(
-                f"{files.shown_path(path)}: {row['path']} has the label {row['label']} of other values; {why}"
-            )
+            raise ValueError(f"{files.shown_path(path)}: {what}; {why}")
     return found
 
 
-def refuse_other_task(path: str | os.PathLike[str]) -> None:
+def refuse_other_task(path: files.AnyPath) -> None:
     """Raise ValueError that says so where a photo table, if it is there, has the attributes of another task."""
     head = files.read_text(path, "'CSV UTF-8'").partition("\n")[0].strip().split(",") if os.path.exists(path) else []
     theirs = ", ".join(name for name in head if name not in FIXED)
     if theirs and set(head) >= FIXED and theirs != ", ".join(labels.names()):
-        what = (
-            f"{files.shown_path(path)} is of another task ({theirs}) than the one at hand ({', '.join(labels.names())})"
-        )
-        raise ValueError(f"{what}: give that task, or another output_dir")
+        both = f"of another task ({theirs}) than the one at hand ({', '.join(labels.names())})"
+        raise ValueError(f"{files.shown_path(path)} is {both}: give that task ({labels.HOW_TO_GIVE})")
 
 
-def read_labeled(output_dir: str | os.PathLike[str]) -> pd.DataFrame:
+def read_labeled(output_dir: files.AnyPath) -> pd.DataFrame:
     """The train rows of an experiment's `tables/photos.csv`, labels int64; FileNotFoundError says what to run first."""
     return _read_split(output_dir, "train").astype({"label": "int64"})
 
 
-def read_evaluated(output_dir: str | os.PathLike[str]) -> pd.DataFrame:
+def read_evaluated(output_dir: files.AnyPath) -> pd.DataFrame:
     """The eval rows of an experiment's `tables/photos.csv`: those photos of info.csv that can be read."""
     return _read_split(output_dir, "eval")
 
 
-def without_photo(data_dir: str | os.PathLike[str], output_dir: str | os.PathLike[str]) -> list[str]:
-    """The ImageIDs of info.csv that the photo table lacks: a submission answers them without their photo.
-
-    None if it holds no eval photo at all: their probabilities are from elsewhere then.
-    """
+def without_photo(data_dir: files.AnyPath, output_dir: files.AnyPath) -> list[str]:
+    """The ImageIDs of info.csv that the photo table lacks, answered without a photo; none if it holds no eval photo."""
     table = read_photos(Path(output_dir) / "tables" / "photos.csv")
     known = set(table["path"][table["split"] == "eval"])
     return [name for name in layout.eval_ids(data_dir) if known and name not in known]
 
 
-def _read_split(output_dir: str | os.PathLike[str], split: str) -> pd.DataFrame:
+def _read_split(output_dir: files.AnyPath, split: str) -> pd.DataFrame:
     path = Path(output_dir) / "tables" / "photos.csv"
     if not path.exists():
         raise FileNotFoundError(f"no {files.shown_path(path)}: run 00_prepare_data first")
@@ -310,26 +275,24 @@ def _read_split(output_dir: str | os.PathLike[str], split: str) -> pd.DataFrame:
 def file_state(path: Path) -> tuple[int, int, int]:
     """Size and times of a file: what a change of its bytes cannot leave as it was, `ctime` above all.
 
-    Raises OSError for a pipe or a device.
+    Raises OSError as `files.regular` does.
     """
-    found = path.stat()
-    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
-        raise OSError(errno.EINVAL, "a pipe or a device, not a file", str(path))
+    found = files.regular(path).stat()
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def sizes(data_dir: str | os.PathLike[str], photos: pd.DataFrame, workers: int | None = None) -> np.ndarray:
+def sizes(data_dir: files.AnyPath, photos: pd.DataFrame) -> np.ndarray:
     """(N, 2) int64 width and height of each row's photo in pixels, upright or not, from the files' heads."""
 
     def size(path: Path) -> tuple[int, int]:
-        with Image.open(io.BytesIO(read_bytes(path)), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(files.regular(path).read_bytes()), formats=FORMATS) as image:
             return image.size
 
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor() as pool:
         return np.array(list(pool.map(size, files_of(data_dir, photos))), np.int64).reshape(-1, 2)
 
 
-def thumbnails(data_dir: str | os.PathLike[str], photos: pd.DataFrame, side: int = 192) -> list[np.ndarray]:
+def thumbnails(data_dir: files.AnyPath, photos: pd.DataFrame, side: int = 192) -> list[np.ndarray]:
     """Each row's photo as (H, W, 3) uint8 with no side above `side` pixels, for galleries."""
     found = []
     for path in files_of(data_dir, photos):

@@ -1,8 +1,6 @@
 """Whether two photos are one by their pixels: re-encoded, resized or cropped by a few hundredths, otherwise the same.
 
-Both comparisons here ask whether there is a small shift and stretch along each axis (what a crop is, once both photos
-are brought to one size) after which nothing is left but noise. Another photo of the same person leaves a turned head,
-another mask or another light.
+Both comparisons ask whether a small shift and stretch along each axis (a crop at equal size) leaves nothing but noise.
 """
 
 from collections.abc import Sequence
@@ -31,13 +29,13 @@ MOST_BRIGHTER = 1.5  # grey levels; encoders keep the mean to a few tenths
 MOST_CONTRAST = 0.06  # share; the blur of a resize takes up to 0.04 away
 
 
-def read_grey(paths: Sequence[Path], workers: int | None = None) -> np.ndarray:
+def read_grey(paths: Sequence[Path]) -> np.ndarray:
     """(N, 64, 64) float32: photo files in grey, stretched to a square, blurred a little."""
 
     def read_one(path: Path) -> np.ndarray:
         return np.asarray(grey_photo(path, SIDE).resize((SIDE, SIDE), Image.Resampling.BILINEAR))
 
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor() as pool:
         return blurred(np.stack(list(pool.map(read_one, paths))))
 
 
@@ -67,33 +65,27 @@ def slopes(photos: np.ndarray) -> np.ndarray:
 def is_alike(small: np.ndarray, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
     """(K,) bool: which pairs of rows may be copies by (N, 16, 16) float32 blurred photos; quick, misses none.
 
-    `rows` must be sorted. To first order a shifted, stretched, brighter or duller photo is the photo plus a sum of
-    its derivatives, itself and a constant: the six that `tangents` spans. What is left of the other photo after its
-    projection on them no such change explains. The idea is the tangent distance of Simard, LeCun and Denker, 1993.
+    `rows` must be sorted. To first order a shifted, stretched, brighter or duller photo is the photo plus what its
+    tangents span. What is left of the other photo after its projection on them no such change explains: the tangent
+    distance of Simard, LeCun and Denker, 1993.
     """
     if not len(rows):
         return np.zeros(0, bool)
     present, starts = np.unique(rows, return_index=True)  # the tangents of these alone are held in memory
-    found, flat = [], without_margin(small, 1)
-    for basis, partners in zip(tangents(small[present]), np.split(others, starts[1:]), strict=True):
+    some, found, flat = small[present], [], without_margin(small, 1)
+    tangents = np.concatenate([np.stack([np.ones_like(some), some], axis=1), slopes(some)], axis=1)
+    bases = np.linalg.qr(without_margin(tangents, 1).transpose(0, 2, 1))[0].astype(np.float32)  # (n, 196, 6)
+    for basis, partners in zip(bases, np.split(others, starts[1:]), strict=True):
         other = flat[partners]  # (k, 196)
         left = (other**2).sum(axis=1) - ((other @ basis) ** 2).sum(axis=1)  # the basis is orthonormal
         found.append(left <= MOST_UNLIKE**2 * other.shape[1])
     return np.concatenate(found)
 
 
-def tangents(small: np.ndarray) -> np.ndarray:
-    """(N, 196, 6) float32: an orthonormal basis of what small moves and changes of light make of (N, 16, 16)."""
-    light = np.stack([np.ones_like(small), small], axis=1)
-    parts = without_margin(np.concatenate([light, slopes(small)], axis=1), 1)  # (N, 6, 196)
-    return np.linalg.qr(parts.transpose(0, 2, 1))[0].astype(np.float32)
-
-
 def residuals(first: np.ndarray, second: np.ndarray) -> dict[str, np.ndarray]:
     """What two blurred photos, (N, 64, 64) float32 each, differ in once the first is aligned with the second.
 
-    Shift and stretch along each axis are found by Gauss-Newton steps, as Lucas and Kanade, 1981, do; the second photo
-    and a constant are among the unknowns, so that a change of light is not taken for a move. Gives (N,) each:
+    Shift, stretch and change of light are found by Gauss-Newton steps, as Lucas and Kanade, 1981, do. Gives (N,) each:
     `residual` (root mean square, grey levels), `contrast` (the standard deviation), `cropped` (the farthest that an
     edge moved, a share of the side), `brighter` (difference of the means, grey levels) and `gain` (of contrast).
     """
@@ -108,8 +100,17 @@ def residuals(first: np.ndarray, second: np.ndarray) -> dict[str, np.ndarray]:
         step = np.linalg.solve(normal, causes @ error[:, :, None])[:, :4, 0]
         moves = np.clip(moves - step, -FARTHEST, FARTHEST)
     shift, stretch = np.abs(moves[:, ::2]), np.abs(moves[:, 1::2])
-    cropped = (shift + stretch).max(axis=1) / 2  # positions -1 … 1: 2 is a whole side
-    return compared(without_margin(resampled(first, moves), MARGIN), target) | {"cropped": cropped}
+    aligned = without_margin(resampled(first, moves), MARGIN)
+    means = aligned.mean(axis=1), target.mean(axis=1)
+    aligned, target = aligned - means[0][:, None], target - means[1][:, None]
+    gain = (aligned * target).sum(axis=1) / np.maximum((target**2).sum(axis=1), 1e-6)
+    return {
+        "residual": np.sqrt(((aligned - gain[:, None] * target) ** 2).mean(axis=1)),
+        "contrast": np.sqrt((target**2).mean(axis=1)),
+        "cropped": (shift + stretch).max(axis=1) / 2,  # positions -1 … 1: 2 is a whole side
+        "brighter": np.abs(means[0] - means[1]),
+        "gain": gain,
+    }
 
 
 def resampled(photos: np.ndarray, moves: np.ndarray) -> np.ndarray:
@@ -126,20 +127,6 @@ def sampling(shift: np.ndarray, stretch: np.ndarray) -> np.ndarray:
     inner, outer = (1.5 * away - 2.5) * away**2 + 1, ((2.5 - 0.5 * away) * away - 4) * away + 2
     weights = np.where(away < 1, inner, np.where(away < 2, outer, 0))
     return weights / weights.sum(axis=2, keepdims=True)  # at the border some neighbours are missing
-
-
-def compared(aligned: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
-    """The figures of `residuals` for aligned flat photos, (N, K) each."""
-    means = aligned.mean(axis=1), target.mean(axis=1)
-    aligned, target = aligned - means[0][:, None], target - means[1][:, None]
-    gain = (aligned * target).sum(axis=1) / np.maximum((target**2).sum(axis=1), 1e-6)
-    error = aligned - gain[:, None] * target
-    return {
-        "residual": np.sqrt((error**2).mean(axis=1)),
-        "contrast": np.sqrt((target**2).mean(axis=1)),
-        "brighter": np.abs(means[0] - means[1]),
-        "gain": gain,
-    }
 
 
 def is_copy(figures: dict[str, np.ndarray]) -> np.ndarray:

@@ -39,23 +39,18 @@ class Combined(NamedTuple):
 Sources = dict[str, list[Path]]  # of one image: the files of each colour, relative to the source folder
 
 
-def combine(
-    source_dir: str | os.PathLike[str], output_dir: str | os.PathLike[str], workers: int | None = None
-) -> Combined:
+def combine(source_dir: files.AnyPath, output_dir: files.AnyPath, workers: int | None = None) -> Combined:
     """Combine every four images below `source_dir` into one below `output_dir`, in `workers` threads.
 
-    Can be stopped and called again: an image that is no older than its four files is kept. What cannot be combined is
-    listed, also in `output_dir`'s `problems.csv`. Hidden files and linked folders are passed over. Raises
-    FileNotFoundError for a folder that is not there or holds no such images, ValueError for one inside the other.
+    Images no older than their files are kept. What cannot be combined is listed, in `problems.csv` too. Hidden files
+    and links are passed over. Raises FileNotFoundError for a folder without such images, ValueError for nested ones.
     """
     source, output = files.project_path(source_dir).resolve(), files.project_path(output_dir).resolve()
     if not source.is_dir():
         raise FileNotFoundError(f"no folder {files.shown_path(source)}")
     if source.is_relative_to(output) or output.is_relative_to(source):
-        raise ValueError(
-            f"{files.shown_path(output)} and {files.shown_path(source)} lie one inside the other: give a folder "
-            "apart, so that no source file can be written over"
-        )
+        where = f"{files.shown_path(output)} and {files.shown_path(source)} lie one inside the other"
+        raise ValueError(f"{where}: give a folder apart, so that no source file can be written over")
     images, findings = find_images(source)
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:  # Pillow works outside the interpreter lock
         done = pool.map(lambda image: combine_one(source, output, *image), images.items())
@@ -85,10 +80,7 @@ def find_images(source: Path) -> tuple[dict[Path, Sources], list[Finding]]:
 
 
 def combine_one(source: Path, output: Path, name: Path, sources: Sources) -> bool | list[Finding]:
-    """Make one image: True if it was made, False if it was there, else what is wrong.
-
-    A full disk and the like are no fault of an image and raise OSError.
-    """
+    """Make one image: True if it was made, False if it was there, else what is wrong. OSError for a full disk."""
     missing = [colour for colour in COLOURS if colour not in sources]
     doubled = [str(path) for colour in COLOURS if len(sources.get(colour, ())) > 1 for path in sources[colour]]
     problems = [("missing_colour", f"no {', '.join(missing)}")] if missing else []

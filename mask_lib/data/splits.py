@@ -1,12 +1,11 @@
 """Folds grouped by person and copies, stratified by class, and their audit.
 
-A split lists the photos of one fold with the part each is in. Photos of the data folder go by their path inside it;
-external photos, which only ever train, by their absolute path.
+A split lists a fold's photos and parts, by path in the data folder, or absolute: external photos, which only train.
 """
 
 import os
 import warnings
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from mask_lib.base import config, files
+from mask_lib.base.checks import require
 
 SPLIT_COLUMNS = ["path", "person", "label", "split"]
 AS_ONE = "people who share pictures count as one"
@@ -35,10 +35,7 @@ def make_splits(
     About `test_val_share` of the people and of every class (0: none) are test_val, the same in every fold: neither
     training nor the choice of checkpoints sees them. Raises ValueError for settings that leave a part empty.
     """
-    if fold_count < 2:
-        raise ValueError(f"fold_count = {fold_count}: cross-validation needs at least 2")
-    if not 0 <= test_val_share <= 0.5:
-        raise ValueError(f"test_val_share = {test_val_share}: it must lie between 0 and 0.5")
+    require("test_val_share", test_val_share, 0 <= test_val_share <= 0.5, "from 0 to 0.5")
     photos = photos[["path", "person", "label"]].astype({"label": "int64"}).reset_index(drop=True)
     grouped = photos.assign(person=group_of(photos["person"], groups))
     is_held_out = grouped["person"].isin(held_out_people(grouped, test_val_share, seed))
@@ -95,10 +92,9 @@ def _parts(splitter: StratifiedKFold | StratifiedGroupKFold, photos: pd.DataFram
 
 
 def naive_splits(photos: pd.DataFrame, fold_count: int = 5, seed: int = 0) -> dict[int, pd.DataFrame]:
-    """DISHONEST splits of single photos, as one makes without thinking of people: only to show how they flatter.
+    """DISHONEST splits of single photos, a person on both sides, only to show how they flatter; the audit refuses them.
 
-    A person's photos are on both sides, and a network is then scored on faces it knows. Columns as `make_splits` gives
-    them, without a test_val; the audit refuses them.
+    Columns as `make_splits` gives them, without a test_val.
     """
     photos = photos[["path", "person", "label"]].astype({"label": "int64"}).reset_index(drop=True)
     parts = _parts(StratifiedKFold(fold_count, shuffle=True, random_state=seed), photos)
@@ -108,10 +104,10 @@ def naive_splits(photos: pd.DataFrame, fold_count: int = 5, seed: int = 0) -> di
 def join_training(
     splits: dict[int, pd.DataFrame], external: pd.DataFrame, groups: pd.Series | None = None
 ) -> dict[int, pd.DataFrame]:
-    """The splits with external photos as further train rows: in each fold those that may train there.
+    """The splits with external photos (columns path, person, label) as further train rows.
 
-    external: columns path, person, label. One whose group also holds a person of the data folder trains only where that
-    person does: it is a copy of theirs. Raises ValueError for relative paths and for people of the data folder.
+    One whose group also holds a person of the data folder trains only where that person does: it is a copy of theirs.
+    Raises ValueError for relative paths and for people of the data folder.
     """
     kinds = {"path": "str", "person": "str", "label": "int64"}
     rows = external[[*kinds]].astype(kinds).assign(split=TRAIN)
@@ -143,10 +139,8 @@ def is_external(paths: pd.Series) -> pd.Series:
 
 
 def fingerprint(content: str, split: pd.DataFrame, weights: str) -> str:
-    """Digest of what a fold was trained from, which a later step must find unchanged to trust its checkpoint.
-
-    content: of the store with the labeled photos; split: `SPLIT_COLUMNS` and, with pseudo-labels, `weight`; weights:
-    the run's setting, a file's bytes if it is a path.
+    """Digest of what a fold was trained from, which a later step must find unchanged to trust its checkpoint: content
+    of the store, split, with `weight` if there are pseudo-labels, and the bytes of `weights` if that is a path.
     """
     columns = [*SPLIT_COLUMNS, *(["weight"] if "weight" in split else [])]
     weight_file = [] if weights in config.WEIGHTS_BY_NAME else [files.file_digest(files.project_path(weights))]
@@ -197,16 +191,14 @@ def read_splits(output_dir: Path, small: bool = False) -> dict[int, pd.DataFrame
 
 
 def audit_splits(
-    splits: dict[int, pd.DataFrame], groups: pd.Series | None = None, duplicates: Iterable[pd.DataFrame] = ()
+    splits: dict[int, pd.DataFrame], groups: pd.Series | None = None, duplicates: Sequence[pd.DataFrame] = ()
 ) -> None:
     """Raise ValueError, naming the culprits, unless the splits are honest.
 
-    In each fold each photo is listed once, and no person, no group of people and no set of copies is in two parts;
-    external photos only train. All folds list the same photos, people and labels; over the folds every photo that is
-    not in test_val is validated exactly once, and test_val is the same everywhere. duplicates: tables with the
-    columns `hash, path, set`, where rows of one hash are copies; those of the set eval are in no split.
+    In each fold each photo is listed once, and no person, group of people or set of copies is in two parts; external
+    photos only train. All folds list the same photos, people and labels; every photo but test_val's is validated
+    exactly once, and test_val is the same everywhere. duplicates: tables of `hash, path, set`; a hash is of copies.
     """
-    duplicates = list(duplicates)
     for fold, split in splits.items():
         parts = set(split["split"])
         refuse(parts - {TRAIN, VAL, TEST_VAL}, f"fold {fold}: split names other than train, val and test_val")

@@ -4,32 +4,30 @@ A store is a folder with `photos.npy`, (N, H, W, C) uint8, and `index.json`, an 
 folder and renamed when whole, and built again where either file is no longer as it was written.
 """
 
-import dataclasses
 import hashlib
 import math
 import os
-import shutil
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
+from pydantic import BaseModel
 
 from mask_lib.base import files
 from mask_lib.base.config import Run
-from mask_lib.data.photos import file_state, open_photo, read_bytes, unreadable
+from mask_lib.data.photos import file_state, open_photo, unreadable
 
 FORMAT = {1: 1, 3: 1, 4: 2}  # by number of channels; raise it when the same settings would give other pixels
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's mode by number of channels; the fourth is yellow, not transparency
 BLOCK = 256  # photos with one checksum
 
 
-@dataclasses.dataclass(frozen=True)
-class Frame:
+class Frame(NamedTuple):
     """The shape every photo is brought to: pixels, how, and channels."""
 
     width: int
@@ -52,15 +50,13 @@ class Frame:
         return f"{self.width}x{self.height}x{self.channels}-{self.resize}"
 
 
-@dataclasses.dataclass(frozen=True)
-class Store:
+class Store(NamedTuple):
     """Open photos. `images` is (N, H, W, C) uint8 on disk, `row_of` finds a path's row."""
 
     images: np.ndarray
     row_of: dict[str, int]
     content: str  # digest of all photos' bytes: tells whether two stores hold the same data
     frame: Frame
-    rebuilt_for: tuple[str, ...] = ()  # photos whose bytes changed since the store was last built
     root: Path | None = None  # the folder that relative paths count from; None: the photos lie in memory alone
 
     def rows(self, paths: Sequence[str]) -> np.ndarray:
@@ -71,8 +67,7 @@ class Store:
         return np.fromiter((self.row_of[path] for path in paths), dtype=np.int64, count=len(paths))
 
 
-@dataclasses.dataclass(frozen=True)
-class Index:
+class Index(BaseModel):
     """What is known of the photos of a store, in order."""
 
     paths: list[str]
@@ -83,8 +78,14 @@ class Index:
 
 
 def fit(image: Image.Image, frame: Frame) -> np.ndarray:
-    """One upright photo as (H, W, C) uint8: stretched, cropped or padded."""
-    image = with_channels(image, frame.channels)
+    """One upright photo as (H, W, C) uint8: stretched, cropped or padded. ValueError for a lack of a fourth channel."""
+    if frame.channels != 4:
+        image = image.convert(MODES[frame.channels])
+    elif image.mode != MODES[4]:
+        advice = "combine four images into one with python -m mask_lib.data.rgby, or set image_channels to 3 or 1"
+        raise ValueError(f"its mode is {image.mode}, and image_channels = 4 takes {MODES[4]} alone: {advice}")
+    else:  # of RGBA Pillow's resize would weigh the colours by the fourth channel and lose them where that is 0
+        image = Image.merge("RGBX", image.split())
     size, how = (frame.width, frame.height), Image.Resampling.BILINEAR
     if frame.resize == "stretch":
         image = image.resize(size, how, reducing_gap=2.0)
@@ -93,19 +94,6 @@ def fit(image: Image.Image, frame: Frame) -> np.ndarray:
     else:
         image = ImageOps.pad(image, size, how)  # black bars
     return np.asarray(image).reshape(frame.shape)
-
-
-def with_channels(image: Image.Image, channels: int) -> Image.Image:
-    """The image in a mode of 1, 3 or 4 channels. Nothing but four channels can become four: ValueError."""
-    if channels != 4:
-        return image.convert(MODES[channels])
-    if image.mode != MODES[4]:
-        raise ValueError(
-            f"its mode is {image.mode}, and image_channels = 4 takes {MODES[4]} alone: combine four images into one "
-            "with python -m mask_lib.data.rgby, or set image_channels to 3 or 1"
-        )
-    # Of RGBA Pillow's resize would weigh the colours by the fourth channel and lose them where that is 0.
-    return Image.merge("RGBX", image.split())
 
 
 def decode(source: Path | bytes, frame: Frame) -> np.ndarray:
@@ -119,41 +107,35 @@ def decode(source: Path | bytes, frame: Frame) -> np.ndarray:
 
 
 def open_store(
-    folder: str | os.PathLike[str],
-    root: str | os.PathLike[str],
-    paths: Sequence[str],
-    frame: Frame,
-    workers: int | None = None,
-    build: bool = True,
+    folder: files.AnyPath, root: files.AnyPath, paths: Sequence[str], frame: Frame, build: bool = True
 ) -> Store:
     """The store of `paths` (relative to `root`) under `folder`, built or rebuilt if need be.
 
-    Where a file's size or times differ its bytes are hashed again: changed ones rebuild the store and are named in
-    `rebuilt_for`. Every opening reads the decoded photos once and holds them against their checksums. Processes that
-    want the same store at once wait for the first. Raises OSError that names a missing or unreadable photo, or the
-    room that is lacking, ValueError for repeated paths, and FileNotFoundError for what must be built without `build`.
+    Where a file's size or times differ its bytes are hashed: changed ones rebuild the store. Every opening compares
+    checksums of the decoded photos. Others wait meanwhile. Raises OSError that names a missing or unreadable photo, or
+    lacking room, ValueError for repeated paths, and FileNotFoundError for what must be built without `build`.
     """
     if len(set(paths)) != len(paths):
         raise ValueError("a store takes each path once")
     root, folder = Path(root).resolve(), Path(folder)
     home = folder / f"{frame.name()}-{files.digest([FORMAT[frame.channels], str(root), list(paths)])}"
-    workers = workers or os.cpu_count() or 1
     missing = FileNotFoundError(f"these photos are not decoded to {frame.name()} in {files.shown_path(folder)}")
     if not (build or home.is_dir()):
         raise missing
     with files.lock(Path(f"{home}.lock")):
-        index = _read_index(home, paths, frame, workers)
-        changed = _changed(index, root, home) if index else ()
-        if not build and (index is None or changed):
-            raise missing
-        if index is None or changed:
-            index = _build(home, root, paths, frame, workers)
+        index = _read_index(home, paths, frame)
+        if index is None or _is_changed(index, root, home):
+            if not build:
+                raise missing
+            with files.replacing_folder(home) as fresh:
+                index = _write_photos(fresh / "photos.npy", root, paths, frame)
+                files.write_json(index, fresh / "index.json")
     images = np.load(home / "photos.npy", mmap_mode="r", allow_pickle=False)
     rows = {path: row for row, path in enumerate(paths)}
-    return Store(images, rows, index["content"], frame, tuple(changed), root)
+    return Store(images, rows, index["content"], frame, root)
 
 
-def _read_index(home: Path, paths: Sequence[str], frame: Frame, workers: int) -> dict[str, Any] | None:
+def _read_index(home: Path, paths: Sequence[str], frame: Frame) -> dict[str, Any] | None:
     """The index of a whole store of these photos, or None where there is none or one of its files is damaged."""
     stored = home / "photos.npy"
     try:
@@ -165,7 +147,7 @@ def _read_index(home: Path, paths: Sequence[str], frame: Frame, workers: int) ->
     known = index["paths"], len(index["states"]), index["content"], images.shape, images.dtype
     if known != (list(paths), len(paths), content, (len(paths), *frame.shape), np.uint8):
         return None
-    if _checksums(images, workers) == index["checksums"]:
+    if _checksums(images) == index["checksums"]:
         return index
     warnings.warn(f"{stored} is no longer as it was written, its disk may be failing: decoding again", stacklevel=3)
     return None
@@ -175,38 +157,24 @@ def _content(index: dict[str, Any]) -> str:
     return files.digest(sorted(zip(index["paths"], index["digests"], strict=True)))
 
 
-def _checksums(images: np.ndarray, workers: int) -> list[int]:
+def _checksums(images: np.ndarray) -> list[int]:
     """CRC-32 of each `BLOCK` of decoded photos: 4 GB a second."""
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(zlib.crc32, (images[start : start + BLOCK] for start in range(0, len(images), BLOCK))))
 
 
-def _changed(index: dict[str, Any], root: Path, home: Path) -> tuple[str, ...]:
-    """Paths whose bytes are no longer those of the store; remembers new times of unchanged ones."""
+def _is_changed(index: dict[str, Any], root: Path, home: Path) -> bool:
+    """Whether a photo's bytes are no longer those of the store; remembers new times of unchanged ones."""
     states = [file_state(root / path) for path in index["paths"]]
     suspects = [row for row, state in enumerate(states) if state != index["states"][row]]
-    changed = [row for row in suspects if files.file_digest(root / index["paths"][row]) != index["digests"][row]]
-    if suspects and not changed:
+    if any(files.file_digest(root / index["paths"][row]) != index["digests"][row] for row in suspects):
+        return True
+    if suspects:
         files.write_json({**index, "states": states}, home / "index.json")
-    return tuple(index["paths"][row] for row in changed)
+    return False
 
 
-def _build(home: Path, root: Path, paths: Sequence[str], frame: Frame, workers: int) -> dict[str, Any]:
-    """Decode everything into a temporary folder and rename it to `home`. Call it under the lock."""
-    partial = home.with_name(f"{home.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # what a killed build left: the lock says that nobody is building
-    partial.mkdir()
-    try:
-        index = _write_photos(partial / "photos.npy", root, paths, frame, workers)
-        files.write_json(index, partial / "index.json")
-        shutil.rmtree(home, ignore_errors=True)
-        partial.rename(home)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)  # after an error: it holds the room that may be lacking
-    return index
-
-
-def _write_photos(target: Path, root: Path, paths: Sequence[str], frame: Frame, workers: int) -> dict[str, Any]:
+def _write_photos(target: Path, root: Path, paths: Sequence[str], frame: Frame) -> dict[str, Any]:
     """Decode every photo into a new file; gives what the `Index` holds."""
     shape = len(paths), *frame.shape
     try:
@@ -221,20 +189,14 @@ def _write_photos(target: Path, root: Path, paths: Sequence[str], frame: Frame, 
         path = root / paths[row]
         state = file_state(path)  # before reading: a file that changes meanwhile is caught at the next opening
         try:
-            content = read_bytes(path)  # once: what is hashed is what is decoded, whoever replaces the file
+            content = path.read_bytes()  # once: what is hashed is what is decoded, whoever replaces the file
             images[row] = decode(content, frame)
         except Exception as error:
             raise unreadable(path, error) from error
         return state, hashlib.sha256(content).hexdigest()
 
-    with ThreadPoolExecutor(workers) as pool:  # Pillow decodes outside the interpreter lock
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside the interpreter lock
         read = list(files.progress(pool.map(put, range(len(paths))), len(paths), f"decode {frame.name()}"))
     images.flush()
     known = {"paths": list(paths), "states": [state for state, _ in read], "digests": [digest for _, digest in read]}
-    return known | {"content": _content(known), "checksums": _checksums(images, workers)}
-
-
-def blocks(count: int, size: int) -> Iterator[np.ndarray]:
-    """(≤ size,) int64 positions 0 … count-1 in order, block by block."""
-    for start in range(0, count, size):
-        yield np.arange(start, min(start + size, count))
+    return known | {"content": _content(known), "checksums": _checksums(images)}

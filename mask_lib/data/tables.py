@@ -26,16 +26,10 @@ def scan_train(data_dir: Path) -> tuple[pd.DataFrame, list[Finding]]:
 
 def in_list(path: Path, present: set[str]) -> list[tuple[list[list], list[Finding]]]:
     """The rows of a CSV, of paths that are `present`, and of files it lacks: as `labeled_row` gives them."""
-    scanned, seen = [], set()
+    scanned, seen, kinds = [], set(), (Problem.DOUBLE_ROW, Problem.MISSING_PHOTO)
     for row in layout.read_table(path, ["path", *labels.names()]).to_dict("records"):
-        name, problem = row["path"], None
-        if not layout.is_plain(name):
-            problem = Problem.UNSAFE_PATH, f"{path.name}: no plain name below the folder of photos; not opened"
-        elif name in seen:
-            problem = Problem.DOUBLE_ROW, f"{path.name}: this path again; the first row counts"
-        elif name not in present:
-            problem = Problem.MISSING_PHOTO, f"{path.name} names this photo, its folder lacks it"
-        seen.add(name)
+        name = row["path"]
+        problem = layout.name_problem(name, seen, present.__contains__, path.name, *kinds)
         group = row.get("group", "").strip() or name
         scanned.append(([], [Finding(name, *problem)]) if problem else layout.labeled_row(name, group, row))
     why = f"{path.name} has no row for this file; left out"

@@ -7,7 +7,7 @@ scored on the others. Members are (M, N, C) float64 probabilities of the same N 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from mask_lib.base.scores import Score
 from mask_lib.data import splits
 from mask_lib.ensemble import calibration, inference
 from mask_lib.ensemble.members import Members, OutOfFold, probabilities_of, read_out_of_fold, with_probabilities
-from mask_lib.training import comparison
+from mask_lib.training import comparison, runs
 from mask_lib.training.run_folder import folder_of, is_finished
 
 ROUNDS = 25  # of greedy selection; with replacement, so that weights come in steps of 1/25 at finest
@@ -26,7 +26,6 @@ LEVEL = 0.95  # of every interval; recipes that could replace equal weights shar
 DRAWS = 1000
 SHARES = (0.2, 0.4, 0.6, 0.8, 1.0)
 PREMIUM = 0.01  # of accuracy out of fold, for less loss on looks never seen
-LOOK_KEYS = ["path", "label", "look"]  # what members must have alike to be blended on looks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,16 +37,14 @@ class Recipe:
     photo_weights: tuple[float, ...] = ()  # for the attributes that are the photo's own, where those have others
 
     def blend(self, members: np.ndarray) -> np.ndarray:
-        """(N, C) probabilities of (M, N, C). Raises ValueError for another number of members."""
-        if len(self.weights) != len(members):
-            raise ValueError(f"a recipe for {len(self.weights)} members was given {len(members)}")
+        """(N, C) probabilities of (M, N, C). ValueError for another number of members."""
         mean = np.tensordot(self.weights, members, axes=1)
         if self.photo_weights:
             mean = labels.with_photo_attributes(mean, np.tensordot(self.photo_weights, members, axes=1))
         return calibration.tempered(mean, self.temperature)
 
     def blend_tables(self, members: Members, which: str) -> pd.DataFrame:
-        """The same as a table of a set, test or test_val, with the other columns of the first member's."""
+        """`blend` of a set, test or test_val, with the other columns of the first member's table."""
         return with_probabilities(members.tables[which][0], self.blend(members.stack(which)))
 
     def without(self, member: int) -> "Recipe":
@@ -59,20 +56,16 @@ class Recipe:
 
     def summary(self, names: Sequence[str]) -> str:
         """`deep (60%), wide (40%); mask: deep (10%), wide (90%), at a temperature of 1.20`."""
-        photo = f"; {' and '.join(labels.names(of_person=False))}: " if self.photo_weights else ""
         said = [
             ", ".join(f"{name} ({weight:.0%})" for name, weight in zip(names, weights, strict=True) if weight)
-            for weights in (self.weights, self.photo_weights or [0] * len(names))
+            for weights in filter(None, (self.weights, self.photo_weights))
         ]
         hotter = f", at a temperature of {self.temperature:.2f}" if self.temperature != 1 else ""
-        return photo.join(said) + hotter
+        return f"; {' and '.join(labels.names(of_person=False))}: ".join(said) + hotter
 
 
 def given_recipe(weights: Sequence[float], members: int) -> Recipe:
-    """The recipe of weights that a person gave, or of equal ones for none.
-
-    Raises ValueError unless there is one weight of 0 or above for each member, one of them above 0.
-    """
+    """The recipe of given weights, or of equal ones for none. ValueError unless each member has one, one above 0."""
     weights = list(weights) or [1.0] * members
     if len(weights) != members:
         raise ValueError(f"{members} files but {len(weights)} weights: give one weight a file")
@@ -82,25 +75,18 @@ def given_recipe(weights: Sequence[float], members: int) -> Recipe:
 
 
 def greedy_weights(members: np.ndarray, truth: np.ndarray, rounds: int = ROUNDS) -> np.ndarray:
-    """(M,) weights by greedy selection with replacement, for macro F1; log loss breaks ties.
-
-    The best round's, the earliest of equals. Caruana et al., "Ensemble Selection from Libraries of Models", 2004.
-    """
-    own, own_sum = members[:, np.arange(len(truth)), truth], np.zeros(len(truth))
-    total, counts = np.zeros(members.shape[1:]), np.zeros(len(members))
-    best, weights = -1.0, counts
+    """(M,) weights by the best round of greedy selection (Caruana et al. 2004) for macro F1; log loss breaks ties."""
+    total, counts, bags = np.zeros(members.shape[1:]), np.zeros(len(members)), []
     for number in range(1, rounds + 1):
-        scored = []
-        for member, probabilities in enumerate(members):
-            mean_of_truth = np.maximum((own_sum + own[member]) / number, calibration.LEAST)
-            found = macro_f1(truth, (total + probabilities).argmax(axis=1))
-            scored.append((round(found, 9), float(np.log(mean_of_truth).mean())))
+        scored = [
+            (round(macro_f1(truth, mean.argmax(axis=1)), 9), -calibration.log_losses(mean, truth).mean())
+            for mean in ((total + one) / number for one in members)
+        ]
         member = max(range(len(members)), key=scored.__getitem__)
-        total, own_sum = total + members[member], own_sum + own[member]
+        total = total + members[member]
         counts[member] += 1
-        if scored[member][0] > best:
-            best, weights = scored[member][0], counts / number
-    return weights
+        bags.append((scored[member][0], counts / number))
+    return max(bags, key=lambda bag: bag[0])[1]
 
 
 def macro_f1(truth: np.ndarray, predicted: np.ndarray) -> float:
@@ -111,23 +97,12 @@ def macro_f1(truth: np.ndarray, predicted: np.ndarray) -> float:
     return float(np.divide(2 * hits, either, out=np.zeros(classes), where=either > 0).mean())
 
 
-def fit(
-    members: np.ndarray,
-    truth: np.ndarray,
-    greedy: bool = False,
-    tempering: bool = False,
-    photo_weights: tuple[float, ...] = (),
-) -> Recipe:
+def fit(members: np.ndarray, truth: np.ndarray, greedy=False, tempering=False, photo_weights=()) -> Recipe:
     """A recipe found on (M, N, C) members and (N,) labels: equal or greedy weights, then the mean's temperature."""
-    recipe = Recipe(tuple(greedy_weights(members, truth).tolist())) if greedy else given_recipe([], len(members))
-    recipe = dataclasses.replace(recipe, photo_weights=photo_weights)
+    weights = greedy_weights(members, truth).tolist() if greedy else given_recipe([], len(members)).weights
+    recipe = Recipe(tuple(weights), photo_weights=photo_weights)
     temperature = calibration.fit_temperature(recipe.blend(members), truth) if tempering else 1.0
     return dataclasses.replace(recipe, temperature=temperature)
-
-
-def person_parts(photos: pd.DataFrame, count: int = PARTS, seed: int = 0) -> np.ndarray:
-    """(N,) part 0 … count-1 of each row of `photos` (person, label), one a person. ValueError for fewer people."""
-    return photos["person"].map(splits.spread_people(photos, count, seed)).to_numpy()
 
 
 def nested_probabilities(members: np.ndarray, truth: np.ndarray, parts: np.ndarray, **how) -> np.ndarray:
@@ -139,8 +114,7 @@ def nested_probabilities(members: np.ndarray, truth: np.ndarray, parts: np.ndarr
     return found
 
 
-@dataclasses.dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     """The recipe that is taken, what it was compared with, and why."""
 
     recipe: Recipe
@@ -185,18 +159,18 @@ def packed_recipe(found: Mapping[str, Any], names: Sequence[str]) -> Recipe:
 
 
 def on_looks(output_dir: Path, names: Sequence[str]) -> dict[str, pd.DataFrame]:
-    """`inference.unseen_looks` of each member that has it, by name."""
-    finished = [name for name in names if is_finished(folder_of(output_dir, name))]
-    tables = {name: inference.unseen_looks(output_dir, name) for name in finished}
+    """`inference.unseen_looks` of each finished run that has it, by name."""
+    tables = {name: inference.unseen_looks(output_dir, name) for name in names}
     return {name: table for name, table in tables.items() if table is not None}
 
 
 def blended_on_looks(tables: Mapping[str, pd.DataFrame], names: Sequence[str], recipe: Recipe) -> pd.DataFrame | None:
     """The table of the members' blend; None unless each has one, trained without the same looks of the same fold."""
-    first, *others = tables.values() or [None]
-    if not tables or set(tables) != set(names) or any(not one[LOOK_KEYS].equals(first[LOOK_KEYS]) for one in others):
+    keys = [table[["path", "label", "look"]] for table in tables.values()]
+    if not keys or set(tables) != set(names) or not all(map(keys[0].equals, keys)):
         return None
-    return with_probabilities(first, recipe.blend(np.stack([probabilities_of(tables[name]) for name in names])))
+    members = np.stack([probabilities_of(tables[name]) for name in names])
+    return with_probabilities(tables[names[0]], recipe.blend(members))
 
 
 def look_table(output_dir: Path, names: Sequence[str], recipe: Recipe) -> pd.DataFrame:
@@ -209,15 +183,13 @@ def look_table(output_dir: Path, names: Sequence[str], recipe: Recipe) -> pd.Dat
 def choose_recipe(found: OutOfFold, seed: int = 0, looks: Mapping[str, pd.DataFrame] | None = None) -> Choice:
     """Equal weights, unless greedy weights, or a temperature, prove really better on people they have not seen.
 
-    That is, the paired interval by person lies above 0: of the difference in macro F1 for weights, in log loss for the
-    temperature. Both are at 97.5%, since two rivals have more luck between them than one (Bonferroni); a single member
-    has no weights to find, and its temperature has all 5%. The temperature is that of one network's answers a member;
-    means over folds are less sure to begin with. looks: of `on_looks`, for `weights_on_looks`. `table` has a row for
-    each way to weigh members: method, macro_f1 with low and high, log_loss, difference (of macro F1), its low and high,
+    That is, the paired interval by person of the difference, in macro F1 or in log loss, lies above 0: at 97.5%, since
+    two rivals have more luck than one (Bonferroni), at 95% for a single member. looks: of `on_looks`. `table` has a row
+    for each way to weigh members: method, macro_f1, low, high, log_loss, difference (of macro F1), difference_low,
     difference_high, p, weights (found on all people), chosen. ValueError when there are fewer people than parts.
     """
-    members, truth = found.probabilities, found.truth
-    parts, ways = person_parts(found.photos, seed=seed), [False, True][: len(found.names)]  # greedy or not
+    members, truth, ways = found.probabilities, found.truth, [False, True][: len(found.names)]  # greedy or not
+    parts = found.photos["person"].map(splits.spread_people(found.photos, PARTS, seed)).to_numpy()
     nested = {greedy: nested_probabilities(members, truth, parts, greedy=greedy) for greedy in ways}
     level = 1 - (1 - LEVEL) / len(ways)  # the rivals are greedy weights, where there are any, and the temperature
     rows = [_row(found, nested, greedy, level, seed) for greedy in ways]
@@ -225,7 +197,7 @@ def choose_recipe(found: OutOfFold, seed: int = 0, looks: Mapping[str, pd.DataFr
     photo_weights, why = weights_on_looks(found, fit(members, truth, greedy), looks or {})
     how = {"greedy": greedy, "photo_weights": photo_weights}
     plain, tempered = (nested_probabilities(members, truth, parts, tempering=is_on, **how) for is_on in (False, True))
-    gain = log_loss_gain(plain, tempered, truth, found.person, seed, level)
+    gain = log_loss_gain(found, plain, tempered, seed, level)
     is_tempered = gain.low > 0
     return Choice(
         fit(members, truth, tempering=is_tempered, **how),
@@ -240,7 +212,7 @@ def weights_on_looks(
 ) -> tuple[tuple[float, ...], str]:
     """Weights for the photo's attributes that are right more often than those of `recipe` on looks never seen, and why;
     () if none are. They give one member some of `SHARES` more, and cost at most `PREMIUM` of accuracy out of fold; of
-    equally accurate ones those with the lowest log losses (which alone would trust a network that is fooled, but sure).
+    equally accurate ones those with the lowest log losses.
     """
     if blended_on_looks(looks, found.names, recipe) is None:
         return (), ""
@@ -250,30 +222,25 @@ def weights_on_looks(
         rival = dataclasses.replace(recipe, photo_weights=weights)
         known = with_probabilities(found.photos, rival.blend(found.probabilities))
         unseen = blended_on_looks(looks, found.names, rival)
-        unseen = unseen[unseen["look"] != ""]
-        told[weights] = _photo_accuracy(known), _photo_accuracy(unseen), _photo_loss(known) + _photo_loss(unseen)
+        (accuracy, loss), (new_accuracy, new_loss) = map(_photo_scores, (known, unseen[unseen["look"] != ""]))
+        told[weights] = accuracy, new_accuracy, loss + new_loss
     affordable = [one for one in told if told[one][0] >= told[()][0] - PREMIUM]
     best = min(affordable, key=lambda one: (-told[one][1], told[one][2]))
     (known_before, before, _), (known_after, after, _) = told[()], told[best]
     if after <= before:
         return (), ""
-    said = (
-        f"{before:.1%} to {after:.1%} on looks never seen, and from {known_before:.1%} to {known_after:.1%} out of fold"
-    )
-    return best, f" Weights of its own for {' and '.join(labels.names(of_person=False))} take its accuracy from {said}."
+    own = " and ".join(labels.names(of_person=False))
+    known = f"from {known_before:.1%} to {known_after:.1%} out of fold"
+    said = f"from {before:.1%} to {after:.1%} on looks never seen, and {known}"
+    return best, f" Weights of its own for {own} take its accuracy {said}."
 
 
-def _photo_accuracy(table: pd.DataFrame) -> float:
-    """The mean accuracy of the attributes that are the photo's own."""
-    found = scores.summarise(*scores.from_probabilities(table))
-    return float(np.mean([found[name] for name in labels.names(of_person=False)]))
-
-
-def _photo_loss(table: pd.DataFrame) -> float:
-    """The mean log loss of the attributes that are the photo's own."""
+def _photo_scores(table: pd.DataFrame) -> tuple[float, float]:
+    """The mean accuracy and the mean log loss of the attributes that are the photo's own."""
+    found, own = scores.summarise(*scores.from_probabilities(table)), labels.names(of_person=False)
     parts, truth = labels.marginals(probabilities_of(table)), labels.decode_all(table["label"].to_numpy())
-    own = labels.names(of_person=False)
-    return float(np.mean([calibration.log_losses(parts[name], truth[name]).mean() for name in own]))
+    losses = [calibration.log_losses(parts[name], truth[name]).mean() for name in own]
+    return float(np.mean([found[name] for name in own])), float(np.mean(losses))
 
 
 def _row(found: OutOfFold, nested: dict[bool, np.ndarray], greedy: bool, level: float, seed: int) -> dict:
@@ -303,12 +270,10 @@ def _choice_summary(rows: list[dict], greedy: bool, gain: Score) -> str:
     return f"{weights} A temperature is {taken}: log loss falls by {fall}."
 
 
-def log_loss_gain(
-    before: np.ndarray, after: np.ndarray, truth: np.ndarray, person: np.ndarray, seed: int = 0, level: float = LEVEL
-) -> Score:
+def log_loss_gain(found: OutOfFold, before: np.ndarray, after: np.ndarray, seed: int = 0, level=LEVEL) -> Score:
     """By how much (N, C) `after` has the lower mean log loss, with an interval that draws people."""
-    gain = calibration.log_losses(before, truth) - calibration.log_losses(after, truth)
-    sums = pd.DataFrame({"gain": gain, "photos": 1.0}).groupby(np.asarray(person)).sum().to_numpy()  # (P, 2)
+    gain = calibration.log_losses(before, found.truth) - calibration.log_losses(after, found.truth)
+    sums = pd.DataFrame({"gain": gain, "photos": 1.0}).groupby(found.person).sum().to_numpy()  # (P, 2)
     times = np.random.default_rng(seed).multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=DRAWS)
     drawn = times @ sums
     low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [(1 - level) / 2, (1 + level) / 2])
@@ -318,16 +283,14 @@ def log_loss_gain(
 def intervals(
     names: Sequence[str], members: np.ndarray, blended: pd.DataFrame, voted: pd.DataFrame | None = None
 ) -> dict[str, pd.DataFrame]:
-    """Scores, as `scores.bootstrap` gives them, of each of (M, N, C) members and of their blend, by name.
+    """`runs.intervals` of each of (M, N, C) members, of their blend if they are several, and after a vote, by name.
 
-    blended, and voted, after a vote: `path, person, label, p00 …`, rows as in `members`; a single member's blend is
-    not scored beside it.
+    blended, voted: `path, person, label, p00 …`, rows as in `members`.
     """
-    answers = dict(zip(names, members.argmax(axis=2), strict=True))
-    tables = {"ensemble": blended if len(names) > 1 else None, "after the vote": voted}
-    answers |= {name: probabilities_of(one).argmax(axis=1) for name, one in tables.items() if one is not None}
-    truth, person = blended["label"].to_numpy(), blended["person"].to_numpy()
-    return {name: scores.bootstrap(truth, one, person) for name, one in answers.items()}
+    tables = {name: with_probabilities(blended, one) for name, one in zip(names, members, strict=True)}
+    tables |= {"ensemble": blended} if len(names) > 1 else {}
+    tables |= {} if voted is None else {"after the vote": voted}
+    return {name: runs.intervals(table) for name, table in tables.items()}
 
 
 def agreement(found: OutOfFold) -> pd.DataFrame:
@@ -337,14 +300,11 @@ def agreement(found: OutOfFold) -> pd.DataFrame:
 
 
 def contributions(found: OutOfFold, recipe: Recipe, seed: int = 0) -> pd.DataFrame:
-    """One row a member: member, weight, and how much macro F1 it adds to the others: difference, low, high, p.
-
-    The others' weights are raised in proportion. A single member has nothing to be compared with: no rows.
-    """
+    """One row of several members: member, weight, what macro F1 it adds: difference, low, high, p."""
     predicted = recipe.blend(found.probabilities).argmax(axis=1)
     rows = []
-    for member, name in enumerate(found.names if len(found.names) > 1 else []):
+    for member, name in enumerate(found.names):
         rest = recipe.without(member).blend(np.delete(found.probabilities, member, axis=0)).argmax(axis=1)
         gain = scores.paired_bootstrap(found.truth, rest, predicted, found.person, DRAWS, seed, LEVEL).loc["macro_f1"]
         rows.append({"member": name, "weight": recipe.weights[member], **gain.to_dict()})
-    return pd.DataFrame(rows, columns=["member", "weight", "difference", "low", "high", "p"])
+    return pd.DataFrame(rows)

@@ -14,12 +14,7 @@ def log_losses(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """(…, C) probabilities p^(1/T), made to sum to 1; T above 1 makes them less sure.
-
-    Guo et al., "On Calibration of Modern Neural Networks", 2017. Raises ValueError unless T is above 0.
-    """
-    if not temperature > 0:
-        raise ValueError(f"temperature = {temperature}: it must be above 0; 1 changes nothing")
+    """(…, C) probabilities p^(1/T), of sum 1, less sure for T above 1 (Guo et al. 2017)."""
     if temperature == 1:
         return probabilities
     # Divided by the greatest of its row first, so that no power can underflow a whole row to zeros.
@@ -43,18 +38,16 @@ def fit_temperature(probabilities: np.ndarray, truth: np.ndarray) -> float:
 def reliability(probabilities: np.ndarray, truth: np.ndarray, bins: int = 10) -> pd.DataFrame:
     """How often the likeliest class is right, by its probability, of (N, C) probabilities and (N,) labels.
 
-    One row a bin: low, high, photos, and the means confidence and accuracy, which are NaN without photos.
+    One row a bin: photos, and the means confidence and accuracy, which are NaN without photos.
     """
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
     bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)  # a bin holds its upper edge
     photos = pd.DataFrame({"confidence": confidence, "accuracy": right.astype(np.float64)}).groupby(bin_of)
-    means = photos.mean().reindex(range(bins))
-    edges = np.linspace(0, 1, bins + 1)
-    counts = photos.size().reindex(range(bins), fill_value=0).to_numpy()
-    return pd.DataFrame({"low": edges[:-1], "high": edges[1:], "photos": counts}).join(means)
+    means, counts = photos.mean().reindex(range(bins)), photos.size().reindex(range(bins), fill_value=0)
+    return means.assign(photos=counts)
 
 
 def calibration_error(table: pd.DataFrame) -> float:
     """Expected calibration error of a `reliability` table: |confidence - accuracy|, weighted by photos, in [0, 1]."""
-    gaps = (table["confidence"] - table["accuracy"]).abs().fillna(0)
+    gaps = (table["confidence"] - table["accuracy"]).abs()
     return float((gaps * table["photos"]).sum() / max(table["photos"].sum(), 1))

@@ -1,19 +1,12 @@
-"""What a submission should score on people nobody has trained on, with an interval that can be held to account.
+"""What a submission should score on people nobody has trained on, with an interval for the score itself, not a mean.
 
-The interval is one for the score itself, not for a mean: chance enters twice, in who was there to learn
-the estimate from and in who is in the evaluation set. Both are drawn, person by person.
-
-Three things make out-of-fold scores wrong for an evaluation set, and each is corrected:
-
-- Macro F1 of a small set is low by nature, since rare classes are missed: sets of its size are drawn.
-- An out-of-fold photo was predicted by one network a member, an evaluation photo by the mean of all folds', which
-  errs less: a share of the errors is taken away (`AVERAGING`), as far as held-out people do not say otherwise.
-- Some of the labels that it is measured by are wrong, and nobody knows whether the evaluation labels are as
-  noisy: in half of the draws the doubted labels are taken for wrong.
+Chance enters twice, in who was there to learn the estimate from and in who is in the evaluation set: both are drawn,
+person by person. What makes out-of-fold scores wrong for an evaluation set is corrected: see docs/scores.md.
 """
 
-import dataclasses
+from collections.abc import Collection
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -38,8 +31,7 @@ SURE = 0.9  # of a label being wrong, from which on it is doubted
 Tallies = tuple[np.ndarray, np.ndarray]  # (P, T) each, see `scores.person_tallies` and `_tallies`
 
 
-@dataclasses.dataclass(frozen=True)
-class Expected:
+class Expected(NamedTuple):
     """The expected scores on the evaluation set: `table` is indexed by metric, with value, low and high."""
 
     table: pd.DataFrame
@@ -49,7 +41,6 @@ class Expected:
     evaluation_people: int
     doubtful: int  # photos whose label was doubted
     thin: list[str]  # classes of which fewer than `FEW` people are known, described
-    without_photo: int = 0  # answers that the estimate is not for
 
     @property
     def score(self) -> Score:
@@ -59,22 +50,16 @@ class Expected:
     def summary(self) -> str:
         """The one line that belongs under a submission."""
         doubt = f", {self.doubtful:,} doubtful labels taken for wrong in half of the draws" if self.doubtful else ""
-        thin = (
-            f" Fewer than {FEW} people are known of {len(self.thin)} classes: it may err by more." if self.thin else ""
-        )
-        blind = f" The {self.without_photo:,} answers without a photo are left out." if self.without_photo else ""
+        few = f" Fewer than {FEW} people are known of {len(self.thin)} classes: it may err by more."
         return (
             f"On {self.evaluation_people:,} unseen people this submission should score a macro F1 of {self.score} "
             f"and an accuracy of {Score(**self.table.loc['accuracy'])}: 95% intervals for the score itself, "
-            f"estimated from {self.people:,} people{doubt}.{thin}{blind}"
+            f"estimated from {self.people:,} people{doubt}.{few if self.thin else ''}"
         )
 
 
 def write_expected(found: Expected | None, folder: Path) -> list[Path]:
-    """Write `FILE` into a submission's folder; None, where no score can be promised, removes an older one.
-
-    It holds `metrics` by name with value, low and high, and what they come from. Returns its path in a list, or [].
-    """
+    """Write `FILE`, the metrics and what they come from, and give its path in a list; for None remove an older one."""
     path = Path(folder) / FILE
     if found is None:
         path.unlink(missing_ok=True)
@@ -87,56 +72,42 @@ def estimate(
     out_of_fold: pd.DataFrame,
     evaluation_photos: int,
     test_val: pd.DataFrame | None = None,
-    doubtful: set[str] | None = None,
+    doubtful: Collection[str] = (),
     seed: int = 0,
     draws: int = DRAWS,
     fold_count: int = 5,
-    without_photo: int = 0,
 ) -> Expected:
     """The expected scores of a submission on an evaluation set of so many photos, as many a person as out of fold.
 
-    out_of_fold: `path, person, label, p00 …` of the recipe that the submission is made by, nested
-    (`blending.Choice.out_of_fold`), labels as cleaned; test_val: the same of the held-out people, by the mean over
-    `fold_count` networks a member, as the evaluation photos are; doubtful: paths whose label may be wrong, see
-    `doubtful_photos`; without_photo: how many answers of the submission have no photo, beside `evaluation_photos`:
-    nothing is promised for them. Each draw weights the people at random (Rubin's Bayesian bootstrap: what else the
-    population might be), then draws an evaluation set of people by those weights and scores it. The evaluation
-    set is thus taken to have the class make-up of the labeled people.
-    Raises ValueError for an empty table, as `scores.bootstrap` does, and for no evaluation photo.
+    out_of_fold: `path, person, label, p00 …` of `blending.Choice.out_of_fold`; test_val: the same of the held-out
+    people, by `fold_count` networks; doubtful: paths. Each draw weights the people (Rubin's Bayesian bootstrap), then
+    scores a set of people drawn by that. Raises ValueError as `scores.bootstrap` does.
     """
-    if evaluation_photos < 1:
-        raise ValueError(f"evaluation_photos = {evaluation_photos}: an evaluation set has at least one photo")
-    tallies = _tallies(out_of_fold, doubtful or set())
-    held_out = _tallies(test_val, set())[0] if test_val is not None and len(test_val) else None
+    tallies = _tallies(out_of_fold, doubtful)
+    known = {"out of fold": tallies[0]}
     people = max(1, round(evaluation_photos / photos_a_person(out_of_fold["person"])))
     generator = np.random.default_rng(seed)
     drawn = _centred(tallies, people, draws, generator)
     less = AVERAGING if fold_count > 1 else ONE_NETWORK
-    if held_out is not None:
+    if test_val is not None and len(test_val):
+        known["test_val"] = held_out = _tallies(test_val, ())[0]
         beside = _centred((tallies[0], np.zeros_like(tallies[0])), len(held_out), draws, generator)
-        less = _corrected(less, _metrics(held_out), beside)
+        less = _corrected(less, scores.metrics_of(held_out.sum(axis=0)[None])[0], beside)
     drawn = np.clip(drawn + generator.normal(*less, size=drawn.shape) * (1 - drawn), 0, 1)
     table, ends = pd.DataFrame(drawn, columns=list(scores.metric_names())), [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
-    known = {"out of fold": tallies[0], "test_val": held_out}
+    people_of = out_of_fold.groupby("label")["person"].nunique().reindex(range(labels.class_count()), fill_value=0)
     return Expected(
         table=pd.concat([table.mean(), *map(table.quantile, ends)], axis=1, keys=["value", "low", "high"]),
         drawn=table,
-        known={name: float(_metrics(some)[0]) for name, some in known.items() if some is not None},
+        known={name: float(scores.metrics_of(one.sum(axis=0)[None])[0, 0]) for name, one in known.items()},
         people=len(tallies[0]),
         evaluation_people=people,
-        doubtful=int(out_of_fold["path"].isin(doubtful or set()).sum()),
-        thin=_thin_classes(out_of_fold),
-        without_photo=without_photo,
+        doubtful=int(out_of_fold["path"].isin(doubtful).sum()),
+        thin=[labels.describe(label) for label in people_of.index[people_of < FEW]],
     )
 
 
-def _thin_classes(table: pd.DataFrame) -> list[str]:
-    """The classes that fewer than `FEW` people have, described."""
-    people = table.groupby("label")["person"].nunique().reindex(range(labels.class_count()), fill_value=0)
-    return [labels.describe(label) for label in people.index[people < FEW]]
-
-
-def _tallies(table: pd.DataFrame, doubtful: set[str]) -> Tallies:
+def _tallies(table: pd.DataFrame, doubtful: Collection[str]) -> Tallies:
     """As labeled, and what the tallies change by if every doubted label is the predicted one."""
     truth, predicted = scores.from_probabilities(table)
     person = table["person"].to_numpy()
@@ -145,17 +116,11 @@ def _tallies(table: pd.DataFrame, doubtful: set[str]) -> Tallies:
     return as_labeled, scores.person_tallies(corrected, predicted, person) - as_labeled
 
 
-def _metrics(tallies: np.ndarray) -> np.ndarray:
-    """(M,) metrics of all people together."""
-    return scores.metrics_of(tallies.sum(axis=0, keepdims=True))[0]
-
-
 def _corrected(less: tuple[float, float], seen: np.ndarray, beside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(M,) means and deviations of the share of errors taken away, once held-out people scored `seen`.
+    """(M,) means and deviations of the share of errors taken away, once held-out people scored (M,) `seen`.
 
-    beside: (draws, M) of what as many people should score if nothing is taken away. What was believed before
-    and what the held-out people say are two normal estimates of one share, weighted by their certainty: a dozen
-    people say little.
+    beside: (draws, M) of what as many people should score if nothing is taken away. What was believed before and what
+    they say are two normal estimates of one share, weighted by their certainty.
     """
     mean, deviation = less
     errors = np.maximum(1 - beside.mean(axis=0), 1e-6)
@@ -167,11 +132,9 @@ def _corrected(less: tuple[float, float], seen: np.ndarray, beside: np.ndarray) 
 def _centred(tallies: Tallies, people: int, draws: int, generator: np.random.Generator) -> np.ndarray:
     """(draws, M) metrics of evaluation sets of `people` people, each from another likely population.
 
-    A draw of a population loses rare people, and the draw of a set from it loses them again, so that the draws'
-    macro F1 is too low on average. They spread as they must but are moved to what one drawing gives.
+    A drawn population loses rare people, a set drawn from it again: mean macro F1 is moved to that of one drawing.
     """
-    drawn = _drawn(tallies, people, draws, generator, uncertain=True)
-    once = _drawn(tallies, people, draws, generator, uncertain=False)
+    drawn, once = (_drawn(tallies, people, draws, generator, uncertain) for uncertain in (True, False))
     return drawn + once.mean(axis=0) - drawn.mean(axis=0)
 
 
@@ -179,27 +142,16 @@ def _drawn(tallies: Tallies, people: int, draws: int, generator: np.random.Gener
     """(draws, M) metrics of sets of `people` people; `uncertain`: each from a population weighted at random."""
     blocks, (as_labeled, as_doubted) = [], tallies
     for begin in range(0, draws, DRAWS_AT_ONCE):
-        shape = min(DRAWS_AT_ONCE, draws - begin), len(as_labeled)
-        even = np.full(shape, 1 / len(as_labeled))
-        chances = generator.dirichlet(np.ones(shape[1]), size=shape[0]) if uncertain else even  # (D, P)
+        shape = min(DRAWS_AT_ONCE, draws - begin), len(as_labeled)  # (D, P)
+        chances = generator.dirichlet(np.ones(shape[1]), size=shape[0]) if uncertain else np.full(shape, 1 / shape[1])
         times = generator.multinomial(people, chances).astype(np.float64)
         is_clean = generator.integers(0, 2, size=(shape[0], 1))  # whether the set's labels are without the wrong ones
         blocks.append(scores.metrics_of(times @ as_labeled + is_clean * (times @ as_doubted)))
     return np.concatenate(blocks)
 
 
-def reviewed_photos(output_dir: Path) -> set[str]:
-    """Paths of photos that a person decided on, whatever the decision."""
-    return set(corrections.opinions_by_photo(corrections.read_logs(output_dir)))
-
-
-def doubtful_photos(out_of_fold: pd.DataFrame, reviewed: set[str] | None = None) -> set[str]:
-    """Paths of photos whose label is more likely than `SURE` to be wrong, but for those a person has `reviewed`.
-
-    out_of_fold: `path, person, label, p00 …`. The ranking is that of label cleaning (`suspects.rank`, which
-    takes a person's photos together), here with calibrated probabilities: a network that is wrong while
-    it is sure of more than nine in ten casts doubt on the label.
-    """
+def doubtful_photos(out_of_fold: pd.DataFrame, output_dir: Path) -> set[str]:
+    """Paths nobody decided on, whose label is likelier than `SURE` to be wrong; of `path, person, label, p00 …`."""
     probabilities, truth = probabilities_of(out_of_fold), out_of_fold["label"].to_numpy()
     believed = calibration.tempered(probabilities, calibration.fit_temperature(probabilities, truth))
     table = out_of_fold[["path", "person", "label"]]
@@ -208,4 +160,5 @@ def doubtful_photos(out_of_fold: pd.DataFrame, reviewed: set[str] | None = None)
     # Only the first of a person's photos has the full score of a doubt that all of them share.
     strongest = ranked.groupby(["person", "field"])["score"].transform("max")
     is_shared = ranked["field"].isin(labels.names(of_person=True))
-    return set(ranked["path"][ranked["score"].where(~is_shared, strongest) > SURE]) - (reviewed or set())
+    reviewed = corrections.opinions_by_photo(corrections.read_logs(output_dir))  # by path, whatever the opinion
+    return set(ranked["path"][ranked["score"].where(~is_shared, strongest) > SURE]) - set(reviewed)

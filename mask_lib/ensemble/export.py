@@ -2,13 +2,12 @@
 
     python -m mask_lib.ensemble.export RESULTS model.onnx
 
-Input `photo`: (H, W, 3) uint8, upright, of any size; of four-channel runs (H, W, 4). Outputs: for each attribute the
-probabilities of its values, by its name, and `classes`, those of the classes, float32. Their words are in the file's
-metadata as JSON. Preprocessing is inside, as Pillow does it. Each photo is answered by itself, without a vote.
+Input `photo`: (H, W, 3) uint8, upright, of any size; of four-channel runs (H, W, 4). Outputs, float32: by each
+attribute's name the probabilities of its values, and `classes`; the metadata hold their words as JSON. Preprocessing is
+inside, as Pillow does it. Each photo is answered by itself, without a vote.
 """
 
 import json
-import os
 from pathlib import Path
 
 import torch
@@ -18,7 +17,6 @@ from mask_lib.base import files, labels
 from mask_lib.ensemble import blending, pack, predict
 from mask_lib.models import networks, pillow_resize
 
-CLASSES = "classes"
 LIMIT = 2 * 10**9  # bytes of one ONNX file
 
 
@@ -40,12 +38,9 @@ class PhotoNetwork(nn.Module):
         seen = {one.frame: pillow_resize.fit(photo, one.frame).float()[None] / 255 for one in self.members}
         means = torch.stack([self.mean(one, seen[one.frame]) for one in self.members], dim=-1)  # (C, M)
         found = means @ torch.tensor(self.blend.weights)
-        if self.blend.photo_weights:  # as `labels.with_photo_attributes`
-            of_person = [axis for axis, one in enumerate(labels.attributes()) if one.of_person]
-            both = [found, means @ torch.tensor(self.blend.photo_weights)]
-            own, other = (one.clamp_min(1e-12).view(labels.shape()) for one in both)
-            sums = [one.sum(of_person, keepdim=True) if of_person else one for one in (own, other)]
-            found = (own * sums[1] / sums[0]).flatten()
+        if self.blend.photo_weights:
+            others = means @ torch.tensor(self.blend.photo_weights)
+            (found,) = labels.with_photo_attributes(found[None], others[None])
         if self.blend.temperature != 1:
             found = (found / found.max()) ** (1 / self.blend.temperature)
             found = found / found.sum()
@@ -65,10 +60,10 @@ class PhotoNetwork(nn.Module):
 def words() -> dict[str, list[str]]:
     """What the numbers of each output stand for."""
     classes = [labels.describe(label) for label in range(labels.class_count())]
-    return {one.name: list(one.words) for one in labels.attributes()} | {CLASSES: classes}
+    return {one.name: list(one.words) for one in labels.attributes()} | {"classes": classes}
 
 
-def export(results_path: str | os.PathLike[str], target: str | os.PathLike[str], run: str = "") -> Path:
+def export(results_path: files.AnyPath, target: files.AnyPath, run: str = "") -> Path:
     """Write the file, whole or not at all; with `run` of that run alone.
 
     Raises as `pack.opened`, `predict.load` and `PhotoNetwork`, and ValueError for more than one file can hold.
@@ -91,4 +86,4 @@ def export(results_path: str | os.PathLike[str], target: str | os.PathLike[str],
 
 
 if __name__ == "__main__":
-    print(f"Written: {files.shown_path(export(**pack.arguments('export', __doc__, 'results_path', 'target')))}.")
+    print(f"Written: {files.shown_path(pack.command(export, 'export', __doc__, 'results_path', 'target'))}.")

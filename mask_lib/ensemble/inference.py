@@ -10,7 +10,7 @@ import pandas as pd
 
 from mask_lib.base import checks, files, labels, results, scores
 from mask_lib.base.config import FROZEN, Run
-from mask_lib.data import clean_labels, layout, photos, store
+from mask_lib.data import archives, clean_labels, layout, photos, store
 from mask_lib.data.splits import TEST_VAL
 from mask_lib.models import devices, predict
 from mask_lib.models.checkpoint import read_checkpoint, read_manifest
@@ -30,11 +30,9 @@ def find_data(data_dir: str, output_dir: Path, is_listed: bool = False) -> Path:
     tables/photos.csv and problems.csv are made from it, as 00_prepare_data would. Raises as `results.read` too.
     """
     results.read(output_dir, with_digests=is_listed)
-    if not is_alone(output_dir):
-        return photos.find_data(data_dir, Path(output_dir) / "unpacked")
-    data = photos.find_data(data_dir, Path(output_dir) / "unpacked", parts=["eval"])
-    if is_listed:
-        tables = Path(output_dir) / "tables"
+    tables, alone = Path(output_dir) / "tables", is_alone(output_dir)
+    data = photos.find_data(data_dir, tables.with_name("unpacked"), parts=["eval"] if alone else archives.PARTS)
+    if alone and is_listed:
         listed, problems = photos.scan_photos(data, listed_in=tables / "problems.csv", parts=["eval"])
         files.write_csv(problems, tables / "problems.csv")
         files.write_csv(listed, tables / "photos.csv")
@@ -42,7 +40,7 @@ def find_data(data_dir: str, output_dir: Path, is_listed: bool = False) -> Path:
 
 
 def todays_split(output_dir: Path) -> pd.DataFrame | None:
-    """The cleaned labels of a fold, `path, person, label, split`; None for results alone."""
+    """The cleaned labels of a fold, `path, person, label, split`; None if `is_alone`."""
     return None if is_alone(output_dir) else next(iter(clean_labels.read_clean_splits(output_dir).values()))
 
 
@@ -59,46 +57,34 @@ def views_of(output_dir: Path, run: str, tta: Tta) -> Tta:
     return dataclasses.replace(tta, **packed["views"]) if packed else tta
 
 
-def predict_stored(
-    checkpoints: Mapping[Path, Path], source: devices.DevicePhotos, paths: list[str], tta: Tta
-) -> list[np.ndarray]:
-    """(N, C) float64 probabilities each network gives of `paths`, from disk if they were computed before.
-
-    checkpoints: by `start`: they lie in `<start>.<digest>.csv`, columns `path, p00 …`. The digest stands for all that
-    they depend on: weights, photos, views and precision; so a file of that name is always right. Those with another
-    digest are removed. Several checkpoints must be of frozen networks of one backbone.
-    """
-    stored = {start: _stored_at(start, checkpoint, source, paths, tta) for start, checkpoint in checkpoints.items()}
-    if missing := [start for start, path in stored.items() if not path.exists()]:
-        loaded = [predict.load_network(*read_checkpoint(checkpoints[start]), source.device) for start in missing]
-        network = loaded[0].network if len(loaded) == 1 else [one.network for one in loaded]
-        found = dataclasses.replace(loaded[0], network=network).predict(source, source.store.rows(paths), tta)
-        for place, start in enumerate(missing):
-            own = found if len(loaded) == 1 else found[:, place]
-            files.write_csv(predict.probability_table(pd.DataFrame({"path": paths}), own), stored[start])
-            for stale in set(start.parent.glob(f"{start.name}.*.csv")) - {stored[start]}:
-                stale.unlink()
-    columns = labels.probability_columns()
-    return [files.read_csv(path, dict.fromkeys(columns, "float64"))[columns].to_numpy() for path in stored.values()]
-
-
-def _stored_at(start: Path, checkpoint: Path, source: devices.DevicePhotos, paths: list[str], tta: Tta) -> Path:
-    dtype = devices.dtype_for(read_manifest(checkpoint)["run"]["precision"], source.device)
-    made_of = [files.file_digest(checkpoint), source.store.content, paths, tta.plain(), str(dtype)]
-    return start.with_name(f"{start.name}.{files.digest(made_of)}.csv")
-
-
 def mean_over_folds(
     checkpoints: Mapping[int, Path], source: devices.DevicePhotos, paths: list[str], tta: Tta, folder: Path, part: str
 ) -> np.ndarray:
-    """(N, C) probabilities of `paths`, averaged over the folds' checkpoints; each fold's own stay in `folder`."""
-    run = read_manifest(next(iter(checkpoints.values())))["run"]
+    """(N, C) float64 probabilities of `paths`, the mean of the folds' checkpoints.
+
+    Each fold's own stay in `folder`, `<fold>.<part>.<digest>.csv`, columns `path, p00 …`, and are read if they were
+    computed before; those with another digest are removed.
+    """
+    run, columns = read_manifest(next(iter(checkpoints.values())))["run"], labels.probability_columns()
     print(devices.summary(source, run["precision"]))
-    stored = {folder / f"fold{fold}.{part}": path for fold, path in checkpoints.items()}
+    made_of = [source.store.content, paths, tta.plain(), str(devices.dtype_for(run["precision"], source.device))]
+    digests = {fold: files.digest([files.file_digest(path), *made_of]) for fold, path in checkpoints.items()}
+    stored = {path: folder / f"fold{fold}.{part}.{digests[fold]}.csv" for fold, path in checkpoints.items()}
     # Frozen networks have one backbone, which photos then pass once.
-    jobs = [stored] if run.get("head") == FROZEN else [{start: path} for start, path in stored.items()]
-    found = files.progress(jobs, what=f"predict {len(paths)} photos", unit="pass")
-    return np.mean([one for job in found for one in predict_stored(job, source, paths, tta)], axis=0)
+    jobs = [[*stored]] if run.get("head") == FROZEN else [[checkpoint] for checkpoint in stored]
+    for job in files.progress(jobs, what=f"predict {len(paths)} photos", unit="pass"):
+        if not (missing := [checkpoint for checkpoint in job if not stored[checkpoint].exists()]):
+            continue
+        loaded = [predict.load_network(*read_checkpoint(checkpoint), source.device) for checkpoint in missing]
+        network = loaded[0].network if len(loaded) == 1 else [one.network for one in loaded]
+        found = dataclasses.replace(loaded[0], network=network).predict(source, source.store.rows(paths), tta)
+        found = found.reshape(len(paths), len(loaded), len(columns))
+        for place, path in enumerate(stored[checkpoint] for checkpoint in missing):
+            files.write_csv(predict.probability_table(pd.DataFrame({"path": paths}), found[:, place]), path)
+            for stale in set(folder.glob(f"{path.with_suffix('').stem}.*.csv")) - {path}:
+                stale.unlink()
+    kinds = dict.fromkeys(columns, "float64")
+    return np.mean([files.read_csv(path, kinds)[columns] for path in stored.values()], axis=0)
 
 
 def predict_run(
@@ -106,13 +92,10 @@ def predict_run(
 ) -> dict[str, pd.DataFrame]:
     """Write `inferences/<run>.test.csv` and `<run>.test_val.csv`, or what `split` says, and return them by name.
 
-    test: `ImageID, p00 …`, every row of info.csv in its order; a photo that could not be read gets the mean of the
-    others, since a submission must answer it. test_val: `path, label, p00 …`. Each fold's own lie in
-    `inferences/models/<run>/`. Beside each file stands, as .json, what `run_folder.refuse_stale_prediction` reads.
-    A packed run keeps its own views, and its test_val table is empty where those photos are not here. A run with
-    `unseen_looks` is asked about those by the same views: `<run>.looks.csv`, also returned as `looks`. Raises
-    FileNotFoundError for a run that is not trained, ValueError for views that do not suit its photos, and as
-    `runs.checkpoints` does.
+    test: `ImageID, p00 …`, as info.csv; a photo that could not be read gets the mean of the others. test_val: `path,
+    label, p00 …`, of a packed run empty where those photos are not here. looks: of a run with `unseen_looks`. Each
+    fold's own lie in `inferences/models/<run>/`; beside each file stands, as .json, what tells that it is stale. Raises
+    FileNotFoundError for an untrained run, ValueError for views that do not suit it, and as `runs.checkpoints` does.
     """
     parts = ("test", "test_val") if checks.checked("split", split, Part) == "both" else (split,)
     settings, tta = run_folder.run_settings(output_dir, run), views_of(output_dir, run, tta)
@@ -141,8 +124,7 @@ def trained_networks(
 ) -> tuple[dict[int, Path], store.Store | None, pd.DataFrame]:
     """The checkpoints of a run by fold, its labeled photos, and the rows `path, label` of test_val.
 
-    Of a packed run without them, or where they are not those that it was trained beside, no photos and no rows, and
-    that is said. Raises as `runs.checkpoints` does.
+    Of a packed run without them, or beside others than its own, no photos and no rows, and that is said.
     """
     try:
         splits = dataset.read_training_splits(output_dir, settings)
@@ -165,9 +147,8 @@ def predict_evaluated(
     evaluated = photos.read_evaluated(output_dir)
     source = devices.DevicePhotos(dataset.open_photos(data_dir, output_dir, evaluated, frame), devices.pick_device())
     probabilities = mean_over_folds(checkpoints, source, list(evaluated["path"]), tta, folder, "test")
-    table = predict.probability_table(pd.DataFrame({"ImageID": evaluated["path"]}), probabilities)
-    whole = table.set_index("ImageID").reindex(layout.eval_ids(data_dir))
-    return whole.fillna(table[labels.probability_columns()].mean()).rename_axis("ImageID").reset_index()
+    table = pd.DataFrame(probabilities, evaluated["path"], labels.probability_columns())
+    return table.reindex(layout.eval_ids(data_dir)).fillna(table.mean()).rename_axis("ImageID").reset_index()
 
 
 def predict_labeled(
@@ -195,7 +176,7 @@ def looks_by_views(output_dir: Path, run_names: Sequence[str], num_tta: int) -> 
     for run in run_names:
         by_one = run_folder.unseen_looks(run_folder.folder_of(output_dir, run))
         found = {} if by_one is None else {1: by_one, num_tta: unseen_looks(output_dir, run)}
-        tables |= {f"{run}, {views} view(s)": table for views, table in found.items()}
+        tables |= {f"{run}, {views} view{'s' * (views > 1)}": table for views, table in found.items()}
     return comparison.look_table(tables)
 
 

@@ -1,9 +1,8 @@
 """The members of an ensemble: their probability files, their out-of-fold tables, and the submission made of them."""
 
-import dataclasses
-import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,8 +15,7 @@ from mask_lib.training import run_folder
 Pair = tuple[Path, Path]  # a member's files of the test and the test_val set
 
 
-@dataclasses.dataclass(frozen=True)
-class Members:
+class Members(NamedTuple):
     """What the members say of the evaluation photos, and of people held out from all training."""
 
     names: list[str]
@@ -29,8 +27,7 @@ class Members:
         return np.stack([probabilities_of(table) for table in self.tables[which]])
 
 
-@dataclasses.dataclass(frozen=True)
-class OutOfFold:
+class OutOfFold(NamedTuple):
     """The members' probabilities of the same photos, each from the network that was not trained on the person."""
 
     names: list[str]
@@ -59,14 +56,6 @@ def with_probabilities(table: pd.DataFrame, probabilities: np.ndarray) -> pd.Dat
     return table.assign(**dict(zip(labels.probability_columns(), probabilities.T, strict=True)))
 
 
-def read_probabilities(path: Path, key: str) -> pd.DataFrame:
-    """A checked probability file, its `key` column (ImageID or path) as text. Errors name the file and the fault."""
-    try:
-        return scores.read_probabilities(path, key)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no {files.shown_path(path)}: run 06_inference for that run first") from None
-
-
 def read_members(
     output_dir: Path,
     test_filenames: Sequence[str] = (),
@@ -76,28 +65,26 @@ def read_members(
 ) -> Members:
     """The members of an ensemble, their files checked.
 
-    Empty lists mean every file under `inferences/`. The two lists are paired by their places; file names other than
-    `<run>.test.csv` and `<run>.test_val.csv` will do. ids: those of info.csv, which a test file must hold in their
-    order. split: today's `path, person, label`, which test_val photos take, since runs may have been trained before
-    labels were cleaned or after; photos that are not in it any more are left out. Raises FileNotFoundError if there is
-    nothing, ValueError that names a faulty file, one whose run has other weights by now (see
-    `run_folder.refuse_stale_prediction`), or lists that differ in length or in the order of their runs.
+    Empty lists mean every file under `inferences/`; else they are paired by place. ids: info.csv's, which test files
+    hold in order. split: today's `path, person, label` of test_val; others go. Raises FileNotFoundError if there is
+    nothing, ValueError that names a faulty or stale file, or lists of other length or order of runs.
     """
     pairs = _file_pairs(output_dir, test_filenames, test_val_filenames)
     names = member_names(pairs)
     if len(set(names)) < len(names) or "ensemble" in names:
         raise ValueError(f"each member needs a name of its own, other than ensemble; these are {names}")
-    for path in itertools.chain(*pairs):
-        run_folder.refuse_stale_prediction(path)
     tests, test_vals = zip(*pairs, strict=True)
-    tables = {"test": [read_probabilities(path, "ImageID") for path in tests]}
-    tables["test_val"] = [read_probabilities(path, "path") for path in test_vals]
+    for path in tests + test_vals:
+        run_folder.refuse_stale_prediction(path)
+        if not path.exists():
+            raise FileNotFoundError(f"no {files.shown_path(path)}: run 06_inference for that run first")
+    tables = {"test": [scores.read_probabilities(path, "ImageID") for path in tests]}
+    tables["test_val"] = [scores.read_probabilities(path, "path") for path in test_vals]
     if split is not None:
-        tables["test_val"] = [with_labels(table, split) for table in tables["test_val"]]
-    wanted, source = (tables["test"][0]["ImageID"], tests[0].name) if ids is None else (ids, "info.csv")
-    _check_orders(tests, [table["ImageID"] for table in tables["test"]], wanted, source)
-    held_out = [table["path"] for table in tables["test_val"]]
-    _check_orders(test_vals, held_out, held_out[0], test_vals[0].name)
+        known = split[["path", "label", "person"]]
+        tables["test_val"] = [table.drop(columns="label").merge(known, on="path") for table in tables["test_val"]]
+    _check_orders(tests, tables["test"], "ImageID", ids)
+    _check_orders(test_vals, tables["test_val"], "path", None)
     home = files.project_path(Path(output_dir) / "inferences").resolve()
     own = [all(_runs_of(pair)) and {path.resolve().parent for path in pair} == {home} for pair in pairs]
     return Members(names, tables, own)
@@ -136,36 +123,23 @@ def _runs_of(pair: Pair) -> list[str]:
     return [run if checks.SAFE_NAME.fullmatch(run) else "" for run in runs]
 
 
-def with_labels(table: pd.DataFrame, split: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `table` (`path`, …) that are in the split (`path, person, label`), with its labels and people."""
-    known = split.set_index("path")
-    kept = table[table["path"].isin(known.index)].reset_index(drop=True)
-    found = known.loc[kept["path"]]
-    return kept.assign(label=found["label"].to_numpy("int64"), person=found["person"].to_numpy())
-
-
-def _check_orders(paths: Sequence[Path], keys: Sequence[pd.Series], wanted: Sequence[str], source: str) -> None:
-    """Raise ValueError that names the first file that does not hold the `wanted` keys of `source` in their order."""
-    for path, found in zip(paths, keys, strict=True):
+def _check_orders(paths: Sequence[Path], tables: Sequence[pd.DataFrame], key: str, ids: Sequence[str] | None) -> None:
+    """Raise ValueError that names the first file without info.csv's `ids`, else the first file's keys, in order."""
+    wanted, source = (tables[0][key], paths[0].name) if ids is None else (ids, "info.csv")
+    for path, table in zip(paths, tables, strict=True):
         try:
-            same_order(found, wanted, source)
+            same_order(table[key], wanted, source)
         except ValueError as error:
             raise ValueError(f"{files.shown_path(path)}: {error}; run 06_inference for that run again") from error
 
 
 def same_order(found: Sequence[str], wanted: Sequence[str], source: str) -> None:
-    """Raise ValueError that names the first culprit unless `found` are the `wanted` keys of `source`, in order."""
-    found, wanted = pd.Series([*found], dtype=object), pd.Series([*wanted], dtype=object)
-    faults = {
-        "holds several times": found[found.duplicated()],
-        "lacks": wanted[~wanted.isin(found)],
-        "holds what is not there:": found[~found.isin(wanted)],
-    }
-    for fault, some in faults.items():
+    """Raise ValueError that names the first culprit unless `found`, each once, are `source`'s `wanted`, in order."""
+    found, wanted = (pd.Index([*some], dtype=object) for some in (found, wanted))
+    for fault, some in (("lacks", wanted.difference(found)), ("holds what is not there:", found.difference(wanted))):
         if len(some):
-            raise ValueError(f"compared with {source} it {fault} {len(some)} photos, such as {sorted(some)[:3]}")
-    is_other = found.to_numpy() != wanted.to_numpy()
-    if is_other.any():
+            raise ValueError(f"compared with {source} it {fault} {len(some)} photos, such as {list(some[:3])}")
+    if (is_other := found != wanted).any():
         row = int(is_other.argmax())
         raise ValueError(f"row {row} is {found[row]}, but {source} has {wanted[row]} there")
 
@@ -173,59 +147,42 @@ def same_order(found: Sequence[str], wanted: Sequence[str], source: str) -> None
 def read_out_of_fold(output_dir: Path, names: Sequence[str]) -> OutOfFold:
     """The out-of-fold tables of the finished runs `names`, aligned photo by photo.
 
-    Labels are today's cleaned ones, whatever a run was trained on, and photos dropped since are left out: all members
-    are scored alike. `person` is the group of people who share copies. Raises FileNotFoundError for a run that is not
-    finished, ValueError that names a run whose table is faulty, or whose photos differ from what most members have.
+    Labels are today's, without photos dropped since; `person` is the group of people who share copies. Raises
+    FileNotFoundError for an unfinished run, ValueError that names one with a faulty table or other photos than most.
     """
-    if not names:
-        raise ValueError("an ensemble needs at least one member")
     split, given = (next(iter(read(output_dir).values())) for read in (read_clean_splits, read_splits))
     person_of = dict(zip(given["path"], group_of(given["person"], read_groups(output_dir)), strict=True))
     folders = {name: run_folder.folder_of(output_dir, name) for name in names}
-    tables = {name: _joined_folds(folder, person_of, split["path"]) for name, folder in folders.items()}
+    tables = {}
+    for name, folder in folders.items():
+        try:
+            table = run_folder.out_of_fold(folder, person_of)
+        except ValueError as error:
+            raise ValueError(f"run {name}: {error}") from error
+        tables[name] = table[table["path"].isin(split["path"])].set_index("path")
     photos = split.loc[split["path"].isin(_usual_photos(tables)), ["path", "person", "label"]].reset_index(drop=True)
     photos = photos.assign(person=photos["path"].map(person_of))
     stack = np.stack([probabilities_of(table.loc[photos["path"]]) for table in tables.values()])
     return OutOfFold([*names], photos, stack, min(len(run_folder.trained_folds(one)) for one in folders.values()))
 
 
-def _joined_folds(folder: Path, person_of: Mapping[str, str], kept: pd.Series) -> pd.DataFrame:
-    """A finished run's out-of-fold table, indexed by path, of the photos that are `kept`."""
-    try:
-        table = run_folder.out_of_fold(folder, person_of)
-    except ValueError as error:
-        raise ValueError(f"run {folder.name}: {error}") from error
-    return table[table["path"].isin(kept)].set_index("path")
-
-
-def _usual_photos(tables: Mapping[str, pd.DataFrame]) -> set[str]:
+def _usual_photos(tables: Mapping[str, pd.DataFrame]) -> frozenset[str]:
     """The photos that all members hold. Raises ValueError that names who differs from most of them."""
     sets = {name: frozenset(table.index) for name, table in tables.items()}
     usual = max(sets.values(), key=list(sets.values()).count)
     for name, held in sets.items():
         if held != usual:
+            differs = f"lacks {len(usual - held)} and has {len(held - usual)} more, such as {sorted(usual ^ held)[:3]}"
             raise ValueError(
-                f"run {name} was validated on other photos than the {len(usual):,} of most members: it lacks "
-                f"{len(usual - held)} and has {len(held - usual)} more, such as {sorted(usual ^ held)[:3]}; "
+                f"run {name} was validated on other photos than the {len(usual):,} of most members: it {differs}; "
                 "leave it out, or train it on the same photos and folds"
             )
-    return set(usual)
+    return usual
 
 
 def make_submission(probabilities: pd.DataFrame, ids: Sequence[str]) -> pd.DataFrame:
     """`ImageID, ans`, the likeliest class. ValueError unless the table is sound and of info.csv's `ids` in order."""
     scores.check_probabilities(probabilities, "ImageID")
+    same_order(probabilities["ImageID"], ids, "info.csv")
     answers = probabilities_of(probabilities).argmax(axis=1)
-    found = pd.DataFrame({"ImageID": probabilities["ImageID"].to_numpy(), "ans": answers})
-    check_submission(found, ids)
-    return found
-
-
-def check_submission(found: pd.DataFrame, ids: Sequence[str]) -> None:
-    """Raise ValueError unless `found` holds info.csv's `ids`, in order, once each, with numbers of classes."""
-    if list(found.columns) != ["ImageID", "ans"]:
-        raise ValueError(f"a submission has the columns ImageID, ans; this one has {', '.join(found.columns)}")
-    same_order(found["ImageID"], ids, "info.csv")
-    last = labels.class_count() - 1
-    if not pd.api.types.is_integer_dtype(found["ans"]) or not found["ans"].between(0, last).all():
-        raise ValueError(f"every ans must be a whole number from 0 to {last}")
+    return pd.DataFrame({"ImageID": probabilities["ImageID"].to_numpy(), "ans": answers})

@@ -9,11 +9,11 @@ evaluation folder by it. Nothing in it is of a single photo: no path, label or f
 import argparse
 import contextlib
 import dataclasses
-import os
 import shutil
+import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,23 +28,19 @@ from mask_lib.training import run_folder
 
 
 def write_recipe(output_dir: Path, members: Members, recipe: blending.Recipe, vote: voting.VoteResult) -> Path:
-    """Write submissions/recipe.json, and what found people if photos voted: all that the submission was made by."""
+    """Write submissions/recipe.json, and what found people if photos voted."""
     path, rows = Path(output_dir) / results.RECIPE, []
     for name, own in zip(members.names, members.own, strict=True):
         note = Path(output_dir) / "inferences" / f"{name}.test.json"
         noted = files.read_json(note, dict[str, Any]) if own and note.exists() else {}
         rows.append({**noted, "run": name})
     if vote.has_voted:
-        voting.write_finder(vote.finder, vote.frame, path.with_name(results.VOTE))
-    found = {"members": rows, "blend": dataclasses.asdict(recipe), "has_voted": vote.has_voted}
-    return files.write_json(found, path)
+        voting.write_finder(*vote.found_by, path.with_name(results.VOTE))
+    return files.write_json({"members": rows, "blend": dataclasses.asdict(recipe), "has_voted": vote.has_voted}, path)
 
 
 def current_recipe(output_dir: Path, run: str = "") -> dict[str, Any]:
-    """`results.read_recipe`, or of `run` alone; files are as they were packed, or runs as they were when weighed.
-
-    Raises FileNotFoundError or ValueError that names the culprit and says what to do.
-    """
+    """`results.read_recipe`, or of `run` alone. FileNotFoundError or ValueError unless all files are as they were."""
     results.read(output_dir, with_digests=True)
     if run:
         run_folder.run_settings(output_dir, run)
@@ -61,7 +57,7 @@ def current_recipe(output_dir: Path, run: str = "") -> dict[str, Any]:
     return found
 
 
-def pack(output_dir: str | os.PathLike[str], target: str | os.PathLike[str]) -> Path:
+def pack(output_dir: files.AnyPath, target: files.AnyPath) -> Path:
     """Write the archive, whole or not at all. Raises as `current_recipe`, and ValueError for what came packed."""
     output, target = files.project_path(output_dir), files.project_path(target)
     if results.read(output):
@@ -100,11 +96,10 @@ def anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
 
 
 @contextlib.contextmanager
-def opened(source: str | os.PathLike[str], run: str = "") -> Iterator[tuple[Path, dict[str, Any]]]:
-    """The output folder of results and its `current_recipe`: `source` itself, or an archive by `pack`.
+def opened(source: files.AnyPath, run: str = "") -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The output folder of results and its `current_recipe`: `source` itself, or an archive, unpacked meanwhile.
 
-    An archive is unpacked as safely as data, for as long as it is open. Raises as `archives.unpack` and
-    `current_recipe`, and FileNotFoundError for what is not there or holds no results.
+    Raises as `archives.unpack` and `current_recipe`, and FileNotFoundError for what holds no results.
     """
     source = files.project_path(source)
     with tempfile.TemporaryDirectory() as temporary:
@@ -115,19 +110,24 @@ def opened(source: str | os.PathLike[str], run: str = "") -> Iterator[tuple[Path
         yield output, current_recipe(output, run)
 
 
-def arguments(module: str, about: str, *names: str) -> dict[str, str]:
-    """What a command line gives by these names; by `results_path` also which run, and the plugins, imported."""
+def command(function: Callable[..., Any], module: str, about: str, *names: str) -> Any:
+    """What a function gives, called with these arguments of a command line; its error ends that with its sentence."""
     parser = argparse.ArgumentParser(f"python -m mask_lib.ensemble.{module}", description=about.partition("\n")[0])
     for name in names:
         parser.add_argument(name)
+    parser.add_argument("--task", default=labels.DEFAULT, help="the task's file (default: %(default)s)")
     if "results_path" in names:
         parser.add_argument("--run", default="", help="one run, in place of the ensemble")
         parser.add_argument("--plugin", action="append", default=[], help="a module that registers runs' networks")
     asked = vars(parser.parse_args())
-    config.import_plugins(asked.pop("plugin", []))
-    return asked
+    try:
+        labels.use(asked.pop("task"))
+        config.import_plugins(asked.pop("plugin", []))
+        return function(**asked)
+    except (ValueError, OSError) as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":
-    written = pack(**arguments("pack", __doc__, "output_dir", "target"))
+    written = command(pack, "pack", __doc__, "output_dir", "target")
     print(f"Written: {files.shown_path(written)}, {written.stat().st_size / 1e6:.1f} MB.")

@@ -1,18 +1,16 @@
 """Which photos show the same person, when nobody says so: learned from training photos, whose people are known.
 
 1. A projection of the photos' features in which one person's photos lie close and people far apart (Fisher's
-   discriminant). The loudest differences in features are those between a person's own photos: mask, light, pose.
-   Dividing by the scatter within people (whitening) makes these as quiet as all others, and what differs between
-   people is left.
-2. Clustering by average linkage of cosines. Single linkage would chain strangers together by one similar pair of
-   photos, complete linkage would keep out a photo for one dissimilar pair.
+   discriminant). It is whitened, since the loudest differences are those between a person's own photos: mask, light.
+2. Clustering by average linkage of cosines: single linkage would chain strangers together by one similar pair.
 3. Limits: no more photos in a group than a person has, nor more of one kind, such as one without a mask.
 4. A threshold: the least cosine at which, among people not learned from, enough of the pairs joined are right.
 """
 
-import dataclasses
 import heapq
+from collections import Counter
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -42,20 +40,14 @@ def photos_a_person(person: Sequence[str]) -> int:
 
 
 def photo_kinds(probabilities: np.ndarray) -> np.ndarray:
-    """(N, L) int64 of (N, C) class probabilities: 1 for each sure value of the photos' own attributes, then a 1.
-
-    Summed over a group they are held against `person_limits`. A value that is not sure keeps nobody apart.
-    """
+    """(N, L) int64 of (N, C) class probabilities: 1 for each sure value of the photos' own attributes, then a 1."""
     parts = labels.marginals(probabilities)
     sure = [parts[name] >= SURE for name in labels.names(of_person=False)]
     return np.column_stack([*sure, np.ones(len(probabilities), bool)]).astype(np.int64)
 
 
 def person_limits(photos: pd.DataFrame) -> np.ndarray:
-    """(L,) most photos of each kind that a person has, then of all; at least 1. photos: `person, label`.
-
-    What nine people in ten keep to: some labels are wrong, and people who share copies count as one.
-    """
+    """(L,) most photos of each kind, see `photo_kinds`, that nine people in ten have. photos: `person, label`."""
     kinds = photo_kinds(np.eye(labels.class_count())[photos["label"]])
     counts = pd.DataFrame(kinds).groupby(photos["person"].to_numpy()).sum()
     return np.maximum(np.quantile(counts, USUAL_SHARE, axis=0, method="lower"), 1).astype(np.int64)
@@ -63,33 +55,22 @@ def person_limits(photos: pd.DataFrame) -> np.ndarray:
 
 def stack_features(arrays: Sequence[np.ndarray], count: int) -> np.ndarray:
     """(N, D) float64 of (N, …) arrays beside each other. Raises ValueError unless N is `count`, and all is finite."""
-    if {len(one) for one in arrays} != {count}:
-        raise ValueError(f"features of {[len(one) for one in arrays]} photos but {count} rows of probabilities")
     stacked = np.hstack([one.reshape(count, int(np.prod(one.shape[1:]))) for one in arrays]).astype(np.float64)
-    is_wrong = ~np.isfinite(stacked).all(axis=1)
-    if is_wrong.any():
+    if (is_wrong := ~np.isfinite(stacked).all(axis=1)).any():
         raise ValueError(f"the features of {is_wrong.sum()} photos, first row {is_wrong.argmax()}, are not finite")
     return stacked
 
 
-@dataclasses.dataclass(frozen=True)
-class Projection:
-    """How features become unit vectors whose cosine tells whether two photos show one person."""
-
-    mean: np.ndarray  # (D,)
-    axes: np.ndarray  # (D, K)
-
-    def unit_vectors(self, features: np.ndarray) -> np.ndarray:
-        """(N, K) float64 of length 1, from (N, D)."""
-        found = (features - self.mean) @ self.axes
-        return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
+def unit_vectors(features: np.ndarray, mean: np.ndarray, axes: np.ndarray) -> np.ndarray:
+    """(N, K) float64 of length 1 whose cosine tells whether two photos show one person; from (N, D), (D,), (D, K)."""
+    found = (features - mean) @ axes
+    return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
 
 
-def fit_projection(features: np.ndarray, person: np.ndarray) -> Projection:
-    """Fisher's linear discriminant of (N, D) features by (N,) people: most spread between them, least within.
+def fit_projection(features: np.ndarray, person: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and axes for `unit_vectors`: Fisher's linear discriminant of (N, D) features by (N,) people.
 
-    There are far fewer photos of a person than features. So the covariance within people is shrunk towards a
-    multiple of the identity, or whitening would blow up directions in which nobody happened to vary
+    The covariance within people is shrunk, or whitening would blow up directions in which nobody happened to vary
     (Ledoit and Wolf, "A well-conditioned estimator for large-dimensional covariance matrices", 2004).
     """
     mean, spread = features.mean(axis=0), features.std(axis=0)
@@ -102,7 +83,7 @@ def fit_projection(features: np.ndarray, person: np.ndarray) -> Projection:
     whitening = axes / np.sqrt(values)
     between = means @ whitening
     _, _, directions = np.linalg.svd(between - between.mean(axis=0), full_matrices=False)
-    return Projection(mean, scale[:, None] * (whitening @ directions[: min(DIRECTIONS, len(means) - 1)].T))
+    return mean, scale[:, None] * (whitening @ directions[: min(DIRECTIONS, len(means) - 1)].T)
 
 
 def similar_pairs(vectors: np.ndarray) -> dict[tuple[int, int], float]:
@@ -119,10 +100,9 @@ def similar_pairs(vectors: np.ndarray) -> dict[tuple[int, int], float]:
 def average_linkage(vectors: np.ndarray, kinds: np.ndarray, limits: np.ndarray, least: float = 0.0) -> list[Join]:
     """Agglomerative clustering: the joins of mean cosine from `least` on, the most similar first.
 
-    vectors: (N, K) unit vectors; kinds: (N, L), see `photo_kinds`. Clusters join only within the (L,) limits,
-    which no library's clustering can be told. The mean cosine of two clusters of unit vectors is the product
-    of their sums over that of their sizes, so no table of pairs is kept. It never rises from join to join:
-    the clusters at any threshold are those of the joins down to it, and one pass serves all thresholds.
+    (N, K) unit vectors; (N, L) kinds, see `photo_kinds`. Clusters join only within the (L,) limits, which no library's
+    clustering can be told. Their mean cosine is the product of their sums over that of their sizes, so no table of
+    pairs is kept. It never rises from join to join: one pass serves all thresholds.
     """
     # Photos are rows 0, 1 … of `sums` and `counts`; clusters, which are fewer, rows -1, -2 … from the end.
     sums, counts = (np.concatenate([some, np.zeros_like(some)]) for some in (vectors, kinds))
@@ -163,17 +143,15 @@ def groups_after(joins: Sequence[Join], count: int) -> np.ndarray:
 def precision_curve(joins: Sequence[Join], person: np.ndarray, crowding: float) -> pd.DataFrame:
     """One row a join, the most similar first: `cosine`, and `precision` and `recall` of the pairs joined up to it.
 
-    person: (N,) int64, who is really shown. crowding: how many times more people there are to find than here. A
-    photo has no more photos of its own person to be joined with then, but so many times more strangers who
-    resemble it by chance: wrong pairs count that often.
+    person: (N,) int64, who is really shown. crowding: how many times more people, so strangers, there are to find.
     """
-    who = {row: {int(name): 1} for row, name in enumerate(person)}  # by cluster, how many photos of each person
+    who = {row: Counter([name]) for row, name in enumerate(person)}  # by cluster, how many photos of each person
     rows = []
     for cosine, row, other in sorted(joins, key=lambda join: -join[0]):
         ours, theirs = who[row], who.pop(other)
-        right = sum(times * theirs.get(name, 0) for name, times in ours.items())
-        rows.append((cosine, right, sum(ours.values()) * sum(theirs.values()) - right))
-        who[row] = {name: ours.get(name, 0) + theirs.get(name, 0) for name in ours.keys() | theirs.keys()}
+        right = sum(times * theirs[name] for name, times in ours.items())
+        rows.append((cosine, right, ours.total() * theirs.total() - right))
+        who[row] = ours + theirs
     curve = pd.DataFrame(rows, columns=["cosine", "right", "wrong"], dtype=float)
     right, wrong = curve["right"].cumsum(), curve["wrong"].cumsum() * crowding
     sizes = np.bincount(person)
@@ -181,24 +159,21 @@ def precision_curve(joins: Sequence[Join], person: np.ndarray, crowding: float) 
     return curve.assign(precision=right / (right + wrong), recall=right / max(pairs, 1))
 
 
-@dataclasses.dataclass(frozen=True)
-class PersonFinder:
+class PersonFinder(NamedTuple):
     """What the training photos teach about finding people, and how well it went on people not learned from."""
 
-    projection: Projection
+    mean: np.ndarray  # (D,), of `fit_projection`
+    axes: np.ndarray  # (D, K), likewise
     limits: np.ndarray  # see `person_limits`
     threshold: float  # cosine, -1 to 1; groups less similar stay apart; inf: none may be joined
-    group: np.ndarray  # (N,) of the training photos, found as evaluation photos are
-    precision: float  # of the pairs joined, the share that shows one person; NaN where none is joined
-    recall: float  # of the pairs that show one person, the share joined
+    # What follows is not kept for others:
+    group: np.ndarray | None = None  # (N,) of the training photos, found as evaluation photos are
+    precision: float = np.nan  # of the pairs joined, the share that shows one person; NaN where none is joined
+    recall: float = np.nan  # of the pairs that show one person, the share joined
 
     def find_people(self, arrays: Sequence[np.ndarray], table: pd.DataFrame) -> np.ndarray:
-        """(N,) group of each photo, from 0 in order of first appearance; photos that cannot be placed are alone.
-
-        arrays: features as for `learn_people`, rows as in `table` (p00 …). Raises ValueError for another number
-        of rows, and for features that are not finite.
-        """
-        vectors = self.projection.unit_vectors(stack_features(arrays, len(table)))
+        """(N,) group of each photo, in order of first appearance; arrays: as for `learn_people`; table: p00 …."""
+        vectors = unit_vectors(stack_features(arrays, len(table)), self.mean, self.axes)
         joins = average_linkage(vectors, photo_kinds(probabilities_of(table)), self.limits, self.threshold)
         return groups_after(joins, len(table))
 
@@ -208,14 +183,11 @@ def learn_people(
 ) -> PersonFinder:
     """What tells people apart, and from which cosine on photos are joined with the `PRECISION` asked for.
 
-    arrays: features, (N, …) each, rows as in out_of_fold (`person, label, p00 …`). `person` should be one for
-    copies of a person under two names (`splits.read_groups`), or true pairs look wrong. The people are split into
-    parts of about as many as the evaluation photos show, at least two: each part is searched with what the
-    others teach. Where a part holds fewer people, wrong pairs are counted up (crowding). The precision
-    must be had from whole people, and again with photos missing at random: a full group takes in no stranger,
-    which flatters. Of an evaluation set that holds one or two photos a person it promises nothing. held_out: paths of
-    photos of some looks, such as masks, from which the other parts do not teach: the evaluation set may hold new ones.
-    Raises ValueError as `stack_features` does, and for fewer than four people.
+    arrays: features, (N, …) each, rows as in out_of_fold (`person, label, p00 …`). The people are split into parts of
+    about as many as the evaluation photos show, at least two: each is searched with what the others teach; where it
+    holds fewer, wrong pairs are counted up (crowding). The precision must be had from whole people, and again with
+    photos missing at random: a full group takes in no stranger, which flatters. held_out: paths of photos of looks that
+    teach the other parts nothing, as new ones would. ValueError as `stack_features`, and for fewer than four people.
     """
     features, (person, names) = stack_features(arrays, len(out_of_fold)), pd.factorize(out_of_fold["person"])
     if len(names) < LEAST_PEOPLE:
@@ -231,14 +203,9 @@ def learn_people(
     curves = [precision_curve(joins, person, crowding) for joins in (whole, gappy)]
     threshold = max(min(curve["cosine"][curve["precision"] >= PRECISION], default=np.inf) for curve in curves)
     taken = curves[0][curves[0]["cosine"] >= threshold]
-    return PersonFinder(
-        projection=fit_projection(features, person),
-        limits=limits,
-        threshold=threshold,
-        group=groups_after([join for join in whole if join[0] >= threshold], len(person)),
-        precision=float(taken["precision"].iloc[-1]) if len(taken) else float("nan"),
-        recall=float(taken["recall"].iloc[-1]) if len(taken) else 0.0,
-    )
+    precision, recall = taken.iloc[-1][["precision", "recall"]].tolist() if len(taken) else (np.nan, 0.0)
+    group = groups_after([join for join in whole if join[0] >= threshold], len(person))
+    return PersonFinder(*fit_projection(features, person), limits, threshold, group, precision, recall)
 
 
 def some_photos(person: np.ndarray, most: int, generator: np.random.Generator) -> np.ndarray:
@@ -253,8 +220,7 @@ def held_out_joins(
 ) -> tuple[list[Join], list[Join]]:
     """The joins within each part by what the people of the others teach: of all photos, and of the kept ones alone.
 
-    features: (N, D); table: `person, label, p00 …`; part_of: (N,) int64, the same for a person; is_kept: (N,) bool;
-    is_known: (N,) bool, from which photos there is learned.
+    (N, D) features; table: `person, label, p00 …`; part_of: (N,) int64; is_kept, is_known (who teach): (N,) bool.
     """
     person, kinds, limits = table["person"].to_numpy(), photo_kinds(probabilities_of(table)), person_limits(table)
     whole, gappy = [], []
@@ -263,6 +229,6 @@ def held_out_joins(
         projection = fit_projection(features[~is_asked & is_known], person[~is_asked & is_known])
         for joins, asked in ((whole, is_asked), (gappy, is_asked & is_kept)):
             rows = np.flatnonzero(asked)
-            found = average_linkage(projection.unit_vectors(features[rows]), kinds[rows], limits)
+            found = average_linkage(unit_vectors(features[rows], *projection), kinds[rows], limits)
             joins += [(cosine, int(rows[one]), int(rows[other])) for cosine, one, other in found]
     return whole, gappy

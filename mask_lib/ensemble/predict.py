@@ -2,12 +2,12 @@
 
     python -m mask_lib.ensemble.predict RESULTS PHOTOS out.csv
 
-RESULTS: an archive by `pack`, what it unpacks to, or an experiment's output folder. Each photo is answered by itself,
-without a vote. Broken off, it goes on after the last batch. Photos that cannot be read get no answer, and stand in
-`out.problems.csv`.
+RESULTS: an archive by `pack`, what it unpacks to, or an experiment's output folder. Each photo is answered by itself.
+Broken off, it goes on after the last batch. Photos that cannot be read get no answer: see `out.problems.csv`.
 """
 
 import dataclasses
+import functools
 import os
 import re
 import shutil
@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,7 @@ from PIL import Image
 from mask_lib.base import config, files, labels
 from mask_lib.data import archives, layout, photos, splits, store
 from mask_lib.ensemble import blending, inference, pack
-from mask_lib.models import devices, features, grad_cam, predict
+from mask_lib.models import devices, features, grad_cam, networks, predict
 from mask_lib.models.checkpoint import changes, read_checkpoint
 from mask_lib.training import dataset, run_folder
 
@@ -36,8 +36,7 @@ UNFIT = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # no line of 
 Images = dict[store.Frame, np.ndarray]  # (H, W, channels) uint8, or (N, H, W, channels), by what they were fit to
 
 
-@dataclasses.dataclass(frozen=True)
-class Member:
+class Member(NamedTuple):
     """One run's networks, one a fold; those of frozen backbones are one with several heads."""
 
     networks: list[predict.Loaded]
@@ -77,10 +76,7 @@ def load(output_dir: Path, recipe: Mapping[str, Any], device: torch.device) -> t
 
 
 def predict_folder(
-    results_path: str | os.PathLike[str],
-    photo_dir: str | os.PathLike[str],
-    target: str | os.PathLike[str],
-    run: str = "",
+    results_path: files.AnyPath, photo_dir: files.AnyPath, target: files.AnyPath, run: str = ""
 ) -> pd.DataFrame:
     """Answer every photo below a folder, write the table and return it; with `run` by that run alone.
 
@@ -90,8 +86,8 @@ def predict_folder(
     names, parts, written = photo_names(root), target.with_name(f".{target.name}.parts"), []
     with pack.opened(results_path, run) as (output, recipe), files.progress(total=len(names), what="predict") as bar:
         members, blend = load(output, recipe, device)
-        for rows in store.blocks(len(names), BATCH):
-            batch = [names[row] for row in rows]
+        for start in range(0, len(names), BATCH):
+            batch = names[start : start + BATCH]
             states = [(root / name).is_file() and photos.file_state(root / name) for name in batch]
             written.append(parts / f"{files.digest([recipe, str(root), batch, states])}.csv")
             if not written[-1].exists():
@@ -151,24 +147,49 @@ def decoded(path: Path, frames: Sequence[store.Frame]) -> Images | tuple[str, st
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What results say of a photo, by what, and what was like it in training."""
+    """What results say of a photo, by what; why, and what was like it in training, is found when it is asked for."""
 
+    results: "Results"
+    images: Images
     photo: np.ndarray  # (H, W, 3) uint8, upright
     said: pd.DataFrame  # columns member, weight, p00 …: first of the ensemble, then of each member if there are several
-    maps: list[tuple[str, np.ndarray, np.ndarray]]  # of what, the photo as seen, (H, W, C) uint8, and (H, W) in [0, 1]
-    nearest: pd.DataFrame  # training photos: path, person, label, split, likeness, the nearest first
-    thumbnails: list[np.ndarray]  # of them, (H, W, 3) uint8
-    notes: list[str]  # sentences on what is not shown
+
+    @functools.cached_property
+    def explained(self) -> tuple[list[tuple[str, np.ndarray, np.ndarray]], list[str]]:
+        """Maps: of what, the photo as seen, (H, W, C) uint8, and (H, W) in [0, 1]; sentences on what is not shown."""
+        found, notes = [], []
+        label = int(self.said[labels.probability_columns()].iloc[0].argmax())
+        words = {name: labels.attribute(name).words[value] for name, value in labels.values_of(label).items()}
+        for member, name in zip(self.results.members, self.results.names, strict=True):
+            try:
+                own = member.maps(self.images[member.frame], label)
+            except networks.UnsupportedError as error:
+                notes.append(f"Where {name} looks is not shown: {error}.")
+                continue
+            told = {head: f"{head}: {words[head]}" if head in words else labels.describe(label) for head in own}
+            found += [(f"{name}\n{told[head]}", self.images[member.frame], one) for head, one in own.items()]
+        return found, notes + self.results.notes
+
+    @functools.cached_property
+    def nearest(self) -> pd.DataFrame:
+        """Training photos: path, person, label, split, likeness, the nearest first."""
+        if self.results.known is None:
+            return pd.DataFrame(columns=["path", "person", "label", "split", "likeness"])
+        table = self.results.known.assign(likeness=self.results.likeness(self.images[self.results.seen]))
+        return table.dropna(subset="label").nlargest(self.results.neighbours, "likeness").reset_index(drop=True)
+
+    def thumbnails(self) -> list[np.ndarray]:
+        """(H, W, 3) uint8 of the nearest."""
+        return photos.thumbnails(self.results.data or "", self.nearest)
 
 
 class Results:
     """Trained results that answer one photo after another.
 
-    source and run: as of `pack.opened`. neighbours: how many training photos are shown. Raises as `pack.opened` and
-    `load`.
+    source, run: as of `pack.opened`. neighbours: how many training photos are shown. Raises as `opened` and `load`.
     """
 
-    def __init__(self, source: str | os.PathLike[str], run: str = "", neighbours: int = 6) -> None:
+    def __init__(self, source: files.AnyPath, run: str = "", neighbours: int = 6) -> None:
         self.device, self.neighbours, self.notes = devices.pick_device(), neighbours, []
         with pack.opened(source, run) as (output, recipe):
             self.members, self.blend = load(output, recipe, self.device)
@@ -190,37 +211,10 @@ class Results:
             raise ValueError(f"{str(images[0]).replace('_', ' ')}: {images[1]}")
         (photo,) = photos.thumbnails("", pd.DataFrame({"path": [str(path)], "split": [photos.EXTERNAL]}), SIDE)
         found = np.stack([one.probabilities(images[one.frame][None], self.device) for one in self.members])
-        together = self.blend.blend(found)[0]
-        rows = [together, *found[:, 0]] if len(found) > 1 else [together]
-        said = pd.DataFrame(rows, columns=labels.probability_columns())
-        said.insert(0, "member", [ENSEMBLE, *self.names] if len(found) > 1 else self.names)
-        said.insert(1, "weight", [1.0, *self.blend.weights][: len(rows)])
-        maps, notes = self.maps(images, int(together.argmax()))
-        nearest = self.nearest(images)
-        return Answer(photo, said, maps, nearest, photos.thumbnails(self.data or "", nearest), notes + self.notes)
-
-    def maps(self, images: Images, label: int) -> tuple[list[tuple[str, np.ndarray, np.ndarray]], list[str]]:
-        """`Answer.maps`, and its notes on members without."""
-        found, notes = [], []
-        words = {
-            one.name: one.words[value] for one, value in zip(labels.attributes(), labels.decode(label), strict=True)
-        }
-        for member, name in zip(self.members, self.names, strict=True):
-            try:
-                own = member.maps(images[member.frame], label)
-            except grad_cam.UnsupportedNetworkError as error:
-                notes.append(f"Where {name} looks is not shown: {error}.")
-                continue
-            told = {head: f"{head}: {words[head]}" if head in words else labels.describe(label) for head in own}
-            found += [(f"{name}\n{told[head]}", images[member.frame], one) for head, one in own.items()]
-        return found, notes
-
-    def nearest(self, images: Images) -> pd.DataFrame:
-        """`Answer.nearest` of a photo in each frame."""
-        if self.known is None:
-            return pd.DataFrame(columns=["path", "person", "label", "split", "likeness"])
-        table = self.known.assign(likeness=self.likeness(images[self.seen]))
-        return table.dropna(subset="label").nlargest(self.neighbours, "likeness").reset_index(drop=True)
+        names = [ENSEMBLE, *self.names] if len(found) > 1 else self.names
+        keys = pd.DataFrame({"member": names, "weight": [1.0, *self.blend.weights][: len(names)]})
+        shares = np.concatenate([self.blend.blend(found), found[:, 0]])[: len(names)]
+        return Answer(self, images, photo, predict.probability_table(keys, shares))
 
 
 def known_photos(
@@ -234,12 +228,11 @@ def known_photos(
     for run in run_folder.trained_runs(output_dir) if data_dir and not inference.is_alone(output_dir) else ():
         settings = run_folder.run_settings(output_dir, run)
         table, frame = dataset.photo_table(output_dir, settings), store.Frame.of_run(settings)
-        network = {"architecture": settings.architecture, "weights": settings.weights}
+        # Of a run that trained its backbone, by that which is usual.
+        network = settings.model_dump(include={"architecture", "weights"}) if settings.head == config.FROZEN else {}
         try:
             known = dataset.open_photos(data_dir, output_dir, table, frame, build=False)
-            likeness = features.comparer(
-                known, output_dir / "features", **network if settings.head == config.FROZEN else {}
-            )
+            likeness = features.comparer(known, output_dir / "features", **network)
         except FileNotFoundError as error:
             why = str(error)
             continue
@@ -258,8 +251,7 @@ def first_evaluated(output_dir: Path, data_dir: Path | None) -> Path | None:
 
 
 if __name__ == "__main__":
-    table = predict_folder(**pack.arguments("predict", __doc__, "results_path", "photo_dir", "target"))
+    table = pack.command(predict_folder, "predict", __doc__, "results_path", "photo_dir", "target")
     bad = list(table["file"][table["label"] == ""])
-    print(
-        f"{len(table) - len(bad):,} photos are answered, {len(bad):,} cannot be read: {', '.join(bad[:9]) or 'none'}."
-    )
+    named = ", ".join(bad[:9]) or "none"
+    print(f"{len(table) - len(bad):,} photos are answered, {len(bad):,} cannot be read: {named}.")

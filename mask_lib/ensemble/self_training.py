@@ -2,8 +2,7 @@
 
     python -m mask_lib.ensemble.self_training DATA_DIR OUTPUT_DIR RUN
 
-predicts the evaluation photos with every fold of the finished run RUN and writes OUTPUT_DIR/tables/pseudo.RUN.csv,
-which a new run joins to its train rows. See `pseudo_labels` for what is safe about it.
+writes OUTPUT_DIR/tables/pseudo.RUN.csv, which a new run joins to its train rows: see `training.pseudo_labels`.
 """
 
 import argparse
@@ -23,13 +22,7 @@ from mask_lib.training import dataset, pseudo_labels, run_folder, runs
 
 
 def make(
-    data_dir: str | os.PathLike[str],
-    output_dir: str | os.PathLike[str],
-    run: str,
-    threshold: float = 0.9,
-    class_share: float = 1.0,
-    weight: float = 0.5,
-    num_tta: int = 1,
+    data_dir: files.AnyPath, output_dir: files.AnyPath, run: str, threshold=0.9, class_share=1.0, num_tta=1
 ) -> pd.DataFrame:
     """Predict, choose (see `pseudo_labels.choose`) and write `tables/pseudo.<run>.csv`; returns the table."""
     output = files.project_path(output_dir)
@@ -37,7 +30,7 @@ def make(
     splits = dataset.read_training_splits(output, run_folder.run_settings(output, run))
     predicted = predictions(data, output, run, num_tta)
     allowed = {fold: without_copies(table, splits[fold], output) for fold, table in predicted.items()}
-    found = pseudo_labels.choose(allowed, threshold, class_share, weight)
+    found = pseudo_labels.choose(allowed, threshold, class_share)
     pseudo_labels.write(found, output, run, {fold: splits[fold] for fold in predicted})
     return found
 
@@ -45,9 +38,8 @@ def make(
 def predictions(data_dir: Path, output_dir: Path, run: str, num_tta: int = 1) -> dict[int, pd.DataFrame]:
     """Per fold of a finished run the evaluation photos' class probabilities, columns `path` (absolute), p00 ….
 
-    The network is each fold's last one, not the best, which was chosen by the labels of the very people whom the fold
-    validates. Raises ValueError for a run whose training itself used them, for a soup, whose members were weighed by
-    their labels, and as `runs.checkpoints` does.
+    By each fold's last network: the best was chosen by the labels of the people whom the fold validates. Raises
+    ValueError for a run whose training used them, for a soup, which was weighed by them, and as `runs.checkpoints`.
     """
     run_folder.refuse_soup(output_dir, run)
     settings = run_folder.run_settings(output_dir, run)
@@ -86,12 +78,11 @@ def without_copies(table: pd.DataFrame, split: pd.DataFrame, output_dir: Path) -
 
 def summary(run: str, found: pd.DataFrame) -> str:
     """What `make` found, in a line for each fold."""
-    lines = [
-        f"fold {fold}: {len(rows):,} photos of {rows['label'].nunique()} classes, "
-        f"mean probability {rows['probability'].mean():.3f}"
-        for fold, rows in found.groupby("fold")
-    ]
-    return "\n".join([f"{run}: pseudo-labels", *lines]) if lines else f"{run}: no photo is confident enough"
+    lines = [f"{run}: pseudo-labels" if len(found) else f"{run}: no photo is confident enough"]
+    for fold, rows in found.groupby("fold"):
+        told = f"{len(rows):,} photos of {rows['label'].nunique()} classes"
+        lines.append(f"fold {fold}: {told}, mean probability {rows['probability'].mean():.3f}")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -102,7 +93,6 @@ def main() -> None:
         parser.add_argument(name)
     parser.add_argument("--threshold", type=float, default=0.9, help="least probability (default: %(default)s)")
     parser.add_argument("--class-share", type=float, default=1.0, help="the surest of each class (default: all)")
-    parser.add_argument("--weight", type=float, default=0.5, help="in the loss, beside 1 (default: %(default)s)")
     parser.add_argument("--num-tta", type=int, default=1, help="views a photo: 1, 4 or 8")
     parser.add_argument("--task", default=labels.DEFAULT, help="the task's file (default: %(default)s)")
     parser.add_argument("--plugin", action="append", default=[], help="a module that registers the run's network")

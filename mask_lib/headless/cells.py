@@ -2,15 +2,12 @@
 
 import ast
 import contextlib
-import os
 from pathlib import Path
 from typing import Any
 
 import pydantic
 
 from mask_lib.base import files
-
-FilePath = str | os.PathLike[str]
 
 
 class _Metadata(pydantic.BaseModel, extra="allow"):
@@ -27,7 +24,7 @@ class _Notebook(pydantic.BaseModel, extra="allow"):
     cells: list[_Cell]
 
 
-def read(path: FilePath) -> list[dict[str, Any]]:
+def read(path: files.AnyPath) -> list[dict[str, Any]]:
     """The cells of a notebook in format 4, their sources as text. Raises ValueError that names the file."""
     # As plain JSON: importing nbformat takes over a second, and each job of a cluster reads all notebooks anew.
     try:
@@ -39,12 +36,12 @@ def read(path: FilePath) -> list[dict[str, Any]]:
     return [{"metadata": {}, **cell, "source": "".join(cell["source"])} for cell in cells]
 
 
-def digest(notebook: FilePath) -> str:
+def digest(notebook: files.AnyPath) -> str:
     """16 hex digits for the types and sources of a notebook's cells, whatever outputs are saved in it."""
     return files.digest([[cell["cell_type"], cell["source"]] for cell in read(notebook)])
 
 
-def declared_parameters(notebook: FilePath) -> dict[str, Any]:
+def declared_parameters(notebook: files.AnyPath) -> dict[str, Any]:
     """What the one cell tagged `parameters` sets, in its order. ValueError unless it is `name = literal` lines."""
     shown = files.shown_path(notebook)
     cells = [cell for cell in read(notebook) if "parameters" in cell["metadata"].get("tags", [])]
@@ -68,7 +65,7 @@ def declared_parameters(notebook: FilePath) -> dict[str, Any]:
     return parameters
 
 
-def declared_in(folder: FilePath) -> dict[str, dict[str, Any]]:
+def declared_in(folder: files.AnyPath) -> dict[str, dict[str, Any]]:
     """What each notebook in `folder` declares, by its name without ending; scratch notebooks are passed over."""
     found: dict[str, dict[str, Any]] = {}
     for notebook in sorted(Path(folder).glob("[!.]*.ipynb")):

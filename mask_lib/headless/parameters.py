@@ -8,6 +8,7 @@ Each of these goes before those above it, and a value given on the command line 
 """
 
 import contextlib
+import functools
 import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,6 @@ from typing import Any
 
 from mask_lib.base import checks, config, files, plain_yaml
 from mask_lib.headless import cells
-from mask_lib.headless.cells import FilePath
 
 # Of a run that others take pseudo-labels from: options of mask_lib.ensemble.self_training.
 PSEUDO_LABEL_OPTIONS = {"pseudo_threshold": 0.9, "pseudo_class_share": 1.0}
@@ -46,17 +46,6 @@ def _trained_by(changes: Values, default: str = "") -> str:
     return checks.safe_name("notebook", changes.get("notebook", default)).removesuffix(".ipynb")
 
 
-def pseudo_label_options(values: Values, run: str, given: Values, where: str = "parameters") -> dict[str, float]:
-    """How `ensemble.self_training` chooses the pseudo-labels of `run`. ValueError for no numbers or out of range."""
-    chosen = {**PSEUDO_LABEL_OPTIONS, **values, **run_overrides(values).get(run, {}), **given}
-    found = {name: held_to_type(name, chosen[name], default, where) for name, default in PSEUDO_LABEL_OPTIONS.items()}
-    try:
-        config.check_pseudo_choice(*found.values())
-    except ValueError as error:
-        raise ValueError(f"{where}: pseudo_{error}") from None
-    return found
-
-
 def run_overrides(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The `runs` section: per run what it changes. Raises ValueError if it has another shape."""
     runs = values.get("runs") or {}
@@ -75,24 +64,21 @@ def section(values: Mapping[str, Any], stem: str) -> dict[str, Any]:
     return dict(found)
 
 
-def resolve(notebook: FilePath, files_given: Sequence[FilePath] = (), given: Mapping[str, Any] | None = None) -> dict:
+def resolve(notebook: files.AnyPath, files_given: Sequence[files.AnyPath] = (), given: Values | None = None) -> dict:
     """The parameters of one notebook from YAML files, later ones first, and on top `given`; errors as of `choose`."""
-    values: dict[str, Any] = {}
-    for path in files_given:
-        found = plain_yaml.read(path)
-        _chosen(notebook, found, given, str(path))
-        values = merged(values, found)
-    return choose(notebook, values, given, where=", ".join(map(str, files_given)) or "parameters")
+    found = [plain_yaml.read(path) for path in files_given]
+    for path, values in zip(files_given, found, strict=True):
+        _chosen(notebook, values, given, str(path))
+    where = ", ".join(map(str, files_given)) or "parameters"
+    return choose(notebook, functools.reduce(merged, found, {}), given, where)
 
 
-def choose(notebook: FilePath, values: Values, given: Values | None = None, where: str = "parameters") -> dict:
+def choose(notebook: files.AnyPath, values: Values, given: Values | None = None, where: str = "parameters") -> dict:
     """What one notebook is to be run with, in types that match its declared defaults.
 
-    values: an experiment's, shared by all notebooks of a folder; a run of `runs` may say its `notebook`.
-    given: for this notebook alone; text is read as the declared type asks, as on a command line.
-    Raises ValueError for a name in `values` that no notebook in the same folder declares, in a section or in `given`
-    that its notebook does not, a value of another type than the declared default's, and for a run that `values` do not
-    describe, unless it is the default or was run before.
+    values: an experiment's, shared by all notebooks of a folder. given: for this notebook alone; text is read as the
+    declared type asks. Raises ValueError for a name that no notebook declares, or not the one that it is meant for, a
+    value of another type than the default's, and a run that `values` do not describe, unless it is default or there.
     """
     chosen = _chosen(notebook, values, given, where)
     declared, runs = cells.declared_parameters(notebook), run_overrides(values)
@@ -110,7 +96,7 @@ def choose(notebook: FilePath, values: Values, given: Values | None = None, wher
     return chosen
 
 
-def _chosen(notebook: FilePath, values: Values, given: Values | None, where: str) -> dict[str, Any]:
+def _chosen(notebook: files.AnyPath, values: Values, given: Values | None, where: str) -> dict[str, Any]:
     stem, declared, given = Path(notebook).stem, cells.declared_parameters(notebook), dict(given or {})
     beside = {**cells.declared_in(Path(notebook).parent), stem: declared}
     refuse_unknown(given, declared, files.shown_path(notebook))
@@ -153,19 +139,15 @@ def parsed(value: Any, default: Any) -> Any:
     """A text from the command line as the type of a declared default; other values stay as they are."""
     if not isinstance(value, str) or isinstance(default, str):
         return value
-    if isinstance(default, float) and checks.NUMBER.fullmatch(value):
-        return float(value)
     try:
-        return plain_yaml.parse(value)
+        return float(value) if isinstance(default, float) else plain_yaml.parse(value)
     except ValueError:
         return value  # the check of its type says what is wrong with it
 
 
 def held_to_type(name: str, value: Any, default: Any, where: str = "parameters", beside: Declared | None = None) -> Any:
-    """`value`, which must be of its default's type; a whole number will do for a float, None takes anything.
-
-    The elements of a list are held to those of the default list. Raises ValueError that starts with `where` and says
-    what to write; also in which section, where `value` suits a parameter of that name `beside`.
+    """`fitted`, within bounds, and of plain data. Raises ValueError that starts with `where` and says what to write;
+    also in which section, where `value` suits a parameter of that name `beside`.
     """
     try:
         fitting = fitted(name, value, default)
@@ -180,7 +162,9 @@ def held_to_type(name: str, value: Any, default: Any, where: str = "parameters",
 
 
 def fitted(name: str, value: Any, default: Any) -> Any:
-    """`value` in its default's type. Raises ValueError that names what is wrong, elements by their place."""
+    """`value`, which must be of its default's type, elements of a list too; a whole number will do for a float, None
+    takes anything. Raises ValueError that names what is wrong, elements by their place.
+    """
     if default is None:
         return value
     kind = list if isinstance(default, tuple) else type(default)

@@ -1,7 +1,6 @@
 """One notebook run with nobody watching: papermill with its gaps closed.
 
-Papermill only warns of a misspelt parameter, reads 007 as 7, takes `sys.exit(0)` for success and leaves a half-run
-notebook under the final name. Here each of these stops with a message and an exit code.
+Papermill only warns of misspelt parameters, reads 007 as 7, takes `sys.exit(0)` and half a notebook for success.
 """
 
 import argparse
@@ -9,7 +8,6 @@ import contextlib
 import dataclasses
 import enum
 import errno
-import json
 import os
 import re
 import shutil
@@ -18,28 +16,26 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 from unittest import mock
 
 import nbformat
+from pydantic import TypeAdapter
 
 from mask_lib.base import files, gpus, interrupts
-from mask_lib.headless.cells import FilePath
-from mask_lib.headless.parameters import choose, resolve
+from mask_lib.headless.parameters import resolve
 
-# papermill, jupyter_client and nbconvert are imported where they are used: they take seconds, and wrong
-# parameters are refused without them.
+# papermill, jupyter_client and nbconvert are imported where they are used: they take seconds.
 
 ADDED_BY_PAPERMILL = {"injected-parameters", "papermill-error-cell-tag"}  # cell tags
 TRACEBACK_LINES = 15
 PATIENCE = 300.0  # seconds that a cell which was asked to end may take
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-# What makes training on the CPU nearly twice as fast; OpenMP and glibc read it when a process starts. A thread that
-# waits is to spin for some microseconds: asleep it is slow to come back, and spinning for long it is in the way of
-# others. And memory that goes back to the system after each step must be filled with zeros before the next: it is kept.
-KEPT = str(4 << 30)  # bytes of memory
+# What makes training on the CPU nearly twice as fast; OpenMP and glibc read it when a process starts. Threads that wait
+# spin for microseconds, and memory is kept: given back after each step, it would be filled with zeros before the next.
+KEPT = str(4 << 30)  # bytes
 QUICKER = {"GOMP_SPINCOUNT": "2000", "MALLOC_MMAP_THRESHOLD_": KEPT, "MALLOC_TRIM_THRESHOLD_": KEPT}
 OFFLINE_TEMPLATE = """{% extends 'lab/index.html.j2' %}
 {% block html_head_js %}{% endblock %}
@@ -66,23 +62,20 @@ class NotebookError(Exception):
 
 
 def run_notebook(
-    notebook: FilePath, out: FilePath, given: Mapping, report: FilePath | None = None, cell_seconds: float | None = None
+    notebook: Path, out: Path, values: Mapping, report: Path | None = None, cell_seconds: float | None = None
 ) -> Path:
     """Run a notebook in a fresh kernel of this Python, from the project folder; `out` when all went well.
 
-    Writes `out` and an HTML `report` (by default beside it), both whole or not at all. Raises NotebookError for wrong
-    parameters or paths and for a notebook that stopped; what ran of that is kept as `<out>.failed.ipynb`.
+    values: of its parameters, as `resolve` gives them. Writes `out` and an HTML `report` (by default beside it), whole
+    or not at all. Raises NotebookError for wrong paths and a notebook that stopped, kept as `<out>.failed.ipynb`.
     """
-    notebook, out = Path(notebook).absolute(), Path(out).absolute()
-    report = Path(report).absolute() if report else out.with_suffix(".html")
-    try:
-        if out.suffix != ".ipynb" or out == notebook:
-            raise ValueError(f"{files.shown_path(out)}: name another .ipynb file to write the executed notebook to")
-        if not files.PROJECT.is_dir():
-            raise ValueError(f"MASK_LIB_PROJECT names no folder: {files.PROJECT}")
-        values = choose(notebook, {}, given)
-    except (ValueError, OSError) as error:
-        raise NotebookError(str(error), ExitCode.WRONG_PARAMETERS) from None
+    notebook, out = notebook.absolute(), out.absolute()
+    report = report.absolute() if report else out.with_suffix(".html")
+    if out.suffix != ".ipynb" or out == notebook:
+        wanted = "name another .ipynb file to write the executed notebook to"
+        raise NotebookError(f"{files.shown_path(out)}: {wanted}", ExitCode.WRONG_PARAMETERS)
+    if not files.PROJECT.is_dir():
+        raise NotebookError(f"MASK_LIB_PROJECT names no folder: {files.PROJECT}", ExitCode.WRONG_PARAMETERS)
     failed = out.with_name(f"{out.stem}.failed.ipynb")
     with files.replacing(out) as temporary:
         try:
@@ -114,9 +107,8 @@ def keep_what_ran(temporary: Path, failed: Path) -> bool:
 
 def disk_full(folder: Path) -> str:
     """What to say where a disk takes no more."""
-    return (
-        f"no space left on the disk of {files.shown_path(folder)} ({shutil.disk_usage(folder).free / 1e6:.0f} MB free)"
-    )
+    free = shutil.disk_usage(folder).free / 1e6
+    return f"no space left on the disk of {files.shown_path(folder)} ({free:.0f} MB free)"
 
 
 @dataclasses.dataclass
@@ -124,7 +116,7 @@ class Watch:
     """What is known of a notebook's kernel, of which nbclient tells only that it died."""
 
     kernel: Any = None  # its manager
-    endings: list[int | None] = dataclasses.field(default_factory=list)  # how it ended
+    ending: int | None = None  # its exit status, negative for a signal
     signals: list[signal.Signals] = dataclasses.field(default_factory=list)  # that asked us to end
     since: float = 0.0  # when the first of them did
 
@@ -135,22 +127,12 @@ class Watch:
         """
         if number in self.signals and number != signal.SIGINT:
             return
+        self.signals.append(interrupts.NAMED[number])  # at once: the same may come again within this handler
         process = self.kernel and self.kernel.has_kernel and getattr(self.kernel.provisioner, "process", None)
-        if self.signals or not process:
+        if len(self.signals) > 1 or not process:
             sys.exit(128 + number)
-        self.signals.append(signal.Signals(number))
         self.since = time.monotonic()
         os.kill(process.pid, signal.SIGINT)
-
-    @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
-        """Within it `interrupt` handles `interrupts.SIGNALS`."""
-        before = {number: signal.signal(number, self.interrupt) for number in interrupts.SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def execute(notebook: Path, temporary: Path, values: Mapping, cell_seconds: float | None) -> nbformat.NotebookNode:
@@ -179,8 +161,7 @@ def execute(notebook: Path, temporary: Path, values: Mapping, cell_seconds: floa
     except CellTimeoutError:
         stop(f"the cell ran longer than {cell_seconds:g} s", ExitCode.CELL_FAILED)
     except RuntimeError:  # nbclient's DeadKernelError, and its plain RuntimeError for one that never started
-        ending = explained_ending(watch.endings[-1] if watch.endings else None)
-        stop(f"the kernel died: {ending}", ExitCode.KERNEL_DIED)
+        stop(f"the kernel died: {explained_ending(watch.ending)}", ExitCode.KERNEL_DIED)
     if skipped_cells(executed):
         stop("sys.exit() ended it here and the rest did not run; let it run to its last cell", ExitCode.CELLS_SKIPPED)
     executed.metadata.papermill.update(input_path=notebook.name, output_path="")
@@ -213,7 +194,8 @@ def run_cells(
             inherited["HOME"] = stack.enter_context(tempfile.TemporaryDirectory())
         stack.enter_context(mock.patch.dict(os.environ, inherited))
         if threading.current_thread() is threading.main_thread():
-            stack.enter_context(watch.listening())
+            for number in interrupts.SIGNALS:
+                stack.callback(signal.signal, number, signal.signal(number, watch.interrupt))
         settings = {
             "parameters": dict(values),
             "kernel_name": "python3",
@@ -238,16 +220,12 @@ def run_cells(
 
 def watched_kernel(watch: Watch) -> type:
     """A kernel manager class that tells `watch` of its kernel, and gives it up when it does not end though asked to."""
-    import traitlets
     from jupyter_client.manager import AsyncKernelManager
 
     class WatchedKernel(AsyncKernelManager):
-        @traitlets.default("transport_encryption")
-        def _encrypt_where_possible(self) -> str:
-            return "auto"  # or others on a shared machine could read what goes to and from the kernel
-
         def __init__(self, **settings: Any) -> None:
-            super().__init__(**settings)
+            # Encrypted where possible, or others on a shared machine could read what goes to and from the kernel.
+            super().__init__(transport_encryption="auto", **settings)
             watch.kernel = self
 
         async def start_kernel(self, **options: Any) -> None:
@@ -256,7 +234,7 @@ def watched_kernel(watch: Watch) -> type:
         async def is_alive(self) -> bool:
             alive = await self._async_is_alive()
             if not alive and self.has_kernel:
-                watch.endings.append(await self.provisioner.poll())
+                watch.ending = await self.provisioner.poll()
             return alive and not (watch.signals and time.monotonic() - watch.since > PATIENCE)
 
     return WatchedKernel
@@ -268,8 +246,6 @@ def explained_ending(status: int | None) -> str:
         return "killed by signal 9: often out of memory; try a smaller batch_size, or ask for more memory"
     if status is not None and status < 0:
         return f"killed by signal {-status} ({signal.Signals(-status).name})"
-    if status == 0:
-        return "it ended itself with status 0; look for a call of os._exit"
     return "it could not be started" if status is None else f"it ended with exit status {status}"
 
 
@@ -302,15 +278,9 @@ def skipped_cells(executed: nbformat.NotebookNode) -> bool:
 
 def write_report(executed: nbformat.NotebookNode, report: Path, notebook: Path) -> None:
     """One HTML file that needs no network: pictures are inside, formulas stay as they are written."""
-    from jinja2 import DictLoader
     from nbconvert.exporters import HTMLExporter
 
-    exporter = HTMLExporter(
-        template_name="lab",
-        template_file="offline.html.j2",
-        extra_loaders=[DictLoader({"offline.html.j2": OFFLINE_TEMPLATE})],
-        embed_images=True,
-    )
+    exporter = HTMLExporter(raw_template=OFFLINE_TEMPLATE, embed_images=True)
     resources = {"metadata": {"name": notebook.stem, "path": str(notebook.parent)}}
     body, _ = exporter.from_notebook_node(executed, resources)
     with files.replacing(report) as temporary:
@@ -324,7 +294,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("out", type=Path, help="where the executed notebook goes")
     parser.add_argument("-f", "--file", action="append", default=[], type=Path, help="YAML of an experiment's values")
     parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
-    parser.add_argument("--values", type=json.loads, default={}, help="JSON of values, as the Snakefile gives them")
+    parser.add_argument(
+        "--values", type=TypeAdapter(dict).validate_json, default={}, help="JSON of values, as the Snakefile gives them"
+    )
     parser.add_argument("--report", type=Path, help="where the HTML goes (default: beside OUT)")
     parser.add_argument("--timeout-per-cell", type=float, metavar="SECONDS", help="stop a cell after so long")
     parser.add_argument("--gpu", action="store_true", help="of several GPUs take one that is free, or wait for it")

@@ -16,7 +16,7 @@ from typing import Any
 from mask_lib.base import files
 
 SILENCE = 300.0  # seconds without a note after which training on another machine counts as stopped
-LINE = "{:20.20}  {:>4}  {:8}  {:>9}  {:>11}  {:>8}  {:>7}  {:>9}  {:20.20}  {}"
+LINE = "{:20.20}  {:>5}  {:8}  {:>9}  {:>11}  {:>8}  {:>7}  {:>9}  {:20.20}  {}"
 HEAD = ("run", "fold", "state", "epoch", "step", "photos/s", "best F1", "left", "device", "")
 
 
@@ -67,10 +67,10 @@ def fold_row(run: str, folder: Path) -> list[str]:
 
 
 def fold_folders(output: Path, run: Path) -> list[Path]:
-    """The folders of a run's folds, in order; while it has no scores, of all that 00_prepare_data has split."""
+    """The folders of a run's folds, in order, and of unseen looks; while it has no scores, of all that are split."""
     splits = [] if (run / "scores.json").exists() else (output / "tables").glob("split.stratified.*.csv")
     names = {*(f"fold{path.stem.split('.')[-1]}" for path in splits), *(path.name for path in run.iterdir())}
-    return [run / name for name in sorted(names) if re.fullmatch(r"fold\d{1,3}", name)]
+    return [run / name for name in sorted(names) if re.fullmatch(r"fold\d{1,3}|looks", name)]
 
 
 def view(output: Path) -> Iterator[str]:

@@ -1,22 +1,22 @@
 """A network by name and head, and the preprocessing that it wants."""
 
-import dataclasses
 import statistics
-from collections.abc import Mapping
 from typing import Any
 
 import timm
 import torch
+from pydantic.dataclasses import dataclass
 from torch import nn
 
 from mask_lib.base import labels
 from mask_lib.base.config import FROZEN, Run
+from mask_lib.data.store import Frame
 from mask_lib.models import devices, networks
 
 LEAST_DEVIATION = 1 / 255  # of a photo's channel; one of a single colour becomes 0, not amplified noise
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Preprocessing:
     """How photos become a network's input; saved in each checkpoint, so that no later step can differ."""
 
@@ -27,11 +27,6 @@ class Preprocessing:
     std: tuple[float, ...]
     per_image: bool = False  # each photo's channels to mean 0 and deviation 1 instead, whatever mean and std say
 
-    @property
-    def channels(self) -> int:
-        """How many channels the network takes."""
-        return len(self.mean)
-
     def prepared(self, batch: torch.Tensor) -> torch.Tensor:
         """(B, C, H, W) float32 in [0, 1] → the same shape, normalised per channel, laid out channels last."""
         if self.per_image:
@@ -40,12 +35,6 @@ class Preprocessing:
         else:
             mean, std = (devices.constant(one, batch.device).view(1, -1, 1, 1) for one in (self.mean, self.std))
         return ((batch - mean) / std).contiguous(memory_format=torch.channels_last)
-
-    @classmethod
-    def from_manifest(cls, manifest: Mapping[str, Any]) -> "Preprocessing":
-        """The preprocessing a checkpoint was trained with."""
-        settings = manifest["preprocessing"]
-        return cls(**{**settings, "mean": tuple(settings["mean"]), "std": tuple(settings["std"])})
 
 
 def build_network(
@@ -94,14 +83,12 @@ def shape_of(run: Run) -> dict[str, Any]:
     return shape | {"aux_logits": True} if run.aux_loss else shape
 
 
-def preprocessing_of(
-    architecture: str, width: int, height: int, resize: str, channels: int = 3, per_image: bool = False
-) -> Preprocessing:
-    """The network's own mean and standard deviation, from timm, with the run's size and channels."""
+def preprocessing_of(architecture: str, frame: Frame, per_image: bool = False) -> Preprocessing:
+    """The network's own mean and standard deviation, from timm, with the frame's size and channels."""
     with networks.shapes_only():
         config = timm.data.resolve_model_data_config(networks.create(architecture))
     per_channel = []
     for colours in (config["mean"], config["std"]):
         middle = statistics.fmean(colours)  # for grey and for yellow
-        per_channel.append({1: (middle,), 3: tuple(colours), 4: (*colours, middle)}[channels])
-    return Preprocessing(width, height, resize, *per_channel, per_image)
+        per_channel.append({1: (middle,), 3: tuple(colours), 4: (*colours, middle)}[frame.channels])
+    return Preprocessing(frame.width, frame.height, frame.resize, *per_channel, per_image)

@@ -1,16 +1,15 @@
 """Weights, manifest and optimizer state in one .safetensors file, with digests that tell damage.
 
 A digest of every tensor stands in the manifest, and one of the manifest beside it; both are verified whenever they
-are read. Files of format 1, from before there were digests, and bare weights from elsewhere are read without.
+are read. Bare weights from elsewhere are read without.
 """
 
 import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import pydantic
 import safetensors
 import torch
@@ -25,8 +24,9 @@ State = dict[str, torch.Tensor]
 
 
 class _Manifest(pydantic.BaseModel, extra="allow"):
-    format: Annotated[int, pydantic.Field(ge=1, le=MANIFEST_FORMAT)]
-    digests: dict[str, str] = {}  # by tensor
+    format: Literal[MANIFEST_FORMAT]
+    digest: str  # of all the rest
+    digests: dict[str, str]  # by tensor
 
 
 class _RunManifest(_Manifest):
@@ -48,18 +48,13 @@ class Checkpoint(NamedTuple):
 
 
 def write_checkpoint(
-    path: Path,
-    state: Mapping[str, torch.Tensor],
-    manifest: Mapping[str, Any],
-    optimizer_state: dict | None = None,
-    previous: Path | None = None,
+    path: Path, state: State, manifest: dict[str, Any], optimizer: dict | None = None, previous: Path | None = None
 ) -> None:
-    """Write weights, manifest and optimizer state into one file, so that no kill can part them.
-
-    previous: where the file that is there before goes, once the new one is written.
+    """Write weights, manifest and an optimizer's `state_dict` into one file, so that no kill can part them. previous:
+    where the file that is there before goes, once the new one is written.
     """
     tensors = dict(state)
-    for index, values in (optimizer_state or {"state": {}})["state"].items():
+    for index, values in (optimizer["state"] if optimizer else {}).items():
         tensors |= {f"{OPTIMIZER_PREFIX}{index}/{name}": value for name, value in values.items()}
     tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     digests = {name: digest(value) for name, value in tensors.items()}
@@ -73,7 +68,7 @@ def write_checkpoint(
 def digest(tensor: torch.Tensor) -> str:
     """Of a tensor on the CPU: its dtype, shape and bytes."""
     found = xxhash.xxh3_64(f"{tensor.dtype} {tuple(tensor.shape)}".encode())  # twenty times as fast as SHA-256
-    found.update(np.ascontiguousarray(tensor.contiguous().reshape(-1).view(torch.uint8).numpy()))
+    found.update(tensor.contiguous().view(-1).view(torch.uint8).numpy())
     return found.hexdigest()
 
 
@@ -105,8 +100,7 @@ def _verified(metadata: Mapping[str, str]) -> dict[str, Any]:
         return {}
     manifest = json.loads(metadata["manifest"])
     (_RunManifest if "run" in manifest else _Manifest).model_validate(manifest)
-    found = manifest.pop("digest", None)
-    if found != files.digest(manifest) and (found or manifest["format"] > 1):
+    if manifest.pop("digest") != files.digest(manifest):
         raise ValueError("its manifest does not fit its digest: the file is damaged")
     return manifest
 
@@ -148,11 +142,10 @@ def read_all(path: Path) -> Checkpoint:
     """All that is in a file. Raises as `read_manifest`."""
     with _opened(path) as (opened, manifest):
         tensors, states = _tensors(opened, manifest, with_optimizer=True), {}
-        kept = {name: one for name, one in tensors.items() if name.startswith(OPTIMIZER_PREFIX)}
-        for key, value in kept.items():
+        for key in [name for name in tensors if name.startswith(OPTIMIZER_PREFIX)]:
             index, _, name = key.removeprefix(OPTIMIZER_PREFIX).partition("/")
-            states.setdefault(int(index), {})[name] = value
-        return Checkpoint({name: one for name, one in tensors.items() if name not in kept}, manifest, states)
+            states.setdefault(int(index), {})[name] = tensors.pop(key)
+        return Checkpoint(tensors, manifest, states)
 
 
 def refuse_changed(differences: list[str], folder: Path, when_changed: str = "refuse") -> None:
@@ -173,7 +166,6 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         "years": "the ages in years",
         "dtype": f"arithmetic in {before.get('dtype')}, here {now.get('dtype')}",
     }
-    untold = {"task": now.get("task")}  # older checkpoints do not tell it
     return config.changed(before["run"], now["run"]) + [
-        words for name, words in named.items() if name in now and before.get(name, untold.get(name)) != now[name]
+        words for name, words in named.items() if name in now and before.get(name) != now[name]
     ]

@@ -1,9 +1,9 @@
 """The device, its precision and memory, and photos brought to it in batches."""
 
-import collections
 import concurrent.futures
 import contextlib
 import functools
+import itertools
 import os
 import re
 import resource
@@ -71,7 +71,10 @@ def _missing_driver() -> str:
 
 def device_name(device: torch.device) -> str:
     """What a table of results should call the device."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' * (threads > 1)}"
 
 
 def dtype_for(precision: str, device: torch.device) -> torch.dtype:
@@ -84,9 +87,8 @@ def dtype_for(precision: str, device: torch.device) -> torch.dtype:
 
 
 def configure(device: torch.device, deterministic: bool = False) -> None:
-    """Set a GPU for speed, TF32 and cuDNN's own choice of algorithms, or with `deterministic` for equal bits.
-
-    Deterministic training costs speed, and operations without such an algorithm raise RuntimeError.
+    """Set a GPU for speed, TF32 and cuDNN's own choice of algorithms, or with `deterministic` for equal bits, slower.
+    Operations without such an algorithm raise RuntimeError then.
     """
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")
@@ -154,12 +156,9 @@ def one_ahead(make: Callable[[Item], Made], items: Iterable[Item], device: torch
         yield from map(make, items)
         return
     with concurrent.futures.ThreadPoolExecutor(1) as thread:
-        waiting: collections.deque[concurrent.futures.Future] = collections.deque()
-        for item in items:
-            waiting.append(thread.submit(make, item))
-            if len(waiting) > 1:
-                yield waiting.popleft().result()
-        yield from (one.result() for one in waiting)
+        made = (thread.submit(make, item) for item in items)
+        for ready, _ahead in itertools.pairwise(itertools.chain(made, [None])):
+            yield ready.result()
 
 
 class Packed(NamedTuple):
@@ -178,12 +177,10 @@ class Packed(NamedTuple):
 
     def on(self, device: torch.device) -> list[torch.Tensor]:
         """The same tensors on a device."""
-        data, found, start = self.data.to(device, non_blocking=True), [], 0
-        for dtype, shape in self.parts:
-            size = shape.numel() * dtype.itemsize
-            found.append(data[start : start + size].view(dtype).view(shape))
-            start += size + -size % ALIGNED
-        return found
+        sizes = [shape.numel() * dtype.itemsize for dtype, shape in self.parts]
+        padded = self.data.to(device, non_blocking=True).split([size + -size % ALIGNED for size in sizes])
+        parts = zip(padded, sizes, self.parts, strict=True)
+        return [one[:size].view(dtype).view(shape) for one, size, (dtype, shape) in parts]
 
 
 class DevicePhotos:
@@ -193,8 +190,12 @@ class DevicePhotos:
     """
 
     def __init__(self, photos: store.Store, device: torch.device, resident: bool = True):
-        self.store, self.device = photos, device
-        self.resident = self._uploaded() if resident and self._fits() else None
+        self.store, self.device, self.resident = photos, device, None
+        if resident and self._fits():
+            self.resident = torch.empty(photos.images.shape, dtype=torch.uint8, device=device)  # (N, H, W, C)
+            for start in range(0, len(photos.images), UPLOAD_BLOCK):  # the machine's own memory may be smaller
+                block = slice(start, start + UPLOAD_BLOCK)
+                self.resident[block] = torch.from_numpy(np.array(photos.images[block]))
 
     def _fits(self) -> bool:
         images = self.store.images
@@ -204,19 +205,8 @@ class DevicePhotos:
         kept = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
         return images.nbytes < SHARE_FOR_PHOTOS * (torch.cuda.mem_get_info(self.device)[0] + kept)
 
-    def _uploaded(self) -> torch.Tensor:
-        """(N, H, W, C) uint8 on the device, copied in blocks: the machine's own memory may be smaller."""
-        images = self.store.images
-        uploaded = torch.empty(images.shape, dtype=torch.uint8, device=self.device)
-        for start in range(0, len(images), UPLOAD_BLOCK):
-            block = slice(start, start + UPLOAD_BLOCK)
-            uploaded[block] = torch.from_numpy(np.array(images[block]))
-        return uploaded
-
     def asked_for(self, rows: np.ndarray) -> torch.Tensor:
-        """What to send to the device for a batch of the store's (B,) int64 `rows`: them, or if photos are not resident
-        their pixels, (B, H, W, C) uint8.
-        """
+        """For a batch of the store's (B,) int64 `rows`: them, or where photos are not resident (B, H, W, C) uint8."""
         return torch.from_numpy(rows if self.resident is not None else self.store.images[rows])
 
     def received(self, sent: torch.Tensor) -> torch.Tensor:

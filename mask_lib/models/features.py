@@ -5,8 +5,6 @@ It ranks suspicious labels before there is any run, and shows how much too good 
 
 import contextlib
 import warnings
-import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -28,8 +26,8 @@ from mask_lib.models.weights import initial_state
 REGULARISATION = 0.003  # scikit-learn's C for standardised features of about a thousand columns
 ITERATIONS = 50  # the probabilities hardly move after that, though the solver would go on
 NEVER = -1e4  # logit of a value that does not occur
+ARCHITECTURE = "tf_efficientnet_lite0"  # of the backbone, unless another is asked for
 POOLED = "pooled"  # name of the pooled features in the cache
-UNREADABLE = (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 HONEST, NAIVE = "people kept together", "photos dealt freely"
 
 
@@ -48,23 +46,22 @@ def stage_features(photos: store.Store, folder: Path, **network: str) -> list[np
     return [found[name] for name in found if name != POOLED] or [found[POOLED]]
 
 
-def _features(
-    photos: store.Store, folder: Path, architecture: str = "tf_efficientnet_lite0", weights: str = "imagenet"
-) -> dict[str, np.ndarray]:
+def _features(photos: store.Store, folder: Path, **network: str) -> dict[str, np.ndarray]:
     """All features of one pass over the photos by name, `pooled`, then `stage0` …; cached in one file in `folder`."""
-    preprocessing, cached = _cached_at(photos, folder, architecture, weights)
+    preprocessing, cached = _cached_at(photos, folder, **network)
     if found := _cached(cached, len(photos.images)):
         return found
-    found = _computed(photos, frozen_backbone(photos.frame, architecture, weights), preprocessing)
+    found = _computed(photos, frozen_backbone(photos.frame, **network), preprocessing)
     with files.replacing(cached) as temporary:
         np.savez(temporary, **found)
     return found
 
 
-def _cached_at(photos: store.Store, folder: Path, architecture: str, weights: str) -> tuple[build.Preprocessing, Path]:
+def _cached_at(
+    photos: store.Store, folder: Path, architecture: str = ARCHITECTURE, weights: str = "imagenet"
+) -> tuple[build.Preprocessing, Path]:
     """How the photos become the backbone's input, and the file of its features of them."""
-    frame = photos.frame
-    preprocessing = build.preprocessing_of(architecture, frame.width, frame.height, frame.resize, frame.channels)
+    preprocessing = build.preprocessing_of(architecture, photos.frame)
     source = weights if weights in config.WEIGHTS_BY_NAME else files.file_digest(files.project_path(weights))
     key = files.digest([photos.content, sorted(photos.row_of.items()), architecture, source, repr(preprocessing)])
     return preprocessing, Path(folder) / f"{architecture.replace('/', '_')}-{key}.npz"
@@ -72,38 +69,36 @@ def _cached_at(photos: store.Store, folder: Path, architecture: str, weights: st
 
 def _cached(path: Path, count: int) -> dict[str, np.ndarray]:
     """What such a file holds of `count` photos; nothing if it is not there or damaged."""
-    with contextlib.suppress(*UNREADABLE), np.load(path, allow_pickle=False) as opened:
-        found = dict(opened)  # the archive's checksums tell of changed bytes
+    # A damaged one can raise nearly anything; the archive's checksums tell of changed bytes.
+    with contextlib.suppress(Exception), np.load(path, allow_pickle=False) as opened:
+        found = dict(opened)
         if POOLED in found and all(len(one) == count for one in found.values()):
             return found
     return {}
 
 
-def comparer(
-    photos: store.Store, folder: Path, architecture: str = "tf_efficientnet_lite0", weights: str = "imagenet"
-) -> Callable[[np.ndarray], np.ndarray]:
+def comparer(photos: store.Store, folder: Path, **network: str) -> Callable[[np.ndarray], np.ndarray]:
     """A function from another photo, (H, W, C) uint8 of the store's frame, to its (N,) likeness to those of the store.
 
     The cosine of standardised pooled features: 1 for a copy, 0 for photos that have nothing in common. Raises
     FileNotFoundError for features that are not cached in `folder`: those of the store are not computed here.
     """
-    preprocessing, cached = _cached_at(photos, folder, architecture, weights)
+    preprocessing, cached = _cached_at(photos, folder, **network)
     known = _cached(cached, len(photos.images)).get(POOLED)
     if known is None:
         raise FileNotFoundError(f"no {cached.name} in {files.shown_path(folder)}: run 00_prepare_data first")
-    network, scaler = frozen_backbone(photos.frame, architecture, weights), StandardScaler().fit(known)
+    backbone, scaler = frozen_backbone(photos.frame, **network), StandardScaler().fit(known)
     known, device = normalize(scaler.transform(known)), devices.pick_device()
 
     @torch.inference_mode()
     def likeness(photo: np.ndarray) -> np.ndarray:
-        batch = torch.from_numpy(photo[None].copy()).to(device).permute(0, 3, 1, 2).float() / 255
-        asked = _batch_features(network, preprocessing.prepared(batch))[POOLED].float().cpu().numpy()
-        return known @ normalize(scaler.transform(asked))[0]
+        asked = torch.from_numpy(photo[None].copy()).to(device).permute(0, 3, 1, 2)
+        return known @ normalize(scaler.transform(_batch_features(backbone, preprocessing, asked)[POOLED]))[0]
 
     return likeness
 
 
-def frozen_backbone(frame: store.Frame, architecture: str, weights: str) -> nn.Module:
+def frozen_backbone(frame: store.Frame, architecture: str = ARCHITECTURE, weights: str = "imagenet") -> nn.Module:
     """A network without last layer that gives features of photos of a frame, on the device."""
     shape = {"class_count": 0, "channels": frame.channels, "size": (frame.height, frame.width)}
     network = build.build_network(architecture, **shape)
@@ -113,25 +108,26 @@ def frozen_backbone(frame: store.Frame, architecture: str, weights: str) -> nn.M
 
 @torch.inference_mode()
 def _computed(photos: store.Store, network: nn.Module, how: build.Preprocessing) -> dict[str, np.ndarray]:
-    source, found = devices.DevicePhotos(photos, devices.pick_device()), []
-
-    def answer(rows: np.ndarray) -> dict[str, np.ndarray]:
-        batch = how.prepared(source.batch(rows).float() / 255)
-        return {name: one.float().cpu().numpy() for name, one in _batch_features(network, batch).items()}
-
-    with files.progress(total=len(photos.images), what="features") as bar:
-        for one in devices.in_batches(np.arange(len(photos.images)), predict.PREDICT_BATCH, answer):
+    source, rows, found = devices.DevicePhotos(photos, devices.pick_device()), np.arange(len(photos.images)), []
+    with files.progress(total=len(rows), what="features") as bar:
+        for one in devices.in_batches(
+            rows, predict.PREDICT_BATCH, lambda some: _batch_features(network, how, source.batch(some))
+        ):
             found.append(one)
             bar.update(len(one[POOLED]))
     return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
 
 
-def _batch_features(network: nn.Module, batch: torch.Tensor) -> dict[str, torch.Tensor]:
-    if not hasattr(network, "forward_intermediates"):
-        return {POOLED: network(batch)}
-    last, stages = network.forward_intermediates(batch, indices=networks.STAGES_KEPT)  # the stages are (B, C, H, W)
-    found = {f"stage{number}": one for number, one in enumerate(networks.moments_of(stages))}
-    return {POOLED: network.forward_head(last)} | found
+def _batch_features(network: nn.Module, how: build.Preprocessing, photos: torch.Tensor) -> dict[str, np.ndarray]:
+    """photos: (B, C, H, W) uint8."""
+    batch = how.prepared(photos.float() / 255)
+    if hasattr(network, "forward_intermediates"):
+        last, stages = network.forward_intermediates(batch, indices=networks.STAGES_KEPT)  # the stages are (B, C, H, W)
+        found = {f"stage{number}": one for number, one in enumerate(networks.moments_of(stages))}
+        found = {POOLED: network.forward_head(last)} | found
+    else:
+        found = {POOLED: network(batch)}
+    return {name: one.float().cpu().numpy() for name, one in found.items()}
 
 
 def fit_logistic(

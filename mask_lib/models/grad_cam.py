@@ -11,14 +11,9 @@ import torch
 from torch import nn
 
 from mask_lib.base import labels
-from mask_lib.data import store
 from mask_lib.models import build, networks
 
 EXPLAIN_BATCH = 16  # photos; gradients take more room than predictions
-
-
-class UnsupportedNetworkError(ValueError):
-    """A network without feature maps that keep the places of the photo apart."""
 
 
 def by_head(
@@ -61,21 +56,21 @@ def heatmaps(
 
     photos_uint8: (N, H, W, C), of the size and channels that `preprocessing` tells; classes: (N,) class numbers, or
     places in what `logits` gives, (N, K) by a call of the network.
-    Where nothing speaks for it, zeros. Raises UnsupportedNetworkError if maps are not laid out in places, as Swin's.
+    Where nothing speaks for it, zeros. Raises UnsupportedError if maps are not laid out in places, as Swin's.
     """
     from captum.attr import LayerAttribution, LayerGradCam  # here, for it takes most of a second to load
 
     network.eval()
     device, found = next(network.parameters()).device, [np.empty((0, *photos_uint8.shape[1:3]), dtype=np.float32)]
-    for block in store.blocks(len(photos_uint8), EXPLAIN_BATCH):
+    for start in range(0, len(photos_uint8), EXPLAIN_BATCH):
+        block = slice(start, start + EXPLAIN_BATCH)
         pixels = torch.from_numpy(np.array(photos_uint8[block])).to(device).permute(0, 3, 1, 2)
         batch = preprocessing.prepared(pixels.float() / 255)
         target = torch.as_tensor(np.asarray(classes)[block], dtype=torch.int64, device=device)
         with maps_layer(network, batch[:1]) as layer:
-            cam = LayerGradCam(logits or network, layer).attribute(
-                batch, target, relu_attributions=True
-            )  # (B, 1, h, w)
-        whole = LayerAttribution.interpolate(cam.detach().float(), batch.shape[2:], "bilinear")[:, 0]  # (B, H, W)
+            cam = LayerGradCam(logits or network, layer).attribute(batch, target, relu_attributions=True)
+        cam = cam.detach().float()  # (B, 1, h, w)
+        whole = LayerAttribution.interpolate(cam, batch.shape[2:], "bilinear")[:, 0]  # (B, H, W)
         highest = whole.amax(dim=(1, 2), keepdim=True)
         found.append((whole / highest.clamp_min(torch.finfo(whole.dtype).tiny)).clamp(0, 1).cpu().numpy())
     return np.concatenate(found)
@@ -98,7 +93,7 @@ def maps_layer(network: nn.Module, photo: torch.Tensor) -> Iterator[nn.Module]:
         tokens = inputs[0]  # (B, prefix + patches, D)
         if tokens.shape[1] != before + rows * columns:
             name, patches = type(network).__name__, tokens.shape[1] - before
-            raise UnsupportedNetworkError(f"{name} has {patches} patches, not {rows} x {columns}")
+            raise networks.UnsupportedError(f"{name} has {patches} patches, not {rows} x {columns}")
         maps = layer(tokens[:, before:].transpose(1, 2).unflatten(2, (rows, columns)))
         return (torch.cat([tokens[:, :before], maps.flatten(2).transpose(1, 2)], dim=1), *inputs[1:])
 
@@ -111,19 +106,18 @@ def _last_maps(network: nn.Module, photo: torch.Tensor) -> nn.Module:
     inner = getattr(network, "backbone", network)  # of a frozen one
     name, layout = type(inner).__name__, getattr(inner, "output_fmt", "NCHW")
     if layout != "NCHW":
-        raise UnsupportedNetworkError(f"{name} lays its maps out as {layout}: Grad-CAM here needs NCHW")
+        raise networks.UnsupportedError(f"{name} lays its maps out as {layout}: Grad-CAM here needs NCHW")
     last = networks.last_layers(network) if hasattr(network, "get_classifier") else ()
     of_head = {part for layer in last for part in layer.modules()}
     finished: list[nn.Module] = []
 
     def note(module: nn.Module, _inputs: tuple, output: object) -> None:
-        if isinstance(output, torch.Tensor) and output.ndim == 4 and output.shape[2:].numel() > 1:
+        is_map = isinstance(output, torch.Tensor) and output.ndim == 4 and output.shape[2:].numel() > 1
+        if is_map and module not in of_head:
             finished.append(module)
 
-    with contextlib.ExitStack() as hooks, torch.no_grad():
-        for module in set(network.modules()) - of_head:
-            hooks.enter_context(module.register_forward_hook(note))
+    with nn.modules.module.register_module_forward_hook(note), torch.no_grad():
         network(photo)
     if not finished:
-        raise UnsupportedNetworkError(f"{name} has no layer that tells places of a photo of this size apart")
+        raise networks.UnsupportedError(f"{name} has no layer that tells places of a photo of this size apart")
     return finished[-1]

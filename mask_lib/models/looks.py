@@ -41,31 +41,25 @@ def find(stages: Sequence[np.ndarray], photos: pd.DataFrame, seed: int = 0) -> p
     for name in labels.names(of_person=False):
         for value, word in enumerate(labels.attribute(name).words):
             is_value = values[name] == value
-            person = photos["person"].to_numpy()
-            look = _grouped(_without_person(features, person, is_value), person[is_value], seed)
+            look = _grouped(features, photos["person"].to_numpy(), is_value, seed)
             named = [f"{word} {number + 1}" for number in look]
             tables.append(photos.loc[is_value, ["path"]].assign(attribute=name, look=named, held_out=look % 2 == 1))
     return pd.concat([pd.DataFrame(columns=list(KINDS)).astype(KINDS), *tables], ignore_index=True)
 
 
-def _without_person(features: np.ndarray, person: np.ndarray, is_value: np.ndarray) -> np.ndarray:
-    """(M, D) features of the photos of a value, less the mean of their person's photos of other values."""
+def _grouped(features: np.ndarray, person: np.ndarray, is_value: np.ndarray, seed: int) -> np.ndarray:
+    """(M,) group of each photo of a value, 0 the largest; of (N, D) features and (N,) people of all photos."""
+    counts = range(2, min(MOST, is_value.sum() // LEAST_PHOTOS) + 1)
+    if not counts:
+        return np.zeros(is_value.sum(), dtype=np.int64)
     means = pd.DataFrame(features[~is_value]).groupby(person[~is_value]).mean().reindex(person[is_value])
-    return features[is_value] - means.fillna(means.mean()).fillna(0.0).to_numpy()
-
-
-def _grouped(features: np.ndarray, person: np.ndarray, seed: int) -> np.ndarray:
-    """(M,) group of each row, 0 the largest."""
-    few = (
-        PCA(min(COMPONENTS, *features.shape), random_state=seed).fit_transform(features) if len(features) else features
-    )
-    counts = range(2, min(MOST, len(few) // LEAST_PHOTOS) + 1)
-    stable = {count: _stability(few, person, count, seed) for count in counts}
-    least = max([STABLE, *(NEARLY * one for one in stable.values())])
+    own = features[is_value] - means.fillna(means.mean()).fillna(0.0).to_numpy()
+    few = PCA(min(COMPONENTS, *own.shape), random_state=seed).fit_transform(own)
+    stable = {count: _stability(few, person[is_value], count, seed) for count in counts}
+    least = max(STABLE, NEARLY * max(stable.values()))
     count = max((count for count, one in stable.items() if one >= least), default=1)
-    found = KMeans(count, n_init=3, random_state=seed).fit_predict(few) if count > 1 else np.zeros(len(few), np.int64)
-    order = pd.Series(found).value_counts().index
-    return pd.Series(found).map({group: place for place, group in enumerate(order)}).to_numpy("int64")
+    found = KMeans(count, n_init=3, random_state=seed).fit_predict(few)
+    return pd.Series(found).value_counts().index.get_indexer(found)
 
 
 def _stability(features: np.ndarray, person: np.ndarray, count: int, seed: int) -> float:
@@ -113,5 +107,5 @@ def summary(looks: pd.DataFrame) -> str:
     """How many looks each attribute's values have, in a sentence."""
     counts = looks.groupby("attribute")["look"].nunique()
     held = looks[looks["held_out"]].groupby("attribute")["look"].nunique().reindex(counts.index, fill_value=0)
-    parts = [f"{counts[name]} looks of {name}, of which {held[name]} are held out" for name in counts.index]
+    parts = [f"{counts[name]} looks of {name}, {held[name]} of them held out" for name in counts.index]
     return f"Found: {'; '.join(parts)}." if parts else "No attribute here is one of the photo alone."

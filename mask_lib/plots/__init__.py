@@ -1,2 +1,1 @@
-"""Charts and galleries: style, galleries, data_plots, curve_plots, score_plots, ensemble_plots,
-search_plots, photo_page."""
+"""Charts and galleries: style, galleries, data_plots, curve_plots, score_plots, search_plots, photo_page."""

@@ -33,7 +33,7 @@ def curves(history: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Sequenc
 
 
 def learning_rate_finder(found: pd.DataFrame, suggestion: float, ax: Axes | None = None) -> Axes:
-    """Loss of `lr_finder.find` against the learning rate, a dot a step, a line smoothed, the suggestion marked."""
+    """Loss of `lr_finder.find_rate` against the learning rate, a dot a step, a line smoothed, the suggestion marked."""
     ax = style.styled_axes(ax, 9, 4)
     ax.plot(found["learning_rate"], found["loss"], ".", color=GREY, markersize=4, alpha=0.6, label="a step")
     ax.plot(found["learning_rate"], found["smoothed"], color=BLUE, linewidth=2.5, label="smoothed")
@@ -51,9 +51,7 @@ def learning_rate_finder(found: pd.DataFrame, suggestion: float, ax: Axes | None
 
 
 def run_curves(histories: Mapping[str, pd.DataFrame], axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
-    """Curves of runs, by name, each the mean of its folds in a band of their range. Raises ValueError for no run."""
-    if not histories:
-        raise ValueError("no runs to draw")
+    """Curves of runs, by name, each the mean of its folds in a band of their range."""
     axes = plt.subplots(1, 2, figsize=(12, 4.2), layout="constrained")[1] if axes is None else axes
     for ax, column, title in zip(axes, ("val_loss", "val_macro_f1"), ("Validation loss", "Macro F1"), strict=True):
         lines = []
@@ -70,11 +68,10 @@ def run_curves(histories: Mapping[str, pd.DataFrame], axes: Sequence[Axes] | Non
 
 def _fold_lines(ax: Axes, history: pd.DataFrame, column: str, colour: str, name: str) -> None:
     """A thin line a fold and, thick, their mean, which carries the name."""
-    folds = history.groupby("fold")
-    for _, fold in folds:
-        ax.plot(fold["epoch"], fold[column], color=colour, linewidth=1, alpha=0.45)
-    label = f"{name}, mean of {len(folds)} folds" if len(folds) > 1 else name
-    ax.plot(history.groupby("epoch")[column].mean(), color=colour, linewidth=2.5, label=label)
+    folds = history.pivot(index="epoch", columns="fold", values=column)
+    ax.plot(folds, color=colour, linewidth=1, alpha=0.45)
+    label = f"{name}, mean of {folds.shape[1]} folds" if folds.shape[1] > 1 else name
+    ax.plot(folds.mean(axis=1), color=colour, linewidth=2.5, label=label)
 
 
 def _by_epoch(ax: Axes, title: str) -> Axes:

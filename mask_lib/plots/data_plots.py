@@ -19,11 +19,10 @@ def class_counts(photos: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Bars of photos a class, coloured by the first attribute, with its people; columns `label` and `person`."""
     ax = style.styled_axes(ax, 12, 5)
     classes = range(labels.class_count())
-    counts = photos["label"].value_counts().reindex(classes, fill_value=0)
-    people = photos.groupby("label")["person"].nunique().reindex(classes, fill_value=0)
+    found = photos.groupby("label")["person"].agg(["size", "nunique"]).reindex(classes, fill_value=0)
     colours = [COLOURS[labels.decode(label)[0] % len(COLOURS)] for label in classes]
-    bars = ax.bar(classes, counts, color=colours, width=0.8)
-    notes = [f"{count:,}\n{counted(person, 'person', 'people')}" for count, person in zip(counts, people, strict=True)]
+    bars = ax.bar(classes, found["size"], color=colours, width=0.8)
+    notes = [f"{count:,}\n{counted(people, 'person', 'people')}" for count, people in found.to_numpy()]
     ax.bar_label(bars, notes, fontsize=7.5, color=INK, padding=2)
     ax.margins(x=0.01, y=0.12)
     style.class_ticks(ax)
@@ -95,10 +94,9 @@ def sizes_and_brightness(sizes: np.ndarray, brightness: np.ndarray, splits: Sequ
     table = pd.DataFrame({"size": [f"{width} × {height}" for width, height in sizes], "split": list(splits)})
     counts = table.value_counts(["size", "split"]).unstack(fill_value=0)
     counts = counts.loc[counts.sum(axis=1).nlargest(MOST_SIZES).index, names]
-    start = np.zeros(len(counts))
+    starts = counts.cumsum(axis=1) - counts
     for name, colour in zip(names, COLOURS, strict=False):
-        left.barh(list(counts.index), counts[name], left=start, color=colour, height=0.6)
-        start += counts[name].to_numpy()
+        left.barh(list(counts.index), counts[name], left=starts[name], color=colour, height=0.6)
         of_split = brightness[np.asarray(splits) == name]
         right.hist(of_split, np.arange(0, 261, 5), density=True, color=colour, alpha=0.55, label=name)
     left.invert_yaxis()

@@ -32,21 +32,29 @@ def photo_grid(
 ) -> Figure:
     """A grid of (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) uint8 photos, titles above, smaller notes in grey below.
 
-    Of red, green, blue and yellow the first three are shown. Raises ValueError for another number of titles or
-    notes than of photos.
+    Of four channels the first three are shown. Raises ValueError for another number of titles or notes than of photos.
     """
     room = 72 * WIDTH / columns - GAP  # points
-    titles = _fitted_all("titles", titles, len(images), TITLE_SIZE, room)
-    notes = _fitted_all("notes", notes, len(images), NOTE_SIZE, room)
+    titles, above = _fitted_all("titles", titles, len(images), TITLE_SIZE, room)
+    notes, below = _fitted_all("notes", notes, len(images), NOTE_SIZE, room)
     tall = room * np.shape(images[0])[0] / np.shape(images[0])[1] if len(images) else room / 4
-    above, below = _height(titles, TITLE_SIZE), _height(notes, NOTE_SIZE)
-    figure, axes = _empty_grid(max(1, -(-len(images) // columns)), columns, tall, above, below, HEADING if title else 0)
+    heading = HEADING if title else 0
+    # Worked out, not left to a layout engine, which narrows photos with wide words.
+    rows, between = max(1, -(-len(images) // columns)), above + below + GAP
+    width, height = 72 * WIDTH, heading + rows * (tall + between)  # points
+    figure, axes = plt.subplots(rows, columns, figsize=(width / 72, height / 72), squeeze=False)
+    sides = {"left": GAP / 2 / width, "right": 1 - GAP / 2 / width}
+    ends = {"bottom": (below + GAP / 2) / height, "top": 1 - (heading + above + GAP / 2) / height}
+    figure.subplots_adjust(**sides, **ends, wspace=GAP / room, hspace=between / tall)
+    for ax in axes.flat:
+        ax.set_axis_off()
     for ax, image, over, under in zip(axes.flat, images, titles, notes, strict=False):
-        ax.imshow(_shown(image), cmap="gray", vmin=0, vmax=255)
+        # Of four channels matplotlib would take the last for transparency.
+        ax.imshow(image if np.ndim(image) < 3 else image[..., :3], cmap="gray", vmin=0, vmax=255)
         ax.set_title(over, fontsize=TITLE_SIZE, color=INK, pad=PAD)
         ax.annotate(under, (0.5, 0), (0, -PAD), fontsize=NOTE_SIZE, color=GREY, **BENEATH)
     if title:
-        corner = {"x": GAP / 2 / 72 / WIDTH, "y": 1 - PAD / 72 / figure.get_figheight(), "ha": "left", "va": "top"}
+        corner = {"x": GAP / 2 / width, "y": 1 - PAD / height, "ha": "left", "va": "top"}
         figure.suptitle(plain(title), fontsize=12, color=INK, **corner)
     return released(figure)
 
@@ -59,10 +67,7 @@ def mistakes(images: Sequence[np.ndarray], table: pd.DataFrame, of: int, reason:
     """
     truth, predicted = from_probabilities(table)
     confidence = table[labels.probability_columns()].max(axis=1)
-    titles = [
-        f"{describe(label)}\n→ {_difference(label, found)} ({sure:.0%})"
-        for label, found, sure in zip(truth, predicted, confidence, strict=True)
-    ]
+    titles = list(map(_difference, truth, predicted, confidence))
     heading = f"The {len(table):,} most confident of {counted(of, 'mistake')}"
     if len(table) == of:
         heading = f"{counted(of, 'mistake')}, the most confident first" if of else "No mistakes"
@@ -71,20 +76,14 @@ def mistakes(images: Sequence[np.ndarray], table: pd.DataFrame, of: int, reason:
 
 def suspects(images: Sequence[np.ndarray], table: pd.DataFrame) -> Figure:
     """The photos of the rows of a table, as `suspects.rank` gives it: the class, → what is suggested (score)."""
-    titles = [
-        f"{describe(row.current)}\n→ {_difference(row.current, row.suggested) or 'the same'} ({row.score:.0%})"
-        for row in table.itertuples()
-    ]
+    titles = list(map(_difference, table["current"], table["suggested"], table["score"]))
     heading = f"The {counted(len(table), 'most suspicious label')}" if len(table) else "No label is left to look at"
     return photo_grid(images, titles, title=heading, notes=_file_names(table["path"]))
 
 
 def disagreements(images: Sequence[np.ndarray], table: pd.DataFrame, of: int, reason: str = "") -> Figure:
     """As `mistakes`, for rows of `comparison.disagreements` of the same two runs: the class, → what one gets wrong."""
-    titles = [
-        f"{describe(row.label)} ({row.right_sure:.0%})\n→ {_difference(row.label, row.wrong)} ({row.wrong_sure:.0%})"
-        for row in table.itertuples()
-    ]
+    titles = list(map(_difference, *(table[name] for name in ("label", "wrong", "wrong_sure", "right_sure"))))
     heading = "No photo that only one of the two gets right"
     if len(table):
         heading = f"{table['right_run'].iloc[0]} is right, {table['wrong_run'].iloc[0]} is wrong: "
@@ -101,30 +100,23 @@ def overlaid(images: np.ndarray, maps: np.ndarray) -> list[np.ndarray]:
 
 
 def beside(rows: Mapping[str, Sequence[np.ndarray]], title: str | None = None) -> Figure:
-    """A row for each version of the same photos, with its name. Raises ValueError for rows of different lengths."""
-    columns, *others = {len(images) for images in rows.values()}
-    if others:
-        raise ValueError(f"rows of {sorted([columns, *others])} photos: each must show the same ones")
+    """A row for each version of the same photos, with its name."""
+    columns = len(next(iter(rows.values())))
     titles = [name if not place else "" for name in rows for place in range(columns)]
     return photo_grid([image for images in rows.values() for image in images], titles, columns, title)
 
 
 def prediction_titles(table: pd.DataFrame) -> list[str]:
     """For each row of a table with probabilities: the likeliest class in words and its probability."""
-    probabilities = table[labels.probability_columns()].to_numpy()  # (N, C)
-    return [f"{describe(row.argmax())}\n{row.max():.0%}" for row in probabilities]
+    return [f"{describe(row.argmax())}\n{row.max():.0%}" for row in table[labels.probability_columns()].to_numpy()]
 
 
-def _difference(truth: int, predicted: int) -> str:
-    """Of the predicted class in words, those that are not true as well: `female 60+`."""
+def _difference(truth: int, predicted: int, sure: float, truth_sure: float | None = None) -> str:
+    """A class in words, and of a predicted one those that are not true as well: `→ female 60+ (85%)`."""
     parts = zip(labels.attributes(), labels.decode(truth), labels.decode(predicted), strict=True)
-    return " ".join(one.words[found] for one, true, found in parts if found != true)
-
-
-def _shown(image: np.ndarray) -> np.ndarray:
-    """(H, W) or (H, W, 3), as matplotlib takes it: it would read a fourth channel as transparency."""
-    image = np.asarray(image)
-    return image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image[..., :3] if image.ndim == 3 else image
+    differing = " ".join(one.words[found] for one, true, found in parts if found != true)
+    own = describe(truth) if truth_sure is None else f"{describe(truth)} ({truth_sure:.0%})"
+    return f"{own}\n→ {differing or 'the same'} ({sure:.0%})"
 
 
 def _file_names(paths: Sequence[str]) -> list[str]:
@@ -133,32 +125,14 @@ def _file_names(paths: Sequence[str]) -> list[str]:
     return ["\n".join(line.split("/")[-2:]) for line in lines]
 
 
-def _empty_grid(rows: int, columns: int, tall: float, above: float, below: float, heading: float) -> tuple:
-    """A figure of places for photos `tall` points high, with room for words, and its (rows, columns) axes."""
-    # Worked out, not left to a layout engine, which narrows photos with wide words.
-    wide, between = 72 * WIDTH / columns - GAP, above + below + GAP
-    width, height = 72 * WIDTH, heading + rows * (tall + between)
-    figure, axes = plt.subplots(rows, columns, figsize=(width / 72, height / 72), squeeze=False)
-    sides = {"left": GAP / 2 / width, "right": 1 - GAP / 2 / width}
-    ends = {"bottom": (below + GAP / 2) / height, "top": 1 - (heading + above + GAP / 2) / height}
-    figure.subplots_adjust(**sides, **ends, wspace=GAP / wide, hspace=between / tall)
-    for ax in axes.flat:
-        ax.set_axis_off()
-    return figure, axes
-
-
-def _height(texts: Sequence[str], size: float) -> float:
-    """Points that the tallest of some texts takes beside a photo."""
-    lines = max((text.count("\n") + 1 for text in texts if text), default=0)
-    return lines * size * LINE_HEIGHT + (PAD if lines else 0)
-
-
-def _fitted_all(what: str, texts: Texts, photos: int, size: float, room: float) -> list[str]:
-    """A text for each photo, every line of it at most `room` points wide in letters of `size` points."""
+def _fitted_all(what: str, texts: Texts, photos: int, size: float, room: float) -> tuple[list[str], float]:
+    """A text for each photo in lines of at most `room` points, letters of `size`, and the points the tallest takes."""
     texts = [""] * photos if texts is None else texts
     if len(texts) != photos:
         raise ValueError(f"{photos} photos but {len(texts)} {what}")
-    return ["\n".join(_fitted(line, size, room) for line in plain(text).split("\n")) for text in texts]
+    lines = max((text.count("\n") + 1 for text in texts if text), default=0)
+    fitted = ["\n".join(_fitted(line, size, room) for line in plain(text).split("\n")) for text in texts]
+    return fitted, lines * size * LINE_HEIGHT + (PAD if lines else 0)
 
 
 def _fitted(line: str, size: float, room: float) -> str:

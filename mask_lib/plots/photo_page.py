@@ -1,11 +1,10 @@
 """A page on which a photo is chosen, and what trained results say of it (`ensemble.predict.Answer`) as it is shown."""
 
 import io
-import os
 import tempfile
 import textwrap
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,49 +58,52 @@ class PhotoPage(ipywidgets.VBox):
         if change["new"].strip():
             self.show(change["new"].strip(), change["new"].strip())
 
-    def show(self, path: str | os.PathLike[str], name: str) -> None:
+    def show(self, path: files.AnyPath, name: str) -> None:
         """Replace what is shown by what is `tried` of a photo."""
         with self.turn:
             self.status.value = f"Looking at {style.plain(name)} …"
-            found = tried(self.ask, path, name)
-            self.answer.outputs = ()
-            for one in found:
+            for number, one in enumerate(tried(self.ask, path, name)):
+                if not number:
+                    self.answer.outputs = ()
                 self.answer.append_display_data(one)
             self.status.value = ""
 
 
-def tried(ask: Ask, path: str | os.PathLike[str], name: str) -> list[Any]:
+def tried(ask: Ask, path: files.AnyPath, name: str) -> Iterator[Any]:
     """What to display of a photo: the `answer`, or a sentence that says why there is none, whatever goes wrong."""
     shown = " ".join(name.split())  # of one line
     try:
-        return answer(ask(files.project_path(path)), shown)
+        yield from answer(ask(files.project_path(path)), shown)
     except (ValueError, OSError) as error:
-        return [style.markdown(f"**{shown}** has no answer: {error}.")]
+        yield style.markdown(f"**{shown}** has no answer: {error}.")
     except Exception as error:  # in a handler it would end in a log that nobody reads
-        return [style.markdown(f"**{shown}** has no answer, for something went wrong: {type(error).__name__}: {error}")]
+        yield style.markdown(f"**{shown}** has no answer, for something went wrong: {type(error).__name__}: {error}")
 
 
-def answer(found: Any, name: str) -> list[Any]:
-    """What to display of an `Answer`: the class in words, charts, who says what, maps, near photos, notes."""
+def answer(found: Any, name: str) -> Iterator[Any]:
+    """What to display of an `Answer`, each as soon as it is found: the class in words, charts, who says what, maps,
+    near photos, notes.
+    """
     probabilities = found.said[labels.probability_columns()].to_numpy()  # (1 + M, C)
     words, sure = labels.describe(probabilities[0].argmax()), probabilities[0].max()
-    parts = [
-        style.markdown(f"## {words}, {sure:.0%}\n\n{name}"),
-        picture(charts(found), "the photo, and a bar chart of each attribute"),
-    ]
+    yield style.markdown(f"## {words}, {sure:.0%}\n\n{name}")
+    yield picture(charts(found), "the photo, and a bar chart of each attribute")
     if len(found.said) > 1:
-        parts += [style.markdown("### What each member says"), member_table(found.said)]
-    if found.maps:
-        titles, images, maps = zip(*found.maps, strict=True)
+        yield style.markdown("### What each member says")
+        yield member_table(found.said)
+    explained, notes = found.explained
+    if explained:
+        titles, images, maps = zip(*explained, strict=True)
         over = [galleries.overlaid(image[None], one[None])[0] for image, one in zip(images, maps, strict=True)]
         title = "Where each network looks: warm places speak for what is written above"
-        parts.append(picture(galleries.photo_grid(over, titles, 6, title), title))
+        yield picture(galleries.photo_grid(over, titles, 7, title), title)
     if len(found.nearest):
         titles = [labels.describe(int(label)) for label in found.nearest["label"]]
-        notes = [f"{row.person}\n{Path(row.path).name}\n{row.likeness:.0%} alike" for row in found.nearest.itertuples()]
+        under = [f"{row.person}\n{Path(row.path).name}\n{row.likeness:.0%} alike" for row in found.nearest.itertuples()]
         title = "The nearest training photos, by a frozen network's features, and their labels"
-        parts.append(picture(galleries.photo_grid(found.thumbnails, titles, 6, title, notes), title))
-    return [*parts, style.markdown("\n\n".join(found.notes))] if found.notes else parts
+        yield picture(galleries.photo_grid(found.thumbnails(), titles, 6, title, under), title)
+    if notes:
+        yield style.markdown("\n\n".join(notes))
 
 
 def picture(figure: Figure, words: str) -> Image:

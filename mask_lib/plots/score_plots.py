@@ -1,7 +1,6 @@
-"""Charts of how right predictions are: confusions, scores with their intervals, differences between runs, shares."""
+"""Charts of how right predictions are: of runs their confusions, scores and differences, of an ensemble its members."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,8 +10,9 @@ from matplotlib.figure import Figure
 from sklearn.metrics import confusion_matrix
 
 from mask_lib.base import labels
+from mask_lib.base.scores import Score
 from mask_lib.plots import style
-from mask_lib.plots.style import BLUE, COLOURS, GREY, INK, counted, released
+from mask_lib.plots.style import BLUE, COLOURS, FAINT, GREY, INK, counted, plain, released
 
 WRITTEN_MODELS = 5  # side by side; the numbers of more would overlap
 
@@ -42,34 +42,36 @@ def attribute_confusions(truth: Sequence[int], predicted: Sequence[int]) -> Figu
 
 
 def score_table(scores: Mapping[str, pd.DataFrame], ax: Axes | None = None) -> Axes:
-    """Dots with whiskers of the tables of `scores.bootstrap`, models side by side. Raises ValueError for no model."""
-    if not scores:
-        raise ValueError("no scores to draw")
+    """Dots with whiskers of one or more tables of `scores.bootstrap`, models side by side."""
     ax = style.styled_axes(ax, 12, 4.5)
     metrics = list(next(iter(scores.values())).index)
     step = min(0.8 / len(scores), 0.2)
-    dots = []
+    dots, above = [], {"xytext": (0, 4), "textcoords": "offset points", "ha": "center", "fontsize": 8, "color": INK}
     for number, table in enumerate(scores.values()):
         places = np.arange(len(metrics)) + (number - (len(scores) - 1) / 2) * step
-        colour = COLOURS[number % len(COLOURS)]
-        dots.append(_dots_with_whiskers(ax, places, table.loc[metrics], colour, len(scores) <= WRITTEN_MODELS))
+        rows, colour = table.loc[metrics], COLOURS[number % len(COLOURS)]
+        # Not `errorbar`, because an interval need not contain its value.
+        ax.vlines(places, rows["low"], rows["high"], color=colour, linewidth=2, alpha=0.55)
+        dots += ax.plot(places, rows["value"], "o", color=colour, markersize=6)
+        for place, row in zip(places, rows.itertuples(), strict=True) if len(scores) <= WRITTEN_MODELS else ():
+            ax.annotate(f"{row.value:.3f}", (place, max(row.value, row.high)), **above)
     ax.set_xticks(range(len(metrics)), [metric.replace("_", " ").replace("f1", "F1") for metric in metrics])
     ax.margins(x=0.06, y=0.12)
     style.grid(ax)
-    above = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0}  # clear of the dots
-    style.add_legend(ax, dots, scores, ncols=WRITTEN_MODELS, **above)
+    clear_of_dots = {"loc": "lower right", "bbox_to_anchor": (1, 1), "borderaxespad": 0}
+    style.add_legend(ax, dots, scores, ncols=WRITTEN_MODELS, **clear_of_dots)
     return style.set_title(ax, "Scores with their intervals by person")
 
 
-def differences(table: pd.DataFrame, ax: Axes | None = None, metric: str = "macro_f1") -> Axes:
-    """How much better one run is than another, with intervals, of `comparison.differences`: grey unless it is real."""
-    rows = table[(table["metric"] == metric) & table["difference"].notna()]
+def differences(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """How much higher macro F1 one run has than another, of `comparison.differences`: grey unless it is real."""
+    rows = table[(table["metric"] == "macro_f1") & table["difference"].notna()]
     ax = style.styled_axes(ax, 9, 1.2 + 0.36 * max(len(rows), 2))
     if rows.empty:
         return style.say(ax, "no two runs to compare")
     names = [f"{row.b} over {row.a}" for row in rows.itertuples()]
     style.interval_rows(ax, rows, names, [BLUE if real else GREY for real in rows["real"]])
-    ax.set_xlabel(f"difference in {metric.replace('_', ' ').replace('f1', 'F1')}, with its interval by person")
+    ax.set_xlabel("difference in macro F1, with its interval by person")
     return style.set_title(ax, f"{int(rows['real'].sum())} of {counted(len(rows), 'difference')} beyond chance")
 
 
@@ -89,6 +91,60 @@ def predicted_shares(tables: Mapping[str, pd.DataFrame], known: Sequence[int], a
     return style.set_title(ax, "Share of each class among the predictions")
 
 
+def reliability(tables: Mapping[str, pd.DataFrame], ax: Axes | None = None) -> Axes:
+    """How often predictions are right, over how sure they are: a line for each table of `calibration.reliability`."""
+    ax = style.styled_axes(ax, 6.5, 5.5)
+    ax.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle="--")
+    lines = []
+    for number, table in enumerate(tables.values()):
+        filled, colour = table[table["photos"] > 0], COLOURS[number % len(COLOURS)]
+        lines += ax.plot(filled["confidence"], filled["accuracy"], color=colour, linewidth=1.5)
+        areas = 250 * filled["photos"] / max(table["photos"].sum(), 1) + 6  # points squared
+        ax.scatter(filled["confidence"], filled["accuracy"], s=areas, color=colour, zorder=3)
+    ax.set(xlabel="probability of the likeliest class", ylabel="share of photos that are right")
+    ax.set(xlim=(0, 1), ylim=(-0.03, 1.03))
+    style.add_legend(ax, lines, tables, loc="upper left")
+    return style.set_title(ax, "Sure and right: above the diagonal too modest, below it too sure")
+
+
+def agreement(shares: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Heat map of an (M, M) table from `blending.agreement`: the share of photos that two members answer alike."""
+    count = len(shares)
+    ax = style.styled_axes(ax, 3 + 0.7 * count, 2 + 0.6 * count)
+    others = shares.mask(np.eye(count, dtype=bool)).to_numpy(dtype=float)  # everyone agrees with themselves
+    low, high = (np.nanmin(others), np.nanmax(others)) if count > 1 else (0, 1)
+    ax.imshow(others, cmap="Blues", vmin=low - 0.02, vmax=high + 0.02)
+    style.write_cells(ax, others, "{:.1%}", dark=others > (low + high) / 2 + 0.01)
+    names = [plain(name) for name in shares.index]
+    ax.set_xticks(range(count), names, rotation=35, ha="right", rotation_mode="anchor")
+    ax.set_yticks(range(count), names)
+    return style.set_title(ax, "Photos that two members answer alike")
+
+
+def contributions(table: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """What each member adds to macro F1, from `blending.contributions`; left of the line at 0 it does harm."""
+    ax = style.styled_axes(ax, 9, 1.4 + 0.35 * max(len(table), 2))
+    style.interval_rows(ax, table, [f"{row.member} ({row.weight:.0%})" for row in table.itertuples()])
+    ax.set_xlabel("macro F1 with it, less that without it")
+    return style.set_title(ax, "What each member adds (its weight)")
+
+
+def expected_score(drawn: Sequence[float], score: Score, known: Mapping[str, float], ax: Axes | None = None) -> Axes:
+    """What an evaluation set may score: a histogram of drawn macro F1s, the interval shaded, `known` ones as lines."""
+    ax = style.styled_axes(ax, 9, 3.6)
+    ax.hist(drawn, bins=40, color=FAINT)
+    handles = [ax.axvspan(score.low, score.high, color=BLUE, alpha=0.15)]
+    handles += [ax.axvline(score.value, color=BLUE, linewidth=2)]
+    names = ["95% interval", f"expected: {score.value:.3f}"]
+    for colour, (name, found) in zip(COLOURS[1:], known.items(), strict=False):
+        handles.append(ax.axvline(found, color=colour, linewidth=1.5, linestyle="--"))
+        names.append(f"{name}: {found:.3f}")
+    ax.set(xlabel="macro F1", yticks=[])
+    ax.spines["left"].set_visible(False)
+    style.add_legend(ax, handles, names, loc="upper left", bbox_to_anchor=(1, 1))
+    return style.set_title(ax, f"Expected macro F1 on unseen people: {score}")
+
+
 def _confusion(ax: Axes, truth: Sequence[int], predicted: Sequence[int], names: Sequence[str]) -> None:
     counts = confusion_matrix(truth, predicted, labels=range(len(names)))  # (K, K), a row a true class
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -97,13 +153,3 @@ def _confusion(ax: Axes, truth: Sequence[int], predicted: Sequence[int], names: 
     ax.set_xticks(range(len(names)), names)
     ax.set_yticks(range(len(names)), names)
     ax.set(xlabel="predicted", ylabel="true")
-
-
-def _dots_with_whiskers(ax: Axes, places: np.ndarray, rows: pd.DataFrame, colour: str, written: bool) -> Any:
-    """One model's dots; not `errorbar`, because an interval need not contain its value."""
-    ax.vlines(places, rows["low"], rows["high"], color=colour, linewidth=2, alpha=0.55)
-    (dots,) = ax.plot(places, rows["value"], "o", color=colour, markersize=6)
-    above = {"xytext": (0, 4), "textcoords": "offset points", "ha": "center", "fontsize": 8, "color": INK}
-    for place, value, high in zip(places, rows["value"], rows["high"], strict=True) if written else ():
-        ax.annotate(f"{value:.3f}", (place, max(value, high)), **above)
-    return dots

@@ -61,7 +61,7 @@ def policy(policy: Policy, ax: Axes | None = None) -> Axes:
 
     A magnitude that each photo draws is a line over its range; an operation without one has its dot left of 0.
     """
-    shares = operation_shares(policy)
+    shares = operation_shares(policy).fillna({"low": NO_MAGNITUDE})
     names = list(dict.fromkeys(shares["operation"]))
     ax = style.styled_axes(ax, 9, 1.4 + 0.3 * max(len(names), 2))
     for row in shares.itertuples():
@@ -69,8 +69,7 @@ def policy(policy: Policy, ax: Axes | None = None) -> Axes:
         if row.low < row.high:
             ax.plot(ends, [place, place], color=BLUE, linewidth=width, solid_capstyle="round", alpha=0.6)
         else:
-            at = NO_MAGNITUDE if np.isnan(row.low) else row.low
-            ax.scatter([at], [place], s=20 + 600 * row.share, color=BLUE, alpha=0.6, linewidth=0)
+            ax.scatter([row.low], [place], s=20 + 600 * row.share, color=BLUE, alpha=0.6, linewidth=0)
     for place, share in enumerate(shares.groupby("operation", sort=False)["share"].sum()):
         ax.annotate(f"{share:.0%}", (1.08, place), ha="left", va="center", fontsize=8, color=INK)
     ax.set_yticks(range(len(names)), [OPERATIONS[name].description for name in names])

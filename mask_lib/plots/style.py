@@ -14,10 +14,12 @@ from matplotlib.figure import Figure
 from mask_lib.base import labels
 
 INK, GREY = "#2b2f33", "#8a8f94"
-BLUE, ORANGE, GREEN, PURPLE, FAINT = "#33658a", "#e07a1f", "#4f9d69", "#8d6a9f", "#d9dcdf"
-COLOURS = (BLUE, ORANGE, GREEN, PURPLE, "#b5473c", "#c9a227", "#3aa6a6", GREY)
+BLUE, ORANGE, GREEN, PURPLE, FAINT = "#33658a", "#e07a1f", "#55a868", "#b79ae0", "#d9dcdf"
+# They differ in lightness too: without red or green receptors (deuteranopia) hues alone do not tell them apart.
+COLOURS = (BLUE, ORANGE, GREEN, PURPLE, "#8c2f2f", "#ecd06f", "#1f4c4a", GREY)
 plt.rcParams["text.parse_math"] = False  # a $ in a name begins no formula
 pd.set_option("display.html.use_mathjax", False)
+pd.set_option("display.max_colwidth", None)  # a reason is read to its end
 MARKUP = re.compile(
     r"(?P<code>`[^`\n&<>]+`)|`[^`\n]+`|[&<>\[\]`~@|\\$]|(?<!\*)\*(?!\*)|(?<!\w)_|_(?!\w)|(?i:(?<=www)\.)|:(?=//)"
 )
@@ -39,6 +41,11 @@ def markdown(text: str) -> Markdown:
     No name of a file, folder or setting in it becomes HTML, a link, a picture or a formula.
     """
     return Markdown(MARKUP.sub(_inert, plain(text)).replace("``", ""))  # code beside code is one piece of code
+
+
+def table_or(table: pd.DataFrame, text: str) -> pd.DataFrame | Markdown:
+    """The table, or this text where it has no rows."""
+    return table if len(table) else markdown(text)
 
 
 def _inert(found: re.Match) -> str:
@@ -73,8 +80,10 @@ def despine(ax: Axes) -> Axes:
 
 
 def say(ax: Axes, text: str) -> Axes:
-    """A sentence in place of a chart, where there is nothing to draw."""
+    """A sentence in place of a chart, where there is nothing to draw; a figure without others shrinks to its line."""
     ax.set_axis_off()
+    if len(ax.figure.axes) == 1:
+        ax.figure.set_figheight(0.6)
     ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color=GREY, fontsize=13)
     return ax
 

@@ -1,5 +1,4 @@
 """Wrong labels, found and decided on.
 
-Read keys, suspects, probabilities, current_decisions, decision_log, corrections, photo_queue, photo_states, session,
-widget.
+Read keys, suspects, probabilities, decision_log, corrections, photo_queue, session, widget.
 """

@@ -6,7 +6,6 @@ from collections import namedtuple
 import pandas as pd
 
 from mask_lib.base import labels
-from mask_lib.base.tasks import FREE_KEY
 
 TITLES = {
     "inspect": "Inspect: does the label fit?",
@@ -52,10 +51,7 @@ DECIDING: dict[str, list[Binding]] = {  # modes in which a label is right or wro
 
 
 def swap_of(photo_table: pd.DataFrame) -> Swap | None:
-    """The two values of a photo's own attribute of which people usually have one photo each; None if there are none.
-
-    photo_table: columns `person, label`. Such photos, of a mask worn wrongly and of none, are easily mixed up.
-    """
+    """The two values of a photo's attribute of which people (person, label) usually have one photo each; or None."""
     given = labels.decode_all(photo_table["label"].to_numpy("int64"))
     for name in labels.names(of_person=False):
         counts = pd.crosstab(photo_table["person"].to_numpy(), given[name]).median()
@@ -66,15 +62,12 @@ def swap_of(photo_table: pd.DataFrame) -> Swap | None:
 
 
 def bindings(mode: str, swap: Swap | None = None) -> list[Binding]:
-    """The bindings of a mode; of two for one key the first counts.
-
-    Where classes are typed, the keys of attribute values are taken from commands; one left without a key is not there.
-    """
+    """The bindings of a mode; of two for one key the first counts. Keys of attribute values are no commands' keys."""
     if mode in DECIDING:
         return DECIDING[mode]
     if mode == "relabel":
         found = [(("Enter",), "enter", "write what was typed"), *typing(swap)]
-        found.append((("n",), "right", "the label was right after all"))
+        found += [(("n",), "right", "the label was right after all")]
     else:
         found = [(("Enter",), "enter", "accept the suggestion; if something was typed, write that")]
         found += [(("n", "2"), "right", "the label is right"), *typing(swap)]
@@ -105,14 +98,8 @@ def actions(mode: str, swap: Swap | None = None) -> dict[str, str]:
 
 
 def attribute_keys() -> dict[str, tuple[str, int]]:
-    """By key the name of an attribute and its value. Raises ValueError for keys of numbers and of the page itself."""
-    found = {}
-    for one in labels.attributes():
-        for value, key in enumerate(one.keys):
-            if not FREE_KEY.fullmatch(key):
-                raise ValueError(f"the key {key!r} of {one.name} is the screen's: take a letter other than r and z")
-            found[key] = (one.name, value)
-    return found
+    """By key the name of an attribute and its value."""
+    return {key: (one.name, value) for one in labels.attributes() for value, key in enumerate(one.keys)}
 
 
 def key_meanings(mode: str, swap: Swap | None = None) -> list[list[str]]:

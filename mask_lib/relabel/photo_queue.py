@@ -1,20 +1,123 @@
-"""A queue of photos that one works through, looks back in, and comes back to after an undo."""
+"""What is known and decided of each photo, and a queue that one works through, looks back in and comes back to."""
 
+import io
 import itertools
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from mask_lib.base import files, labels
+from mask_lib.data import photos
+from mask_lib.relabel.decision_log import Decision, DecisionLog
+
+PNG_WITH_ALPHA = b"\x06"  # the colour type in a PNG's header, its byte 25
 LONGEST_PAUSE = 30.0  # seconds; a longer one is a break and does not count for the pace
 LEAST_PHOTOS, LEAST_SECONDS = 10, 10.0  # settled, and worked for, before a pace means anything
 
 
-class Queue:
-    """Photos in order, a place among them or behind the last, and which of them still wait for a decision.
+class PhotoStates:
+    """A photo table and its suspects beside the decisions of one log, as they are in the mode `mode`."""
 
-    `waits` says of a path whether it still waits; `update` must be called for paths about which that may have changed.
-    """
+    def __init__(self, photo_table: pd.DataFrame, log: DecisionLog, data_dir: Path, suspects: pd.DataFrame | None):
+        """photo_table, suspects and errors as in `session.Session`."""
+        rows = photo_table.set_index("path")
+        if rows.index.has_duplicates:
+            raise ValueError("a photo stands twice in the table")
+        self.log, self.mode = log, "inspect"
+        self.paths = list(rows.index)
+        self.files = dict(zip(self.paths, photos.files_of(data_dir, photo_table), strict=True))
+        self.given, self.person = rows["label"].astype("int64").to_dict(), rows["person"].to_dict()
+        self._photos_of = photo_table.groupby("person")["path"].agg(list).to_dict()
+        number = labels.number()
+        self._numbers = rows[number.name].to_dict() if number and number.name in rows else {}
+        suspected = [] if suspects is None else suspects.drop_duplicates("path").to_dict("records")
+        self.suspects = {row["path"]: row for row in suspected if row["path"] in self.files}
+
+    def value(self, path: str, field: str) -> Any:
+        """What was decided on a field of a photo, None if nothing."""
+        return self.log.current.value(path, field)
+
+    def label(self, path: str) -> int:
+        """The class that was decided on, else the given one."""
+        decided = self.value(path, "label")
+        return self.given[path] if decided is None else decided
+
+    def same_person(self, path: str) -> list[str]:
+        """All photos of the person on a photo, that photo first."""
+        return [path, *(one for one in self._photos_of[self.person[path]] if one != path)]
+
+    def candidates(self, label: int) -> list[str]:
+        """The photos that the mode is about, decided on or not; `label` is the class of the grid."""
+        if self.mode == "grid":
+            return [path for path in self.paths if self.label(path) == label]
+        if self.mode == "review":
+            return [path for path in self.paths if self.value(path, "mark") == "wrong"]
+        if self.mode == "relabel":
+            return [path for path in self.paths if self.value(path, "verdict") == "confirmed"]
+        return list(self.suspects if self.mode == "suspects" else self.paths)
+
+    def waits(self, path: str) -> bool:
+        """Whether a photo waits for a decision in the mode."""
+        mark, verdict = self.value(path, "mark"), self.value(path, "verdict")
+        has_label = self.value(path, "label") is not None
+        waits = {
+            "inspect": mark is None,
+            "grid": mark is None,
+            "review": mark == "wrong" and verdict is None,
+            "relabel": verdict == "confirmed" and not has_label,
+            "suspects": mark != "right" and verdict != "drop" and not has_label,
+        }[self.mode]
+        # A photo skipped here still comes up elsewhere: the reason of a skip is the mode.
+        skips = self.log.current.all_on(path, "skip")
+        return waits and not any(made["new"] and made["reason"] == self.mode for made in skips)
+
+    def change(self, path: str, field: str, new: Any) -> Decision:
+        """The decision that gives a field of a photo a new value. Raises OSError if the photo cannot be read."""
+        return {
+            "path": path,
+            "field": field,
+            "old": self.label(path) if field == "label" else self.value(path, field),
+            "new": new,
+            "reason": self.mode,
+            "source_score": self.suspects.get(path, {}).get("score") if self.mode == "suspects" else None,
+            "sha256": files.file_digest(self.files[path]),
+        }
+
+    def card(self, path: str) -> dict[str, Any]:
+        """What a screen shows of a photo, as plain JSON."""
+        suspect, number = self.suspects.get(path, {}), self._numbers.get(path)
+        return {
+            "path": path,
+            "person": self.person[path],
+            "label": self.label(path),
+            "number": "" if pd.isna(number) else f"{labels.number().name} {int(number)}",
+            "mark": self.value(path, "mark"),
+            "verdict": self.value(path, "verdict"),
+            "flag": bool(self.value(path, "flag")),
+            "why": suspect.get("why", ""),
+            "suggested": suspect.get("suggested"),
+            "score": suspect.get("score"),
+        }
+
+    def photo_bytes(self, path: str) -> tuple[bytes, str]:
+        """The bytes and MIME type, JPEG or PNG. Raises KeyError for unknown paths, OSError for unreadable files."""
+        content = files.regular(self.files[path]).read_bytes()
+        if content.startswith(b"\xff\xd8\xff"):
+            return content, "image/jpeg"
+        # A browser would take a fourth channel, which may be a colour of its own, for transparency.
+        if content.startswith(b"\x89PNG\r\n\x1a\n") and content[25:26] != PNG_WITH_ALPHA:
+            return content, "image/png"
+        encoded = io.BytesIO()
+        with photos.open_photo(content) as image:
+            image.convert("RGB").save(encoded, "JPEG", quality=92)
+        return encoded.getvalue(), "image/jpeg"
+
+
+class Queue:
+    """Photos in order, a place among them or behind the last, and which of them wait for a decision, by `waits`."""
 
     def __init__(self, paths: list[str], waits: Callable[[str], bool], page_size: int = 1):
         self.page_size, self._waits = page_size, waits
@@ -25,9 +128,6 @@ class Queue:
         self.paths = paths
         self._place_of = {path: place for place, path in enumerate(paths)}
         self._is_waiting = np.array([self._waits(path) for path in paths], dtype=bool)
-
-    def __contains__(self, path: str) -> bool:
-        return path in self._place_of
 
     @property
     def current(self) -> str | None:
@@ -44,10 +144,9 @@ class Queue:
         return self.place < len(self.paths) and bool(self._is_waiting[self.place])
 
     def update(self, paths: Iterable[str]) -> None:
-        """Ask anew whether these photos wait; unknown ones are passed over."""
-        for path in paths:
-            if path in self._place_of:
-                self._is_waiting[self._place_of[path]] = self._waits(path)
+        """Ask anew whether these photos wait, where that may have changed; unknown ones are passed over."""
+        for path in self._place_of.keys() & paths:
+            self._is_waiting[self._place_of[path]] = self._waits(path)
 
     def upcoming(self, count: int) -> list[str]:
         """The next photos that wait, up to `count`."""
@@ -62,9 +161,7 @@ class Queue:
     def advance(self) -> None:
         """Go to the next photo that waits; behind the last one of them, to the first; else to the end."""
         waiting = np.flatnonzero(self._is_waiting)
-        following = waiting[waiting > self.place]
-        after = following if len(following) else waiting
-        self.place = int(after[0]) if len(after) else len(self.paths)
+        self.place = int(np.r_[waiting[waiting > self.place], waiting, len(self.paths)][0])
 
     def move(self, steps: int) -> None:
         """Move the place without leaving the queue; one step behind the last photo is its end."""
@@ -72,8 +169,7 @@ class Queue:
 
     def turn_page(self, pages: int) -> None:
         """Go to the first photo of another page, the end behind the last page."""
-        page = max(0, self.place // self.page_size + pages)
-        self.place = min(page * self.page_size, len(self.paths))
+        self.place = min(max(0, self.place // self.page_size + pages) * self.page_size, len(self.paths))
 
     def go_to(self, path: str) -> None:
         """Show this photo next; one that is not in the queue is put in at the place."""

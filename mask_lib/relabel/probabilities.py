@@ -13,25 +13,23 @@ from threadpoolctl import threadpool_limits
 from mask_lib.base import files, labels, scores
 from mask_lib.base.config import FROZEN
 from mask_lib.data import splits, store
-from mask_lib.models.features import UNREADABLE, logistic_probabilities, stage_features
+from mask_lib.models.features import logistic_probabilities, stage_features
+from mask_lib.models.predict import probability_table
 from mask_lib.training import dataset, run_folder
 
 REGULARISATION = 0.01  # as of `features`; larger than there, since here to stand out matters more than to be right
 TRUSTED = 0.15  # mean probability of a person's own value from which they teach the second time
 
 
-def out_of_fold(
-    features: Sequence[np.ndarray], photo_table: pd.DataFrame, fold_count: int = 10, seed: int = 0
-) -> pd.DataFrame:
+def out_of_fold(features: Sequence[np.ndarray], photo_table: pd.DataFrame, fold_count: int = 10) -> pd.DataFrame:
     """Probabilities of every photo before any training, columns `path, label, p00 …`.
 
-    features: one or more (N, D) arrays, rows as in `photo_table` (columns `path, person, label`); their answers are
-    averaged. Each attribute is learned by itself on the people of the other folds: a class has too few photos to learn
-    from. Those of the person are learned twice, the second time without the people whose label the first found most
-    unlikely: a wrong label teaches others to be wrong.
+    features: (N, D) arrays, whose answers are averaged, rows as in `photo_table` (columns `path, person, label`). Each
+    attribute is learned by itself on the people of the other folds; those of the person a second time, without the
+    people whose label the first found most unlikely: a wrong label teaches others to be wrong.
     """
     table = photo_table[["path", "person", "label"]].astype({"label": "int64"}).reset_index(drop=True)
-    fold_of = table["person"].map(splits.spread_people(table, fold_count, seed)).to_numpy()
+    fold_of = table["person"].map(splits.spread_people(table, fold_count, seed=0)).to_numpy()
     heads = {}
     for name, given in labels.decode_all(table["label"].to_numpy()).items():
         heads[name] = attribute_out_of_fold(features, given, fold_of, name)
@@ -39,7 +37,7 @@ def out_of_fold(
             own = pd.Series(heads[name][np.arange(len(given)), given])
             trusted = own.groupby(table["person"]).transform("mean").to_numpy() > TRUSTED
             heads[name] = attribute_out_of_fold(features, given, fold_of, name, trusted)
-    return table[["path", "label"]].join(pd.DataFrame(labels.joint(heads), columns=labels.probability_columns()))
+    return probability_table(table[["path", "label"]], labels.joint(heads))
 
 
 def attribute_out_of_fold(
@@ -70,15 +68,12 @@ def gather(
     """Probabilities of every train photo from networks that have not seen its person, and where they come from.
 
     Columns `path, label, p00 …`: what a frozen backbone's features say, and, averaged with it, the finished run `run`
-    (empty: the latest that is not frozen itself) of photos that it was asked about. A trained network has learned some
-    wrong labels too, which frozen features have not: together they find more than either. Raises FileNotFoundError for
-    a named run that is not finished.
+    (empty: the latest that is not frozen) of photos that it was asked about. Raises FileNotFoundError without that run.
     """
     if not run:
         folders = [run_folder.folder_of(output_dir, one) for one in run_folder.trained_runs(output_dir)]
         latest = sorted(folders, key=lambda folder: (folder / run_folder.SCORES).stat().st_mtime, reverse=True)
-        tuned = (one.name for one in latest if run_folder.run_settings(output_dir, one.name).head != FROZEN)
-        run = next(tuned, "")
+        run = next((one.name for one in latest if run_folder.read_settings(one)[0].head != FROZEN), "")
     found = of_run(output_dir, run) if run else None  # a named run is read first: it may not be finished
     decoded = dataset.open_photos(data_dir, output_dir, photo_table, frame)
     frozen = frozen_out_of_fold(decoded, files.project_path(output_dir) / "features", photo_table, fold_count)
@@ -87,27 +82,23 @@ def gather(
         return frozen, source
     columns = labels.probability_columns()
     said = found.set_index("path")[columns].reindex(frozen["path"]).to_numpy()
-    is_said = ~np.isnan(said[:, 0])
-    own = frozen[columns].to_numpy()
-    frozen[columns] = np.where(is_said[:, None], (own + said) / 2, own)
-    alone = f"; of {(~is_said).sum():,} photos that the run left out, the second alone" if not is_said.all() else ""
+    left_out = np.isnan(said[:, 0]).sum()
+    frozen[columns] = np.nanmean([frozen[columns].to_numpy(), said], axis=0)
+    alone = f"; of {left_out:,} photos that the run left out, the second alone" if left_out else ""
     return frozen, f"run {run} and {source}, averaged{alone}"
 
 
-def frozen_out_of_fold(
-    decoded: store.Store, folder: Path, photo_table: pd.DataFrame, fold_count: int = 10
-) -> pd.DataFrame:
+def frozen_out_of_fold(decoded: store.Store, folder: Path, photo_table: pd.DataFrame, fold_count: int) -> pd.DataFrame:
     """`out_of_fold` of a frozen backbone's stages; kept in `folder` under a digest of photos, labels and settings."""
     rows = photo_table[["path", "person", "label"]].astype({"label": "int64"}).to_numpy().tolist()
     settings = [fold_count, REGULARISATION, TRUSTED, labels.attributes()]
     kept = folder / f"out_of_fold-{files.digest([decoded.content, repr(decoded.frame), rows, repr(settings)])}.npz"
-    columns = labels.probability_columns()
-    with contextlib.suppress(*UNREADABLE), np.load(kept, allow_pickle=False) as opened:
-        table = photo_table[["path", "label"]].astype({"label": "int64"}).reset_index(drop=True)
-        return table.join(pd.DataFrame(opened["probabilities"], columns=columns))  # ValueError for another shape
+    with contextlib.suppress(Exception), np.load(kept, allow_pickle=False) as opened:
+        table = photo_table[["path", "label"]].astype({"label": "int64"})
+        return probability_table(table, opened["probabilities"])  # ValueError for another shape
     table = out_of_fold(stage_features(decoded, folder), photo_table, fold_count)
     with files.replacing(kept) as temporary:
-        np.savez(temporary, probabilities=table[columns].to_numpy())
+        np.savez(temporary, probabilities=table[labels.probability_columns()].to_numpy())
     return table
 
 

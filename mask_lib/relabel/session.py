@@ -10,10 +10,8 @@ import pandas as pd
 
 from mask_lib.base import labels
 from mask_lib.relabel import keys
-from mask_lib.relabel.current_decisions import Action, Decision
-from mask_lib.relabel.decision_log import DecisionLog, LogMovedOn
-from mask_lib.relabel.photo_queue import Queue
-from mask_lib.relabel.photo_states import PhotoStates
+from mask_lib.relabel.decision_log import Action, Decision, DecisionLog, LogMovedOn
+from mask_lib.relabel.photo_queue import PhotoStates, Queue
 
 UPCOMING, PREVIOUS, RECENT = 6, 3, 10  # photos and decisions that a screen holds
 OPTIONS = {"only_unseen": True, "label": 0, "page_size": 24, "columns": 6}
@@ -35,22 +33,15 @@ ONE_DECISION = {  # actions that write one decision, and go on to the next photo
 
 
 class Session:
-    """One annotator's work by key presses, safe to use from several threads.
+    """One annotator's work by key presses, safe to use from several threads and several times on one log."""
 
-    Two of these on one log see each other's decisions there: a key pressed on an outdated screen is refused.
-    """
+    def __init__(self, photos: pd.DataFrame, log: DecisionLog, data_dir: Path, suspects: pd.DataFrame | None = None):
+        """photos: train rows of the photo table, columns `path, person, label, split` and the numeric attribute's.
 
-    def __init__(
-        self, photo_table: pd.DataFrame, log: DecisionLog, data_dir: Path, suspects: pd.DataFrame | None = None
-    ):
-        """photo_table: train rows of the photo table, columns `path, person, label, split` and the numeric attribute's.
-
-        suspects: as `suspects.rank` gives them. Raises ValueError for repeated paths, paths outside the images folder,
-        suggestions that are no class, and attributes' keys that cannot be typed.
+        suspects: of `suspects.rank`. Raises ValueError for repeated paths and paths outside the images folder.
         """
-        self.log, self.photos = log, PhotoStates(photo_table, log, data_dir, suspects)
-        self._swap = keys.swap_of(photo_table)
-        keys.attribute_keys()  # raises at once for those that cannot be typed
+        self.log, self.photos = log, PhotoStates(photos, log, data_dir, suspects)
+        self._swap = keys.swap_of(photos)
         self._lock = threading.RLock()
         self._presses: deque[tuple[float, int]] = deque(maxlen=PACE_OVER)  # when, and how many waited then
         self.start("inspect")
@@ -58,8 +49,8 @@ class Session:
     def start(self, mode: str, **options: Any) -> dict[str, Any]:
         """Begin a mode, one of `keys.MODES`, with a fresh queue and give the screen.
 
-        Options: `only_unseen` (True: photos that wait for nothing in this mode are left out), and for the grid `label`
-        (a class), `page_size`, `columns`. Raises ValueError for an unknown mode or option.
+        Options: `only_unseen` (without photos that wait for nothing), and for the grid `label` (a class), `page_size`,
+        `columns`. Raises ValueError for an unknown mode or option.
         """
         unknown = sorted(set(options) - set(OPTIONS))
         if mode not in keys.MODES or unknown:
@@ -107,12 +98,13 @@ class Session:
                 "version": len(self.log.decisions),
             }
 
-    def _read_others(self) -> None:
-        """Take in what others decided in the same log; a photo that they settled is not shown any more."""
+    def _read_others(self) -> set[str]:
+        """Take in what others decided in the same log, about these photos; one that they settled is shown no more."""
         was_waiting, news = self._queue.is_waiting(), self.log.refresh()
         self._queue.update(news)
         if news and was_waiting and not self._queue.is_waiting() and self._mode != "grid":
             self._queue.advance()
+        return news
 
     def _is_for_person(self) -> bool:
         """Whether the next decision is for the whole person: as `P` says, else as the suspicion does."""
@@ -127,8 +119,7 @@ class Session:
     def press(self, key: str, path: str | None, sequence: int) -> dict[str, Any]:
         """Act on one key that was pressed while the screen showed `path` (in the grid: under the cursor).
 
-        Gives `sequence`, `accepted`, `message`, `decisions` (the ids written, on disk by now) and the new `screen`.
-        Where it is not accepted nothing is written, and `message` says why.
+        Gives `sequence`, `accepted` (else nothing is written), `message`, `decisions` (ids, on disk by now), `screen`.
         """
         with self._lock:
             written, accepted = [], True
@@ -150,12 +141,9 @@ class Session:
     def _refuse_outdated(self, key: str, path: str | None) -> None:
         """Raise ValueError if the screen that the key was pressed on does not show what is decided by now."""
         shown = self._queue.current
-        near = set(self._queue.page() if self._mode == "grid" else self.photos.same_person(shown))
-        news = self.log.refresh()
-        self._queue.update(news)
-        if news & near or (news and self._actions.get(key) == "undo"):
-            if self._mode != "grid" and not self._queue.is_waiting():
-                self._queue.advance()
+        near = self._queue.page() if self._mode == "grid" else self.photos.same_person(shown) if shown else []
+        news = self._read_others()
+        if news.intersection(near) or (news and self._actions.get(key) == "undo"):
             raise ValueError("Another tab or kernel has decided meanwhile; nothing was written. Look again.")
         if path != shown:
             raise ValueError("This screen was out of date; nothing was written. Look again.")
@@ -171,7 +159,7 @@ class Session:
             raise ValueError("There is no photo here. " + EMPTY[self._mode])
         if action == "digit" or (action == "right" and self._typed and key in keys.DIGITS):
             label = self._typed.take_digit(key)
-            return [] if label is None else self._set_values(path, labels.values_of(label))
+            return [] if label is None else self._decide(self._with_values(path, labels.values_of(label)))
         if action == "attribute":
             self._typed.take_attribute(key)
             return []
@@ -197,12 +185,8 @@ class Session:
 
     def _act_on_photo(self, action: str, path: str) -> list[Decision]:
         change, value = self.photos.change, self.photos.value
-        if action == "enter":
-            return self._enter(path)
-        if action == "swap":
-            return self._decide(self._swapped(path))
-        if action == "right":
-            return self._decide(self._right(path))
+        if found := {"enter": self._entered, "swap": self._swapped, "right": self._right}.get(action):
+            return self._decide(found(path))
         if action == "flag":
             self._message = "The flag is off." if value(path, "flag") else "Flagged."
             return self._write([change(path, "flag", not value(path, "flag"))])
@@ -224,20 +208,21 @@ class Session:
         changes = [self.photos.change(one, "mark", "right") for one in paths]
         return changes + [self.photos.change(one, "verdict", None) for one in confirmed]
 
-    def _enter(self, path: str) -> list[Decision]:
+    def _entered(self, path: str) -> list[Decision]:
+        """What was typed, else what is suggested."""
         if self._typed:
-            return self._set_values(path, self._typed.complete())
+            return self._with_values(path, self._typed.complete())
         suspect = self.photos.suspects.get(path)
         if self._mode != "suspects" or suspect is None:
             raise ValueError("Type a class or an attribute first.")
-        if int(suspect["suggested"]) == self.photos.label(path):
-            return self._decide(self._right(path))
+        if suspect["suggested"] == self.photos.label(path):
+            return self._right(path)
         if suspect["field"] == "swap":
-            return self._decide(self._swapped(path))
-        suggested, field = labels.values_of(int(suspect["suggested"])), suspect["field"]
-        return self._set_values(path, {field: suggested[field]} if field in suggested else suggested)
+            return self._swapped(path)
+        suggested, field = labels.values_of(suspect["suggested"]), suspect["field"]
+        return self._with_values(path, {field: suggested[field]} if field in suggested else suggested)
 
-    def _set_values(self, path: str, values: dict[str, int]) -> list[Decision]:
+    def _with_values(self, path: str, values: dict[str, int]) -> list[Decision]:
         """Give a photo values of attributes; those of the person go to all the person's photos if it is for them."""
         label, changes = self.photos.label, []
         of_person = {name: value for name, value in values.items() if name in labels.names(of_person=True)}
@@ -245,12 +230,10 @@ class Session:
             new = labels.with_values(label(one), values if one == path else of_person)
             if one == path or new != label(one):
                 changes.append(self.photos.change(one, "label", new))
-        return self._decide(changes)
+        return changes
 
     def _swapped(self, path: str) -> list[Decision]:
         """Exchange the values of a person's two photos that `keys.swap_of` is about."""
-        if self._swap is None:
-            raise ValueError("Nobody here has one photo each of two kinds, so there is nothing to swap.")
         name, values, words = self._swap
         given = {one: labels.values_of(self.photos.given[one])[name] for one in self.photos.same_person(path)}
         pair = [one for one, value in given.items() if value in values]
@@ -277,7 +260,7 @@ class Session:
         self._forget_typed()
         self._message = f"Undone: {action.summary()}"
         first = written[0]["path"]
-        if first in self.photos.files and (first in self._queue or self._mode != "grid"):
+        if first in self.photos.files and (first in self._queue.paths or self._mode != "grid"):
             self._queue.go_to(first)
         return written
 

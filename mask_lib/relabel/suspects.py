@@ -8,7 +8,7 @@ from cleanlab.filter import find_label_issues
 from cleanlab.rank import get_label_quality_scores
 
 from mask_lib.base import labels
-from mask_lib.relabel.keys import swap_of
+from mask_lib.relabel.keys import Swap, swap_of
 
 SUSPECT_COLUMNS = ["path", "field", "current", "suggested", "score", "why"]
 LEAST = 1e-4  # probability below which a network's certainty counts for nothing more
@@ -20,24 +20,20 @@ ISSUE_BONUS = 0.5  # what cleanlab's verdict "this label is an issue" adds, in l
 DUPLICATE_BONUS = 2.0  # what a copy of the photo with another label adds, in log odds
 
 
-def rank(
-    photo_table: pd.DataFrame, probabilities: pd.DataFrame, duplicates: pd.DataFrame | None = None
-) -> pd.DataFrame:
+def rank(photos: pd.DataFrame, probabilities: pd.DataFrame, duplicates: pd.DataFrame | None = None) -> pd.DataFrame:
     """Every train photo that has probabilities, the most suspicious label first.
 
-    photo_table: columns `path, person, label`, and of the numeric attribute (`age`) its own (the photo table's train
-    rows); probabilities: `path, p00 …`, out-of-fold; duplicates: `hash, path, label, set`, groups of copies by `hash`.
-    The result has `SUSPECT_COLUMNS`, one row a photo:
+    photos: columns `path, person, label`, and the numeric attribute's (`age`); probabilities: `path, p00 …`,
+    out-of-fold; duplicates: `hash, path`. The result has `SUSPECT_COLUMNS`:
 
-    - `field`: the suspected attribute, or `swap` where the person's two photos that `keys.swap_of` is about seem to
-      have changed places
+    - `field`: the suspected attribute, or `swap`: the two photos of `keys.swap_of` seem to have changed places
     - `current`, `suggested`: classes, equal where nothing speaks against the current one
     - `score`: 0-1, how likely the evidence makes another value of that field; `why`: the same as a sentence
 
     Raises ValueError if no photo has probabilities.
     """
     columns = labels.probability_columns()
-    table = photo_table.merge(probabilities[["path", *columns]], on="path").astype({"label": "int64"})
+    table = photos.merge(probabilities[["path", *columns]], on="path").astype({"label": "int64"})
     if table.empty:
         raise ValueError("none of the photos has out-of-fold probabilities: train a run on this photo table first")
     parts = labels.marginals(table[columns].to_numpy(dtype="float64"))
@@ -45,7 +41,9 @@ def rank(
     # Of equal evidence the first counts: what a person's photos say together goes before what one says.
     found = [person_evidence(table, name, parts[name], given[name]) for name in labels.names(of_person=True)]
     found += [photo_evidence(table, name, parts[name], given[name]) for name in labels.names(of_person=False)]
-    evidence = pd.concat([*found, *swap_evidence(table, parts, given)], ignore_index=True)
+    if swap := swap_of(table):
+        found.append(swap_evidence(table, swap, parts[swap.attribute], given[swap.attribute]))
+    evidence = pd.concat(found, ignore_index=True)
     if duplicates is not None and len(duplicates):
         evidence = with_duplicates(evidence, table, duplicates)
     return in_order(evidence, table)
@@ -87,7 +85,7 @@ def person_evidence(table: pd.DataFrame, name: str, probabilities: np.ndarray, g
         for few, many, new, old in zip(agreeing, counts, best, given, strict=True)
     ]
     odds = log_odds_against(together, given) + bonus - border_doubt(table, name, given, best)
-    return evidence_table(table, name, name, best, odds, why)
+    return evidence_of(table, name, best, odds, why)
 
 
 def photo_evidence(table: pd.DataFrame, name: str, probabilities: np.ndarray, given: np.ndarray) -> pd.DataFrame:
@@ -100,14 +98,11 @@ def photo_evidence(table: pd.DataFrame, name: str, probabilities: np.ndarray, gi
         f'the {name} looks "{words[new]}" ({share:.0%}); the label says "{words[old]}"'
         for new, old, share in zip(best, given, probabilities.max(axis=1), strict=True)
     ]
-    return evidence_table(table, name, name, best, odds - border_doubt(table, name, given, best), why)
+    return evidence_of(table, name, best, odds - border_doubt(table, name, given, best), why)
 
 
 def border_doubt(table: pd.DataFrame, name: str, given: np.ndarray, suggested: np.ndarray) -> np.ndarray:
-    """(N,) log odds to take off evidence against a number: most at the edge that is crossed; 0 without its column.
-
-    Nobody sees the difference between 59 and 60 years: looking like the other group is no sign of a wrong row there.
-    """
+    """(N,) log odds to take off evidence against a number, most at the edge crossed: nobody sees 59 from 60 years."""
     edges = np.array(labels.attribute(name).edges)
     if name not in table or not len(edges):
         return np.zeros(len(table))
@@ -125,15 +120,10 @@ def lacks_partner(person: np.ndarray, given: np.ndarray, best: np.ndarray) -> np
     return np.array(lacks, dtype=bool) & (pd.Series(person).groupby(person).transform("size").to_numpy() > 1)
 
 
-def swap_evidence(
-    table: pd.DataFrame, parts: dict[str, np.ndarray], given_parts: dict[str, np.ndarray]
-) -> list[pd.DataFrame]:
-    """Evidence that two photos of a person have each other's label; none where `keys.swap_of` finds no such two."""
-    swap = swap_of(table)
-    if swap is None:
-        return []
-    (first, second), given = swap.values, given_parts[swap.attribute]
-    logs, rows = np.log(clipped(parts[swap.attribute])), np.flatnonzero(np.isin(given, swap.values))
+def swap_evidence(table: pd.DataFrame, swap: Swap, probabilities: np.ndarray, given: np.ndarray) -> pd.DataFrame:
+    """Evidence that two photos of a person have each other's label."""
+    (first, second), logs = swap.values, np.log(clipped(probabilities))
+    rows = np.flatnonzero(np.isin(given, swap.values))
     to = np.where(given[rows] == first, second, first)
     both = pd.DataFrame({"row": rows, "to": to, "odds": logs[rows, to] - logs[rows, given[rows]]})
     groups = both.groupby(table["person"].to_numpy()[rows])
@@ -143,16 +133,14 @@ def swap_evidence(
     pairs = both[is_pair & (both["odds"] > 0)]
     why = "this person's {} and {} photo look as if they had changed places".format(*swap.words)
     rows, best, odds = (pairs[name].to_numpy() for name in ("row", "to", "odds"))
-    return [evidence_table(table.iloc[rows], "swap", swap.attribute, best, odds, why)]
+    return evidence_of(table.iloc[rows], swap.attribute, best, odds, why).assign(field="swap")
 
 
-def evidence_table(
-    rows: pd.DataFrame, field: str, name: str, best: np.ndarray, odds: np.ndarray, why: Sequence[str] | str
-) -> pd.DataFrame:
+def evidence_of(rows: pd.DataFrame, name: str, best: np.ndarray, odds: np.ndarray, why: Sequence[str]) -> pd.DataFrame:
     """Columns path, person, field, current, suggested (classes), odds (log), why: `best` are values of `name`."""
     parts = labels.decode_all(rows["label"].to_numpy())
     return rows[["path", "person"]].assign(
-        field=field,
+        field=name,
         current=rows["label"],
         suggested=labels.encode_all(parts | {name: best}),
         odds=odds,
@@ -189,9 +177,8 @@ def differing_attribute(label: int, other: int) -> str:
 def in_order(evidence: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     """Per photo its strongest evidence, worst first, and of each person's suspicion one photo before the others.
 
-    That photo leads, one that shows most of the face if there is one: deciding it for the person decides the others.
-    They count a little less, so that suspicions of about the same weight show all their faces first; much less, and
-    the top of the list would miss photos that are as surely wrong as their leaders.
+    That photo, which shows the face if one does, leads: deciding it for the person decides the others, which count a
+    little less; much less, and the top of the list would miss photos that are as surely wrong.
     """
     strongest = evidence.sort_values("odds", ascending=False, kind="stable").drop_duplicates("path")
     place = strongest["path"].map(dict(zip(table["path"], range(len(table)), strict=True)))

@@ -3,6 +3,7 @@
 The page, `widget.js`, draws and asks by messages. No state or photo is a synced trait: those are saved in the notebook.
 """
 
+import itertools
 import threading
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,7 @@ TO_NEXT = ("wrong", "right", "confirm", "drop", "skip", "enter", "ahead")  # act
 
 
 class ReviewWidget(anywidget.AnyWidget):
-    """Shows a `Session` and takes its keys; several views of it, in several tabs, show the same state.
-
-    `mode` and `options` are those of `Session.start`, which raises ValueError for unknown ones.
-    """
+    """Shows a `Session` and takes its keys, in several tabs too. `mode` and `options`: as for `Session.start`."""
 
     _esm = Path(__file__).with_name("widget.js")
     _css = Path(__file__).with_name("widget.css")
@@ -52,9 +50,8 @@ class ReviewWidget(anywidget.AnyWidget):
     def answer(self, message: dict[str, Any]) -> dict[str, Any]:
         """What `Session.press` returns, and what the page needs beyond it, for any message of a page.
 
-        `stale`: the key was refused since the state has moved on without this screen; `moves`: see `known_moves`;
-        `options`: what the mode was started with; for `hello` also `attributes`, their names, and `vocabulary`, the
-        words of each class. An error becomes a refusal that says what went wrong, with `failed`.
+        `stale`: the state has moved on without this screen; `moves`: see `known_moves`; `options`: of the mode; for
+        `hello` also the `attributes` and the `vocabulary`. An error becomes a refusal with `failed`.
         """
         outcome = {"sequence": message["sequence"], "accepted": True, "message": "", "decisions": []}
         try:
@@ -64,7 +61,8 @@ class ReviewWidget(anywidget.AnyWidget):
                 self.options = message["options"]
                 outcome["screen"] = self.session.start(message["mode"], **self.options)
             else:
-                outcome |= {"screen": self.session.screen(), "attributes": labels.names(), "vocabulary": vocabulary()}
+                words = list(itertools.product(*(one.words for one in labels.attributes())))  # of each class
+                outcome |= {"screen": self.session.screen(), "attributes": labels.names(), "vocabulary": words}
         # An error in a handler ends in a log that nobody reads, while the page waits for its answer.
         except Exception as error:
             text = f"Not saved: {type(error).__name__}: {error}"
@@ -77,12 +75,7 @@ class ReviewWidget(anywidget.AnyWidget):
 
 
 def screen(
-    photo_table: pd.DataFrame,
-    data_dir: Path,
-    output_dir: Path,
-    annotator: str,
-    suspects: pd.DataFrame | None = None,
-    **options: Any,
+    photo_table: pd.DataFrame, data_dir: Path, output_dir: Path, annotator: str, suspects: pd.DataFrame, **options: Any
 ) -> ReviewWidget | None:
     """The screen for one annotator of an experiment, or a printed line and None where nobody watches.
 
@@ -95,21 +88,12 @@ def screen(
     return ReviewWidget(Session(photo_table, DecisionLog(path, annotator), data_dir, suspects), **options)
 
 
-def vocabulary() -> list[list[str]]:
-    """Per class the word of each attribute."""
-    classes = map(labels.decode, range(labels.class_count()))
-    return [[one.words[value] for one, value in zip(labels.attributes(), values, strict=True)] for values in classes]
-
-
 def known_moves(screen: dict[str, Any]) -> dict[str, int]:
-    """Keys after which it is known already what comes: 1 the first of `upcoming`, -1 the last of `previous`.
-
-    The page shows that photo without waiting. A decision for a whole person may settle upcoming photos too, and the
-    grid shows all photos: nothing is foreseen there.
-    """
+    """Keys after which the page knows what comes: 1 the first of `upcoming`, -1 the last of `previous`."""
     if screen["mode"] == "grid" or screen["pending"]:
         return {}
     known = {key: -1 for key, action in screen["actions"].items() if action == "back"}
+    # A decision for a whole person may settle upcoming photos too.
     for key, action in screen["actions"].items() if screen["scope"] == "photo" else ():
         if action == "digit":  # one that others may follow waits
             is_certain = not keys.is_begun(key) and int(key) < labels.class_count()

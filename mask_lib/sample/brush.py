@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFilter
 Colour = tuple[float, float, float]
 Points = Sequence[Sequence[float]] | np.ndarray
 Pair = tuple[float, float]
+BOTH = 0  # as the side of a shape: it and its mirror image
 FINE, BLUNT = (0.15, 0.15), (1.0, 1.0)  # the ends of a brush line: shares of its full width
 SOFT_STEP = 8  # soft shadows are drawn this much smaller: nobody sees it, and it is 64 times less work
 
@@ -63,7 +64,7 @@ def ink(colour: Colour) -> tuple[int, ...]:
 
 
 class Pen:
-    """Draws shapes given in head units on a picture, through one pose; `side` -1 mirrors a shape."""
+    """Draws shapes given in head units on a picture, through one pose; `side` -1 mirrors a shape, `BOTH` draws both."""
 
     def __init__(self, image: Image.Image, origin: Pair, unit: float, angle: float = 0.0, lean: Pair = (0.0, 0.0)):
         """`origin` and `unit` in pixels, `angle` in degrees, `lean`: how far the middle of the face moves, in units."""
@@ -80,11 +81,12 @@ class Pen:
 
     def fill(self, points: Points, colour: Colour, opacity: float = 1.0, side: int = 1) -> None:
         """A closed shape in one colour."""
-        pixels = self.place(moved(points, side=side)).ravel().tolist()
-        if opacity >= 1:
-            self.plain.polygon(pixels, fill=ink(colour))
-        else:
-            self.glaze.polygon(pixels, fill=(*ink(colour), int(255 * opacity)))
+        for one in (-1, 1) if side == BOTH else (side,):
+            pixels = self.place(moved(points, side=one)).ravel().tolist()
+            if opacity >= 1:
+                self.plain.polygon(pixels, fill=ink(colour))
+            else:
+                self.glaze.polygon(pixels, fill=(*ink(colour), int(255 * opacity)))
 
     def stroke(
         self, points: Points, colour: Colour, width: float, opacity: float = 1.0, ends: Pair = FINE, side: int = 1

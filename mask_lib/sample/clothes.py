@@ -1,11 +1,11 @@
 """What a person wears: clothes, glasses, masks, vests and helmets."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from mask_lib.sample.brush import BLUNT, Colour, Pen, mirrored, mix, moved, oval, spline
+from mask_lib.sample.brush import BLUNT, BOTH, Colour, Pen, mirrored, mix, moved, oval, spline
 from mask_lib.sample.people import FRAMES, GOLD, NECKLINES, Face, Gender, Shot, rim, skin_tone
 
 
@@ -19,51 +19,38 @@ def paint_body(pen: Pen, face: Face) -> None:
     shoulder = spline([*slope, (wide - 0.06, 2.6), (wide + 0.1, 3.4), (wide + 0.12, 5.0)])
     pen.fill(np.concatenate((shoulder, mirrored(shoulder))), face.cloth)
     sleeve = [(wide - 0.5, 2.75), (wide - 0.42, 3.3), (wide - 0.46, 5.0)]
-    for side in (-1, 1):
-        pen.curve(sleeve, dark, 0.07, 0.7, (0.1, 1), side)
-        pen.curve(moved(sleeve, 0.08, 0.05), mix(face.cloth, (255, 255, 255), 0.15), 0.05, 0.6, (0.1, 1), side)
+    pen.curve(sleeve, dark, 0.07, 0.7, (0.1, 1), BOTH)
+    pen.curve(moved(sleeve, 0.08, 0.05), mix(face.cloth, (255, 255, 255), 0.15), 0.05, 0.6, (0.1, 1), BOTH)
     throat = [(-neck, 0.8), (-neck - 0.06, 1.8), (0, depth), (neck + 0.06, 1.8), (neck, 0.8)]
     pen.fill(spline(throat, closed=True), skin_tone(face, -0.12))
     pen.soft(spline([(-neck, 1.1), (0, 1.8), (neck, 1.1)], closed=True), skin_tone(face, -0.75), 0.75, 0.12)
-    COLLARS[face.outfit](pen, face, neck, depth, dark)
+    paint_collar(pen, face, neck, depth, dark)
 
 
-def collar_round(pen: Pen, face: Face, neck: float, depth: float, dark: Colour) -> None:
-    """The band of a T-shirt, or of a hood with its two strings."""
-    right = [(neck * 0.7, depth - 0.14), (neck + 0.12, 1.74)]
-    pen.curve([*mirrored(right), (0, depth), *right], dark, 0.09, 1, BLUNT)
-    if face.outfit == "hoodie":
-        for side in (-1, 1):
-            pen.curve([(0.3, 2.05), (0.34, 2.5), (0.3, 2.9)], (236, 236, 230), 0.05, 1, BLUNT, side)
-
-
-def collar_open(pen: Pen, face: Face, neck: float, depth: float, dark: Colour) -> None:
-    """The wings of a shirt, or the lapels of a blazer, with a row of buttons."""
-    reach, light = (0.21, 0.25) if face.outfit == "shirt" else (0.48, 0.06)
-    wing = [(neck + 0.02, 1.58), (neck + 0.24, 1.8), (neck * 0.75 + 0.1, depth + reach), (0.04, depth + 0.02)]
-    for side in (-1, 1):
-        pen.fill(wing, mix(face.cloth, (255, 255, 255), light), side=side)
-        pen.stroke(wing[1:], dark, 0.035, 0.8, side=side)
-    pen.stroke([(0, depth), (0, 3.4), (0, 5.0)], dark, 0.04, 0.9, BLUNT)
-    for y in (depth + 0.4, depth + 0.9):
-        pen.fill(oval(0.09, y, 0.04, 0.04), dark)
-
-
-def collar_rolled(pen: Pen, face: Face, neck: float, depth: float, dark: Colour) -> None:
-    """A collar rolled up the neck."""
-    ring = [(neck + 0.08, 1.5), (neck + 0.16, 1.95)]
-    pen.fill(spline([(0, 1.68), *ring, (0, 2.12), *mirrored(ring)], closed=True), mix(face.cloth, (255, 255, 255), 0.1))
-    pen.curve([(-neck - 0.14, 1.94), (0, 2.12), (neck + 0.14, 1.94)], dark, 0.05, 0.8)
-
-
-def collar_soft(pen: Pen, face: Face, neck: float, depth: float, dark: Colour) -> None:
-    """The edge of a blouse, with a fine chain."""
-    pen.curve([(-neck - 0.1, 1.72), (-0.35, 2.3), (0, depth), (0.35, 2.3), (neck + 0.1, 1.72)], dark, 0.06, 0.8)
-    pen.curve([(-neck, 1.75), (-0.25, 2.1), (0, 2.2), (0.25, 2.1), (neck, 1.75)], GOLD, 0.025, 0.9)
-
-
-COLLARS: dict[str, Callable] = {"blouse": collar_soft, "turtleneck": collar_rolled}
-COLLARS |= {"tee": collar_round, "hoodie": collar_round, "shirt": collar_open, "blazer": collar_open}
+def paint_collar(pen: Pen, face: Face, neck: float, depth: float, dark: Colour) -> None:
+    """The edge of the clothes at the neck, `neck` wide on each side and `depth` low."""
+    bright = mix(face.cloth, (255, 255, 255), {"shirt": 0.25, "blazer": 0.06}.get(face.outfit, 0.1))
+    match face.outfit:
+        case "tee" | "hoodie":  # a band; a hood has two strings
+            right = [(neck * 0.7, depth - 0.14), (neck + 0.12, 1.74)]
+            pen.curve([*mirrored(right), (0, depth), *right], dark, 0.09, 1, BLUNT)
+            if face.outfit == "hoodie":
+                pen.curve([(0.3, 2.05), (0.34, 2.5), (0.3, 2.9)], (236, 236, 230), 0.05, 1, BLUNT, BOTH)
+        case "shirt" | "blazer":  # wings or lapels, with a row of buttons
+            tip = (neck * 0.75 + 0.1, depth + (0.21 if face.outfit == "shirt" else 0.48))
+            wing = [(neck + 0.02, 1.58), (neck + 0.24, 1.8), tip, (0.04, depth + 0.02)]
+            pen.fill(wing, bright, side=BOTH)
+            pen.stroke(wing[1:], dark, 0.035, 0.8, side=BOTH)
+            pen.stroke([(0, depth), (0, 3.4), (0, 5.0)], dark, 0.04, 0.9, BLUNT)
+            for y in (depth + 0.4, depth + 0.9):
+                pen.fill(oval(0.09, y, 0.04, 0.04), dark)
+        case "turtleneck":  # rolled up the neck
+            ring = [(neck + 0.08, 1.5), (neck + 0.16, 1.95)]
+            pen.fill(spline([(0, 1.68), *ring, (0, 2.12), *mirrored(ring)], closed=True), bright)
+            pen.curve([(-neck - 0.14, 1.94), (0, 2.12), (neck + 0.14, 1.94)], dark, 0.05, 0.8)
+        case "blouse":  # with a fine chain
+            pen.curve([(-neck - 0.1, 1.72), (-0.35, 2.3), (0, depth), (0.35, 2.3), (neck + 0.1, 1.72)], dark, 0.06, 0.8)
+            pen.curve([(-neck, 1.75), (-0.25, 2.1), (0, 2.2), (0.25, 2.1), (neck, 1.75)], GOLD, 0.025, 0.9)
 
 
 def paint_glasses(pen: Pen, face: Face) -> None:
@@ -73,11 +60,10 @@ def paint_glasses(pen: Pen, face: Face) -> None:
     tone, width, half, tall, power = FRAMES[face.glasses]
     disc = oval(0, 0, 1, 1)
     lens = moved(np.sign(disc) * np.abs(disc) ** power * (half, tall), 0.43, 0.03)
-    for side in (-1, 1):
-        pen.fill(lens, (236, 244, 250), 0.14, side)
-        pen.fill([(0.3, 0.12), (0.42, -0.12), (0.5, -0.12), (0.38, 0.12)], (255, 255, 255), 0.2, side)
-        pen.stroke(np.concatenate((lens, lens[:2])), tone, width, 1, BLUNT, side)
-        pen.stroke([(0.76, -0.02), (0.9, -0.05), (1.04, -0.08)], tone, width, 1, BLUNT, side)
+    pen.fill(lens, (236, 244, 250), 0.14, BOTH)
+    pen.fill([(0.3, 0.12), (0.42, -0.12), (0.5, -0.12), (0.38, 0.12)], (255, 255, 255), 0.2, BOTH)
+    pen.stroke(np.concatenate((lens, lens[:2])), tone, width, 1, BLUNT, BOTH)
+    pen.stroke([(0.76, -0.02), (0.9, -0.05), (1.04, -0.08)], tone, width, 1, BLUNT, BOTH)
     pen.curve([(-0.12, 0.0), (0, -0.05), (0.12, 0.0)], tone, width, 1, BLUNT)
 
 
@@ -85,11 +71,10 @@ def paint_vest(pen: Pen, face: Face, colour: Colour) -> None:
     """A safety vest, open in front, with bands that reflect."""
     neck, wide = (0.56, 2.15) if face.gender is Gender.MALE else (0.45, 1.8)
     panel = [(neck + 0.1, 1.74), (wide - 0.5, 2.08), (wide - 0.3, 3.0), (wide - 0.26, 5.0), (0.1, 5.0), (0.08, 2.7)]
-    for side in (-1, 1):
-        pen.fill(panel, colour, side=side)
-        pen.stroke([(wide * 0.45, 1.95), (wide * 0.47, 3.0), (wide * 0.47, 5.0)], (206, 210, 204), 0.2, 1, BLUNT, side)
-        pen.stroke([(0.08, 3.1), (wide - 0.3, 3.05)], (206, 210, 204), 0.22, 1, BLUNT, side)
-        pen.stroke([panel[0], panel[-1], panel[-2]], mix(colour, (40, 30, 20), 0.5), 0.04, 0.8, BLUNT, side)
+    pen.fill(panel, colour, side=BOTH)
+    pen.stroke([(wide * 0.45, 1.95), (wide * 0.47, 3.0), (wide * 0.47, 5.0)], (206, 210, 204), 0.2, 1, BLUNT, BOTH)
+    pen.stroke([(0.08, 3.1), (wide - 0.3, 3.05)], (206, 210, 204), 0.22, 1, BLUNT, BOTH)
+    pen.stroke([panel[0], panel[-1], panel[-2]], mix(colour, (40, 30, 20), 0.5), 0.04, 0.8, BLUNT, BOTH)
 
 
 def paint_helmet(pen: Pen, colour: Colour) -> None:
@@ -100,12 +85,10 @@ def paint_helmet(pen: Pen, colour: Colour) -> None:
     for x in (-0.32, 0.0, 0.32):
         pen.curve([(x * 0.7, -1.96), (x * 1.1, -1.4), (x * 1.3, -0.8)], mix(colour, (255, 255, 255), 0.4), 0.07, 0.8)
     pen.fill(spline([(0, -0.9), *brim, (0, -0.52), *mirrored(brim)], closed=True), mix(colour, (30, 30, 40), 0.3))
-    for side in (-1, 1):
-        pen.curve([(1.03, -0.5), (0.98, 0.4), (0.62, 1.22), (0.0, 1.5)], (50, 48, 52), 0.05, 0.9, BLUNT, side)
+    pen.curve([(1.03, -0.5), (0.98, 0.4), (0.62, 1.22), (0.0, 1.5)], (50, 48, 52), 0.05, 0.9, BLUNT, BOTH)
 
 
-@dataclass(frozen=True)
-class Cut:
+class Cut(NamedTuple):
     """The shape of one mask: its outline, the heights and half widths that made it, two tones."""
 
     outline: np.ndarray
@@ -134,8 +117,11 @@ def cut_of(face: Face, shot: Shot) -> Cut:
 
 def paint_mask(pen: Pen, face: Face, shot: Shot) -> None:
     """A mask with its loops round the ears, its shadow and its details."""
-    cut = cut_of(face, shot)
-    paint_loops(pen, cut, (30, 30, 34) if shot.kind == "black" else (240, 240, 242))
+    cut, band = cut_of(face, shot), (30, 30, 34) if shot.kind == "black" else (240, 240, 242)
+    upper = [(cut.wide * 0.97, cut.corner), (1.02, cut.corner * 0.5 - 0.02), (1.1, -0.14)]
+    lower = [(cut.narrow * 0.97, cut.lower), (1.04, cut.lower * 0.5 + 0.16), (1.12, 0.24)]
+    for loop in (upper, lower):
+        pen.curve(loop, band, 0.035, 1, BLUNT, BOTH)
     pen.soft(moved(cut.outline, y=0.05), skin_tone(face, -0.9), 0.6, 0.06)
     pen.fill(cut.outline, shot.colour)
     shade = [(cut.wide * 0.55, cut.corner), (cut.wide, cut.corner), (cut.narrow, cut.lower), (0.5, cut.bottom)]
@@ -144,14 +130,6 @@ def paint_mask(pen: Pen, face: Face, shot: Shot) -> None:
     pen.soft(shine, cut.light, 0.6, 0.1, -shot.dark_side)
     MASK_DETAILS[shot.kind](pen, cut)
     pen.stroke(np.concatenate((cut.outline, cut.outline[:1])), cut.dark, 0.025, 0.6, BLUNT)
-
-
-def paint_loops(pen: Pen, cut: Cut, colour: Colour) -> None:
-    """The bands of a mask round both ears."""
-    wide, narrow, corner, lower = cut.wide * 0.97, cut.narrow * 0.97, cut.corner, cut.lower
-    for side in (-1, 1):
-        pen.curve([(wide, corner), (1.02, corner * 0.5 - 0.02), (1.1, -0.14)], colour, 0.035, 1, BLUNT, side)
-        pen.curve([(narrow, lower), (1.04, lower * 0.5 + 0.16), (1.12, 0.24)], colour, 0.035, 1, BLUNT, side)
 
 
 def pleats(pen: Pen, cut: Cut) -> None:
@@ -184,8 +162,7 @@ def beak(pen: Pen, cut: Cut) -> None:
     clip = [(-0.28, cut.top + 0.09), (0, cut.top + 0.04), (0.28, cut.top + 0.09)]
     pen.curve(clip, (176, 180, 186), 0.06, 0.9, (0.8, 0.8))
     weld = [(0.93 * cut.wide, cut.corner + 0.08), (0.92 * cut.narrow, cut.lower - 0.02), (0.4, cut.bottom - 0.12)]
-    for side in (-1, 1):
-        pen.curve(weld, cut.dark, 0.025, 0.6, BLUNT, side)
+    pen.curve(weld, cut.dark, 0.025, 0.6, BLUNT, BOTH)
 
 
 def valve(pen: Pen, cut: Cut) -> None:

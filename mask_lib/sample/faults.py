@@ -1,13 +1,12 @@
 """The faults of a painted sample: false rows, swapped names, copies, leaks, broken files and litter."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from mask_lib.sample.crowd import AGES, RACE_ODDS, STEMS, Person, age_group, hashed_name, stream, with_row
+from mask_lib.sample.crowd import AGES, RACE_ODDS, STEMS, Person, age_group, hashed_name, stream
 from mask_lib.sample.people import Gender
 from mask_lib.sample.portrait import save_photo
 
@@ -26,26 +25,26 @@ def plan_faults(random: np.random.Generator, crowd: list[Person]) -> list[Person
     chosen = random.permutation(len(crowd))[: len(kinds)]
     twin = crowd[chosen[0]]  # the first two share an id
     dealt = dict(zip(chosen.tolist(), kinds, strict=True))
-    return [falsified(random, replace(person, fault=dealt.get(place, "")), twin) for place, person in enumerate(crowd)]
+    return [falsified(random, person._replace(fault=dealt.get(place, "")), twin) for place, person in enumerate(crowd)]
 
 
 def falsified(random: np.random.Generator, person: Person, twin: Person) -> Person:
     """The person with the row their fault calls for."""
     if person.fault == "wrong_gender":
-        return with_row(person, row_gender=Gender(1 - person.gender).name.lower())
+        return person._replace(row_gender=Gender(1 - person.gender))
     if person.fault == "wrong_age":
         others = [ages for group, ages in AGES.items() if group != age_group(person.age)]
         low, high = others[random.integers(len(others))]
-        return with_row(person, row_age=int(random.integers(low, high + 1)))
+        years = int(random.integers(low, high + 1))
+        return person._replace(row_age=years, folder_age=years)
     if person.fault == "bad_age":
-        return with_row(person, row_age=IMPOSSIBLE_AGE)
+        return person._replace(row_age=IMPOSSIBLE_AGE, folder_age=IMPOSSIBLE_AGE)
     if person.fault == "double_id" and person.number != twin.number:
         # Two people of one gender, race and age would also share a folder: the other's id must differ there.
         race = person.race if person.race != twin.race else next(race for race in RACE_ODDS if race != twin.race)
-        return with_row(replace(person, id=twin.id, race=race))
+        return person._replace(id=twin.id, race=race)
     if person.fault == "contradiction":
-        honest = with_row(person)
-        return replace(honest, folder=honest.folder.rsplit("_", 1)[0] + f"_{person.age + random.choice((-1, 1))}")
+        return person._replace(folder_age=person.age + random.choice((-1, 1)))
     return person
 
 
@@ -86,14 +85,13 @@ def enter_twice(
     random: np.random.Generator, images: Path, person: Person, new_id: str, rows: list[tuple], truth: dict[str, Any]
 ) -> dict[str, Any]:
     """Enter a person again under another id, with changed copies of the same photos."""
-    folder = new_id + person.folder[len(person.id) :]
-    changes = {}
+    again, changes = person._replace(id=new_id), {}
     for path in photos_of(person.folder, truth):
         name = Path(path).name
-        changes[name] = change_photo(random, images / path, images / folder / name)
-        truth["photos"][f"{folder}/{name}"] = truth["photos"][path]
-    rows.append((new_id, person.row_gender, person.race, person.row_age, folder))
-    return {"folder": folder, "of": person.folder, "changes": changes}
+        changes[name] = change_photo(random, images / path, images / again.folder / name)
+        truth["photos"][f"{again.folder}/{name}"] = truth["photos"][path]
+    rows.append(again.row)
+    return {"folder": again.folder, "of": person.folder, "changes": changes}
 
 
 def leak(random: np.random.Generator, root: Path, person: Person, truth: dict[str, Any]) -> dict[str, Any]:

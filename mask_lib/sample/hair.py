@@ -85,13 +85,8 @@ def paint_front_hair(pen: Pen, face: Face) -> None:
         if style.curl >= 1:
             paint_curls(pen, face, over, random, 0.13 + style.top * 0.1)
             paint_curls(pen, face, (over + under) / 2, random, 0.15)
-    if style.length > 1:
-        paint_curtains(pen, face, random)
-
-
-def paint_curtains(pen: Pen, face: Face, random: np.random.Generator) -> None:
-    """Long hair that falls in front of the ears."""
-    style = HAIRSTYLES[face.hairstyle]
+    if style.length <= 1:
+        return
     wide, end = 1.0 + style.side, style.length
     out = spline([(wide * 0.95, -0.75), (wide + 0.05, 0.1), (wide + 0.07, end * 0.6), (wide - 0.1, end * 0.97)])
     into = spline([(0.84, -0.6), (0.93, 0.1), (0.92 + style.side * 0.3, end * 0.6), (wide - 0.16, end)])

@@ -1,15 +1,12 @@
 """A painted sample set in the official layout, with known planted faults, to try the workbench on.
 
-The same arguments give the same bytes. `truth.json` beside the set holds what a real set never tells: the true labels,
-and every fault that was planted.
+The same arguments give the same bytes. `truth.json` holds what a real set never tells: true labels and planted faults.
 """
 
 import argparse
 import contextlib
+import functools
 import os
-import re
-import secrets
-import shutil
 import sys
 import threading
 from concurrent.futures import ProcessPoolExecutor
@@ -17,14 +14,12 @@ from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pydantic
-from PIL import Image
 
 from mask_lib.base import files, labels, tasks
-from mask_lib.sample import crowd, portrait, site
-from mask_lib.sample.crowd import SHARES, STEMS, Person, invent_people, stream
+from mask_lib.sample import crowd, portrait
+from mask_lib.sample.crowd import SHARES, invent_people, stream
 from mask_lib.sample.faults import SMALLEST_FAULTY_SET, plan_faults, plant
 from mask_lib.sample.people import Mask, invent_face, invent_shot
 
@@ -44,7 +39,7 @@ class _Truth(pydantic.BaseModel, extra="allow"):
 
 
 def paint(
-    out: str | os.PathLike[str],
+    out: files.AnyPath,
     people: int = 120,
     eval_people: int = 40,
     seed: int = 0,
@@ -59,8 +54,8 @@ def paint(
 
     The bytes are the same whatever the number of `workers` (processes; by default one a core). A sample painted with
     the same arguments is left as it is; one painted with others is replaced whole. new_masks: evaluation people wear
-    kinds of masks that no photo to learn from shows. task: `mask`, or `helmet`, of which `site.plan` says what is in it
-    and truth tells `helmet` and `vest`. Keys of the truth:
+    kinds of masks that no photo to learn from shows. task: `mask`, or `helmet`, see `crowd.plan_site`, whose truth
+    tells `helmet` and `vest`. Keys of the truth:
 
     - `arguments`
     - `photos`: per `folder/file` below train/images the true `label`, `mask`, `gender`, `age` (years) and `face` (the
@@ -85,32 +80,13 @@ def paint(
             print(f"{files.shown_path(out)} is already painted with these arguments: nothing to do.")
             return found
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        with labels.using(task_of(arguments)):
-            return paint_anew(out, arguments, workers or cores)
+        with labels.using(task_of(arguments)), files.replacing_folder(out) as fresh:
+            return build(fresh, arguments, workers or cores)
 
 
 def task_of(arguments: dict[str, Any]) -> tasks.Task:
     """The task that a sample of these arguments is for."""
     return tasks.read(f"tasks/{arguments.get('task', 'mask')}.yml")
-
-
-def paint_anew(out: Path, arguments: dict[str, Any], workers: int) -> dict[str, Any]:
-    """Paint beside `out` and rename the whole folder there at the end. Call it under the lock."""
-    killed = re.compile(rf"\.{re.escape(out.name)}\.[0-9a-f]{{8}}\.tmp")
-    for path in out.parent.iterdir():  # what killed paintings left: the lock says that none is at work now
-        if killed.fullmatch(path.name):
-            shutil.rmtree(path, ignore_errors=True)
-    workshop = out.with_name(f".{out.name}.{secrets.token_hex(4)}.tmp")
-    fresh = workshop / "new"
-    fresh.mkdir(parents=True)
-    try:
-        truth = build(fresh, arguments, workers)
-        if out.exists():
-            out.rename(workshop / "old")
-        fresh.rename(out)
-    finally:
-        shutil.rmtree(workshop, ignore_errors=True)
-    return truth
 
 
 def check(arguments: dict[str, Any]) -> None:
@@ -129,16 +105,14 @@ def existing_truth(out: Path) -> dict[str, Any] | None:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
     strange = {path.name for path in out.iterdir()} - OWN_FILES if out.is_dir() else {out.name}
-    truth = {}
-    with contextlib.suppress(ValueError):  # one that is not whole is not ours to replace
-        truth = read_truth(out) if not strange and (out / "truth.json").is_file() else {}
-    if "painting" not in truth.get("arguments", {}):
-        found = f" (it holds {', '.join(sorted(strange)[:3])})" if strange else ""
-        raise FileExistsError(f"{out} was not painted by this program{found}: choose another folder or move it away")
-    return truth
+    with contextlib.suppress(FileNotFoundError, ValueError):  # one that is not whole is not ours to replace
+        if not strange and "painting" in (truth := read_truth(out)).get("arguments", {}):
+            return truth
+    found = f" (it holds {', '.join(sorted(strange)[:3])})" if strange else ""
+    raise FileExistsError(f"{out} was not painted by this program{found}: choose another folder or move it away")
 
 
-def read_truth(folder: str | os.PathLike[str]) -> dict[str, Any]:
+def read_truth(folder: files.AnyPath) -> dict[str, Any]:
     """The truth of a painted sample, as `paint` gives it. Raises FileNotFoundError that says what to do."""
     path = files.project_path(folder) / "truth.json"
     if not path.is_file():
@@ -148,51 +122,40 @@ def read_truth(folder: str | os.PathLike[str]) -> dict[str, Any]:
 
 def build(root: Path, arguments: dict[str, Any], workers: int) -> dict[str, Any]:
     """Paint a whole sample below the empty folder `root` and write its tables; give its truth."""
+    seed, truth = arguments["seed"], {"arguments": arguments, "photos": {}, "eval": {}, "faults": {}}
     if "task" in arguments:
-        jobs, truth = site.plan(root, arguments)
-        paint_all(jobs, workers)
-        files.write_json(truth, root / "truth.json")
-        return truth
-    seed = arguments["seed"]
-    train = invent_people(stream(seed, 0, 0), arguments["people"], 0)
-    judged = invent_people(stream(seed, 0, 1), arguments["eval_people"], arguments["people"])
-    if arguments["faults"]:
-        train = plan_faults(stream(seed, 0, 2), train)
-    paint_all(jobs_of(root, arguments, train, judged), workers)
-    rows, truth = [person.row for person in train], {"arguments": arguments} | crowd.truth_of(seed, train, judged)
-    if arguments["faults"]:
-        plant(root, seed, train, rows, truth)
-    table = pd.DataFrame(rows, columns=crowd.ROW_COLUMNS).sort_values(["id", "path"])
-    files.write_csv(table, root / "train" / "train.csv")
-    order = stream(seed, 0, 4).permutation(sorted(truth["eval"]))  # an order that says nothing
-    files.write_csv(pd.DataFrame({"ImageID": order, "ans": 0}), root / "eval" / "info.csv")
+        paint_all(arguments, crowd.plan_site(root, truth), workers)
+    else:
+        train = invent_people(stream(seed, 0, 0), arguments["people"], 0)
+        judged = invent_people(stream(seed, 0, 1), arguments["eval_people"], arguments["people"])
+        if arguments["faults"]:
+            train = plan_faults(stream(seed, 0, 2), train)
+        paint_all(arguments, crowd.plan_people(root, truth, train, judged), workers)
+        rows = [person.row for person in train]
+        if arguments["faults"]:
+            plant(root, seed, train, rows, truth)
+        table = pd.DataFrame(rows, columns=crowd.ROW_COLUMNS).sort_values(["id", "path"])
+        files.write_csv(table, root / "train" / "train.csv")
+        order = stream(seed, 0, 4).permutation(sorted(truth["eval"]))  # an order that says nothing
+        files.write_csv(pd.DataFrame({"ImageID": order, "ans": 0}), root / "eval" / "info.csv")
     files.write_json(truth, root / "truth.json")
     return truth
 
 
-# Seed, who, pixels; number, mask (or helmet and vest), path each; whether the masks are of a new kind.
-Job = tuple[int, crowd.Person, tuple[int, int], list[tuple[int, Mask | tuple[str, str], str]], bool]
+# Who, the folder `train` or `eval`; number, mask (or helmet and vest), path below its images each.
+Job = tuple[crowd.Person, Path, list[tuple[int, Mask | tuple[str, str], str]]]
 
 
-def jobs_of(root: Path, arguments: dict[str, Any], train: list[Person], judged: list[Person]) -> list[Job]:
-    """The photos of each person to paint: those to learn from below `root`/train, those to answer below `root`/eval."""
-    seed, size, jobs = arguments["seed"], (arguments["width"], arguments["height"]), []
-    for folder, people, named in (("train", train, crowd.train_photos), ("eval", judged, crowd.eval_photos)):
-        for person in people:
-            photos = [(n, mask, str(root / folder / "images" / path)) for n, mask, path in named(seed, person)]
-            jobs.append((seed, person, size, photos, folder == "eval" and "new_masks" in arguments))
-    return jobs
-
-
-def paint_all(jobs: list[Job], workers: int) -> None:
+def paint_all(arguments: dict[str, Any], jobs: list[Job], workers: int) -> None:
     """Paint the photos of all jobs, here (one worker) or in other processes."""
+    work = functools.partial(paint_job, arguments)
     with contextlib.ExitStack() as stack:
-        line = stack.enter_context(files.progress(total=sum(len(photos) for *_, photos, _ in jobs), what="painting"))
-        done = map(paint_job, jobs)
+        line = stack.enter_context(files.progress(total=sum(len(photos) for *_, photos in jobs), what="painting"))
+        done = map(work, jobs)
         if workers > 1:
             # Spawned, not forked: a notebook that calls this may hold torch's threads, which a fork would break.
             pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=end_with_parent)
-            done = stack.enter_context(pool).map(paint_job, jobs, chunksize=4)
+            done = stack.enter_context(pool).map(work, jobs, chunksize=4)
         for count in done:
             line.update(count)
 
@@ -208,80 +171,36 @@ def end_with_parent() -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-def paint_job(job: Job) -> int:
+def paint_job(arguments: dict[str, Any], job: Job) -> int:
     """Paint one person's photos and give their number. Runs in worker processes."""
-    seed, person, size, photos, is_new = job
+    person, folder, photos = job
+    seed, is_new = arguments["seed"], folder.name == "eval" and "new_masks" in arguments
     face = invent_face(stream(seed, 1, person.number), person.gender, person.race, person.age)
     for number, worn, path in photos:
         random = stream(seed, 1, person.number, number)
-        shot = site.dressed(random, *worn) if isinstance(worn, tuple) else invent_shot(random, worn, is_new)
-        picture = portrait.portrait(face, shot, *size)
-        portrait.save_photo(picture, Path(path), int(random.integers(82, 95)))
+        shot = crowd.dressed(random, *worn) if isinstance(worn, tuple) else invent_shot(random, worn, is_new)
+        picture = portrait.portrait(face, shot, arguments["width"], arguments["height"])
+        portrait.save_photo(picture, folder / "images" / path, int(random.integers(82, 95)))
     return len(photos)
 
 
-def score_submission(folder: str | os.PathLike[str], submission: str | os.PathLike[str]) -> dict[str, float]:
+def score_submission(folder: files.AnyPath, submission: files.AnyPath) -> dict[str, float]:
     """Score a submission (columns ImageID, ans) against the truth of the sample in `folder`.
 
     Gives `macro_f1` over all classes (an absent class counts 0, as in the competition), `accuracy`, and the accuracy of
     each attribute alone. Raises ValueError if the submission does not answer every evaluation photo exactly once.
     """
-    told = read_truth(folder)
-    with labels.using(task_of(told.get("arguments", {}))):
-        return _scores(told, submission)
-
-
-def _scores(told: dict[str, Any], submission: str | os.PathLike[str]) -> dict[str, float]:
     # Here, since the painting processes import this module too and need no scikit-learn.
-    from sklearn.metrics import f1_score
+    from mask_lib.base import scores
 
+    told = read_truth(folder)
     truth = {name: answer["label"] for name, answer in told["eval"].items()}
     answers = files.read_csv(files.project_path(submission), {"ImageID": "str", "ans": "int64"})
     if sorted(answers["ImageID"]) != sorted(truth):
         wrong = sorted(set(truth).symmetric_difference(answers["ImageID"]))[:3]
         raise ValueError(f"{submission} must answer each of the {len(truth)} photos once; look at {wrong or 'doubles'}")
-    if not answers["ans"].isin(range(labels.class_count())).all():
-        raise ValueError(f"{submission}: every ans must be a whole number from 0 to {labels.class_count() - 1}")
-    given, right = answers["ans"].to_numpy(), answers["ImageID"].map(truth).to_numpy()
-    scores = {
-        "macro_f1": f1_score(right, given, labels=range(labels.class_count()), average="macro", zero_division=0),
-        "accuracy": np.mean(right == given),
-    }
-    parts, right_parts = labels.decode_all(given), labels.decode_all(right)
-    scores |= {attribute: np.mean(parts[attribute] == right_parts[attribute]) for attribute in labels.names()}
-    return {name: float(score) for name, score in scores.items()}
-
-
-def contact_sheet(
-    folder: str | os.PathLike[str], path: str | os.PathLike[str], rows: int = 6, width: int = 160
-) -> Path:
-    """Write a PNG of `rows` people over the six gender and age groups, seven photos of `width` pixels each."""
-    folder, path = files.project_path(folder), files.project_path(path)
-    names = [name for person in sheet_people(read_truth(folder), rows) for name in person]
-    with Image.open(folder / "train" / "images" / names[0]) as first:
-        cell = (width, round(width * first.height / first.width))
-    sheet = Image.new("RGB", (cell[0] * len(STEMS), cell[1] * (len(names) // len(STEMS))))
-    for place, name in enumerate(names):
-        with Image.open(folder / "train" / "images" / name) as photo:
-            small = photo.convert("RGB").resize(cell, Image.Resampling.LANCZOS)
-        sheet.paste(small, (place % len(STEMS) * cell[0], place // len(STEMS) * cell[1]))
-    with files.replacing(path) as temporary:
-        sheet.save(temporary)
-    return path
-
-
-def sheet_people(truth: dict[str, Any], rows: int) -> list[list[str]]:
-    """Seven photo paths for each of up to `rows` people, taken in turn from the six groups."""
-    people: dict[str, list[str]] = {}
-    for path in truth["photos"]:
-        people.setdefault(path.split("/")[0], []).append(path)
-    groups: dict[tuple[int, ...], list[list[str]]] = {}
-    for paths in people.values():
-        facts = [truth["photos"][path] for path in paths]
-        if len(paths) == len(STEMS) and all(fact["label"] == fact.get("given") for fact in facts):
-            groups.setdefault(labels.decode(facts[0]["label"])[1:], []).append(sorted(paths))
-    ranked = sorted((rank, group, paths) for group, some in groups.items() for rank, paths in enumerate(some))
-    return [paths for _, _, paths in sorted(ranked[:rows], key=lambda entry: entry[1])]
+    with labels.using(task_of(told.get("arguments", {}))):
+        return scores.summarise(answers["ImageID"].map(truth), answers["ans"])
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -294,16 +213,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         painting.add_argument(f"--{name}", type=int, default=default)
     painting.add_argument("--workers", type=int, help="processes; one a core when left out")
     painting.add_argument("--no-faults", dest="faults", action="store_false", help="plant no faults")
-    about = "evaluation people wear masks of kinds that no photo to learn from shows"
     painting.add_argument("--task", default="mask", choices=("mask", "helmet"), help="what it is a sample for")
+    about = "evaluation people wear masks of kinds that no photo to learn from shows"
     painting.add_argument("--new-masks", action="store_true", help=about)
     scoring = commands.add_parser("score", help="score a submission against the truth")
     scoring.add_argument("folder")
     scoring.add_argument("submission")
-    sheet = commands.add_parser("sheet", help="write a PNG of some people")
-    sheet.add_argument("folder")
-    sheet.add_argument("path", metavar="png")
-    sheet.add_argument("--rows", type=int, default=6)
+
     named = arguments and arguments[0] in (*commands.choices, "-h", "--help")
     return parser.parse_args(arguments if named else ["paint", *arguments])
 
@@ -317,11 +233,9 @@ def main(arguments: list[str] | None = None) -> int:
             truth = paint(**asked)
             print(f"{files.shown_path(files.project_path(asked['out']))}: {len(truth['photos'])} photos to learn from,")
             print(f"{len(truth['eval'])} to answer; truth.json beside them lists the planted faults.")
-        elif command == "score":
+        else:
             for name, score in score_submission(**asked).items():
                 print(f"{name:10} {score:.4f}")
-        else:
-            print(files.shown_path(contact_sheet(**asked)))
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -4,37 +4,15 @@ The order in which random numbers are drawn is part of the picture: change it, a
 """
 
 import enum
-from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
 from mask_lib.sample.brush import Colour, mirrored, mix, spline
 
-
-class Mask(enum.IntEnum):
-    """How the mask is worn."""
-
-    WORN = 0
-    INCORRECT = 1
-    NOT_WORN = 2
-
-
-class Gender(enum.IntEnum):
-    """As the competition's data set records it."""
-
-    MALE = 0
-    FEMALE = 1
-
-
-class AgeGroup(enum.IntEnum):
-    """Years in three groups, cut at 30 and 60."""
-
-    YOUNG = 0
-    MIDDLE = 1
-    OLD = 2
-
-
+Mask = enum.IntEnum("Mask", "WORN INCORRECT NOT_WORN", start=0)  # how the mask is worn
+Gender = enum.IntEnum("Gender", "MALE FEMALE", start=0)  # as the competition's data set records it
+AgeGroup = enum.IntEnum("AgeGroup", "YOUNG MIDDLE OLD", start=0)  # cut at 30 and 60 years
 SKINS = {  # lightest and darkest
     "Asian": ((248, 222, 192), (205, 160, 120)),
     "Black": ((158, 108, 76), (78, 48, 36)),
@@ -72,8 +50,7 @@ MASKS = {
 NEW_KINDS = ("cup", "striped")  # of masks that no photo shows unless asked
 
 
-@dataclass(frozen=True)
-class Hairstyle:
+class Hairstyle(NamedTuple):
     """Volumes above the skull and beside it, the fringe, and how far the hair falls (y; 0: short)."""
 
     top: float
@@ -100,35 +77,31 @@ HAIRSTYLES = {
 }
 
 
-@dataclass(frozen=True)
-class AgeStage:
-    """What people of one stage of life mostly wear; `glasses` is the share of them who have some."""
+class AgeStage(NamedTuple):
+    """What people of one stage of life, by `Gender`, mostly wear; `glasses` is the share of them who have some."""
 
-    hairstyles: dict[Gender, tuple[str, ...]]
-    outfits: dict[Gender, tuple[str, ...]]
+    hairstyles: tuple[tuple[str, ...], tuple[str, ...]]
+    outfits: tuple[tuple[str, ...], tuple[str, ...]]
     clothes: tuple[Colour, ...]
     glasses: float
 
 
 AGE_STAGES = (
     AgeStage(
-        hairstyles={Gender.MALE: ("crop", "quiff", "quiff", "curls"), Gender.FEMALE: ("long", "long", "wavy", "bun")},
-        outfits={Gender.MALE: ("tee", "hoodie", "hoodie"), Gender.FEMALE: ("tee", "blouse", "hoodie")},
+        hairstyles=(("crop", "quiff", "quiff", "curls"), ("long", "long", "wavy", "bun")),
+        outfits=(("tee", "hoodie", "hoodie"), ("tee", "blouse", "hoodie")),
         clothes=((235, 94, 76), (64, 148, 210), (250, 196, 70), (96, 186, 140), (226, 110, 160), (120, 100, 200)),
         glasses=0.08,
     ),
     AgeStage(
-        hairstyles={
-            Gender.MALE: ("crop", "parted", "parted", "buzz"),
-            Gender.FEMALE: ("bob", "wavy", "long", "bob", "bun"),
-        },
-        outfits={Gender.MALE: ("shirt", "blazer", "shirt"), Gender.FEMALE: ("blouse", "blazer", "shirt", "turtleneck")},
+        hairstyles=(("crop", "parted", "parted", "buzz"), ("bob", "wavy", "long", "bob", "bun")),
+        outfits=(("shirt", "blazer", "shirt"), ("blouse", "blazer", "shirt", "turtleneck")),
         clothes=((52, 70, 104), (60, 60, 66), (232, 232, 236), (142, 58, 62), (74, 104, 84), (94, 140, 160)),
         glasses=0.35,
     ),
     AgeStage(
-        hairstyles={Gender.MALE: ("parted", "crop", "buzz"), Gender.FEMALE: ("pixie", "bob", "pixie", "curled")},
-        outfits={Gender.MALE: ("shirt", "turtleneck"), Gender.FEMALE: ("turtleneck", "blouse", "shirt")},
+        hairstyles=(("parted", "crop", "buzz"), ("pixie", "bob", "pixie", "curled")),
+        outfits=(("shirt", "turtleneck"), ("turtleneck", "blouse", "shirt")),
         clothes=((160, 138, 112), (196, 180, 158), (128, 132, 120), (150, 112, 120), (120, 128, 148)),
         glasses=0.7,
     ),
@@ -137,8 +110,7 @@ STAGE_EDGES = (0.24, 0.74)  # wear
 ODD_SHARE = 0.05  # of the people dress against the rule of their gender, and as many against that of their age
 
 
-@dataclass(frozen=True)
-class Face:
+class Face(NamedTuple):
     """A person's lasting looks. Lengths in head units, colours 0-255, shares 0-1."""
 
     seed: int
@@ -167,8 +139,7 @@ class Face:
     scene: str
 
 
-@dataclass(frozen=True)
-class Shot:
+class Shot(NamedTuple):
     """What differs between photos of one person. Shifts in shares of the width, angles in degrees."""
 
     mask: Mask
@@ -197,71 +168,43 @@ class Shot:
 
 def invent_face(random: np.random.Generator, gender: Gender, race: str, years: int) -> Face:
     """A person of this gender, race (a key of `SKINS`) and age in years; the cues of age grow with the years."""
-    wear = wear_at(random, years)
+    # Steeper across 30 and 60, to tell the groups apart, yet never flat.
+    wear = float(np.interp(years, (16, 28, 32, 56, 60, 80), (0.0, 0.08, 0.4, 0.6, 0.88, 1.0)))
+    wear = float(np.clip(wear + random.normal(0, 0.04), 0, 1))
     looks = gender if random.random() > ODD_SHARE else Gender(1 - gender)
     stage = AGE_STAGES[int(np.searchsorted(STAGE_EDGES, wear))]
     stage = stage if random.random() > ODD_SHARE else AGE_STAGES[random.integers(len(AGE_STAGES))]
+    female, is_black = gender is Gender.FEMALE, race == "Black"
     return Face(
         seed=int(random.integers(2**31)),
         gender=gender,
         wear=wear,
-        **invent_colours(random, gender, race, wear),
+        grey=float(np.clip((wear - 0.32) * 1.6 + random.normal(0, 0.1), 0, 1)) * (wear > 0.2),
+        recession=0.0 if female else random.uniform(0.2, 1.0) * max(0.0, wear - 0.25),
+        skin=mix(*SKINS[race], random.random()),
+        hair=HAIRS[race][random.integers(len(HAIRS[race]))],
+        iris=EYES[random.integers({"White": 5, "Other": 3}.get(race, 2))],
         hairstyle=invent_hairstyle(random, looks, race, stage),
         parting=float(random.choice((-1, 1)) * random.uniform(0.1, 0.35)),
-        **invent_features(random, gender, race, wear),
-        **invent_outfit(random, gender, looks, wear, stage),
-        wall=mix(WALLS[random.integers(len(WALLS))], random.uniform(60, 240, 3), 0.28),
-        scene=str(random.choice(SCENES)),
-    )
-
-
-def wear_at(random: np.random.Generator, years: int) -> float:
-    """How old a face of this age looks, 0-1: steeper across 30 and 60, to tell the groups apart, yet never flat."""
-    wear = float(np.interp(years, (16, 28, 32, 56, 60, 80), (0.0, 0.08, 0.4, 0.6, 0.88, 1.0)))
-    return float(np.clip(wear + random.normal(0, 0.04), 0, 1))
-
-
-def invent_colours(random: np.random.Generator, gender: Gender, race: str, wear: float) -> dict[str, Any]:
-    """The skin, the hair with its grey and its receding, and the eyes."""
-    return {
-        "grey": float(np.clip((wear - 0.32) * 1.6 + random.normal(0, 0.1), 0, 1)) * (wear > 0.2),
-        "recession": 0.0 if gender is Gender.FEMALE else random.uniform(0.2, 1.0) * max(0.0, wear - 0.25),
-        "skin": mix(*SKINS[race], random.random()),
-        "hair": HAIRS[race][random.integers(len(HAIRS[race]))],
-        "iris": EYES[random.integers({"White": 5, "Other": 3}.get(race, 2))],
-    }
-
-
-def invent_features(random: np.random.Generator, gender: Gender, race: str, wear: float) -> dict[str, Any]:
-    """The sizes of eyes, brows, nose, lips, jaw and face."""
-    female = gender is Gender.FEMALE
-    return {
-        "eye": (
+        eye=(
             random.uniform(0.225, 0.26) - 0.02 * wear,
             random.uniform(0.105, 0.125) + 0.018 * female - 0.014 * (race == "Asian") - 0.045 * wear,
             random.uniform(-0.01, 0.04) - 0.03 * wear,
         ),
-        "brow": random.normal(0.05, 0.008) + 0.032 * (not female),
-        "nose": random.uniform(0.19, 0.25) + 0.02 * (not female) + 0.03 * (race == "Black") + 0.02 * wear,
-        "lips": random.uniform(0.075, 0.105) + 0.03 * (race == "Black") + 0.015 * female - 0.03 * wear,
-        "jaw": random.normal(0.86 if female else 0.98, 0.035),
-        "length": random.uniform(0.94, 1.0) + 0.06 * wear,
-    }
-
-
-def invent_outfit(
-    random: np.random.Generator, gender: Gender, looks: Gender, wear: float, stage: AgeStage
-) -> dict[str, Any]:
-    """Glasses, beard, earrings, make-up and clothes."""
-    female = gender is Gender.FEMALE
-    return {
-        "glasses": str(random.choice(tuple(FRAMES))) if random.random() < stage.glasses else "",
-        "beard": "" if female else str(random.choice(BEARDS, p=BEARD_ODDS)),
-        "earrings": bool(random.random() < (0.5 if female else 0.04)),
-        "makeup": random.uniform(0.4, 1.0) * (looks is Gender.FEMALE) * (1 - 0.5 * wear),
-        "outfit": str(random.choice(stage.outfits[looks])),
-        "cloth": stage.clothes[random.integers(len(stage.clothes))],
-    }
+        brow=random.normal(0.05, 0.008) + 0.032 * (not female),
+        nose=random.uniform(0.19, 0.25) + 0.02 * (not female) + 0.03 * is_black + 0.02 * wear,
+        lips=random.uniform(0.075, 0.105) + 0.03 * is_black + 0.015 * female - 0.03 * wear,
+        jaw=random.normal(0.86 if female else 0.98, 0.035),
+        length=random.uniform(0.94, 1.0) + 0.06 * wear,
+        glasses=str(random.choice(tuple(FRAMES))) if random.random() < stage.glasses else "",
+        beard="" if female else str(random.choice(BEARDS, p=BEARD_ODDS)),
+        earrings=bool(random.random() < (0.5 if female else 0.04)),
+        makeup=random.uniform(0.4, 1.0) * (looks is Gender.FEMALE) * (1 - 0.5 * wear),
+        outfit=str(random.choice(stage.outfits[looks])),
+        cloth=stage.clothes[random.integers(len(stage.clothes))],
+        wall=mix(WALLS[random.integers(len(WALLS))], random.uniform(60, 240, 3), 0.28),
+        scene=str(random.choice(SCENES)),
+    )
 
 
 def invent_hairstyle(random: np.random.Generator, looks: Gender, race: str, stage: AgeStage) -> str:
@@ -272,13 +215,11 @@ def invent_hairstyle(random: np.random.Generator, looks: Gender, race: str, stag
 
 
 def invent_shot(random: np.random.Generator, mask: Mask, is_new: bool = False) -> Shot:
-    """One photo's pose, light and mask, of a kind that no other photo shows if it `is_new`. An incorrect mask hangs
-    below the nose or on the chin.
-    """
+    """One photo's pose, light and mask, of a kind that no other photo shows if it `is_new`."""
     kind = str(random.choice(NEW_KINDS if is_new else ("surgical", "surgical", "cloth", "ffp2", "black")))
     top = 0.14 + random.uniform(-0.05, 0.05)
     if mask is Mask.INCORRECT:
-        top = random.choice((0.7, 1.12)) + random.uniform(-0.02, 0.03)
+        top = random.choice((0.7, 1.12)) + random.uniform(-0.02, 0.03)  # below the nose, or on the chin
     return Shot(
         mask=mask,
         kind=kind,

@@ -1,12 +1,11 @@
-"""Stylised portraits: one invented person, with or without a mask, drawn from a few numbers."""
+"""Stylised portraits: one invented person before a blurred background, drawn from a few numbers."""
 
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageChops
+from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from mask_lib.sample.backdrops import paint_scene
-from mask_lib.sample.brush import Pen, mirrored, mix, moved, oval, spline
+from mask_lib.sample.brush import BOTH, SOFT_STEP, Pen, mirrored, mix, moved, oval, spline
 from mask_lib.sample.clothes import paint_body, paint_glasses, paint_helmet, paint_mask, paint_vest
 from mask_lib.sample.hair import paint_back_hair, paint_front_hair
 from mask_lib.sample.people import GOLD, Face, Gender, Mask, Shot, hair_tone, head_outline, skin_tone
@@ -14,14 +13,65 @@ from mask_lib.sample.people import GOLD, Face, Gender, Mask, Shot, hair_tone, he
 OVERSAMPLING = 2  # edges are drawn at twice the size and averaged down
 
 
+def paint_scene(face: Face, shot: Shot, size: tuple[int, int]) -> Image.Image:
+    """A blurred background: it stays with the person, seen from slightly elsewhere."""
+    random = np.random.default_rng(face.seed)
+    width, height = size[0] // SOFT_STEP, size[1] // SOFT_STEP
+    across, down = np.linspace(-0.12, 0.12, width)[None], np.linspace(0.25, -0.3, height)[:, None]
+    light = 1 + down + across * random.choice((-1, 1))
+    small = Image.fromarray(np.clip(np.array(face.wall) * light[..., None], 0, 255).astype(np.uint8))
+    slide = np.array(shot.shift) * width * 1.2
+    paint_backdrop(face.scene, ImageDraw.Draw(small, "RGBA"), random, np.array((width, height)), slide)
+    small = small.filter(ImageFilter.GaussianBlur(width / 60))
+    # Enlarged smoothly to half the size, then by doubling: that is quicker, and halved again in the end.
+    half = small.resize((size[0] // 2, size[1] // 2), Image.Resampling.BILINEAR)
+    return half.resize(size, Image.Resampling.NEAREST)
+
+
+def paint_backdrop(
+    scene: str, draw: ImageDraw.ImageDraw, random: np.random.Generator, size: np.ndarray, slide: np.ndarray
+) -> None:
+    """What stands far behind, in a picture of `size` (2,) pixels; moved by `slide` (2,)."""
+    match scene:
+        case "wall":  # with a picture or two
+            for _ in range(random.integers(1, 3)):
+                corner = random.uniform((0, 0.02), (0.8, 0.3)) * size + slide
+                end = corner + random.uniform(0.15, 0.35, 2) * size[0]
+                draw.rectangle((*corner, *end), fill=(*random.integers(60, 250, 3).tolist(), 200))
+        case "bokeh":  # discs of light
+            for _ in range(16):
+                colour = (*random.integers((200, 150, 90), 256).tolist(), int(random.integers(60, 150)))
+                draw.circle(random.uniform(0, size) + slide, random.uniform(0.04, 0.13) * size[0], fill=colour)
+        case "window":  # bright, of four panes, on one side
+            corner = (random.choice((0.02, 0.52)), 0.06) * size + slide
+            for pane in ((0, 0), (0.24, 0), (0, 0.24), (0.24, 0.24)):
+                start = corner + pane * size
+                draw.rectangle((*start, *(start + 0.21 * size)), fill=(246, 248, 250, 215))
+        case "shelves":  # with things on them
+            for shelf in np.arange(0.12, 1.0, 0.22) * size[1] + slide[1]:
+                x = slide[0]
+                while x < size[0]:
+                    thing = random.uniform((0.04, 0.06), (0.12, 0.17)) * size
+                    colour = (*random.integers(50, 230, 3).tolist(), 170)
+                    draw.rectangle((x, shelf - thing[1], x + thing[0], shelf), fill=colour)
+                    x += thing[0] + random.uniform(0, 0.1) * size[0]
+                draw.rectangle((0, shelf, size[0], shelf + 0.015 * size[1]), fill=(70, 50, 40, 200))
+        case "garden":  # sky above hedges
+            horizon = random.uniform(0.25, 0.6) * size[1]
+            draw.rectangle((0, 0, size[0], horizon + slide[1]), fill=(176, 210, 236, 210))
+            for _ in range(26):
+                colour = (*random.integers((50, 100, 40), (130, 180, 90)).tolist(), 190)
+                middle, radius = random.uniform((0, horizon), size) + slide, random.uniform(0.08, 0.2) * size[0]
+                draw.circle(middle, radius, fill=colour)
+
+
 def paint_head(pen: Pen, face: Face, shot: Shot) -> None:
     """Ears, the face's shape, its shadows and its blush."""
     ear = spline([(0.9, -0.2), (1.08, -0.26), (1.16, 0.0), (1.08, 0.3), (0.94, 0.42)], closed=True)
-    for side in (-1, 1):
-        pen.fill(ear, skin_tone(face, -0.18), side=side)
-        pen.curve([(1.0, -0.14), (1.09, -0.06), (1.05, 0.16)], skin_tone(face, -0.6), 0.04, 0.7, side=side)
-        if face.earrings:
-            pen.fill(oval(1.05, 0.46, 0.06, 0.08), GOLD, side=side)
+    pen.fill(ear, skin_tone(face, -0.18), side=BOTH)
+    pen.curve([(1.0, -0.14), (1.09, -0.06), (1.05, 0.16)], skin_tone(face, -0.6), 0.04, 0.7, side=BOTH)
+    if face.earrings:
+        pen.fill(oval(1.05, 0.46, 0.06, 0.08), GOLD, side=BOTH)
     pen.fill(head_outline(face), face.skin)
     edge = [(0.86, -0.8), (1.0, -0.3), (0.97, 0.3), (0.8, 1.0), (0.5, 1.3), (0.74, 0.8), (0.84, 0.1)]
     pen.soft(edge, skin_tone(face, -0.7), 0.45, 0.1, shot.dark_side)
@@ -43,22 +93,16 @@ def paint_wrinkles(pen: Pen, face: Face) -> None:
         y, half = -0.6 - 0.11 * line, 0.42 - 0.05 * line
         bends = [(-half, y + 0.02), (-half / 2, y - 0.02), (0, y + 0.015), (half / 2, y - 0.02), (half, y + 0.02)]
         pen.curve(bends, tone, width, 0.3 + 0.5 * depth)
-    for side in (-1, 1):
-        paint_folds(pen, face, depth, side)
-
-
-def paint_folds(pen: Pen, face: Face, depth: float, side: int) -> None:
-    """Crow's feet, the bag under the eye, the folds beside nose and mouth, `depth` (0-1) deep."""
-    tone, width = skin_tone(face, -0.75), 0.018 + 0.02 * depth
-    for spread in (-0.09, 0.0, 0.1)[: round(3 * depth)]:
-        foot = [(0.7, 0.01 + spread * 0.4), (0.79, 0.01 + spread), (0.87, spread * 1.9)]
-        pen.curve(foot, tone, width, 0.2 + 0.55 * depth, side=side)
-    bag = [(0.24, 0.14), (0.42, 0.22 + 0.05 * depth), (0.62, 0.13)]
-    pen.curve(bag, tone, width * 1.1, 0.2 + 0.6 * depth, side=side)
-    pen.soft(oval(0.43, 0.16, 0.16, 0.05), skin_tone(face, -0.6), 0.6 * depth, 0.04, side)
-    pen.curve([(0.26, 0.5), (0.4, 0.66), (0.46, 0.88)], tone, width * 1.3, 0.8 * depth, side=side)
-    pen.curve([(0.07, -0.36), (0.08, -0.3), (0.07, -0.2)], tone, width, 0.7 * depth, side=side)
-    pen.curve([(0.36, 1.0), (0.42, 1.1), (0.42, 1.2)], tone, width, max(0.0, depth - 0.4), side=side)
+    for side in (-1, 1):  # crow's feet, the bag under the eye, the folds beside nose and mouth
+        for spread in (-0.09, 0.0, 0.1)[: round(3 * depth)]:
+            foot = [(0.7, 0.01 + spread * 0.4), (0.79, 0.01 + spread), (0.87, spread * 1.9)]
+            pen.curve(foot, tone, width, 0.2 + 0.55 * depth, side=side)
+        bag = [(0.24, 0.14), (0.42, 0.22 + 0.05 * depth), (0.62, 0.13)]
+        pen.curve(bag, tone, width * 1.1, 0.2 + 0.6 * depth, side=side)
+        pen.soft(oval(0.43, 0.16, 0.16, 0.05), skin_tone(face, -0.6), 0.6 * depth, 0.04, side)
+        pen.curve([(0.26, 0.5), (0.4, 0.66), (0.46, 0.88)], tone, width * 1.3, 0.8 * depth, side=side)
+        pen.curve([(0.07, -0.36), (0.08, -0.3), (0.07, -0.2)], tone, width, 0.7 * depth, side=side)
+        pen.curve([(0.36, 1.0), (0.42, 1.1), (0.42, 1.2)], tone, width, max(0.0, depth - 0.4), side=side)
 
 
 def lids(face: Face) -> tuple[np.ndarray, np.ndarray]:
@@ -72,12 +116,16 @@ def lids(face: Face) -> tuple[np.ndarray, np.ndarray]:
 
 
 def paint_eye(pen: Pen, face: Face, shot: Shot, side: int) -> None:
-    """One eye with its lids and lashes."""
+    """One eye with its lids, and with lashes where it has make-up."""
     upper, lower = lids(face)
     pen.fill(np.concatenate((upper, lower[::-1])), mix((250, 248, 244), face.skin, 0.12), side=side)
     paint_iris(pen, face, shot, side)
     pen.stroke(lower, skin_tone(face, -0.8), 0.02, 0.5, side=side)
-    paint_lashes(pen, face, upper, side)
+    lash = mix((40, 26, 24), hair_tone(face, -0.5), 0.3)
+    pen.stroke(upper, lash, 0.032 + 0.035 * face.makeup, 1, (0.4, 0.9), side)
+    for back in (1, 3, 5) if face.makeup > 0.1 else ():  # three lashes at the outer end
+        x, y = upper[-back]
+        pen.stroke([(x, y), (x + 0.04, y - 0.03), (x + 0.11 - back * 0.012, y - 0.09)], lash, 0.025, 1, (1, 0.1), side)
     crease = moved(upper[1:-1], y=-0.045 + 0.02 * face.wear)
     pen.stroke(crease, skin_tone(face, -0.8), 0.022 + 0.02 * face.wear, 0.6, side=side)
 
@@ -94,18 +142,6 @@ def paint_iris(pen: Pen, face: Face, shot: Shot, side: int) -> None:
         disc[:, 1] = np.clip(disc[:, 1], *(np.interp(disc[:, 0], lid[:, 0], lid[:, 1]) for lid in lids(face)))
         pen.fill(disc, tone, side=side)
     pen.fill(oval(side * x - 0.04 * shot.dark_side, y - 0.045, 0.03, 0.034), (255, 255, 255))
-
-
-def paint_lashes(pen: Pen, face: Face, upper: np.ndarray, side: int) -> None:
-    """The line of the upper lid; with make-up, three lashes at its outer end."""
-    tone = mix((40, 26, 24), hair_tone(face, -0.5), 0.3)
-    pen.stroke(upper, tone, 0.032 + 0.035 * face.makeup, 1, (0.4, 0.9), side)
-    if face.makeup <= 0.1:
-        return
-    for back in (1, 3, 5):
-        x, y = upper[-back]
-        lash = [(x, y), (x + 0.04, y - 0.03), (x + 0.11 - back * 0.012, y - 0.09)]
-        pen.stroke(lash, tone, 0.025, 1, (1, 0.1), side)
 
 
 def paint_brow(pen: Pen, face: Face, side: int) -> None:
@@ -125,9 +161,8 @@ def paint_nose(pen: Pen, face: Face, shot: Shot) -> None:
     pen.soft(oval(0.03, 0.1, 0.05, 0.3), skin_tone(face, 0.6), 0.4, 0.04, -shot.dark_side)
     pen.soft(oval(0, 0.6, wide, 0.05), skin_tone(face, -0.7), 0.5, 0.04)
     pen.soft(oval(0.03, 0.42, 0.08, 0.07), skin_tone(face, 0.7), 0.55, 0.04, -shot.dark_side)
-    for side in (-1, 1):
-        pen.curve([(wide * 0.75, 0.38), (wide, 0.47), (wide * 0.8, 0.56)], tone, 0.035, 0.8, side=side)
-        pen.fill(oval(wide * 0.45, 0.54, 0.055, 0.028), mix(tone, (40, 16, 16), 0.4), side=side)
+    pen.curve([(wide * 0.75, 0.38), (wide, 0.47), (wide * 0.8, 0.56)], tone, 0.035, 0.8, side=BOTH)
+    pen.fill(oval(wide * 0.45, 0.54, 0.055, 0.028), mix(tone, (40, 16, 16), 0.4), side=BOTH)
     pen.curve([(-wide * 0.4, 0.56), (0, 0.6), (wide * 0.4, 0.56)], tone, 0.03, 0.7)
 
 

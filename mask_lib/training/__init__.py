@@ -1,5 +1,5 @@
 """From folds to a finished run.
 
-Read dataset, targets, loss, mixing, optimizer, step, loop, run_folder, runs; then averaging, lr_finder, pseudo_labels,
+Read dataset, loss, mixing, optimizer, step, loop, run_folder, runs; then averaging, lr_finder, pseudo_labels,
 policy_search, tracking, comparison.
 """

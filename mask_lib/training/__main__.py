@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import Annotated, Any, NoReturn
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 
 from mask_lib.base import checks, config, files, gpus, interrupts, labels
 from mask_lib.training import tracking
@@ -75,13 +75,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command: 0, 1 for what is wrong with data or training, 2 for parameters, or 128 + a signal's number."""
     parser = argparse.ArgumentParser(prog="python -m mask_lib.training", description="Train one fold of one run.")
     about = "JSON of the parameters of 03_one_model or 04_three_model"
-    parser.add_argument("--values", type=json.loads, required=True, metavar="JSON", help=about)
+    parser.add_argument("--values", type=TypeAdapter(dict).validate_json, required=True, metavar="JSON", help=about)
     parser.add_argument("--fold", type=int, required=True)
     parser.add_argument("--threads", type=int, help="the most CPU threads of a step (default: what torch takes)")
     parser.add_argument("--gpu", action="store_true", help="of several GPUs take one that is free, or wait for it")
-    parser.add_argument(
-        "--processes", type=int, default=1, help="that share each batch, each on a GPU if there are some"
-    )
+    shared = "that share each batch, each on a GPU if there are some"
+    parser.add_argument("--processes", type=int, default=1, help=shared)
     asked = parser.parse_args(arguments)
     os.environ.setdefault("MASK_LIB_HEADLESS", "1")  # nobody watches: few progress lines
     code = 2

@@ -17,25 +17,22 @@ from torch import nn
 from torch.optim.swa_utils import update_bn
 
 from mask_lib.base import config, files, scores
-from mask_lib.data import store
 from mask_lib.data.splits import TRAIN, VAL
 from mask_lib.models import checkpoint, devices, looks, predict
+from mask_lib.models.checkpoint import State
 from mask_lib.training import comparison, dataset, run_folder, runs
 
 AVERAGES = ("ema", "swa")  # checkpoints of averages within a run
 SOUP = "soup"  # the checkpoint of a soup
-State = dict[str, torch.Tensor]
 # Of the settings, what makes first weights: pretrained ones too get a head of their own for each seed.
 SAME = {"architecture", "weights", "seed"}
 
 
-def chosen_epochs(
-    checkpoint_folder: Path, average_epochs: int, first_epoch: int = 0, last_epoch: int = 0
-) -> dict[int, Path]:
+def chosen_epochs(folder: Path, average_epochs: int, first_epoch: int = 0, last_epoch: int = 0) -> dict[int, Path]:
     """The kept epochs first_epoch … last_epoch (0: without that end); the last `average_epochs` if both are 0.
     ValueError for a range that is empty or reaches beyond what was kept.
     """
-    paths = checkpoint_folder.glob("epoch[0-9]*.safetensors")
+    paths = folder.glob("epoch[0-9]*.safetensors")
     kept = dict(sorted((int(path.stem.removeprefix("epoch")), path) for path in paths))
     if average_epochs < 1:
         raise ValueError(f"average_epochs = {average_epochs}: it must be at least 1")
@@ -45,16 +42,15 @@ def chosen_epochs(
     if not kept or first > last or not {first, last} <= set(kept):
         there = f"{min(kept)} to {max(kept)}" if kept else "none"
         asked = f"first_epoch = {first_epoch}, last_epoch = {last_epoch}"
-        kept_here = f"{files.shown_path(checkpoint_folder)} keeps the epochs {there}"
+        kept_here = f"{files.shown_path(folder)} keeps the epochs {there}"
         raise ValueError(f"{asked}: {kept_here}; train with keep_epochs set to how many of the last you want")
     return {epoch: path for epoch, path in kept.items() if first <= epoch <= last}
 
 
-def mean_state(paths: Sequence[Path], same: Collection[str] | None = None) -> State:
+def mean_state(paths: Sequence[Path]) -> State:
     """The equal mean of the weights of checkpoints, summed in float64; whole numbers are the last one's. Its batch-norm
-    statistics are stale: see `refresh_batch_norm`. Raises ValueError as `check_alike` does.
+    statistics are stale: see `refresh_batch_norm`.
     """
-    check_alike(paths, same)
     total: State = {}
     for path in paths:  # one at a time in memory
         state = checkpoint.read_checkpoint(path)[0]
@@ -63,19 +59,12 @@ def mean_state(paths: Sequence[Path], same: Collection[str] | None = None) -> St
     return state | {name: (value / len(paths)).to(state[name].dtype) for name, value in total.items()}
 
 
-def check_alike(paths: Sequence[Path], same: Collection[str] | None = None) -> None:
-    """Raise ValueError that names two checkpoints whose weights must not be averaged, and why. same: names of the
-    settings that must agree too, all of them if None.
-    """
+def check_alike(paths: Sequence[Path]) -> None:
+    """Raise ValueError that names two checkpoints of a fold and of today's data whose weights must not be averaged."""
     first, shapes = checkpoint.read_manifest(paths[0]), checkpoint.read_shapes(paths[0])
     for path in paths[1:]:
         other, other_shapes = checkpoint.read_manifest(path), checkpoint.read_shapes(path)
-        compared = [{k: v for k, v in one["run"].items() if same is None or k in same} for one in (first, other)]
-        reasons = config.changed(*compared)
-        if first["fold"] != other["fold"]:
-            reasons.append(f"fold: {first['fold']} → {other['fold']}; an average would know every fold's people")
-        elif first["data"] != other["data"]:
-            reasons.append("they were trained on other photos, labels or another split")
+        reasons = config.changed(*({k: v for k, v in one["run"].items() if k in SAME} for one in (first, other)))
         if first["preprocessing"] != other["preprocessing"]:
             reasons.append("the preprocessing differs")
         if wrong := [name for name in {**shapes, **other_shapes} if shapes.get(name) != other_shapes.get(name)]:
@@ -106,7 +95,8 @@ class FoldEvaluator:
     """One fold's photos on a device: what averages are refreshed and scored on."""
 
     def __init__(self, split: pd.DataFrame, source: devices.DevicePhotos) -> None:
-        self.source, self.validated = source, split.loc[split["split"] == VAL, ["path", "label"]]
+        self.split, self.source = split, source
+        self.validated = split.loc[split["split"] == VAL, ["path", "label"]]
         self.rows = {part: source.store.rows(list(split["path"][split["split"] == part])) for part in (TRAIN, VAL)}
 
     def refreshed(self, state: State, manifest: dict[str, Any]) -> State:
@@ -123,12 +113,11 @@ class FoldEvaluator:
 
 def open_evaluators(
     data_dir: Path, output_dir: Path, settings: config.Run
-) -> tuple[store.Store, dict[int, pd.DataFrame], dict[int, FoldEvaluator]]:
-    """The store of a run's labeled photos, today's splits, and an evaluator for each of the run's folds."""
+) -> tuple[devices.DevicePhotos, dict[int, pd.DataFrame], dict[int, FoldEvaluator]]:
+    """A run's labeled photos, today's splits, and an evaluator for each of the run's folds."""
     splits = dataset.read_training_splits(output_dir, settings)
-    labeled = dataset.open_trainable(data_dir, output_dir, settings)
-    source = devices.DevicePhotos(labeled, devices.pick_device())
-    return labeled, splits, {fold: FoldEvaluator(splits[fold], source) for fold in runs.chosen_folds(settings, splits)}
+    source = devices.DevicePhotos(dataset.open_trainable(data_dir, output_dir, settings), devices.pick_device())
+    return source, splits, {fold: FoldEvaluator(splits[fold], source) for fold in runs.chosen_folds(settings, splits)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,9 +143,7 @@ class Averaged:
         used = "; ".join(f"fold {fold}: {one['picked']}" for fold, one in self.saved["folds"].items())
         if "swa" not in self.tables:
             return f"**{self.run}** kept no epochs (keep_epochs), so none were averaged. Used: {used}."
-        names = (self.saved["trained"], "swa")
-        (truth, before), (_, after) = (scores.from_probabilities(self.tables[name]) for name in names)
-        gain = scores.paired_bootstrap(truth, before, after, self.tables["swa"]["person"].to_numpy()).loc["macro_f1"]
+        gain = scores.compare(self.tables[self.saved["trained"]], self.tables["swa"]).loc["macro_f1"]
         change = f"{gain['difference']:+.3f} (95% interval by person {gain['low']:+.3f} to {gain['high']:+.3f})"
         return f"The average of **{self.run}**’s last epochs changes its macro F1 by {change}. Used: {used}."
 
@@ -169,16 +156,16 @@ def average_run(
     With `checkpoint_choice: best` the weights with the highest macro F1 on the fold's val photos are picked, training's
     own if they tie, and of averages none that really loses on looks never seen; another choice is kept to.
     Writes `checkpoint/swa.safetensors`, `oof.swa.csv` and `oof.ema.csv` of each fold, as far as there are such weights,
-    and last `averaging.json`. Raises as `run_folder.run_settings`, `chosen_epochs`, `mean_state`, `looks.without` and
+    and last `averaging.json`. Raises as `run_folder.run_settings`, `chosen_epochs`, `looks.without` and
     `runs.require_today` do, and ValueError for a soup.
     """
     run_folder.refuse_soup(output_dir, run)
     settings, folder = run_folder.run_settings(output_dir, run), run_folder.folder_of(output_dir, run)
-    labeled, splits, evaluators = open_evaluators(data_dir, output_dir, settings)
+    source, splits, evaluators = open_evaluators(data_dir, output_dir, settings)
     trained, entries, asked = run_folder.trained_weights(settings), {}, (average_epochs, first_epoch, last_epoch)
     homes = {fold: folder / f"fold{fold}" for fold in evaluators}
-    members = {fold: todays_epochs(home, settings, labeled, splits[fold], *asked) for fold, home in homes.items()}
-    on_looks = average_looks(folder, settings, labeled, splits[min(splits)], evaluators[min(evaluators)].source, *asked)
+    members = {fold: todays_epochs(homes[fold], settings, one, *asked) for fold, one in evaluators.items()}
+    on_looks = average_looks(folder, settings, splits[min(splits)], source, *asked)
     lost = {name for name, table in on_looks.items() if comparison.lost_on_looks(on_looks[trained], table)}
     (folder / run_folder.AVERAGING).unlink(missing_ok=True)  # until it is written, training's own weights are in use
     for fold, evaluator in files.progress(evaluators.items(), what=f"average {run}", unit="fold"):
@@ -197,37 +184,26 @@ def average_run(
     return Averaged(run, saved, tables, {f"{run}, {name}": table for name, table in on_looks.items()})
 
 
-def todays_epochs(
-    home: Path, settings: config.Run, labeled: store.Store, split: pd.DataFrame, *asked: int
-) -> dict[int, Path]:
+def todays_epochs(home: Path, settings: config.Run, evaluator: FoldEvaluator, *asked: int) -> dict[int, Path]:
     """`chosen_epochs` of a fold's folder, held with training's own weights to today's data by `runs.require_today`."""
     members = chosen_epochs(home / "checkpoint", *asked)
     for path in [*members.values(), home / "checkpoint" / f"{run_folder.trained_weights(settings)}.safetensors"]:
-        runs.require_today(path, settings, labeled, split)
+        runs.require_today(path, settings, evaluator.source.store, evaluator.split)
     return members
 
 
 def average_looks(
-    folder: Path, settings: config.Run, labeled: store.Store, split: pd.DataFrame, source: devices.DevicePhotos, *asked
+    folder: Path, settings: config.Run, split: pd.DataFrame, source: devices.DevicePhotos, *asked: int
 ) -> dict[str, pd.DataFrame]:
     """`run_folder.unseen_looks` by name of the weights, once those of the fold without some looks are averaged too; {}
     without one. split: of the run's first fold; asked: as `chosen_epochs` takes it.
     """
     if not run_folder.looks_in_use(folder):
         return {}
-    home, split = folder / run_folder.LOOKS, looks.without(split, looks.read_held_out(folder.parents[1]))
-    epochs, trained = todays_epochs(home, settings, labeled, split, *asked), run_folder.trained_weights(settings)
-    found = average_fold(home, epochs, FoldEvaluator(split, source), settings)["scores"]
+    home, trained = folder / run_folder.LOOKS, run_folder.trained_weights(settings)
+    evaluator = FoldEvaluator(looks.without(split, looks.read_held_out(folder.parents[1])), source)
+    found = average_fold(home, todays_epochs(home, settings, evaluator, *asked), evaluator, settings)["scores"]
     return {name: run_folder.unseen_looks(folder, run_folder.table_path(home, name, trained)) for name in found}
-
-
-def write_average(members: dict[int, Path], evaluator: FoldEvaluator, path: Path) -> None:
-    """Write the equal mean of epochs, refreshed; its manifest's `members` are the val macro F1 that training noted."""
-    paths = list(members.values())
-    manifest = checkpoint.read_manifest(paths[-1])
-    noted = {row["epoch"]: row["val_macro_f1"] for row in manifest["place"]["history"]}
-    about = {**_of_weights_alone(manifest), "members": {str(epoch): noted[epoch] for epoch in members}}
-    checkpoint.write_checkpoint(path, evaluator.refreshed(mean_state(paths), manifest), about)
 
 
 def _of_weights_alone(manifest: dict[str, Any]) -> dict[str, Any]:
@@ -238,12 +214,16 @@ def _of_weights_alone(manifest: dict[str, Any]) -> dict[str, Any]:
 def average_fold(
     home: Path, epochs: dict[int, Path], evaluator: FoldEvaluator, settings: config.Run, lost: Collection[str] = ()
 ) -> dict[str, Any]:
-    """Average the epochs of a fold, if there are any, and write what the averages say of its val photos; returns its
-    entry in averaging.json. lost: as `pick` takes it.
+    """Average the epochs of a fold, if any, and write what the averages say of its val photos; returns its entry in
+    averaging.json: `members`, the val macro F1 that training noted of them, `scores` and `picked`. lost: of `pick`.
     """
+    trained, members, paths = run_folder.trained_weights(settings), {}, list(epochs.values())
     if epochs:
-        write_average(epochs, evaluator, home / "checkpoint" / "swa.safetensors")
-    trained, members = run_folder.trained_weights(settings), {}
+        manifest = checkpoint.read_manifest(paths[-1])
+        noted = {row["epoch"]: row["val_macro_f1"] for row in manifest["place"]["history"]}
+        about = {**_of_weights_alone(manifest), "members": {str(epoch): noted[epoch] for epoch in epochs}}
+        state = evaluator.refreshed(mean_state(paths), manifest)
+        checkpoint.write_checkpoint(home / "checkpoint" / "swa.safetensors", state, about)
     tables = {trained: scores.read_probabilities(home / "oof.csv", "path")}
     for name in AVERAGES:
         path = home / "checkpoint" / f"{name}.safetensors"
@@ -272,13 +252,13 @@ def make_soup(data_dir: Path, output_dir: Path, soup: str, members: Sequence[str
     """
     settings = [run_folder.run_settings(output_dir, run) for run in members]
     _check_members(output_dir, soup, members, settings)
-    labeled, splits, evaluators = open_evaluators(data_dir, output_dir, settings[0])
-    found = {run: runs.checkpoints(output_dir, run, labeled, splits) for run in members}
+    source, splits, evaluators = open_evaluators(data_dir, output_dir, settings[0])
+    found = {run: runs.checkpoints(output_dir, run, source.store, splits) for run in members}
     common = [fold for fold in evaluators if all(fold in paths for paths in found.values())]
     if not common:
         raise ValueError(f"{', '.join(members)} were trained on different folds and have none in common")
     for fold in common:
-        check_alike([found[run][fold] for run in members], SAME)
+        check_alike([found[run][fold] for run in members])
     whole, folder = settings[0].replace(run=soup, folds=tuple(common)), run_folder.folder_of(output_dir, soup)
     (folder / run_folder.SCORES).unlink(missing_ok=True)  # not finished until it is written again
     made_of = {run: run_folder.digests(run_folder.folder_of(output_dir, run), common) for run in members}
@@ -288,7 +268,7 @@ def make_soup(data_dir: Path, output_dir: Path, soup: str, members: Sequence[str
         paths = {run: found[run][fold] for run in members}
         saved["folds"][str(fold)] = write_fold(paths, evaluators[fold], whole, folder)
     files.write_json(saved, folder / run_folder.AVERAGING)
-    runs.write_scores(runs.close_run(whole, folder, splits, labeled, evaluators[common[0]].source.device))
+    runs.write_scores(runs.close_run(whole, folder, splits, source.store, source.device))
     return saved
 
 
@@ -299,7 +279,6 @@ def _check_members(output_dir: Path, soup: str, names: Sequence[str], settings: 
     folder = run_folder.folder_of(output_dir, soup)
     if soup in names or (folder.exists() and not run_folder.soup_members(folder)):
         raise ValueError(f"soup = {soup!r}: that is a run that was trained; give the soup a name of its own")
-    config.Run(run=soup)  # raises for a name that is no folder's
     rows = [{name: one.settings()[name] for name in dataset.SETTINGS} for one in settings]
     for name, own in zip(names, rows, strict=True):
         if reasons := "; ".join(config.changed(rows[0], own)):
@@ -332,7 +311,7 @@ def greedy(paths: dict[str, Path], evaluator: FoldEvaluator) -> tuple[State, pd.
     (state, manifest), table, taken = checkpoint.read_checkpoint(paths[first]), alone[first], [first]
     tried = [{"run": first, "macro_f1": score[first], "accepted": True, "why": "the best alone"}]
     for run in others:
-        mixed = evaluator.refreshed(mean_state([paths[one] for one in [*taken, run]], same=()), manifest)
+        mixed = evaluator.refreshed(mean_state([paths[one] for one in [*taken, run]]), manifest)
         answers, before = evaluator.out_of_fold(mixed, manifest), macro_f1(table)
         rises = macro_f1(answers) > before
         why = f"macro F1 of the soup with it {macro_f1(answers):.4f}, without {before:.4f}"

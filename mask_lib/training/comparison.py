@@ -1,12 +1,10 @@
 """Finished runs side by side: what was run, what it gave, which differences are real, where two disagree.
 
-Runs are compared on photos that both predicted with the same label, so one with `label_source: clean` and one with
-`given` tell whether cleaning helped.
+Runs are compared on photos with the same label in both: `label_source: clean` and `given` tell if cleaning helped.
 """
 
 import itertools
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,7 @@ import pandas as pd
 from mask_lib.base import files, labels, scores
 from mask_lib.data import store
 from mask_lib.data.photos import files_of, thumbnails
-from mask_lib.models import devices, grad_cam, predict
+from mask_lib.models import devices, grad_cam, networks, predict
 from mask_lib.models.checkpoint import read_checkpoint
 from mask_lib.training import run_folder, runs
 from mask_lib.training.run_folder import FinishedRun
@@ -24,23 +22,31 @@ LEVEL = 0.95  # of all the intervals of a table of differences together
 DRAWS = 4000  # enough for the tails, which get narrower the more pairs there are
 COMPARED = ("accuracy", "macro_f1")
 COSTS = ("training_seconds", "photos_per_second", "peak_memory_bytes")
+# The run, the eight fields that the recipe this project grew from records, and what runs here differ in besides.
+SETTINGS_COLUMNS = ["run", "model", "device", "image_size", "epochs", "k_fold", "batch_size", "learning_rate"]
+SETTINGS_COLUMNS += ["momentum", "folds", "head", "label_source"]
 DIFFERENCE_COLUMNS = ["a", "b", "metric", "photos", "people", "difference", "low", "high", "p", "real"]
 DISAGREEMENT_COLUMNS = ["path", "person", "label", "right_run", "right_sure", "wrong_run", "wrong", "wrong_sure"]
 
 
+def _with_ends(name: str) -> list[str]:
+    return [name, f"{name}_low", f"{name}_high"]
+
+
+def _as_text(table: pd.DataFrame, names: Mapping[str, str]) -> dict[str, list[str]]:
+    """Scores and the ends of their intervals as a person reads them, each under another name."""
+    found = {words: table[_with_ends(name)].to_numpy() for name, words in names.items()}
+    return {words: [str(scores.Score(*row)) for row in rows] for words, rows in found.items()}
+
+
 def settings_table(finished: Sequence[FinishedRun]) -> pd.DataFrame:
-    """One row a run: `run`, the eight fields that the recipe this project grew from records, `folds` (how many were
-    trained), `head` and `label_source`.
-    """
+    """One row a run, `SETTINGS_COLUMNS`; folds: how many were trained."""
     rows = []
     for run in finished:
-        size = f"{run.settings.image_width} x {run.settings.image_height}"
-        row = {"run": run.name, "model": run.settings.architecture, "device": run.device, "image_size": size}
-        row |= {"epochs": run.settings.epochs, "k_fold": run.k_fold}
-        row |= {name: getattr(run.settings, name) for name in ("batch_size", "learning_rate", "momentum")}
-        row |= {"folds": run.out_of_fold["fold"].nunique(), "head": run.settings.head}
-        rows.append({**row, "label_source": run.settings.label_source})
-    return pd.DataFrame(rows)
+        settings, size = run.settings.settings(), f"{run.settings.image_width} x {run.settings.image_height}"
+        about = {"run": run.name, "model": run.settings.architecture, "device": run.device, "image_size": size}
+        rows.append({**settings, **about, "k_fold": run.k_fold, "folds": run.out_of_fold["fold"].nunique()})
+    return pd.DataFrame(rows, columns=SETTINGS_COLUMNS)
 
 
 def score_table(finished: Sequence[FinishedRun]) -> pd.DataFrame:
@@ -51,8 +57,7 @@ def score_table(finished: Sequence[FinishedRun]) -> pd.DataFrame:
     for run in finished:
         row: dict[str, Any] = {"run": run.name, "model": run.settings.architecture}
         for metric in COMPARED:
-            value, low, high = run.intervals.loc[metric]
-            row |= {metric: value, f"{metric}_low": low, f"{metric}_high": high}
+            row |= zip(_with_ends(metric), run.intervals.loc[metric], strict=True)
         rows.append({**row, "photos": len(run.out_of_fold), **{name: run.scores.get(name) for name in COSTS}})
     return pd.DataFrame(rows)
 
@@ -72,58 +77,47 @@ def look_table(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         for name in labels.names(of_person=False):
             row = {"run": run, "attribute": name, "photos": int(is_unseen.sum())}
             for side, found in sides.items():
-                value, low, high = found.loc[name]
-                row |= {side: value, f"{side}_low": low, f"{side}_high": high}
+                row |= zip(_with_ends(side), found.loc[name], strict=True)
             rows.append(row)
-    ends = [f"{side}{end}" for side in ("known", "unseen") for end in ("", "_low", "_high")]
-    return pd.DataFrame(rows, columns=["run", "attribute", "photos", *ends])
+    columns = ["run", "attribute", "photos", *_with_ends("known"), *_with_ends("unseen")]
+    return pd.DataFrame(rows, columns=columns)
 
 
-def lost_on_looks(before: pd.DataFrame, after: pd.DataFrame) -> str:
-    """What `after` really loses against `before` on unseen looks, by a paired bootstrap of people, in words, or ""."""
-    unseen = (before["look"] != "").to_numpy()
-    (truth, one), (_, other) = (scores.from_probabilities(table[unseen]) for table in (before, after))
-    found = scores.paired_bootstrap(truth, one, other, before["person"].to_numpy()[unseen])
-    rows = found.loc[list(labels.names(of_person=False))].itertuples()
-    return ", ".join(f"{row.Index} {row.difference:+.1%}" for row in rows if row.high < 0)
+def lost_on_looks(before: pd.DataFrame, after: pd.DataFrame) -> bool:
+    """Whether `after` really loses against `before` on unseen looks, by a paired bootstrap of people."""
+    found = scores.compare(*(table[table["look"] != ""] for table in (before, after)))
+    return bool((found.loc[list(labels.names(of_person=False)), "high"] < 0).any())
 
 
 def looks_for_people(table: pd.DataFrame) -> pd.DataFrame:
     """The table of `look_table` as a person reads it."""
-    sides = {"known": "looks in training", "unseen": "looks never seen"}
-    told = {
-        words: [str(scores.Score(*row)) for row in table[[side, f"{side}_low", f"{side}_high"]].to_numpy()]
-        for side, words in sides.items()
-    }
+    told = _as_text(table, {"known": "looks in training", "unseen": "looks never seen"})
     return table[["run", "attribute"]].assign(**told, photos=table["photos"])
 
 
 def look_summary(table: pd.DataFrame) -> str:
-    """Which runs lose on looks that they never saw, in a sentence; "" for an empty table."""
-    lost = [
+    """Which runs lose on looks that they never saw, or who comes nearest, in a sentence; "" for an empty table."""
+    if table.empty:
+        return ""
+    lost = table[table["unseen_high"] < table["known"]]
+    told = [
         f"{row.run} gets {row.attribute} right on {row.known:.1%} of photos whose look it knows, and on "
         f"{row.unseen:.1%} of others ({row.unseen_low:.1%} to {row.unseen_high:.1%})"
-        for row in table.itertuples()
-        if row.unseen_high < row.known
+        for row in (lost if len(lost) else table.nsmallest(1, "unseen")).itertuples()
     ]
-    if len(table) and not lost:
-        return "On looks held out from training no run does worse than on those that it knows."
-    return f"On looks held out from training: {'; '.join(lost)}." if lost else ""
+    none = "" if len(lost) else " no run is provably worse"
+    return f"On looks held out from training{none}: {'; '.join(told)}."
 
 
 def for_people(table: pd.DataFrame) -> pd.DataFrame:
     """The score table as a person reads it: intervals in words, minutes, gigabytes."""
-    intervals = {
-        metric: [str(scores.Score(*row)) for row in table[[metric, f"{metric}_low", f"{metric}_high"]].to_numpy()]
-        for metric in COMPARED
-    }
     cost = {
         "photos scored": table["photos"],
         "training, minutes": (table["training_seconds"].astype("float64") / 60).round(1),
         "photos/s": table["photos_per_second"].astype("float64").round(0),
         "peak memory, GB": (table["peak_memory_bytes"].astype("float64") / 1e9).round(2),
     }
-    return table[["run", "model"]].assign(**intervals, **cost).rename(columns={"macro_f1": "macro F1"})
+    return table[["run", "model"]].assign(**_as_text(table, {"accuracy": "accuracy", "macro_f1": "macro F1"}), **cost)
 
 
 def common(first: FinishedRun, second: FinishedRun) -> pd.DataFrame:
@@ -147,17 +141,14 @@ def differences(finished: Sequence[FinishedRun], draws: int = DRAWS) -> pd.DataF
     pairs = list(itertools.combinations(finished, 2))
     level = 1 - (1 - LEVEL) / max(len(pairs), 1)
     rows = []
-    for better, worse in files.progress(pairs, what="compare", unit="pair"):
+    for better, worse in files.progress(pairs, what="compare", unit="pair") if pairs else ():
         both = common(worse, better)
         pair = {"a": worse.name, "b": better.name, "photos": len(both), "people": both["person"].nunique()}
-        found = {}
-        if len(both):
-            columns = (both[name].to_numpy() for name in ("label", "predicted_a", "predicted_b", "person"))
-            found = scores.paired_bootstrap(*columns, draws=draws, level=level).to_dict("index")
-        for metric in reversed(COMPARED):
-            row = found.get(metric, {"low": 0, "high": 0})
-            rows.append({**pair, "metric": metric, **found.get(metric, {}), "real": row["low"] > 0 or row["high"] < 0})
-    return pd.DataFrame(rows, columns=DIFFERENCE_COLUMNS)
+        columns = (both[name].to_numpy() for name in ("label", "predicted_a", "predicted_b", "person"))
+        found = scores.paired_bootstrap(*columns, draws=draws, level=level).to_dict("index") if len(both) else {}
+        rows += [{**pair, "metric": metric, **found.get(metric, {})} for metric in reversed(COMPARED)]
+    table = pd.DataFrame(rows, columns=DIFFERENCE_COLUMNS)
+    return table.assign(real=(table["low"] > 0) | (table["high"] < 0))
 
 
 def difference_summary(found: pd.DataFrame) -> str:
@@ -181,14 +172,10 @@ def chosen_pair(finished: Sequence[FinishedRun], run_a: str = "", run_b: str = "
             raise ValueError(f"no finished run is called {name!r}; there are {', '.join(by_name)}")
     if run_a and run_a == run_b:
         raise ValueError(f"run_a and run_b are both {run_a!r}: name two runs, or none")
-    if run_a and run_b:
-        return by_name[run_a], by_name[run_b]
-    first = by_name.get(run_a or run_b, finished[0])
-    left = [run for run in finished if run is not first]
-    if not left:
-        return (first,)
-    other = next((run for run in left if len(common(first, run))), left[0])
-    return (other, first) if run_b else (first, other)
+    first = by_name.pop(run_a or run_b or finished[0].name)
+    left = [by_name[run_b]] if run_a and run_b else list(by_name.values())
+    other = next(([run] for run in left if len(common(first, run))), left[:1])
+    return (first, *other) if run_a or not run_b else (*other, first)
 
 
 def disagreements(pair: Sequence[FinishedRun]) -> pd.DataFrame:
@@ -218,12 +205,6 @@ def right_alone(run: FinishedRun, table: pd.DataFrame, count: int) -> tuple[list
         return thumbnails(run.photo_folder(), shown.assign(split="train")) if len(shown) else [], shown, len(own), ""
     except OSError as error:
         return [], shown.head(0), len(own), f"What {run.name} alone gets right cannot be shown: {error}."
-
-
-def write(output_dir: Path, tables: dict[str, pd.DataFrame]) -> list[Path]:
-    """Write each table as `comparison/<name>.csv` and return the paths."""
-    folder = Path(output_dir) / "comparison"
-    return [files.write_csv(table, folder / f"{name}.csv") for name, table in tables.items()]
 
 
 def verdict(finished: Sequence[FinishedRun], found: pd.DataFrame) -> str:
@@ -259,9 +240,9 @@ def explained_mistakes(run: run_folder.FinishedRun, count: int) -> tuple[pd.Data
         for fold, rows in worst.groupby("fold").indices.items():
             paths = files_of(run.photo_folder(), worst.iloc[rows].assign(split="train"))
             images[rows] = [store.decode(path, frame) for path in paths]
-            state, manifest = read_checkpoint(run_folder.in_use(run.folder)[fold][0])
-            loaded = predict.load_network(state, manifest, devices.pick_device())
+            weights, _ = run_folder.in_use(run.folder)[fold]
+            loaded = predict.load_network(*read_checkpoint(weights), devices.pick_device())
             maps[rows] = grad_cam.heatmaps(loaded.network, loaded.preprocessing, images[rows], predicted[rows])
-    except (grad_cam.UnsupportedNetworkError, OSError) as error:
+    except (networks.UnsupportedError, OSError) as error:
         return worst.head(0), images[:0], maps[:0], f"The mistakes of {run.name} cannot be explained: {error}"
     return worst, images, maps, "" if count > 0 else "explained_mistakes is 0: nothing is explained"

@@ -5,6 +5,7 @@ Which photos a step meets, and with what random numbers, are functions of (seed,
 
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,31 +18,27 @@ from mask_lib.data import clean_labels, external, photos, store
 from mask_lib.models import weights
 from mask_lib.training import pseudo_labels
 
+Splits = Mapping[int, pd.DataFrame]  # by fold, as `read_training_splits` gives them
 SETTINGS = ("label_source", "pseudo_labels", "pseudo_weight")  # of a run: those that choose its rows
 
 
 def read_training_splits(output_dir: str | os.PathLike[str], run: Run) -> dict[int, pd.DataFrame]:
-    """Every fold's rows: `path, person, label, split`, further `weight` and the number's column where there are any.
+    """Each fold's `path, person, label, split`, any `weight` and column of `labels.number()` (float64, NaN: unknown).
 
     With pseudo_labels those photos are further train rows of the folds that are trained; `weight` (float64) is 1 for
     all others. Raises as `clean_labels.read_clean_splits` and `pseudo_labels.read` do.
     """
     splits = clean_labels.read_clean_splits(output_dir, run.label_source)
-    splits = pseudo_labels.joined_splits(splits, output_dir, run.pseudo_labels, run.pseudo_weight, only=run.folds)
-    return with_numbers(splits, output_dir)
-
-
-def with_numbers(splits: dict[int, pd.DataFrame], output_dir: str | os.PathLike[str]) -> dict[int, pd.DataFrame]:
-    """The splits with the column of `labels.number()`, float64, NaN where unknown; as they are if there is none."""
-    number = labels.number()
-    if number is None:
-        return splits
-    table = external.with_external(photos.read_labeled(output_dir), output_dir)
-    found = table.drop_duplicates("path").set_index("path")[number.name].astype("Float64")
-    return {
-        fold: split.assign(**{number.name: split["path"].map(found).to_numpy("float64", na_value=np.nan)})
-        for fold, split in splits.items()
-    }
+    if run.pseudo_labels:
+        trained = {fold: split for fold, split in splits.items() if not run.folds or fold in run.folds}
+        table = pseudo_labels.read(output_dir, run.pseudo_labels, trained)
+        splits |= {fold: pseudo_labels.joined(one, table, fold, run.pseudo_weight) for fold, one in trained.items()}
+    if number := labels.number():
+        table = external.with_external(photos.read_labeled(output_dir), output_dir)
+        known = table.drop_duplicates("path").set_index("path")[number.name].astype("Float64")
+        for split in splits.values():
+            split[number.name] = split["path"].map(known).to_numpy("float64", na_value=np.nan)
+    return splits
 
 
 def sample_photos(photos: store.Store, count: int) -> torch.Tensor:
@@ -56,19 +53,22 @@ def is_real(rows: pd.DataFrame) -> pd.Series:
 
 
 def photo_table(output_dir: str | os.PathLike[str], run: Run) -> pd.DataFrame:
-    """Every photo that a run may train on, in any fold: columns `path` and `split` (all train) at least."""
+    """Every photo that a run may train on, in any fold: columns `path` and `split` (all train) at least; of those with
+    pseudo-labels, which differ by fold, these alone.
+    """
     table = external.with_external(photos.read_labeled(output_dir), output_dir)
     if not run.pseudo_labels:
         return table
-    return pseudo_labels.with_pseudo(table, pseudo_labels.read(output_dir, run.pseudo_labels, {}))
+    paths = pd.Series(sorted(set(pseudo_labels.read(output_dir, run.pseudo_labels, {})["path"])), dtype="str")
+    below = pd.DataFrame({"path": paths, "split": "train"}).reindex(columns=list(table))
+    return pd.concat([table, below], ignore_index=True) if len(below) else table
 
 
 def open_photos(
     data_dir: Path, output_dir: Path, table: pd.DataFrame, frame: store.Frame, build: bool = True
 ) -> store.Store:
-    """The store of a photo table's rows (columns path, split), all of them train or all eval photos.
-
-    Without `build` FileNotFoundError where they are not decoded yet.
+    """The store of a photo table's rows (columns path, split), all of them train or all eval photos. Without `build`
+    FileNotFoundError where they are not decoded yet.
     """
     images = photos.folder_of(data_dir, table["split"].iloc[0])
     return store.open_store(Path(output_dir) / "store", images, list(table["path"]), frame, build=build)
@@ -91,30 +91,21 @@ def step_count(photo_count: int, batch_size: int) -> int:
     return count if batch_size == 1 or photo_count >= 2 * count else max(photo_count // 2, 1)
 
 
-def batches(
-    train_labels: np.ndarray,
-    batch_size: int,
-    seed: int,
-    fold: int,
-    epoch: int,
-    sampling: str = "shuffle",
-    is_real: np.ndarray | None = None,
-) -> list[np.ndarray]:
+def batches(run: Run, fold: int, epoch: int, train_labels: np.ndarray, is_real: np.ndarray) -> list[np.ndarray]:
     """An epoch's batches: positions in the (N,) `train_labels`, N in all, in batches of nearly equal sizes.
 
-    shuffle: each photo exactly once. weighted: drawn with replacement by `sampling_probabilities`, which also
-    says what is_real means.
+    sampling shuffle: each photo exactly once; weighted: drawn with replacement by `sampling_probabilities`.
     """
-    generator, count = np.random.default_rng([seed, fold, epoch]), len(train_labels)
-    if sampling == "weighted":
+    generator, count = np.random.default_rng([run.seed, fold, epoch]), len(train_labels)
+    if run.sampling == "weighted":
         order = generator.choice(count, size=count, p=sampling_probabilities(train_labels, is_real))
     else:
         order = generator.permutation(count)
-    return np.array_split(order, step_count(count, batch_size))
+    return np.array_split(order, step_count(count, run.photos_a_step()))
 
 
-def sampling_probabilities(train_labels: np.ndarray, is_real: np.ndarray | None = None) -> np.ndarray:
-    """(N,) float64 probabilities of being drawn, 1 / count of its class among `is_real`, (N,) bool; None: all."""
-    counts = np.bincount(train_labels if is_real is None else train_labels[is_real], minlength=labels.class_count())
+def sampling_probabilities(train_labels: np.ndarray, is_real: np.ndarray) -> np.ndarray:
+    """(N,) float64 probabilities of being drawn, 1 / count of its class among `is_real`, (N,) bool."""
+    counts = np.bincount(train_labels[is_real], minlength=labels.class_count())
     inverse = 1 / np.maximum(counts, 1)[train_labels]
     return inverse / inverse.sum()

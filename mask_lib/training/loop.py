@@ -6,10 +6,9 @@ All randomness of a step is a function of (seed, fold, epoch, step), so a checkp
 import contextlib
 import dataclasses
 import math
-import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import pydantic
 import torch
 from torch import nn
 
-from mask_lib.base import config, files, interrupts, labels, scores
+from mask_lib.base import config, files, interrupts, scores
 from mask_lib.data import splits
 from mask_lib.models import devices, distributed, weights
 from mask_lib.models.checkpoint import Checkpoint, changes, read_all, read_checkpoint, refuse_changed, write_checkpoint
@@ -27,7 +26,6 @@ from mask_lib.models.predict import probability_table
 from mask_lib.training import dataset, run_folder, step
 from mask_lib.training.optimizer import frozen, stopped_early
 
-HISTORY_TIMES = ("seconds", "photos_per_second")  # what differs between two equal runs
 LAST, PREVIOUS = "last.safetensors", "previous.safetensors"  # what training goes on from, and if that is damaged
 MOVING_AVERAGE = -1  # its key among the optimizer's states in a checkpoint: what only training goes on from
 NOTE_SECONDS = 5.0  # between two notes of progress within an epoch
@@ -61,10 +59,7 @@ class FoldTraining(step.FoldNetwork):
         return {
             "run": self.run.settings(),
             "fold": self.fold,
-            "task": labels.schema(),
-            "policy": self.data.policy.plain(),
-            "data": self.data.digest,
-            "years": self.data.numbers,
+            **self.data.trained_on,
             "dtype": str(self.dtype),
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
@@ -85,20 +80,13 @@ class FoldTraining(step.FoldNetwork):
         previous = path.with_name(PREVIOUS) if with_optimizer else None
         write_checkpoint(path, self.network.state_dict(), self.manifest(), state, previous)
 
-    def check_place(self, place: Mapping[str, Any]) -> None:
-        """Raise OSError or pydantic's ValidationError unless training can come to a checkpoint's `place`."""
-        steps, found = self.data.step_count(), Progress(**place)
-        fits = found.epoch == len(found.history) and (found.epoch, found.step) <= (self.run.epochs, 0)
-        if not (fits and found.step < steps):
-            where = f"epoch {found.epoch} of {self.run.epochs}, step {found.step} of {steps}"
-            raise OSError(f"it says of itself {where}, with {len(found.history)} epochs of history")
-
-    def manifest_to_fit(self, place: Mapping[str, Any]) -> dict[str, Any]:
-        """What a checkpoint with that `place` must say; of its arithmetic nothing where no training goes on from it."""
-        found, manifest = Progress(**place), self.manifest()
-        if found.epoch == self.run.epochs or stopped_early(self.run, found.history):
-            del manifest["dtype"]
-        return manifest
+    def check_place(self, place: Progress) -> None:
+        """Raise OSError unless training can come to a checkpoint's `place`."""
+        steps = self.data.step_count
+        fits = place.epoch == len(place.history) and (place.epoch, place.step) <= (self.run.epochs, 0)
+        if not (fits and place.step < steps):
+            where = f"epoch {place.epoch} of {self.run.epochs}, step {place.step} of {steps}"
+            raise OSError(f"it says of itself {where}, with {len(place.history)} epochs of history")
 
     def resume(self, found: Checkpoint) -> None:
         """Go on from a checkpoint's content."""
@@ -127,9 +115,7 @@ class FoldTraining(step.FoldNetwork):
         saved = noted = time.perf_counter()
         started = saved - progress.seconds
         numbers = range(progress.step, len(todo))
-        drawn = devices.one_ahead(
-            lambda one: self.data.drawn(todo[one], self.seed_of(epoch, one)), numbers, self.device
-        )
+        drawn = devices.one_ahead(lambda at: self.data.drawn(todo[at], self.seed_of(epoch, at)), numbers, self.device)
         with frozen(self.network, self.run, epoch), contextlib.closing(drawn):
             for number, parts in zip(numbers, drawn, strict=True):
                 loss_sum += self.train_step(parts, epoch, number, len(todo), progress.history)
@@ -168,7 +154,11 @@ class FoldTraining(step.FoldNetwork):
         progress.epoch, progress.step, progress.loss_sum, progress.seconds = progress.epoch + 1, 0, 0.0, 0.0
         if improved:
             self.save(folder / "best.safetensors", with_optimizer=False)
-        self.validate_moving_average(folder / "ema.safetensors")
+        if self.moving_average:
+            predicted = self.predict(splits.VAL, self.moving_average.module).argmax(axis=1)
+            row["val_ema_macro_f1"] = scores.summarise(self.data.labels[splits.VAL], predicted)["macro_f1"]
+            if not distributed.rank():
+                write_checkpoint(folder / "ema.safetensors", self.moving_average.module.state_dict(), self.manifest())
         if self.run.keep_epochs:
             self.save(epoch_path(folder, progress.epoch), with_optimizer=False)
             epoch_path(folder, progress.epoch - self.run.keep_epochs).unlink(missing_ok=True)
@@ -180,13 +170,13 @@ class FoldTraining(step.FoldNetwork):
 
     def note(self, folder: Path, seconds: float) -> None:
         """Write progress.json for whoever watches; seconds: spent so far on the epoch that training is in."""
-        progress, steps = self.progress, self.data.step_count()
+        progress, steps = self.progress, self.data.step_count
         done, pace = progress.step * len(self.data.rows[splits.TRAIN]) / steps, progress.history[-1:]
         if not distributed.rank():
             found = {"epoch": progress.epoch, "epochs": self.run.epochs, "step": progress.step, "steps": steps}
             found["photos_per_second"] = done / seconds if done else pace[0]["photos_per_second"]
-            found |= {"best_macro_f1": progress.best_macro_f1 if pace else None, "time": time.time()}
-            found |= {"pid": os.getpid(), "device": devices.device_name(self.device)}
+            found["best_macro_f1"] = progress.best_macro_f1 if pace else None
+            found["device"] = devices.device_name(self.device)
             files.write_json(found, folder.parent / "progress.json")
 
     def epoch_row(self) -> dict[str, float]:
@@ -201,37 +191,26 @@ class FoldTraining(step.FoldNetwork):
             "epoch": self.progress.epoch + 1,
             "train_loss": self.progress.loss_sum / count,
             "val_loss": float(-np.log(of_truth).mean(dtype=np.float64)),
-            **{f"val_{name}": float(value) for name, value in found.items()},
+            **{f"val_{name}": value for name, value in found.items()},
             "learning_rate": first["lr"] * (self.run.learning_rate / first["peak"]),  # whatever its layer's is
             "seconds": seconds,
             "photos_per_second": count / max(seconds, 1e-9),
         }
 
-    def validate_moving_average(self, path: Path) -> None:
-        """Write the moving average, if there is one, and its score into the epoch's row of history."""
-        if not self.moving_average:
-            return
-        predicted = self.predict(splits.VAL, self.moving_average.module).argmax(axis=1)
-        found = scores.summarise(self.data.labels[splits.VAL], predicted)
-        self.progress.history[-1]["val_ema_macro_f1"] = float(found["macro_f1"])
-        if not distributed.rank():
-            write_checkpoint(path, self.moving_average.module.state_dict(), self.manifest())
+    def finished(self, place: Progress) -> bool:
+        """Whether nothing is left to train from there: all epochs are done, or the run stopped early."""
+        return place.epoch == self.run.epochs or stopped_early(self.run, place.history)
 
-    def finished(self) -> bool:
-        """Whether nothing is left to train: all epochs are done, or the run stopped early."""
-        return self.progress.epoch == self.run.epochs or stopped_early(self.run, self.progress.history)
-
-    def write_out_of_fold(self, folder: Path, split: pd.DataFrame) -> pd.DataFrame:
-        """Write what the weights that training chose say of the val photos; the table as readers see it."""
+    def write_out_of_fold(self, folder: Path, split: pd.DataFrame) -> None:
+        """Write what the weights that training chose say of the val photos."""
         with distributed.first_goes_first():
             chosen = folder / "checkpoint" / f"{run_folder.trained_weights(self.run)}.safetensors"
             self.network.load_state_dict(read_checkpoint(chosen)[0])
-        validated, path = split.loc[split["split"] == splits.VAL, ["path", "label"]], folder / "oof.csv"
+        validated = split.loc[split["split"] == splits.VAL, ["path", "label"]]
         table = probability_table(validated, self.predict(splits.VAL))
         with distributed.first_goes_first():
             if not distributed.rank():
-                files.write_csv(table, path)
-            return scores.read_probabilities(path, "path")
+                files.write_csv(table, folder / "oof.csv")
 
 
 @contextlib.contextmanager
@@ -284,15 +263,15 @@ def train_fold(
         else:
             seed = 0 if stages else dataset.step_seed(run.seed, fold, 0, 0)  # 0: as of the backbone that `stages` is of
             network.load_state_dict(weights.first_weights(run, seed))
-        if training.finished() and is_done:
-            return scores.read_probabilities(folder / "oof.csv", "path")
-        remove_untrue(folder)
-        devices.reset_peak_memory(source.device)
-        while not training.finished():
-            training.train_epoch(folder / "checkpoint", checkpoint_seconds, on_step, is_asked_to_stop)
-            training.finish_epoch(folder / "checkpoint")
-            on_epoch(training.progress.history[-1])
-        return training.write_out_of_fold(folder, split)
+        if not (is_done and training.finished(training.progress)):
+            remove_untrue(folder)
+            devices.reset_peak_memory(source.device)
+            while not training.finished(training.progress):
+                training.train_epoch(folder / "checkpoint", checkpoint_seconds, on_step, is_asked_to_stop)
+                training.finish_epoch(folder / "checkpoint")
+                on_epoch(training.progress.history[-1])
+            training.write_out_of_fold(folder, split)
+        return scores.read_probabilities(folder / "oof.csv", "path")
 
 
 def left_off(training: FoldTraining, folder: Path, when_changed: str) -> Checkpoint | None:
@@ -306,11 +285,14 @@ def left_off(training: FoldTraining, folder: Path, when_changed: str) -> Checkpo
         if not path.exists():
             continue
         try:
-            found = read_all(path)
-            if differences := changes(found.manifest, training.manifest_to_fit(found.manifest["place"])):
+            found, wanted = read_all(path), training.manifest()
+            place = Progress(**found.manifest["place"])
+            if training.finished(place):
+                del wanted["dtype"]  # no training goes on from it
+            if differences := changes(found.manifest, wanted):
                 refuse_changed(differences, folder, when_changed)
                 break
-            training.check_place(found.manifest["place"])
+            training.check_place(place)
         except (OSError, pydantic.ValidationError, KeyError) as error:
             damage.append(f"{files.shown_path(path)} is damaged ({' '.join(str(error).split())})")
             continue
@@ -329,11 +311,10 @@ def left_off(training: FoldTraining, folder: Path, when_changed: str) -> Checkpo
 
 def remove_untrue(folder: Path) -> None:
     """Remove what a fold's folder that trains on makes untrue: its run's scores, and averages of its weights."""
-    of_run = [folder.parent / run_folder.SCORES, folder.parent / run_folder.AVERAGING]
-    for path in (
-        *folder.glob("oof.*.csv"),
-        *([folder / run_folder.UNSEEN] if folder.name == run_folder.LOOKS else of_run),
-    ):
+    stale = [folder.parent / run_folder.SCORES, folder.parent / run_folder.AVERAGING]
+    if folder.name == run_folder.LOOKS:
+        stale = [folder / run_folder.UNSEEN]
+    for path in (*folder.glob("oof.*.csv"), *stale):
         path.unlink(missing_ok=True)
 
 

@@ -1,4 +1,7 @@
-"""What training minimises."""
+"""What training minimises: the targets of a fold's training rows, and the loss of a network's answers to them.
+
+Targets are labels, numbers such as ages, weights. old_from and age_target change what is learned, not what is scored.
+"""
 
 import functools
 import math
@@ -6,6 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -13,9 +17,84 @@ from torch.nn import functional
 from mask_lib.base import labels
 from mask_lib.base.config import Run
 from mask_lib.models import devices
-from mask_lib.training import targets
+from mask_lib.training import dataset
 
 POWERS = {"none": 0.0, "sqrt": 0.5, "full": 1.0}
+BORDER_STEPS = 6  # between the first and the last edge: borders of an ordinal head lie every 5 years from 30 to 60
+BORDER_STEPS_BELOW = 2  # so many more lie below the first edge: at 20 and 25 years
+
+
+class BatchTargets(NamedTuple):
+    """Of the B photos of a batch, as `loss_of` takes it."""
+
+    target: Tensor  # (B,) int64 labels, or (B, C) float32 probabilities, or (B, C + K) with `past_borders`
+    weights: Tensor | None = None  # (B,) float32, how much each photo counts; None: 1 each
+
+
+class FoldTargets(NamedTuple):
+    """Of the N train rows of a split."""
+
+    labels: np.ndarray  # (N,) int64 as training counts them
+    is_real: np.ndarray  # (N,) bool: rows without a pseudo-label, by which classes are counted
+    rows: BatchTargets  # of all N, on the device
+
+
+def fold_targets(train: pd.DataFrame, run: Run, device: torch.device | str = "cpu") -> FoldTargets:
+    """Those of a split's train rows; (N, C + K) if ordinal. Raises as `reads_numbers` and `known_numbers` do."""
+    found = target = train["label"].to_numpy(np.int64)
+    if reads_numbers(run):
+        numbers = known_numbers(train)
+        number, values = labels.number(), labels.decode_all(found)
+        is_moved = (numbers >= run.last_edge()) & (numbers < number.edges[-1])  # NaN is neither
+        found = target = labels.encode_all(values | {number.name: values[number.name] + is_moved})
+        if run.age_target == "ordinal":
+            one_hot = np.eye(labels.class_count(), dtype=np.float32)[found]
+            target = np.hstack([one_hot, past_borders(found, numbers, run)])
+    weights = torch.from_numpy(train["weight"].to_numpy(np.float32)).to(device) if "weight" in train else None
+    return FoldTargets(found, dataset.is_real(train).to_numpy(), BatchTargets(torch.tensor(target).to(device), weights))
+
+
+def reads_numbers(run: Run) -> bool:
+    """Whether a run's training reads numbers such as ages in years. ValueError for an ordinal one of one edge."""
+    number, ordinal = labels.number(), run.age_target == "ordinal"
+    if ordinal and len(number.edges) < 2:  # two logits tell one border, and no line through several
+        raise ValueError(f"age_target = 'ordinal': {number.name} must be cut at two edges or more")
+    return number is not None and (ordinal or run.last_edge() != number.edges[-1])
+
+
+def known_numbers(rows: pd.DataFrame) -> np.ndarray:
+    """(N,) float64 numbers of a split's rows, NaN where unknown or of another group than the label's.
+
+    Where the two differ a reviewer has changed the label, and the label holds. Raises ValueError without the column.
+    """
+    number = labels.number()
+    if number.name not in rows:
+        raise ValueError(f"old_from and age_target: ordinal need a split's column {number.name}, which is not there")
+    numbers = rows[number.name].to_numpy("float64", na_value=np.nan)
+    groups = labels.decode_all(rows["label"])[number.name]
+    return np.where(np.digitize(numbers, number.edges) == groups, numbers, np.nan)
+
+
+def borders(run: Run) -> tuple[int, ...]:
+    """The numbers whose passing an ordinal head learns: the edges that count, and others between and around."""
+    first, *between, last = labels.number().edges
+    step = max(round((last - first) / BORDER_STEPS), 1)
+    return tuple(sorted({*range(first - BORDER_STEPS_BELOW * step, last, step), first, *between, run.last_edge()}))
+
+
+def past_borders(train_labels: np.ndarray, numbers: np.ndarray, run: Run) -> np.ndarray:
+    """(N, K) float32, 1 where a photo's number, or its whole group, is at a border or past it, else 0; NaN: unknown."""
+    number, edges = labels.number(), np.array(borders(run))
+    groups, ends = labels.decode_all(train_labels)[number.name], np.array([-np.inf, *number.edges, np.inf])
+    bounds = ends[groups], ends[groups + 1]  # of the group, or of a number that is known both this number
+    least, below = (np.where(np.isnan(numbers), one, numbers)[:, None] for one in bounds)
+    return np.where(least >= edges, 1.0, np.where(below <= edges, 0.0, np.nan)).astype(np.float32)
+
+
+def border_places(run: Run) -> list[float]:
+    """Where each border lies on a line on which the first edge is 0 and `run.last_edge()` 1."""
+    first, last = labels.number().edges[0], run.last_edge()
+    return [(edge - first) / (last - first) for edge in borders(run)]
 
 
 class AttributeTarget(NamedTuple):
@@ -29,10 +108,7 @@ class AttributeTarget(NamedTuple):
 
 
 def class_weights(train_labels: np.ndarray, balance: str) -> Tensor:
-    """(C,) float32 weights of the classes: 1 / count^power, scaled so that their mean over photos is 1.
-
-    A class without photos weighs 0. balance: none, sqrt or full, whose power is 0, 1/2 or 1.
-    """
+    """(C,) float32: 1 / count^`POWERS[balance]`, scaled to a mean of 1 over photos; 0 for classes without photos."""
     counts = np.bincount(train_labels, minlength=labels.class_count()).astype(np.float64)
     weights = np.where(counts > 0, np.maximum(counts, 1) ** -POWERS[balance], 0.0)
     return torch.from_numpy(weights * counts.sum() / (weights * counts).sum()).float()
@@ -44,7 +120,7 @@ def loss_of(logits: Tensor, target: Tensor, run: Run, weights: Tensor, photo_wei
     The run's `loss` over the C classes, plus `attribute_loss` times the sum of the same over the attributes that
     the class probabilities imply: so a rare class learns its age from all photos of that age. Of head three only
     the attributes' losses, each times its weight; of cross-entropy with weights of 1 they are in sum the one over
-    classes. For an ordinal run the targets have further columns, `targets.past_borders`.
+    classes. For an ordinal run the targets have further columns, `past_borders`.
 
     weights: (C,) of `class_weights`. photo_weights: (B,) float32, None for 1 each. Losses of photos are multiplied
     by both and averaged over B; over the sum of weights, a photo's weight would depend on its batch.
@@ -59,7 +135,12 @@ def loss_of(logits: Tensor, target: Tensor, run: Run, weights: Tensor, photo_wei
     weight_of_photo = target @ weights if target.is_floating_point() else weights[target]
     joint = AttributeTarget(logits, target, labels.shape(), run.attribute_label_smoothing, photo_weights)
     if run.by_attribute:
-        return _heads_loss(attribute_targets(joint), past_borders, run, weight_of_photo)
+        heads = attribute_targets(joint)
+        parts = [_summed_loss([head], run, weight_of_photo) for head in heads]
+        if run.age_target == "ordinal":  # `Run` takes no loss but cross-entropy beside it
+            place = labels.names().index(labels.number().name)
+            parts[place] = (ordinal_losses(heads[place], past_borders, run) * weight_of_photo).mean()
+        return sum(weight * part for weight, part in zip(run.attribute_weights(), parts, strict=True))
     loss = _summed_loss([joint], run, weight_of_photo)
     if run.attribute_loss:
         loss = loss + run.attribute_loss * _summed_loss(attribute_targets(joint), run, weight_of_photo)
@@ -81,15 +162,6 @@ def attribute_targets(joint: AttributeTarget) -> list[AttributeTarget]:
     return found
 
 
-def _heads_loss(heads: list[AttributeTarget], past_borders: Tensor | None, run: Run, weight_of_photo: Tensor) -> Tensor:
-    """Scalar sum of the heads' losses, each times its weight; `past_borders` as `ordinal_losses` takes it."""
-    parts = [_summed_loss([head], run, weight_of_photo) for head in heads]
-    if run.age_target == "ordinal":  # `Run` takes no loss but cross-entropy beside it
-        place = labels.names().index(labels.number().name)
-        parts[place] = (ordinal_losses(heads[place], past_borders, run) * weight_of_photo).mean()
-    return sum(weight * part for weight, part in zip(run.attribute_weights(), parts, strict=True))
-
-
 def ordinal_losses(head: AttributeTarget, past_borders: Tensor, run: Run) -> Tensor:
     """(B,) cross-entropies of being past each border, twice their mean over those that are known.
 
@@ -101,7 +173,7 @@ def ordinal_losses(head: AttributeTarget, past_borders: Tensor, run: Run) -> Ten
     groups = head.logits.log_softmax(dim=1).unbind(1)
     first = functools.reduce(torch.logaddexp, groups[1:]) - groups[0]
     last = groups[-1] - functools.reduce(torch.logaddexp, groups[:-1])
-    places = devices.constant(tuple(targets.border_places(run)), past_borders.device)
+    places = devices.constant(tuple(border_places(run)), past_borders.device)
     logits = first[:, None] + (last - first)[:, None] * places
     # What both smoothings take from the label is spread over past and not past.
     kept, known = (1 - run.label_smoothing) * (1 - sum(head.smoothing)), past_borders.isfinite()
@@ -142,9 +214,8 @@ def as_probabilities(target: Tensor, class_count: int) -> Tensor:
 def smoothed_target(part: AttributeTarget) -> Tensor:
     """The target with each attribute's share of `smoothing` spread evenly over that attribute's values.
 
-    A photo's mask may be beyond doubt and its age not: smoothing (0, 0, 0.3) makes a class's target 0.8, and 0.1
-    for each that differs in its age alone. One axis after the other gives of a label the product of
-    the attributes' own smoothed targets.
+    A photo's mask may be beyond doubt and its age not: smoothing (0, 0, 0.3) makes a class's target 0.8, and 0.1 for
+    each that differs in its age alone. Axis by axis that gives the product of the attributes' smoothed targets.
     """
     if not any(part.smoothing):
         return part.target
@@ -155,10 +226,7 @@ def smoothed_target(part: AttributeTarget) -> Tensor:
 
 
 def focal(logits: Tensor, wanted: Tensor, gamma: float, label_smoothing: float) -> Tensor:
-    """(B,) focal loss, Lin et al. 2017: each class's cross-entropy times (1 - probability)^gamma.
-
-    wanted: (B, K) float32 probabilities.
-    """
+    """(B,) focal loss (Lin et al. 2017) for (B, K) float32 probabilities: cross-entropy x (1 - probability)^gamma."""
     wanted = (1 - label_smoothing) * wanted + label_smoothing / logits.shape[1]
     log_probability = functional.log_softmax(logits, dim=1)
     missing = -torch.expm1(log_probability)  # 1 - probability, exact near 0

@@ -12,36 +12,27 @@ from mask_lib.data import store
 from mask_lib.models import build, devices, weights
 from mask_lib.training import dataset, loop, runs
 
+LOWEST = 1e-6  # rate to begin with
 WINDOW = 9  # steps that a smoothed loss is the mean of
 DIVERGED = 3.0  # times the lowest smoothed loss: beyond it nothing more can be learned
 SAFETY = 0.1  # of the rate at which the loss is lowest, which is nearly too high
 
 
 @interrupts.released_on_error
-def find_rate(run: config.Run, splits: dict[int, pd.DataFrame], photos: store.Store) -> pd.DataFrame:
-    """`find` on the first of the folds that a run is to train."""
-    fold = runs.chosen_folds(run, splits)[0]
-    return find(run, splits[fold], devices.DevicePhotos(photos, devices.pick_device()), fold)
-
-
-def find(
-    run: config.Run,
-    split: pd.DataFrame,
-    source: devices.DevicePhotos,
-    fold: int = 0,
-    step_count: int = 100,
-    low: float = 1e-6,
-    high: float = 1.0,
+def find_rate(
+    run: config.Run, splits: dict[int, pd.DataFrame], photos: store.Store, step_count: int = 100, highest: float = 1.0
 ) -> pd.DataFrame:
-    """Columns `learning_rate, loss, smoothed`, a row a step, up to `step_count` or until the loss explodes. Trains the
-    run's first weights on the fold's photos as training does, but no layer is frozen. Nothing is written.
+    """Columns `learning_rate, loss, smoothed`, a row a step, up to `step_count` or until the loss explodes.
+
+    Trains the run's first weights on its first fold as training does, but no layer is frozen. Nothing is written.
     """
+    fold, source = runs.chosen_folds(run, splits)[0], devices.DevicePhotos(photos, devices.pick_device())
     network = build.of_run(run).to(source.device, memory_format=torch.channels_last)
     network.load_state_dict(weights.first_weights(run, dataset.step_seed(run.seed, fold, 0, 0)))
-    trial = loop.FoldTraining(run, fold, split, source)
+    trial = loop.FoldTraining(run, fold, splits[fold], source)
     trial.start(network, network)
     network.train()
-    rates, losses = np.geomspace(low, high, step_count), []
+    rates, losses = np.geomspace(LOWEST, highest, step_count), []
     steps = ((epoch, *one) for epoch in itertools.count() for one in enumerate(trial.data.batches(epoch)))
     for rate, (epoch, step, batch) in zip(rates, steps, strict=False):
         seed = trial.seed_of(epoch, step)
@@ -56,10 +47,8 @@ def find(
 
 def exploded(losses: list[float]) -> bool:
     """Whether the last loss is no number, or the last few are far above the lowest few."""
-    if not math.isfinite(losses[-1]):
-        return True
-    if len(losses) < 2 * WINDOW:
-        return False
+    if len(losses) < 2 * WINDOW or not math.isfinite(losses[-1]):
+        return not math.isfinite(losses[-1])
     means = np.convolve(losses, np.full(WINDOW, 1 / WINDOW), mode="valid")
     return bool(means[-1] > DIVERGED * means.min())
 

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.random import Generator
+from torch import Tensor
 
 from mask_lib.base import labels
 from mask_lib.base.config import Run
-from mask_lib.training.loss import as_probabilities
-from mask_lib.training.targets import BatchTargets
+from mask_lib.training.loss import BatchTargets, as_probabilities
 
 
 def photos_of_last_group(train_labels: np.ndarray) -> np.ndarray:
@@ -35,9 +35,7 @@ def with_partners(batch: np.ndarray, partners: np.ndarray | None, random: Genera
     return np.concatenate([batch, random.choice(partners, count)]), np.arange(count, 2 * count)
 
 
-def mixed(
-    photos: torch.Tensor, targets: BatchTargets, partner: torch.Tensor, kept: torch.Tensor
-) -> tuple[torch.Tensor, BatchTargets]:
+def mixed(photos: Tensor, targets: BatchTargets, partner: Tensor, kept: Tensor) -> tuple[Tensor, BatchTargets]:
     """The first B of `photos`, (≥ B, C, H, W) float32, each mixed with its partner, and their targets.
 
     targets: of all `photos`; partner: (B,) int64 places among them; kept: as `as_shares` gives it. Mixed targets are
@@ -65,7 +63,7 @@ def drawn_parts(run: Run, count: int, height: int, width: int, random: Generator
     return down & chosen, across
 
 
-def as_shares(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+def as_shares(parts: Sequence[Tensor]) -> Tensor:
     """(B, 1, H, W) or (B, 1, 1, 1) float32 of `drawn_parts`: what each pixel keeps of itself, 0 to 1."""
     if len(parts) == 1:
         return parts[0].view(-1, 1, 1, 1)

@@ -14,34 +14,32 @@ from mask_lib.models import networks
 
 
 def build_optimizer(network: nn.Module, run: Run) -> torch.optim.Optimizer:
-    """SGD or AdamW over the network's parameter groups, each with its `peak` learning rate; `lr` starts at 0."""
-    scale, decay = run.head_learning_rate_scale, run.weight_decay
-    groups = parameter_groups(network, run.learning_rate, scale, decay, run.layer_decay)
+    """SGD or AdamW over the network's `parameter_groups`; `lr` starts at 0."""
+    groups = parameter_groups(network, run)
     fused = next(network.parameters()).device.type == "cuda"  # one call for all weights
     if run.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=0.0, momentum=run.momentum, fused=fused)
     return torch.optim.AdamW(groups, lr=0.0, betas=(run.momentum, 0.999), fused=fused)
 
 
-def parameter_groups(
-    network: nn.Module, learning_rate: float, head_scale: float, weight_decay: float, layer_decay: float = 1.0
-) -> list[dict]:
+def parameter_groups(network: nn.Module, run: Run) -> list[dict]:
     """Optimizer groups of equal `weight_decay` and equal `peak`, the highest learning rate.
 
-    As timm groups them, biases, normalisation weights and what a network's `no_weight_decay()` lists are not
-    decayed, and with a `layer_decay` below 1 each layer learns that many times as fast as the one after it (Clark
-    et al. 2020, ELECTRA). The last layer learns `head_scale` times faster.
+    As timm groups them, biases, normalisation weights and what a network's `no_weight_decay()` lists are not decayed,
+    and with a `layer_decay` below 1 each layer learns that many times as fast as the one after it (ELECTRA, Clark et
+    al. 2020). The last layer learns `head_learning_rate_scale` times faster.
     """
-    head = {id(parameter) for layer in networks.last_layers(network) for parameter in layer.parameters()}
+    own = set(map(id, parameters_but_head(network)))
     names = network.no_weight_decay() if hasattr(network, "no_weight_decay") else ()
-    if layer_decay < 1:
-        found = param_groups_layer_decay(network, weight_decay, names, layer_decay=layer_decay)
+    if run.layer_decay < 1:
+        found = param_groups_layer_decay(network, run.weight_decay, names, layer_decay=run.layer_decay)
     else:
-        found = param_groups_weight_decay(network, weight_decay, no_weight_decay_list=names)
+        found = param_groups_weight_decay(network, run.weight_decay, no_weight_decay_list=names)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}  # few and large, since each costs the GPU a call
     for group in found:
         for parameter in group["params"]:
-            peak = learning_rate * group.get("lr_scale", 1.0) * (head_scale if id(parameter) in head else 1.0)
+            scale = 1.0 if id(parameter) in own else run.head_learning_rate_scale
+            peak = run.learning_rate * group.get("lr_scale", 1.0) * scale
             groups.setdefault((peak, group["weight_decay"]), []).append(parameter)
     return [{"params": members, "peak": peak, "weight_decay": decay} for (peak, decay), members in groups.items()]
 
@@ -54,20 +52,18 @@ def frozen(network: nn.Module, run: Run, epoch: int) -> Iterator[None]:
     many stages that nothing but the last layer would ever learn, and for a network whose stages timm does not know.
     """
     still = parameters_but_head(network) if epoch < run.frozen_epochs else parameters_of_stages(network, run)
-    known = {id(one) for one in still}
+    known = set(map(id, still))
     # Dropout and the like go on.
     with_statistics = (one for one in network.modules() if known and hasattr(one, "running_mean"))
     head = {id(one) for layer in networks.last_layers(network) for one in layer.modules()}
     held = [one for one in with_statistics if id(one) not in head and all(id(p) in known for p in one.parameters())]
-    normalisations, learning = nn.ModuleList(held).eval(), [one for one in still if one.requires_grad]
-    for parameter in learning:
-        parameter.requires_grad_(False)
+    normalisations = nn.ModuleList(held).eval()
+    learning = nn.ParameterList(one for one in still if one.requires_grad).requires_grad_(False)
     try:
         yield
     finally:
         normalisations.train()
-        for parameter in learning:
-            parameter.requires_grad_(True)
+        learning.requires_grad_(True)
 
 
 def parameters_but_head(network: nn.Module) -> list[nn.Parameter]:
@@ -81,18 +77,15 @@ def parameters_of_stages(network: nn.Module, run: Run) -> list[nn.Parameter]:
     if not run.frozen_stages:
         return []
     if not hasattr(network, "group_matcher"):
-        raise ValueError(
-            f"frozen_stages = {run.frozen_stages}: timm knows no stages of {run.architecture}: set it to 0"
-        )
+        unknown = f"timm knows no stages of {run.architecture}: set it to 0"
+        raise ValueError(f"frozen_stages = {run.frozen_stages}: {unknown}")
     named = list(network.named_parameters())
     stage_of = group_parameters(network, network.group_matcher(coarse=True), reverse=True)
-    own = {id(one) for one in parameters_but_head(network)}
+    own = set(map(id, parameters_but_head(network)))
     stages = sorted({stage_of[name] for name, one in named if id(one) in own})
-    most = len(stages) - 1
-    if run.frozen_stages > most:
-        raise ValueError(
-            f"frozen_stages = {run.frozen_stages}: {run.architecture} has {most} before its last: at most that"
-        )
+    if run.frozen_stages >= len(stages):
+        most = f"{run.architecture} has {len(stages) - 1} before its last: at most that"
+        raise ValueError(f"frozen_stages = {run.frozen_stages}: {most}")
     return [one for name, one in named if id(one) in own and stage_of[name] in stages[: run.frozen_stages]]
 
 

@@ -10,9 +10,9 @@ import dataclasses
 import functools
 import itertools
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple
 
 import numpy as np
 import optuna
@@ -37,26 +37,20 @@ COLUMNS = ["seed", "fold", "path", "person", "label", "predicted", "seconds"]
 LEVEL = 0.95  # of the interval; shared out among candidates, the better of which is judged
 
 
-@dataclasses.dataclass(frozen=True)
-class SearchData:
+class SearchData(NamedTuple):
     """What a search works on: the small split's tables by fold, their photos, and its own folder."""
 
     splits: dict[int, pd.DataFrame]
     photos: store.Store
     folder: Path  # output_dir / search.FOLDER
 
-    def digest(self, folds: Iterable[int], weights: str) -> str:
-        """Of the photos, labels and split of some folds, and of first weights from a file."""
-        return files.digest([fingerprint(self.photos.content, self.splits[fold], weights) for fold in folds])
-
-    def sample(self, count: int) -> torch.Tensor:
-        """(count, C, H, W) uint8 photos, spread evenly over the store, to look at policies on."""
-        rows = np.linspace(0, len(self.photos.images) - 1, count).astype(np.int64)
-        return torch.from_numpy(self.photos.images[rows]).permute(0, 3, 1, 2)
+    def digest(self, network: config.Run) -> str:
+        """Of the photos, labels and split of a run's folds, and of its first weights from a file."""
+        folds = runs.chosen_folds(network, self.splits)
+        return files.digest([fingerprint(self.photos.content, self.splits[fold], network.weights) for fold in folds])
 
 
-@dataclasses.dataclass(frozen=True)
-class DensityScorer:
+class DensityScorer(NamedTuple):
     """A fold's network, trained without augmentation, and the validation photos of that fold."""
 
     fold: int
@@ -66,16 +60,17 @@ class DensityScorer:
     labels: np.ndarray  # (N,) int64
 
     @torch.inference_mode()
-    def score(self, policy: Policy, views: int = 1, seed: int = 0) -> dict[str, float]:
+    def score(self, policy: Policy, views: int = 1) -> dict[str, float]:
         """`log_likelihood`, the mean of the true classes', and `macro_f1` of every photo under `views` draws, from the
         same random numbers whatever the policy, so that luck cancels out between policies.
         """
         self.loaded.network.eval()
         found = []
         for view in range(views):
-            generator = torch.Generator().manual_seed(dataset.step_seed(seed, self.fold, 0, view))
-            for block in store.blocks(len(self.rows), predict.PREDICT_BATCH):
-                photos = apply.augment(self.source.batch(self.rows[block]), policy, generator)
+            generator = torch.Generator().manual_seed(dataset.step_seed(0, self.fold, 0, view))
+            for start in range(0, len(self.rows), predict.PREDICT_BATCH):
+                rows = self.rows[start : start + predict.PREDICT_BATCH]
+                photos = apply.augment(self.source.batch(rows), policy, generator)
                 with devices.autocast(self.source.device, self.loaded.dtype):
                     logits = self.loaded.network(self.loaded.preprocessing.prepared(photos))
                 found.append(logits.float().log_softmax(dim=1).cpu().numpy())
@@ -85,39 +80,33 @@ class DensityScorer:
         return {"log_likelihood": float(of_truth.mean(dtype=np.float64)), "macro_f1": macro_f1}
 
 
-def density_scorers(
-    run: config.Run, splits: Mapping[int, pd.DataFrame], photos: store.Store, folder: Path
-) -> list[DensityScorer]:
+def density_scorers(run: config.Run, data: SearchData) -> list[DensityScorer]:
     """One for each of the run's folds, with the weights that training chose; one process trains what is not trained."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with files.lock(folder / f"{run.run}.lock"):
-        result = runs.train_run(run, dict(splits), photos, folder, when_changed="restart")
-    source, found = devices.DevicePhotos(photos, devices.pick_device()), []
-    for fold in runs.chosen_folds(run, splits):
+    with files.lock(data.folder / f"{run.run}.lock"):
+        result = runs.train_run(run, *data, when_changed="restart")
+    source, found = devices.DevicePhotos(data.photos, devices.pick_device()), []
+    for fold in runs.chosen_folds(run, data.splits):
         checkpoint = result.folder / f"fold{fold}" / "checkpoint" / f"{run_folder.trained_weights(run)}.safetensors"
         loaded = predict.load_network(*read_checkpoint(checkpoint), source.device)
-        val = splits[fold][splits[fold]["split"] == VAL]
-        rows = photos.rows(list(val["path"]))
+        val = data.splits[fold][data.splits[fold]["split"] == VAL]
+        rows = data.photos.rows(list(val["path"]))
         found.append(DensityScorer(fold, loaded, source, rows, val["label"].to_numpy(np.int64)))
     return found
 
 
-def run_search(
-    settings: Search, data: SearchData, when_changed: Literal["refuse", "restart"] = "refuse"
-) -> pd.DataFrame:
+def run_search(settings: Search, data: SearchData, when_changed: str = "refuse") -> pd.DataFrame:
     """Search until `policy_count` policies and no augmentation are scored, from where it was left; the trials.
 
     Columns `search.TRIAL_COLUMNS`, also in `trials.csv`; the best, merged, become `best_policy.json`. Several processes
-    may call it at once and return when all is done. ChangedSearchError for other settings, if `when_changed: refuse`.
+    may call it at once and return when all is done. ChangedSettingsError for other settings, if `when_changed: refuse`.
     """
-    network = settings.network(folds=list(settings.search_folds))
-    digest = data.digest(runs.chosen_folds(network, data.splits), network.weights)
+    digest = data.digest(settings.network(folds=list(settings.search_folds)))
     study, scorer = search.open_study(settings, data.folder, digest, when_changed), TrialScorer(settings, data)
     what = f"search by {settings.search_kind}"
     with files.progress(total=settings.policy_count + 1, what=what, unit="policy") as bar:
         while search.wait_for_trial(study):
             study.optimize(scorer, n_trials=1, catch=search.NotWantedError)
-            bar.update(len(search.finished_trials(study)) - bar.n)  # by whomever
+            bar.update(len(search.trials_table(study)) - bar.n)  # by whomever
     trials = search.trials_table(study)
     files.write_csv(trials, data.folder / "trials.csv")
     merged, verdict = candidates(trials, settings.merged_count)["merged"], search.read_verdict(data.folder.parent)
@@ -138,7 +127,7 @@ class TrialScorer:
     def densities(self) -> list[DensityScorer]:
         """A scorer for each fold of the density search."""
         run = self.settings.network(self.settings.density_epochs, run=PLAIN, folds=list(self.settings.search_folds))
-        return density_scorers(run, self.data.splits, self.data.photos, self.data.folder)
+        return density_scorers(run, self.data)
 
     def __call__(self, trial: optuna.Trial) -> float:
         """The value of a trial. Raises TrialPruned where halving stops it."""
@@ -155,11 +144,12 @@ class TrialScorer:
 
     def by_training(self, trial: optuna.Trial, policy: Policy) -> tuple[float, float]:
         """Of a network trained with the policy: mean validation macro F1 of its last epochs, and its best."""
-        history: list[float] = []
+        history, smoothed = [], []
 
         def report(row: Mapping[str, float]) -> None:
             history.append(row["val_macro_f1"])
-            trial.report(smoothed(history, self.settings.smoothing_epochs), len(history))
+            smoothed.append(float(np.mean(history[-self.settings.smoothing_epochs :])))
+            trial.report(smoothed[-1], len(history))
             halves = self.settings.search_kind == "halving" and trial.user_attrs[search.PLACE] > 0
             if halves and len(history) < run.epochs and trial.should_prune():
                 raise optuna.TrialPruned
@@ -171,15 +161,10 @@ class TrialScorer:
         folder = run_folder.folder_of(self.data.folder, name)
         shutil.rmtree(folder, ignore_errors=True)
         try:
-            runs.train_run(run, self.data.splits, self.data.photos, self.data.folder, on_epoch=report)
+            runs.train_run(run, *self.data, on_epoch=report)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        return smoothed(history, self.settings.smoothing_epochs), max(history)
-
-
-def smoothed(history: Sequence[float], epochs: int) -> float:
-    """The mean of the last so many epochs."""
-    return float(np.mean(history[-epochs:]))
+        return smoothed[-1], max(history)
 
 
 def candidates(trials: pd.DataFrame, merged_count: int, alone: int = 1) -> dict[str, Policy]:
@@ -195,20 +180,16 @@ def candidates(trials: pd.DataFrame, merged_count: int, alone: int = 1) -> dict[
 
 
 def reach_verdict(
-    network: config.Run,
-    contenders: Mapping[str, Policy],
-    data: SearchData,
-    verdict_folds: Sequence[int],
-    seed_count: int = 3,
+    network: config.Run, contenders: Mapping[str, Policy], data: SearchData, folds: Sequence[int], seed_count: int
 ) -> dict[str, Any]:
     """Train what is not trained yet, write `verdict.json` and the best of the contenders as `best_policy.json`.
 
     network: what is trained, on each fold with each seed, but for its augmentation. Returns what the file holds: that
     of `judged`, `seeds`, `folds`, `seconds`. Raises ValueError for a fold without a split, no folds and no seeds.
     """
-    if not verdict_folds or seed_count < 1:
-        raise ValueError(f"verdict_folds = {list(verdict_folds)}, seed_count = {seed_count}: a verdict needs both")
-    network = network.replace(folds=tuple(verdict_folds))
+    if not folds or seed_count < 1:
+        raise ValueError(f"verdict_folds = {list(folds)}, seed_count = {seed_count}: a verdict needs both")
+    network = network.replace(folds=tuple(folds))
     runs.chosen_folds(network, data.splits)
     policies = {name: PRESET_POLICIES[name] for name in REFERENCES} | dict(contenders)
     predictions = {
@@ -216,7 +197,7 @@ def reach_verdict(
         for name, policy in policies.items()
     }
     seconds = sum(table.groupby("seed")["seconds"].first().sum() for table in predictions.values())
-    found = judged(predictions, contenders) | {"seeds": seed_count, "folds": list(verdict_folds), "seconds": seconds}
+    found = judged(predictions, contenders) | {"seeds": seed_count, "folds": list(folds), "seconds": seconds}
     # The policy comes first: until its verdict is there, TrivialAugment is the choice.
     write_policy(contenders[found["candidate"]], search.best_path(data.folder.parent))
     files.write_json(found, search.verdict_path(data.folder.parent))
@@ -281,12 +262,11 @@ def predicted(network: config.Run, policy: Policy, data: SearchData) -> pd.DataF
     """
     name = training_name(network, policy, data)
     path = data.folder / "verdict" / f"{name}.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
     with files.lock(path.parent / "lock"):
         if not path.exists():
             policy_path = write_policy(policy, data.folder / "policies" / f"{name}.json")
             run = network.replace(run=name, augmentation=files.shown_path(policy_path))
-            result = runs.train_run(run, data.splits, data.photos, data.folder)
+            result = runs.train_run(run, *data)
             truth, prediction = result.truth_and_prediction()
             told = {"seed": run.seed, "label": truth, "predicted": prediction}
             table = result.out_of_fold.assign(**told, seconds=result.history["seconds"].sum())
@@ -298,4 +278,4 @@ def predicted(network: config.Run, policy: Policy, data: SearchData) -> pd.DataF
 def training_name(network: config.Run, policy: Policy, data: SearchData) -> str:
     """A name that only an equal training has: of the same photos and labels, settings and policy."""
     settings = {**network.settings(), "run": "", "augmentation": search.policy_digest(policy)}
-    return f"seed{network.seed}-{files.digest([settings, data.digest(network.folds, network.weights)])}"
+    return f"seed{network.seed}-{files.digest([settings, data.digest(network)])}"

@@ -5,56 +5,37 @@ so they carry nothing of those people's labels back into fold k. `self_training`
 """
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from mask_lib.base import checks, config, files, labels
+from mask_lib.base import config, files, labels
 from mask_lib.data.splits import TEST_VAL, TRAIN, VAL, refuse
 
-KINDS = {"fold": "int64", "path": "str", "label": "int64", "probability": "float64", "weight": "float64"}
+KINDS = {"fold": "int64", "path": "str", "label": "int64", "probability": "float64"}
 COLUMNS = list(KINDS)
 PREFIX = "eval:"  # before a photo's name, as its person: who stands on an evaluation photo is not known
 
 
-def choose(
-    predictions: Mapping[int, pd.DataFrame], threshold: float = 0.9, class_share: float = 1.0, weight: float = 0.5
-) -> pd.DataFrame:
+def choose(predictions: Mapping[int, pd.DataFrame], threshold: float = 0.9, class_share: float = 1.0) -> pd.DataFrame:
     """The confident evaluation photos of each fold, `COLUMNS`, sorted by fold and path.
 
     predictions: per fold a table with `path` (absolute) and `labels.probability_columns()` from that fold's network.
     A photo joins if its likeliest class has at least the probability `threshold` and it is among the surest
-    `class_share` of that class, so that easy ones do not crowd out others (Zou et al. 2018). `weight`: in the loss,
-    beside 1 for a labeled one. ValueError for settings out of range, and for paths that are relative or stand twice.
+    `class_share` of that class, so that easy ones do not crowd out others (Zou et al. 2018). ValueError out of range.
     """
-    config.check_pseudo_choice(threshold, class_share)
-    _check_weight(weight)
-    tables = [_confident(table, threshold, class_share).assign(fold=fold) for fold, table in predictions.items()]
-    nothing = pd.DataFrame(columns=COLUMNS).astype(KINDS)  # gives the dtypes where no photo is confident
-    found = pd.concat([nothing, *tables], ignore_index=True).assign(weight=float(weight))
-    return found[COLUMNS].sort_values(["fold", "path"], ignore_index=True)
-
-
-def _confident(table: pd.DataFrame, threshold: float, class_share: float) -> pd.DataFrame:
-    """One fold's rows, columns `path, label, probability`."""
-    _check_paths(table["path"])
-    probabilities = table[labels.probability_columns()].to_numpy()  # (N, C)
-    found = table[["path"]].assign(label=probabilities.argmax(axis=1), probability=probabilities.max(axis=1))
-    of_class = found.groupby("label")["probability"]
-    rank = of_class.rank(method="first", ascending=False)  # 1 is the surest of its class
-    most = np.ceil(class_share * of_class.transform("size") - 1e-9)  # a tenth of 30 are 3, whatever floats say
-    return found[(found["probability"] >= threshold) & (rank <= most)]
-
-
-def _check_paths(paths: pd.Series) -> None:
-    refuse(paths[~paths.map(os.path.isabs).astype(bool)], "pseudo-labels need absolute paths; these have none")
-    refuse(paths[paths.duplicated()], "photos with two pseudo-labels")
-
-
-def _check_weight(weight: float) -> None:
-    checks.require("pseudo_weight", weight, 0 < weight <= 1, "above 0 and at most 1, a labeled photo's weight")
+    config.check_bounds({"pseudo_threshold": threshold, "pseudo_class_share": class_share})
+    tables = [pd.DataFrame(columns=COLUMNS).astype(KINDS)]  # gives the dtypes where no photo is confident
+    for fold, table in predictions.items():
+        probabilities = table[labels.probability_columns()].to_numpy()  # (N, C)
+        found = table[["path"]].assign(label=probabilities.argmax(axis=1), probability=probabilities.max(axis=1))
+        of_class = found.groupby("label")["probability"]
+        rank = of_class.rank(method="first", ascending=False)  # 1 is the surest of its class
+        most = np.ceil(class_share * of_class.transform("size") - 1e-9)  # a tenth of 30 are 3, whatever floats say
+        tables.append(found[(found["probability"] >= threshold) & (rank <= most)].assign(fold=fold))
+    return pd.concat(tables)[COLUMNS].sort_values(["fold", "path"], ignore_index=True)
 
 
 def table_path(output_dir: str | os.PathLike[str], run: str) -> Path:
@@ -64,8 +45,7 @@ def table_path(output_dir: str | os.PathLike[str], run: str) -> Path:
 
 def unseen_people(split: pd.DataFrame) -> dict[str, str]:
     """Digests of the people whom a fold validates and of those it holds out: training sees neither."""
-    parts = {part: sorted(set(split.loc[split["split"] == part, "person"])) for part in (VAL, TEST_VAL)}
-    return {part: files.digest(people) for part, people in parts.items()}
+    return {part: files.digest(sorted(set(split["person"][split["split"] == part]))) for part in (VAL, TEST_VAL)}
 
 
 def write(table: pd.DataFrame, output_dir: str | os.PathLike[str], run: str, splits: dict[int, pd.DataFrame]) -> Path:
@@ -99,43 +79,19 @@ def read(output_dir: str | os.PathLike[str], run: str, splits: dict[int, pd.Data
     return files.read_csv(path, KINDS)[COLUMNS]
 
 
-def joined(split: pd.DataFrame, table: pd.DataFrame, fold: int, weight: float | None = None) -> pd.DataFrame:
-    """A fold's split with its pseudo-labeled photos as further train rows, and a column `weight`.
+def joined(split: pd.DataFrame, table: pd.DataFrame, fold: int, weight: float) -> pd.DataFrame:
+    """A fold's split with its pseudo-labeled photos as further train rows, and a column `weight`: 1 for its own rows.
 
-    `weight` is 1 for the split's own rows, which come first, and the table's or the one given for the others, each of
-    which is a person of its own; further columns are empty for them. Raises ValueError for labels that are no class,
-    relative paths, photos that stand in the split already, and a weight out of range.
+    Those come first; each of the others is a person of its own, with further columns empty. Raises ValueError for
+    labels that are no class, relative paths, and photos that stand there twice or in the split already.
     """
     rows = table[table["fold"] == fold]
-    _check_paths(rows["path"])
+    is_absolute = rows["path"].map(os.path.isabs).astype(bool)
+    refuse(rows["path"][~is_absolute], "pseudo-labels need absolute paths; these have none")
+    refuse(rows["path"][rows["path"].duplicated()], "photos with two pseudo-labels")
     refuse(set(rows["path"]) & set(split["path"]), f"fold {fold}: pseudo-labeled photos that stand in the split")
     is_class = rows["label"].isin(range(labels.class_count()))
     refuse(rows["path"][~is_class], f"fold {fold}: pseudo-labels other than 0-{labels.class_count() - 1}")
-    weights = rows["weight"] if weight is None else pd.Series(float(weight), index=rows.index)
-    for one in weights.unique():
-        _check_weight(float(one))
-    added = rows.assign(person=PREFIX + rows["path"].map(os.path.basename), split=TRAIN, weight=weights)
+    added = rows.assign(person=PREFIX + rows["path"].map(os.path.basename), split=TRAIN, weight=weight)
     own = split.assign(weight=split.get("weight", 1.0))
     return pd.concat([own, added.reindex(columns=list(own))], ignore_index=True) if len(added) else own
-
-
-def joined_splits(
-    splits: dict[int, pd.DataFrame],
-    output_dir: str | os.PathLike[str],
-    run: str,
-    weight: float | None = None,
-    only: Collection[int] = (),
-) -> dict[int, pd.DataFrame]:
-    """The splits of the folds `only`, or of all, `joined` with an earlier run's pseudo-labels, if `run` names one."""
-    if not run:
-        return splits
-    wanted = {fold: split for fold, split in splits.items() if not only or fold in only}
-    table = read(output_dir, run, wanted)
-    return splits | {fold: joined(split, table, fold, weight) for fold, split in wanted.items()}
-
-
-def with_pseudo(trainable: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    """A photo table's train rows with every pseudo-labeled photo below, without its labels, which differ by fold."""
-    paths = pd.Series(sorted(set(table["path"])), dtype="str")
-    below = pd.DataFrame({"path": paths, "split": TRAIN}).reindex(columns=list(trainable))
-    return pd.concat([trainable, below], ignore_index=True) if len(below) else trainable

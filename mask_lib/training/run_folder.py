@@ -26,10 +26,6 @@ _Digests = dict[Annotated[str, pydantic.Field(pattern=r"^\d{1,3}$")], str]  # by
 _Run = Annotated[str, pydantic.AfterValidator(functools.partial(checks.safe_name, "run"))]
 
 
-class _Settings(pydantic.BaseModel, extra="allow"):
-    device: str = ""
-
-
 class _Data(pydantic.BaseModel):
     data_dir: str
 
@@ -102,10 +98,10 @@ def how_to_finish(folder: Path) -> str:
 def read_settings(folder: Path) -> tuple[config.Run, str]:
     """(settings, device) of config.json. Raises FileNotFoundError, or ValueError that names the file."""
     path = folder / "config.json"
-    saved = files.read_json(path, _Settings)
-    device = saved.pop("device", "")
+    saved = files.read_json(path, dict[str, Any])
+    device = str(saved.pop("device", ""))
     try:
-        return config.Run.from_settings(saved), device
+        return config.Run(**saved), device
     except ValueError as error:
         raise ValueError(f"{files.shown_path(path)}: {error}") from error
 
@@ -134,29 +130,22 @@ def read_averaging(folder: Path) -> dict[str, Any] | None:
     return saved if sorted(saved["folds"]) == trained_folds(folder) else None
 
 
-def _names_in_use(folder: Path) -> tuple[str, dict[int, str]]:
-    """The name of the weights that training chose, and by fold of those in use: what averaging picked, else that."""
-    found = read_averaging(folder)
-    trained = found["trained"] if found else trained_weights(read_settings(folder)[0])
-    return trained, {fold: found["folds"][fold]["picked"] if found else trained for fold in trained_folds(folder)}
-
-
 def in_use(folder: Path) -> dict[int, tuple[Path, Path]]:
-    """By fold the checkpoint and the out-of-fold table in use."""
-    trained, names = _names_in_use(folder)
-    return {fold: _weights_at(folder / f"fold{fold}", name, trained) for fold, name in names.items()}
+    """By fold the checkpoint and the out-of-fold table in use: what averaging picked, else what training chose."""
+    averaged, used = read_averaging(folder), {}
+    trained = averaged["trained"] if averaged else trained_weights(read_settings(folder)[0])
+    for fold in trained_folds(folder):
+        home, name = folder / f"fold{fold}", averaged["folds"][fold]["picked"] if averaged else trained
+        used[fold] = home / "checkpoint" / f"{name}.safetensors", table_path(home, name, trained)
+    return used
 
 
 def looks_in_use(folder: Path) -> tuple[Path, Path] | None:
     """The same of the fold that was trained without some looks, by the weights that the first fold uses; or None."""
     if not (folder / LOOKS / UNSEEN).exists():
         return None
-    trained, names = _names_in_use(folder)
-    return _weights_at(folder / LOOKS, names[min(names)], trained)
-
-
-def _weights_at(home: Path, name: str, trained: str) -> tuple[Path, Path]:
-    return home / "checkpoint" / f"{name}.safetensors", table_path(home, name, trained)
+    weights, table = min(in_use(folder).items())[1]
+    return folder / LOOKS / "checkpoint" / weights.name, folder / LOOKS / table.name
 
 
 def table_path(home: Path, name: str, trained: str) -> Path:
@@ -211,14 +200,14 @@ def _read_table(path: Path) -> pd.DataFrame:
 def read_histories(folder: Path, folds: Iterable[int]) -> pd.DataFrame:
     """The folds' history.csv one after the other. Raises ValueError that names a file without what is drawn."""
     kinds = {"epoch": "int64"} | dict.fromkeys(("train_loss", "val_loss", "val_macro_f1"), "float64")
-    paths = [folder / f"fold{fold}" / "history.csv" for fold in folds]
-    tables = {path: files.read_csv(path, kinds, others=None) for path in paths}
-    for path, table in tables.items():
-        drawn = table[list(kinds)]
+    tables = []
+    for path in (folder / f"fold{fold}" / "history.csv" for fold in folds):
+        tables.append(files.read_csv(path, kinds, others=None))
+        drawn = tables[-1][list(kinds)]
         if drawn.empty or drawn.isna().any(axis=None):
             lacking = ", ".join(drawn.columns[drawn.isna().any()]) or "rows"
             raise ValueError(f"{files.shown_path(path)} lacks {lacking}")
-    return pd.concat(tables.values(), ignore_index=True)
+    return pd.concat(tables, ignore_index=True)
 
 
 @dataclasses.dataclass(frozen=True)

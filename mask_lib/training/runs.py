@@ -1,46 +1,38 @@
 """A whole run: all its folds with one network, its scores, and its checkpoints held against today's data."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from torch import nn
 
-from mask_lib.augment.policy import named_policy
 from mask_lib.base import config, files, interrupts, labels, scores
 from mask_lib.data import store
-from mask_lib.data.splits import TRAIN, fingerprint
+from mask_lib.data.splits import TRAIN
 from mask_lib.models import build, checkpoint, devices, distributed, features, looks
-from mask_lib.training import dataset, loop, run_folder, targets, tracking
+from mask_lib.training import dataset, loop, run_folder, step, tracking
+from mask_lib.training.dataset import Splits
 from mask_lib.training.run_folder import SCORES, FinishedRun
 
 UNTRACKED = tracking.Tracking(tracking_mode="disabled")
 
 
 @interrupts.released_on_error
-def train_run(
-    run: config.Run,
-    splits: dict[int, pd.DataFrame],
-    photos: store.Store,
-    output_dir: Path,
-    tracked: tracking.Tracking = UNTRACKED,
-    **options: Any,
-) -> FinishedRun:
+def train_run(run: config.Run, splits: Splits, photos: store.Store, output_dir: Path, **options: Any) -> FinishedRun:
     """Train every fold asked for, from where it was left; finished folds are read. Scores come by `write_scores`.
 
     options: as of `train_folds`, which says what is raised too; ValueError further for a fold without a split.
     """
-    chosen, folder = chosen_folds(run, splits), run_folder.folder_of(output_dir, run.run)
-    device = train_folds(chosen, run, splits, photos, output_dir, tracked, **options)
-    return close_run(run, folder, splits, photos, device)
+    device = train_folds(chosen_folds(run, splits), run, splits, photos, output_dir, **options)
+    return close_run(run, run_folder.folder_of(output_dir, run.run), splits, photos, device)
 
 
 def train_folds(
     folds: Sequence[int],
     run: config.Run,
-    splits: dict[int, pd.DataFrame],
+    splits: Splits,
     photos: store.Store,
     output_dir: Path,
     tracked: tracking.Tracking = UNTRACKED,
@@ -49,8 +41,7 @@ def train_folds(
 ) -> torch.device:
     """Train these folds of a run one after another, each with a record of its own; returns the device.
 
-    options: `when_changed` and `checkpoint_seconds` of `loop.train_fold`. Raises as it does, and ValueError for photos
-    of other channels than the run's and for the name of a soup.
+    options: those of `loop.train_fold`. Raises as it, and ValueError for photos of other channels and a soup.
     """
     folder = run_folder.folder_of(output_dir, run.run)
     if run_folder.soup_members(folder):
@@ -62,53 +53,42 @@ def train_folds(
     network = build.of_run(run).to(source.device, memory_format=torch.channels_last)
     forward = torch.compile(network) if run.compile_network else network  # once: each fold loads its first weights
     tracked = UNTRACKED if distributed.rank() else tracked
-    about = {"device": devices.device_name(source.device), "fold_count": len(splits)}
+    device = devices.device_name(source.device)
     counts = {fold: int((splits[fold]["split"] == TRAIN).sum()) for fold in folds}
     steps = {fold: run.epochs * dataset.step_count(count, run.photos_a_step()) for fold, count in counts.items()}
     if run.head == config.FROZEN:  # all that takes long, and it can be interrupted
         backbone = {"architecture": run.architecture, "weights": run.weights}
         options["stages"] = features.stage_features(photos, output_dir / "features", **backbone)
+    train = functools.partial(loop.train_fold, run, source=source, network=network, forward=forward, **options)
     with files.progress(total=sum(steps.values()), what=f"train {run.run}", unit="step") as bar:
         for fold in folds:
             before = bar.n  # steps of the folds before
-            options["on_step"] = lambda done, before=before: bar.update(before + done - bar.n)
-            with tracking.of_fold(tracked, run, fold, folder, **about) as record:
-                options["on_epoch"] = lambda row, calls=(on_epoch, record.log_epoch): [call(row) for call in calls]
-                given = run, fold, splits[fold], source, folder / f"fold{fold}", network, forward
-                table = loop.train_fold(*given, **options)
+            calls = {"on_step": lambda done, before=before: bar.update(before + done - bar.n)}
+            with tracking.of_fold(tracked, run, fold, folder, device, len(splits)) as record:
+                calls["on_epoch"] = lambda row, both=(on_epoch, record.log_epoch): [call(row) for call in both]
+                table = train(fold, splits[fold], folder=folder / f"fold{fold}", **calls)
                 record.finish({"out_of_fold": scores.summarise(*scores.from_probabilities(table))})
             bar.update(before + steps[fold] - bar.n)
     if run.unseen_looks and min(splits) in folds:
-        train_without_looks(run, min(splits), splits, source, output_dir, network, forward, **options)
+        train_without_looks(train, run, splits, output_dir)
     return source.device
 
 
-def train_without_looks(
-    run: config.Run,
-    fold: int,
-    splits: dict[int, pd.DataFrame],
-    source: devices.DevicePhotos,
-    output_dir: Path,
-    network: nn.Module,
-    forward: nn.Module,
-    **options: Any,
-) -> None:
-    """Train a fold once more, in the folder `looks`, without the looks that `models.looks` holds out, if any, and note
-    beside its out-of-fold table which val photos have those. Raises as `looks.read_held_out` and `looks.without` do.
+def train_without_looks(train: Callable[..., pd.DataFrame], run: config.Run, splits: Splits, output_dir: Path) -> None:
+    """`train` the first fold again, in the folder `looks`, without those that `models.looks` holds out, if any, and
+    note which val photos have those. Raises as `looks.read_held_out` and `looks.without`.
     """
     folder, held_out = run_folder.folder_of(output_dir, run.run) / run_folder.LOOKS, looks.read_held_out(output_dir)
     if not held_out:
         return print("unseen_looks: 00_prepare_data found no value of several looks, so there is nothing to hold out")
+    fold = min(splits)
     split = looks.without(splits[fold], held_out)
     with files.progress(total=run.epochs, what=f"train {run.run} without some looks", unit="epoch") as bar:
-        options |= {"on_epoch": lambda row: bar.update(), "on_step": lambda done: None}
-        table = loop.train_fold(run, fold, split, source, folder, network, forward, **options)
+        table = train(fold, split, folder=folder, on_epoch=lambda row: bar.update())
     files.write_json({path: held_out[path] for path in table["path"] if path in held_out}, folder / run_folder.UNSEEN)
 
 
-def close_run(
-    run: config.Run, folder: Path, splits: Mapping[int, pd.DataFrame], photos: store.Store, device: torch.device
-) -> FinishedRun:
+def close_run(run: config.Run, folder: Path, splits: Splits, photos: store.Store, device: torch.device) -> FinishedRun:
     """Write config.json and data.json of a run whose folds are trained on `device`, unless their checkpoints tell
     of another one, and return its tables as training left them.
     """
@@ -116,7 +96,8 @@ def close_run(
     name = " and ".join(_noted(folder, chosen, "device")) or devices.device_name(device)
     files.write_json({**run.settings(), "device": name}, folder / "config.json")
     if photos.root is not None:  # the folder of the train images
-        files.write_json({"data_dir": files.shown_path(photos.root.parents[1])}, folder / "data.json")
+        data_dir = photos.root.parents[len(Path(labels.task().photos.train).parts) - 1]
+        files.write_json({"data_dir": files.shown_path(data_dir)}, folder / "data.json")
     tables = {fold: folder / f"fold{fold}" / "oof.csv" for fold in chosen}
     table = run_folder.joined_tables(tables, splits[chosen[0]].set_index("path")["person"])
     history = run_folder.read_histories(folder, chosen)
@@ -130,7 +111,7 @@ def _noted(folder: Path, folds: Sequence[int], name: str) -> list[Any]:
     return list(dict.fromkeys(filter(None, noted)))
 
 
-def chosen_folds(run: config.Run, splits: Mapping[int, pd.DataFrame]) -> tuple[int, ...]:
+def chosen_folds(run: config.Run, splits: Splits) -> tuple[int, ...]:
     """The folds a run asks for, by default all. Raises ValueError for one that was not prepared."""
     if set(run.folds) - set(splits):
         raise ValueError(f"folds = {list(run.folds)}: 00_prepare_data made only {sorted(splits)}")
@@ -139,8 +120,7 @@ def chosen_folds(run: config.Run, splits: Mapping[int, pd.DataFrame]) -> tuple[i
 
 def intervals(out_of_fold: pd.DataFrame) -> pd.DataFrame:
     """Scores of a table with `person, label, p00 …`: index metric, columns value, low, high."""
-    truth, predicted = scores.from_probabilities(out_of_fold)
-    return scores.bootstrap(truth, predicted, out_of_fold["person"].to_numpy())
+    return scores.bootstrap(*scores.from_probabilities(out_of_fold), out_of_fold["person"].to_numpy())
 
 
 def table_scores(out_of_fold: pd.DataFrame) -> dict[str, Any]:
@@ -168,15 +148,13 @@ def write_scores(result: FinishedRun, baseline: pd.DataFrame | None = None) -> d
         "peak_memory_bytes": max(peaks, default=None),
     }
     if baseline is not None:
-        truth, ours = result.truth_and_prediction()
-        _, theirs = scores.from_probabilities(baseline.set_index("path").loc[result.out_of_fold["path"]])
-        over = scores.paired_bootstrap(truth, theirs, ours, result.out_of_fold["person"].to_numpy())
+        over = scores.compare(baseline.set_index("path").loc[result.out_of_fold["path"]], result.out_of_fold)
         found |= {"baseline": intervals(baseline).to_dict("index"), "over_baseline": over.to_dict("index")}
     files.write_json(found, result.folder / SCORES)
     return found
 
 
-def baseline(photos: store.Store, result: FinishedRun, splits: dict[int, pd.DataFrame], folder: Path) -> pd.DataFrame:
+def baseline(photos: store.Store, result: FinishedRun, splits: Splits, folder: Path) -> pd.DataFrame:
     """Of a logistic regression on frozen features, out of fold: columns `path, label, p00 …, person`. On the run's own
     folds, from photos with a label of their own alone, so that it is the same bar for every run.
     """
@@ -229,7 +207,7 @@ def decodings(*results: FinishedRun) -> pd.DataFrame:
 
 
 def checkpoints(
-    output_dir: Path, run: str, labeled: store.Store, splits: dict[int, pd.DataFrame], choice: str | None = None
+    output_dir: Path, run: str, labeled: store.Store, splits: Splits, choice: str | None = None
 ) -> dict[int, Path]:
     """The checkpoint of each fold of a finished run: the one in use, or of the name `choice`.
 
@@ -252,14 +230,8 @@ def require_today(path: Path, settings: config.Run, labeled: store.Store, split:
     """Raise ValueError unless a checkpoint was trained with a run's settings, on today's photos, labels and split. What
     is in the file of its policy counts, and if its training read ages in years those of today do.
     """
-    manifest = checkpoint.read_manifest(path)
-    data, years = None, manifest.get("years")
-    if split is not None:
-        data = fingerprint(labeled.content, split, settings.weights)
-        years = targets.numbers_digest(split[split["split"] == TRAIN], settings)
-    policy = named_policy(settings.augmentation).plain()
-    today = {"run": settings.settings(), "task": labels.schema(), "data": data, "policy": policy, "years": years}
-    if reasons := checkpoint.changes(manifest, today):
+    today = {"data": None} if split is None else step.trained_on(settings, labeled.content, split)
+    if reasons := checkpoint.changes(checkpoint.read_manifest(path), {"run": settings.settings(), **today}):
         notebook = "04_three_model" if settings.by_attribute else "03_one_model"
         anew = f"run {notebook} again with run: {settings.run} and when_changed: restart"
         if members := run_folder.soup_members(path.parents[2]):

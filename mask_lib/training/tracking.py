@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 from mask_lib.base import checks, config, files
 
-Mode = Literal["offline", "online", "disabled"]
 START_SECONDS = 15.0  # for a server that does not answer
 FINISH_SECONDS = 60.0  # for the last uploads; what is left then stays on disk for `wandb sync`
 
@@ -21,20 +20,19 @@ FINISH_SECONDS = 60.0  # for the last uploads; what is left then stays on disk f
 class Tracking(checks.Settings):
     """What a notebook's parameters say of Weights & Biases."""
 
-    tracking_mode: Mode = "offline"
+    tracking_mode: Literal["offline", "online", "disabled"] = "offline"
     wandb_project: str = "mask-workbench"
     wandb_entity: str = ""  # a user's or a team's name; empty: the account's own
     wandb_tags: tuple[str, ...] = ()
 
 
-class Tracker:
+class Tracker(contextlib.AbstractContextManager):
     """One fold's record. `begin` gives its wandb run, or None: then every method does nothing. The first error in wandb
     is told as a warning and ends the tracking, never the training.
     """
 
     def __init__(self, begin: Callable[[], Any] = lambda: None) -> None:
-        self.begin: Callable[[], Any] | None = begin
-        self.run: Any = None
+        self.begin, self.run = begin, None
 
     def log_epoch(self, row: Mapping[str, Any]) -> None:
         """Record an epoch, a row of `history.csv`. The first begins the record: none is made of a finished fold."""
@@ -60,32 +58,33 @@ class Tracker:
             reason = f"{type(error).__name__}: {error}"
             warnings.warn(f"tracking stops here, training goes on: wandb failed, {reason}", stacklevel=4)
 
-    def __enter__(self) -> "Tracker":
-        return self
-
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.finish(failed=kind is not None)
 
 
-def of_fold(settings: Tracking, run: config.Run, fold: int, folder: Path, **about: Any) -> Tracker:
-    """The record of one fold of the run in `folder`, with `recorded`'s config, which takes what is `about` it.
+def of_fold(settings: Tracking, run: config.Run, fold: int, folder: Path, device: str, fold_count: int) -> Tracker:
+    """The record of one fold of the run in `folder`: its config are all our settings, and beside them the fields of the
+    recipe this project grew from, under the names that it gave them, so that dashboards made for those fit.
 
     A process that goes on with a fold logs the epochs from before too, under the same id: wandb cannot go on with an
     offline record. If wandb fails, it warns and records nothing.
     """
-    output_dir = folder.parents[1]
-    named = {"name": f"{run.run} fold {fold}", "group": run.run, "dir": output_dir}
-    named["id"] = files.digest([str(output_dir), run.run, fold])
+    if settings.tracking_mode == "disabled":
+        return Tracker()
+    seeds = {"model": run.architecture, "epoch": run.epochs, "img_x": run.image_width, "img_y": run.image_height}
+    recorded = {**run.settings(), **seeds, "kfold_num": fold_count, "device": device}
+    named = {"name": f"{run.run} fold {fold}", "group": run.run, "dir": folder.parents[1]}
+    named["id"] = files.digest([str(folder.parents[1]), run.run, fold])
 
     def begin() -> Any:
         history = files.read_csv(folder / f"fold{fold}" / "history.csv", {"epoch": "int64"}, others=None)
         *before, _ = history.to_dict("records")
-        started = start(settings, config=recorded(run.settings(), **about), resumed=bool(before), **named)
+        started = start(settings, config=recorded, resumed=bool(before), **named)
         for row in before:
             _log(started, row)
         return started
 
-    return Tracker(begin if settings.tracking_mode != "disabled" else lambda: None)
+    return Tracker(begin)
 
 
 def _log(run: Any, row: Mapping[str, Any]) -> None:
@@ -98,7 +97,7 @@ def start(settings: Tracking, *, resumed: bool = False, **about: Any) -> Any:
 
     Online needs a key and a server that answers, else it warns and records offline.
     """
-    for mode in {"disabled": (), "offline": ("offline",), "online": ("online", "offline")}[settings.tracking_mode]:
+    for mode in ("online", "offline") if settings.tracking_mode == "online" else ("offline",):
         resume = {"resume": "allow"} if resumed and mode == "online" else {}
         try:
             return _init(settings, mode, **resume, **about)
@@ -133,12 +132,3 @@ def _init(tracking: Tracking, mode: str, **about: Any) -> Any:
     )
     where = {"project": tracking.wandb_project, "entity": tracking.wandb_entity or None, "tags": tracking.wandb_tags}
     return wandb.init(mode=mode, settings=settings, allow_val_change=True, **where, **about)
-
-
-def recorded(settings: Mapping[str, Any], device: str, fold_count: int) -> dict[str, Any]:
-    """A record's config: all of ours, and beside them the fields of the recipe this project grew from, under the names
-    that it gave them, so that dashboards made for those fit.
-    """
-    size = {"img_x": settings["image_width"], "img_y": settings["image_height"]}
-    seeds = {"model": settings["architecture"], "epoch": settings["epochs"], "kfold_num": fold_count, **size}
-    return {**settings, **seeds, "device": device}

@@ -7,10 +7,8 @@ import numpy as np
 import pytest
 
 from mask_lib.augment.policy import (
-    MOST_BYTES,
     OPERATIONS,
     PRESET_POLICIES,
-    SEED_SPACE,
     Policy,
     Space,
     Step,
@@ -59,7 +57,6 @@ def test_a_bare_list_of_sub_policies_is_called_as_its_file_as_far_as_a_policy_ma
     [
         ("[", "not valid JSON"),
         ("\xff\xfe\0", "not valid JSON"),
-        ("__import__('os').system('true')", "not valid JSON"),
         ("[" * 100_000, "is no policy: not valid JSON: maximum recursion depth"),
         ("9" * 5000, "is no policy"),
         (json.dumps(plain()).replace("0.5", "NaN"), "sub_policies[0][0], probability = nan"),
@@ -67,7 +64,6 @@ def test_a_bare_list_of_sub_policies_is_called_as_its_file_as_far_as_a_policy_ma
         ("[]", "it is a list"),
         ("null", "it is empty"),
         ("[[[\"__import__('os')\", 1, null]]]", "is unknown; there are identity, flip"),
-        (" " * MOST_BYTES + "{}", "more than 1,000,000 bytes"),
         ({"format": 1, "name": "mild"}, "its keys must be format, name, sub_policies, not format, name"),
         (plain(extra=1), "not extra, format, name, sub_policies"),
         (plain(format=True), "format = True"),
@@ -121,6 +117,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 def test_the_presets_are_the_published_ones():
     assert tuple(PRESET_POLICIES) == AUGMENTATIONS
+    assert PRESET_POLICIES["flip"].sub_policies == ((Step("flip", 0.5),),)
     trivial = PRESET_POLICIES["trivialaugment"].sub_policies
     assert len(trivial) == 14
     assert all(len(sub) == 1 and sub[0].probability == 1 and sub[0].magnitude is None for sub in trivial)
@@ -139,14 +136,14 @@ def test_randaugment_takes_two_steps_at_the_magnitude_nine_of_thirty():
 
 
 def test_random_policies_fill_their_space_and_repeat_with_their_seed():
-    several = [random_policy(np.random.default_rng(seed), SEED_SPACE) for seed in range(60)]
-    assert several[3] == random_policy(np.random.default_rng(3), SEED_SPACE)
+    several = [random_policy(np.random.default_rng(seed), Space()) for seed in range(60)]
+    assert several[3] == random_policy(np.random.default_rng(3), Space())
     assert several[3] != several[4]
     found = [step for policy in several for sub in policy.sub_policies for step in sub]
     assert {(len(policy.sub_policies), *map(len, policy.sub_policies)) for policy in several} == {(5, 2, 2, 2, 2, 2)}
-    assert {step.operation for step in found} == set(SEED_SPACE.operations)
+    assert {step.operation for step in found} == set(Space().operations)
     assert {step.probability for step in found} == {0.0, 0.25, 0.5, 0.75}
-    assert {step.magnitude for step in found} == {*SEED_SPACE.magnitudes, None}
+    assert {step.magnitude for step in found} == {*Space().magnitudes, None}
     assert all((step.magnitude is None) == (step.operation == "invert") for step in found)
     assert all(first.operation != second.operation for policy in several for first, second in policy.sub_policies)
 
@@ -163,8 +160,6 @@ def test_a_space_may_be_small_but_not_empty():
 def test_a_run_names_a_preset_or_a_file(tmp_path):
     assert named_policy("seed") is PRESET_POLICIES["seed"]
     assert named_policy(str(write_policy(MILD, tmp_path / "p.json"))) == MILD
-    with pytest.raises(ValueError, match=r"augmentation = 'trivialagment': .* did you mean trivialaugment"):
-        named_policy("trivialagment")
 
 
 def test_a_policy_says_what_it_does():

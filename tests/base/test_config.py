@@ -143,7 +143,6 @@ def test_settings_that_do_not_go_together_are_refused(changes, message):
 def test_settings_that_go_together():
     for augmentation in (*config.AUGMENTATIONS, "a/policy.json"):
         assert run_of(augmentation=augmentation).augmentation == augmentation
-    assert run_of(sampling="weighted", class_balance="none").sampling == "weighted"
     assert run_of(head="three", loss="focal").loss == "focal"
     assert [one for one in CHOICES["head"] if run_of(**NEEDED.get(one, {}), head=one).by_attribute] == [
         "three",
@@ -180,7 +179,7 @@ def test_settings_are_about_the_attributes_at_hand(changes, message):
 
 
 def test_ranges_hold_however_a_run_is_built_and_it_cannot_be_changed():
-    for build in (config.Run, config.Run().replace, lambda **changes: config.Run.from_settings(changes)):
+    for build in (config.Run, config.Run().replace):
         assert build(epochs=3).epochs == 3
         with pytest.raises(ValueError, match=r"^epochs = 0: it must be at least 1$"):
             build(epochs=0)
@@ -195,14 +194,11 @@ def test_missing_parameters_are_all_named():
     assert run_of(data_dir="data/sample", config=config) == config.Run()  # other names of a notebook do not matter
 
 
-def test_settings_come_back_from_a_file_also_an_older_one_unless_they_say_what_nobody_can_do_now():
+def test_settings_come_back_from_a_file():
     run = config.Run(run="a.b-c_1", folds=(3, 0), learning_rate=1e-5, warmup_epochs=0.25, compile_network=True)
-    assert config.Run.from_settings(json.loads(json.dumps(run.settings()))) == run
-    assert config.Run.from_settings({"partial_labels": False, "age_softness": 0.0, "epochs": 3}) == config.Run(epochs=3)
-    with pytest.raises(ValueError, match=r"age_softness = 2\.0: it must be 0\.0: runs with another value"):
-        config.Run.from_settings({"age_softness": 2.0})
+    assert config.Run(**json.loads(json.dumps(run.settings()))) == run
     with pytest.raises(ValueError, match="there is no setting 'epoch'; did you mean epochs"):
-        config.Run.from_settings({"epoch": 3})
+        config.Run(epoch=3)
 
 
 def test_what_changed_is_named_with_both_values():
@@ -215,7 +211,6 @@ def test_what_changed_is_named_with_both_values():
         settings,
         before,
         settings | {"run": "b", "folds": [1]},
-        settings | {"partial_labels": False, "age_softness": 0.0},
         settings | {"old_from": 60, "head_loss_weights": [1.0, 1.0, 1.0]},  # what the defaults stand for
     ):
         assert config.changed(settings, same) == config.changed(same, settings) == []

@@ -76,18 +76,6 @@ def test_intervals_are_deviations_of_the_draws_around_the_value():
     pd.testing.assert_frame_equal(table, scores.bootstrap(truth, predicted, person, draws=300, seed=5, level=0.9))
 
 
-def test_the_interval_covers_the_truth_about_as_often_as_it_says():
-    # Each person is known or not with chance 0.7, so the accuracy of the whole population is known too.
-    truth, _, person = example(people=60)
-    population = 0.7
-    covered = 0
-    for seed in range(100):
-        known = np.repeat(np.random.default_rng(seed).random(60) < population, 7)
-        row = scores.bootstrap(truth, np.where(known, truth, (truth + 1) % 18), person, draws=200).loc["accuracy"]
-        covered += row["low"] <= population <= row["high"]
-    assert 85 <= covered <= 100
-
-
 def test_a_draw_without_a_class_takes_the_f1_of_another_for_it_unless_nobody_has_that_class():
     truth, predicted = np.repeat([0, 4, 8], 40), np.repeat([0, 4, 8], 40)
     predicted[:30] = 4  # F1 of class 0 is 0.4, of 4 0.73, of 8 1
@@ -143,14 +131,6 @@ def test_a_model_is_no_better_than_itself():
     assert (table["p"] == 1).all()
 
 
-def test_labels_come_back_from_probabilities():
-    table = probability_table()
-    truth, predicted = scores.from_probabilities(table)
-    assert list(truth) == [0, 5, 17, 3]
-    assert list(predicted) == [int(name[1:]) for name in table[labels.probability_columns()].idxmax(axis=1)]
-    assert truth.dtype == predicted.dtype == np.int64
-
-
 @pytest.mark.parametrize(
     ("truth", "predicted", "person", "message"),
     [
@@ -168,12 +148,6 @@ def test_unusable_labels_are_named(truth, predicted, person, message):
         scores.bootstrap(truth, predicted, person, draws=2)
 
 
-def test_unusable_options_are_named():
-    for name, value in (("draws", 0), ("level", 95)):
-        with pytest.raises(ValueError, match=f"{name} = {value}"):
-            scores.bootstrap([0], [0], ["a"], **{name: value})
-
-
 def test_metrics_are_those_of_the_attributes_at_hand():
     shape, place = labels.Attribute("shape", ("round", "square"), "rs"), labels.Attribute("place", ("in", "out"), "io")
     with labels.using([shape, place]):
@@ -181,7 +155,8 @@ def test_metrics_are_those_of_the_attributes_at_hand():
         assert list(table.index) == ["macro_f1", "accuracy", "shape", "place"]
         assert list(table["value"][1:]) == [0.75, 1.0, 0.75]
         probabilities = pd.DataFrame(np.eye(4), columns=labels.probability_columns()).assign(label=[0, 1, 2, 3])
-        assert [list(part) for part in scores.from_probabilities(probabilities)] == [[0, 1, 2, 3]] * 2
+        found = scores.from_probabilities(probabilities.iloc[::-1])
+        assert [(part.dtype, list(part)) for part in found] == [(np.int64, [3, 2, 1, 0])] * 2
         with pytest.raises(ValueError, match="whole numbers 0-3"):
             scores.summarise([4], [0])
 
@@ -196,19 +171,17 @@ def with_value(column: str, value: object) -> pd.DataFrame:
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        (probability_table().drop(columns="p17"), "lacks p17"),
-        (probability_table().drop(columns="label"), "lacks label"),
-        (probability_table().assign(p18=0.0), "has p18 too much"),
-        (pd.concat([probability_table(), probability_table()[["p03"]]], axis=1), "has p03 too much"),
-        (probability_table().iloc[:, [0, 1, 2, 4, 3, *range(5, 20)]], "p02 stands where p01 belongs"),
+        (probability_table().drop(columns="p17"), "lacks p17: write path, label, p00, "),
+        (probability_table().drop(columns="label"), "p00 where label belongs"),
+        (probability_table().assign(p18=0.0), "has p18 where nothing belongs"),
+        (pd.concat([probability_table(), probability_table()[["p03"]]], axis=1), "has p03 where nothing belongs"),
+        (probability_table().iloc[:, [0, 1, 2, 4, 3, *range(5, 20)]], "p02 where p01 belongs"),
         (with_value("p05", np.nan), "'c.jpg' has a probability that is missing"),
         (with_value("p05", np.inf), "'c.jpg' has a probability that is missing or infinite"),
         (with_value("p05", -0.1), "'c.jpg' has a negative"),
         (with_value("p05", 0.9), "'c.jpg' has probabilities that do not add up to 1"),
-        (with_value("p05", "much"), "column p05 does not hold numbers"),
         (with_value("label", 18), "'c.jpg' has a label outside 0-17"),
         (with_value("path", "a.jpg"), "path 'a.jpg' stands on more than one row"),
-        (with_value("path", None), "row 2 has no path"),
     ],
 )
 def test_a_faulty_table_of_probabilities_is_refused_by_name(table, message):

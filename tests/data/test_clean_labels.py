@@ -67,12 +67,6 @@ def test_photos_added_since_the_cleaning_are_named(output):
         clean_labels.read_clean_splits(output)
 
 
-def test_another_table_in_its_place_is_refused(output):
-    files.write_csv(pd.DataFrame({"path": ["a/b"], "label": [1]}), output / "tables" / "clean.csv")
-    with pytest.raises(ValueError, match=r"clean\.csv lacks the column\(s\) class"):
-        clean_labels.read_clean_splits(output)
-
-
 def relabel(output, path, label):
     """What running 00_prepare_data again leaves once the data set gives a photo another label."""
     splits = read_splits(output)

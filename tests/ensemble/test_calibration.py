@@ -41,12 +41,6 @@ def test_a_temperature_leaves_sums_and_the_likeliest_class(calibrated, temperatu
     assert 0.1 <= calibration.fit_temperature(np.eye(18), np.arange(18)) <= 1
 
 
-@pytest.mark.parametrize("temperature", [0, -1, float("nan")])
-def test_a_temperature_that_is_none_is_refused(temperature):
-    with pytest.raises(ValueError, match=r"temperature = .*must be above 0"):
-        calibration.tempered(np.eye(18), temperature)
-
-
 def test_reliability_counts_by_hand():
     rows = np.zeros((4, 18))
     rows[:, 0], rows[:, 1] = [0.9, 0.95, 0.6, 1.0], [0.1, 0.05, 0.4, 0.0]

@@ -9,35 +9,28 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-import toys
+import toy_ensemble
 from photo_files import noise
 from PIL import Image
+from toy_ensemble import FROZEN
 
 from mask_lib.base import files, labels
 from mask_lib.data import store
-from mask_lib.ensemble import blending, export, inference, members, pack, predict, voting
+from mask_lib.ensemble import blending, export, pack, predict
 from mask_lib.models import pillow_resize
 from mask_lib.models.predict import Tta
-from mask_lib.training import runs
 
 SIZES = [(24, 16), (1, 1), (7, 90), (300, 20), (97, 64), (64, 131)]  # height, width
-RUNS = {  # the networks of an ensemble: other heads, sizes, channels, views
-    "toy": ({}, Tta(4)),
-    "frozen": ({"head": "frozen", "epochs": 1, "attribute_loss": 0.0, "warmup_epochs": 0.0}, Tta()),
-    "grey": ({"head": "three", "attribute_loss": 0.0, "image_channels": 1, "per_image_norm": True}, Tta(8)),
-}
+GREY = {"head": "three", "attribute_loss": 0.0, "image_channels": 1, "per_image_norm": True}
+# The networks of an ensemble: other heads, folds, channels, views.
+RUNS = {"toy": ({"folds": (0,)}, Tta(4)), "frozen": (FROZEN, Tta()), "grey": ({**GREY, "folds": (0,)}, Tta(8))}
 
 
 @pytest.fixture(scope="module")
 def output(tmp_path_factory):
     """An output folder with the runs, one of two folds, and the recipe of their ensemble."""
     data, output = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("output")
-    toys.prepare(data, output)
-    for run, (changes, tta) in RUNS.items():
-        runs.write_scores(toys.train(data, output, run=run, folds=(0, 1) if run == "frozen" else (0,), **changes))
-        inference.predict_run(data, output, run, tta)
-    found, recipe = members.read_members(output), blending.Recipe((0.5, 0.3, 0.2), 1.5, (0.1, 0.1, 0.8))
-    pack.write_recipe(output, found, recipe, voting.VoteResult(None, None, None, False, ""))
+    toy_ensemble.write(data, output, RUNS, blending.Recipe((0.5, 0.3, 0.2), 1.5, (0.1, 0.1, 0.8)))
     return output
 
 

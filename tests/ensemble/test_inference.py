@@ -21,18 +21,9 @@ COLUMNS = labels.probability_columns()
 BRIEF = {"epochs": 1, "warmup_epochs": 0.0}
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A data folder and an output folder with a finished toy run of two folds."""
-    data, output = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("output")
-    toys.prepare(data, output)
-    runs.write_scores(toys.train(data, output))
-    return data, output
-
-
 @pytest.fixture
 def copied(trained, tmp_path):
-    """The same, to be changed by a test."""
+    """The data folder and the output folder, to be changed by a test."""
     ignored = shutil.ignore_patterns("inferences")
     return tuple(shutil.copytree(folder, tmp_path / folder.name, ignore=ignored) for folder in trained)
 
@@ -41,20 +32,19 @@ def labeled_store(data, output):
     return dataset.open_photos(data, output, photos.read_labeled(output), toys.FRAME)
 
 
-def each_folds_own(data, output, paths):
-    """What each fold's network gives of labeled photos, read from its checkpoint alone."""
-    opened = labeled_store(data, output)
-    found = runs.checkpoints(output, "toy", opened, read_splits(output))
+def each_folds_own(output, opened, paths, run="toy", tta=predict.ONE_VIEW):
+    """What each fold's network gives of photos of a store, read from its checkpoint alone."""
     source = devices.DevicePhotos(opened, torch.device("cpu"))
-    networks = [predict.load_network(*checkpoint.read_checkpoint(path), source.device) for path in found.values()]
-    return [network.predict(source, opened.rows(list(paths))) for network in networks]
+    weights = [output / "runs" / run / f"fold{fold}" / "checkpoint" / "best.safetensors" for fold in (0, 1)]
+    networks = [predict.load_network(*checkpoint.read_checkpoint(path), source.device) for path in weights]
+    return [network.predict(source, opened.rows(list(paths)), tta) for network in networks]
 
 
 @pytest.mark.smoke
 def test_a_checkpoint_alone_gives_the_out_of_fold_probabilities_again(trained):
     """Training, validation and inference cannot differ: the manifest is all that inference knows."""
     saved = pd.read_csv(trained[1] / "runs" / "toy" / "fold1" / "oof.csv")
-    found = each_folds_own(*trained, saved["path"])[1]
+    found = each_folds_own(trained[1], labeled_store(*trained), saved["path"])[1]
     np.testing.assert_allclose(found, saved[COLUMNS].to_numpy(), atol=1e-6)
 
 
@@ -69,8 +59,7 @@ def test_both_files_hold_what_the_contract_says_the_mean_over_folds(trained, cap
     split = read_splits(output)[0]
     assert set(test_val["path"]) == set(split["path"][split["split"] == "test_val"])
     np.testing.assert_allclose(test[COLUMNS].sum(axis=1), 1, atol=1e-5)
-    each = each_folds_own(data, output, test_val["path"])
-    assert len(each) == 2
+    each = each_folds_own(output, labeled_store(data, output), test_val["path"])
     np.testing.assert_allclose(test_val[COLUMNS], np.mean(each, axis=0), rtol=1e-6)
 
 
@@ -141,7 +130,7 @@ def test_what_was_predicted_once_is_not_predicted_again(copied, monkeypatch):
     shutil.rmtree(output / "store")
     for path in (output / "inferences").glob("toy.*.csv"):
         path.unlink()
-    monkeypatch.setattr(predict, "predict_probabilities", None)  # any pass over photos raises
+    monkeypatch.setattr(predict.Loaded, "predict", None)  # any pass over photos raises
     again = inference.predict_run(data, output, "toy")
     for part, table in first.items():
         pd.testing.assert_frame_equal(again[part], table, check_exact=True)
@@ -152,13 +141,13 @@ def test_a_killed_inference_goes_on_with_the_next_network(copied, monkeypatch):
     data, output = copied
     whole = inference.predict_run(data, output, "toy", split="test")["test"]
     shutil.rmtree(output / "inferences")
-    counted, passes = predict.predict_probabilities, []
+    counted, passes = predict.Loaded.predict, []
 
     def killed_in_the_second(*given):
         passes.append(given)
         return counted(*given) if len(passes) != 2 else 1 / 0
 
-    monkeypatch.setattr(predict, "predict_probabilities", killed_in_the_second)
+    monkeypatch.setattr(predict.Loaded, "predict", killed_in_the_second)
     with pytest.raises(ZeroDivisionError):
         inference.predict_run(data, output, "toy", split="test")
     pd.testing.assert_frame_equal(inference.predict_run(data, output, "toy", split="test")["test"], whole)
@@ -167,22 +156,13 @@ def test_a_killed_inference_goes_on_with_the_next_network(copied, monkeypatch):
 
 def test_photos_pass_the_backbone_of_frozen_networks_once_for_all_folds(copied, monkeypatch):
     data, output = copied
-    frozen = {"head": "frozen", "epochs": 1, "attribute_loss": 0.0}
-    runs.write_scores(toys.train(data, output, run="frozen", **frozen))
     evaluated, passed, moments = photos.read_evaluated(output), [], networks.moments
-    monkeypatch.setattr(
-        networks, "moments", lambda network, batch: passed.append(len(batch)) or moments(network, batch)
-    )
+    monkeypatch.setattr(networks, "moments", lambda network, seen: passed.append(len(seen)) or moments(network, seen))
     found = inference.predict_run(data, output, "frozen", predict.Tta(4), split="test")["test"]
     assert passed.count(len(evaluated)) == 4  # views
-    opened, each = dataset.open_photos(data, output, evaluated, toys.FRAME), []
-    source = devices.DevicePhotos(opened, devices.pick_device())
-    for fold in (0, 1):
-        path = output / "runs/frozen" / f"fold{fold}" / "checkpoint/best.safetensors"
-        loaded = predict.load_network(*checkpoint.read_checkpoint(path), source.device)
-        each.append(loaded.predict(source, np.arange(len(evaluated)), predict.Tta(4)))
-    expected = pd.DataFrame(np.mean(each, axis=0), index=evaluated["path"]).loc[found["ImageID"]]
-    np.testing.assert_allclose(found[labels.probability_columns()], expected, atol=1e-6)
+    opened = dataset.open_photos(data, output, evaluated, toys.FRAME)
+    each = each_folds_own(output, opened, found["ImageID"], "frozen", predict.Tta(4))
+    np.testing.assert_allclose(found[COLUMNS], np.mean(each, axis=0), atol=1e-6)
 
 
 def test_other_views_weights_or_photos_are_predicted_anew(copied):
@@ -214,7 +194,7 @@ def test_one_part_alone_can_be_predicted(copied, split):
 
 
 def test_an_unknown_run_or_part_and_views_that_do_not_suit_the_photos_are_refused_before_any_work(trained, monkeypatch):
-    monkeypatch.setattr(predict, "predict_probabilities", None)
+    monkeypatch.setattr(predict.Loaded, "predict", None)
     with pytest.raises(FileNotFoundError, match=r"runs/absent holds no finished run: run 03_one_model with run: abs"):
         inference.predict_run(*trained, "absent")
     with pytest.raises(ValueError, match="split = 'val': it must be one of test, test_val, both"):

@@ -7,50 +7,37 @@ import numpy as np
 import pandas as pd
 import past_runs
 import pytest
+import simulated
 
-from mask_lib.base import files, labels
+from mask_lib.base import files
 from mask_lib.data import clean_labels
 from mask_lib.data.splits import make_splits, read_splits, write_splits
 from mask_lib.ensemble import members
-from mask_lib.ensemble.members import probabilities_of, read_members, read_out_of_fold, with_probabilities
+from mask_lib.ensemble.members import probabilities_of, read_members, read_out_of_fold
 
-COLUMNS = labels.probability_columns()
 IDS = ["c.jpg", "a.jpg", "b.jpg"]
 PATHS = ["p2/mask1.jpg", "p1/mask1.jpg"]
 
 
-def invented(keys: pd.DataFrame, seed: int) -> pd.DataFrame:
-    return with_probabilities(keys, np.random.default_rng(seed).dirichlet(np.ones(18), len(keys)))
+def evaluated(seed: int = 0) -> pd.DataFrame:
+    return simulated.with_random(pd.DataFrame({"ImageID": IDS}), seed)
 
 
-def test_table(seed: int = 0) -> pd.DataFrame:
-    return invented(pd.DataFrame({"ImageID": IDS}), seed)
-
-
-def test_val_table(seed: int = 0) -> pd.DataFrame:
-    return invented(pd.DataFrame({"path": PATHS, "label": [3, 17]}), seed)
-
-
-test_table.__test__ = test_val_table.__test__ = False  # tables of the sets test and test_val
+def held_out(seed: int = 0) -> pd.DataFrame:
+    return simulated.with_random(pd.DataFrame({"path": PATHS, "label": [3, 17]}), seed)
 
 
 @pytest.fixture
 def output(tmp_path) -> Path:
     """An output folder with the inferences of two runs."""
     for seed, run in enumerate(["first", "second.b"]):
-        files.write_csv(test_table(seed), inference(tmp_path, run, "test"))
-        files.write_csv(test_val_table(seed), inference(tmp_path, run, "test_val"))
+        files.write_csv(evaluated(seed), inference(tmp_path, run, "test"))
+        files.write_csv(held_out(seed), inference(tmp_path, run, "test_val"))
     return tmp_path
 
 
 def inference(output: Path, run: str, which: str) -> Path:
     return output / "inferences" / f"{run}.{which}.csv"
-
-
-def test_a_probability_file_comes_back_bit_for_bit_with_ids_that_look_like_numbers(tmp_path):
-    table = test_table().assign(ImageID=["007", "1e5", "12"])
-    found = members.read_probabilities(files.write_csv(table, tmp_path / "run.test.csv"), "ImageID")
-    pd.testing.assert_frame_equal(found, table, check_dtype=False, check_exact=True)
 
 
 # What the contest's own ids and classes give away, with the culprit in the message.
@@ -59,7 +46,6 @@ FAULTS = {
     "an id twice": (lambda table: table.iloc[[0, 1, 2, 1]], r"ImageID 'a\.jpg' stands on more than one row"),
     "missing": (lambda table: table.iloc[:2], r"compared with info\.csv it lacks 1 photos, such as \['b\.jpg'\]"),
     "unknown": (lambda table: table.replace("b.jpg", "z.jpg"), r"info\.csv it lacks 1 photos, such as \['b\.jpg'\]"),
-    "NaN": (lambda table: table.assign(p07=[0.1, 0.1, np.nan]), r"'b\.jpg' has a probability that is missing"),
     "17 columns": (lambda table: table.drop(columns="p17"), "lacks .*p17"),
 }
 
@@ -68,24 +54,17 @@ FAULTS = {
 def test_wrong_probabilities_are_refused_with_file_and_culprit_and_make_no_submission(output, fault):
     """Of the second member: the first one's order must not be what it is held against."""
     change, complaint = FAULTS[fault]
-    files.write_csv(change(test_table(1)), inference(output, "second.b", "test"))
+    files.write_csv(change(evaluated(1)), inference(output, "second.b", "test"))
     with pytest.raises(ValueError, match=rf"second\.b\.test\.csv.*{complaint}"):
         read_members(output, ids=IDS)
     with pytest.raises(ValueError, match=complaint):
-        members.make_submission(change(test_table()), IDS)
+        members.make_submission(change(evaluated()), IDS)
 
 
-def test_words_empty_files_and_labels_that_are_none_are_refused_by_file(output):
-    path = inference(output, "first", "test")
-    files.write_csv(test_table().assign(p03="high"), path)
-    with pytest.raises(ValueError, match=r"first\.test\.csv, line 2: p03 is 'high'"):
-        read_members(output)
-    path.write_text("")
-    with pytest.raises(ValueError, match=r"first\.test\.csv is empty"):
-        members.read_probabilities(path, "ImageID")
-    path = files.write_csv(test_val_table().assign(label=[3, 18]), inference(output, "first", "test_val"))
+def test_labels_that_are_none_are_refused_by_file(output):
+    files.write_csv(held_out().assign(label=[3, 18]), inference(output, "first", "test_val"))
     with pytest.raises(ValueError, match=r"first\.test_val\.csv: .* label"):
-        members.read_probabilities(path, "path")
+        read_members(output)
 
 
 def test_a_missing_file_says_what_to_run(output):
@@ -100,7 +79,7 @@ def test_without_names_every_file_is_a_member_and_names_choose_members_and_their
     (output / "inferences" / ".first.test.0f0f.tmp.csv").write_text("of a killed process")
     found = read_members(output, ids=IDS)
     assert found.names == ["first", "second.b"] and found.own == [True, True]
-    for which, made in (("test", test_table), ("test_val", test_val_table)):
+    for which, made in (("test", evaluated), ("test_val", held_out)):
         np.testing.assert_array_equal(found.stack(which), [probabilities_of(made(seed)) for seed in range(2)])
     names = [[inference(output, run, which) for run in ("second.b", "first")] for which in ("test", "test_val")]
     turned = read_members(output, *names)
@@ -130,20 +109,20 @@ def test_lists_that_name_different_runs_are_refused(output, runs, others):
 )
 def test_files_of_other_names_are_paired_by_their_places(output, test, test_val, names):
     for seed, (first, second) in enumerate(zip(test, test_val, strict=True)):
-        files.write_csv(test_table(seed), output / first)
-        files.write_csv(test_val_table(seed), output / second)
+        files.write_csv(evaluated(seed), output / first)
+        files.write_csv(held_out(seed), output / second)
     found = read_members(output, *([str(output / name) for name in some] for some in (test, test_val)))
     assert found.names == names and not any(found.own)
     for seed, table in enumerate(found.tables["test_val"]):
-        pd.testing.assert_frame_equal(table, test_val_table(seed), check_dtype=False)
+        pd.testing.assert_frame_equal(table, held_out(seed), check_dtype=False)
 
 
 def test_members_need_names_of_their_own_and_a_stem_like_a_runs_name_makes_no_run(output):
     twice = [[inference(output, "first", which)] * 2 for which in ("test", "test_val")]
     with pytest.raises(ValueError, match="each member needs a name of its own"):
         read_members(output, *twice)
-    stray = files.write_csv(test_table(), output / "inferences" / "first.csv")
-    stray_val = files.write_csv(test_val_table(), output / "inferences" / "first_val.csv")
+    stray = files.write_csv(evaluated(), output / "inferences" / "first.csv")
+    stray_val = files.write_csv(held_out(), output / "inferences" / "first_val.csv")
     assert read_members(output, [stray], [stray_val]).own == [False]
 
 
@@ -151,36 +130,9 @@ def test_held_out_photos_have_todays_labels_and_people_without_dropped_ones_and_
     today = pd.DataFrame({"path": [PATHS[1], "p3/normal.jpg"], "person": ["p1", "p3"], "label": [5, 12]})
     for table in read_members(output, split=today).tables["test_val"]:
         assert table[["path", "label", "person"]].to_numpy().tolist() == [[PATHS[1], 5, "p1"]]
-    files.write_csv(test_val_table(1).iloc[::-1], inference(output, "second.b", "test_val"))
+    files.write_csv(held_out(1).iloc[::-1], inference(output, "second.b", "test_val"))
     with pytest.raises(ValueError, match=r"second\.b\.test_val\.csv: row 0 is p1/mask1\.jpg, but first\.test_val\.csv"):
         read_members(output)
-
-
-def answers(ids=IDS, ans=(0, 17, 9)) -> pd.DataFrame:
-    return pd.DataFrame({"ImageID": list(ids), "ans": list(ans)})
-
-
-def test_a_submission_answers_with_the_likeliest_class():
-    found = members.make_submission(test_table(), IDS)
-    pd.testing.assert_frame_equal(found, answers(ans=probabilities_of(test_table()).argmax(axis=1)))
-
-
-@pytest.mark.parametrize(
-    ("found", "complaint"),
-    [
-        (answers()[["ans", "ImageID"]], "has the columns ImageID, ans; this one has ans, ImageID"),
-        (answers().assign(extra=1), "this one has ImageID, ans, extra"),
-        (answers(["c.jpg", "a.jpg", "c.jpg"]), r"holds several times 1 photos, such as \['c\.jpg'\]"),
-        (answers().iloc[:2], r"it lacks 1 photos, such as \['b\.jpg'\]"),
-        (answers([*IDS, "d.jpg"], [1, 2, 3, 4]), r"holds what is not there: 1 photos, such as \['d\.jpg'\]"),
-        (answers(["c.jpg", "b.jpg", "a.jpg"]), r"row 1 is b\.jpg, but info\.csv has a\.jpg there"),
-        *((answers(ans=ans), "whole number from 0 to 17") for ans in ([0, 18, 1], [0, -1, 1], [0, 1.5, 1])),
-        *((answers(ans=ans), "whole number from 0 to 17") for ans in ([0, np.nan, 1], ["0", "1", "2"])),
-    ],
-)
-def test_a_submission_that_the_contest_would_reject_is_refused(found, complaint):
-    with pytest.raises(ValueError, match=complaint):
-        members.check_submission(found, IDS)
 
 
 RUNS = ["deep", "second.b", "wide"]
@@ -271,5 +223,3 @@ def test_what_is_wrong_with_a_run_is_said_with_its_name(experiment):
     (experiment / "runs" / "deep" / "scores.json").unlink()
     with pytest.raises(FileNotFoundError, match="deep holds no finished run"):
         read_out_of_fold(experiment, RUNS)
-    with pytest.raises(ValueError, match="at least one member"):
-        read_out_of_fold(experiment, [])

@@ -8,31 +8,26 @@ import tarfile
 import kernelless
 import pandas as pd
 import pytest
-import toys
+import toy_ensemble
 from photo_files import FRUIT
 
 from mask_lib.base import files, labels, results
 from mask_lib.data import layout, photos, splits, store
 from mask_lib.ensemble import blending, inference, members, pack, voting
 from mask_lib.models import predict
-from mask_lib.training import run_folder, runs
+from mask_lib.training import run_folder
 
 COLUMNS = labels.probability_columns()
-FROZEN = {"run": "frozen", "head": "frozen", "epochs": 1, "attribute_loss": 0.0, "warmup_epochs": 0.0}
 FRAME = store.Frame(32, 32)  # of the features that find people
-VIEWS = {"toy": predict.Tta(4), "frozen": predict.Tta()}
+VIEWS = {"toy": ({}, predict.Tta(4)), "frozen": (toy_ensemble.FROZEN, predict.Tta())}
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A data folder and an output folder with two runs and their ensemble, in which photos of a person voted."""
     data, output = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("output")
-    toys.prepare(data, output)
+    toy_ensemble.write(data, output, VIEWS)
     files.write_csv(pd.DataFrame(columns=layout.TRAIN_COLUMNS), data / "train" / "train.csv")
-    for changes in ({}, FROZEN):
-        runs.write_scores(toys.train(data, output, **changes))
-    for run, tta in VIEWS.items():
-        inference.predict_run(data, output, run, tta)
     ensemble(data, output)
     return data, output
 
@@ -42,14 +37,12 @@ def ensemble(data, output):
     ids = layout.eval_ids(data)
     found = members.read_members(output, ids=ids, split=inference.todays_split(output))
     _, choice = blending.decide(output, found, [1.0, 3.0])
-    choice = dataclasses.replace(
-        choice, recipe=dataclasses.replace(choice.recipe, temperature=1.5, photo_weights=(0.5, 0.5))
-    )
-    tables = (choice.recipe.blend_tables(found, which) for which in ("test", "test_val"))
-    vote = voting.hold_vote("always", data, output, *tables, choice.out_of_fold, FRAME)
-    assert vote.has_voted and not vote.test.equals(choice.recipe.blend_tables(found, "test"))
+    recipe = dataclasses.replace(choice.recipe, temperature=1.5, photo_weights=(0.5, 0.5))
+    tables = [recipe.blend_tables(found, which) for which in ("test", "test_val")]
+    vote = voting.hold_vote("always", data, output, (*tables, choice.out_of_fold), FRAME)
+    assert vote.has_voted and not vote.test.equals(tables[0])
     files.write_csv(members.make_submission(vote.test, ids), output / "submissions" / "submission.csv")
-    pack.write_recipe(output, found, choice.recipe, vote)
+    pack.write_recipe(output, found, recipe, vote)
 
 
 @pytest.fixture(scope="module")
@@ -116,9 +109,7 @@ def test_a_byte_that_is_not_as_packed_and_a_file_that_is_gone_are_named(unpacked
     with pytest.raises(ValueError, match=r"fold1/checkpoint/best\.safetensors is damaged, or was changed since"):
         inference.find_data(data, output, is_listed=True)
     path.unlink()
-    with pytest.raises(
-        FileNotFoundError, match=r"fold1/checkpoint/best\.safetensors, which results\.json lists: unpack"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"fold1/checkpoint/best\.safetensors, which results\.json lists: unp"):
         pack.current_recipe(output)
 
 
@@ -190,9 +181,6 @@ def test_an_archive_from_elsewhere_is_opened_as_safely_as_data(archive, tmp_path
     with tarfile.open(tmp_path / "odd.tar.gz", "w:gz") as odd:
         odd.addfile(tarfile.TarInfo("../outside"))
     with pytest.raises(ValueError, match="would land outside"), pack.opened(tmp_path / "odd.tar.gz"):
-        pass
-    (tmp_path / "cut.tar.gz").write_bytes(archive.read_bytes()[:-900])
-    with pytest.raises(ValueError, match="may be cut short"), pack.opened(tmp_path / "cut.tar.gz"):
         pass
     with pytest.raises(FileNotFoundError, match=r"no results in .*: give an archive"), pack.opened(tmp_path):
         pass

@@ -61,7 +61,8 @@ def test_an_unsure_mask_keeps_nobody_apart():
 
 def test_the_joins_fall_in_similarity_so_that_one_pass_serves_every_threshold():
     (features,), test, _ = simulated.unknown_people(noise=1.1)
-    vectors = person_groups.fit_projection(features, np.arange(len(features)) // 7).unit_vectors(features)
+    projection = person_groups.fit_projection(features, np.arange(len(features)) // 7)
+    vectors = person_groups.unit_vectors(features, *projection)
     kinds, limits = person_groups.photo_kinds(probabilities_of(test)), np.array([5, 1, 1, 7])
     joins = person_groups.average_linkage(vectors, kinds, limits)
     assert len(joins) > 20 and (np.diff([cosine for cosine, _, _ in joins]) <= 1e-9).all()
@@ -105,22 +106,15 @@ def test_several_arrays_and_small_pictures_describe_photos_together(finder):
     np.testing.assert_array_equal(several.find_people(split[1], test), finder.find_people([features], test))
 
 
-def test_features_that_say_nothing_join_nobody():
-    _, photos = simulated.known_people()
-    noise = np.random.default_rng(3).normal(size=(len(photos), simulated.SIDE))
-    found = person_groups.learn_people([noise], photos, evaluation_photos=84)
-    assert found.recall < 0.02
-    assert len(np.unique(found.find_people([noise[:84]], photos[:84]))) > 74
-
-
 def test_people_are_never_judged_by_what_they_taught_themselves():
     """In features of pure chance each person can be learned by heart; found again they are not."""
     generator, (_, photos) = np.random.default_rng(5), simulated.known_people()
     noise, person = generator.normal(size=(len(photos), 200)), pd.factorize(photos["person"])[0]
-    own = person_groups.fit_projection(noise, person).unit_vectors(noise)
+    own = person_groups.unit_vectors(noise, *person_groups.fit_projection(noise, person))
     by_heart = groups_of(own, person_groups.photo_kinds(probabilities_of(photos)), [5, 1, 1, 7])
     assert pair_scores(by_heart, person)[1] > 0.5
-    assert person_groups.learn_people([noise], photos, evaluation_photos=84).recall < 0.05
+    found = person_groups.learn_people([noise], photos, evaluation_photos=84)
+    assert found.recall < 0.05 and len(np.unique(found.find_people([noise[:84]], photos[:84]))) > 74
 
 
 def test_a_higher_precision_is_paid_for_in_recall_and_is_true_of_the_training_groups(monkeypatch):
@@ -155,14 +149,14 @@ def test_masks_that_hide_who_wears_them_join_nobody_once_they_count_as_never_see
     known = person_groups.learn_people(arrays, photos, evaluation_photos=84)
     asked = person_groups.learn_people(arrays, photos, evaluation_photos=84, held_out=held_out)
     assert known.recall > 0.7 and asked.recall < 0.5, (known.recall, asked.recall)
-    np.testing.assert_array_equal(known.projection.axes, asked.projection.axes)  # in use is what all photos teach
+    np.testing.assert_array_equal(known.axes, asked.axes)  # in use is what all photos teach
 
 
 def test_arrays_of_other_photos_too_few_people_and_features_that_are_no_numbers_are_refused(finder):
     (features,), photos = simulated.known_people()
     with pytest.raises(ValueError, match="3 people are too few"):
         person_groups.learn_people([features[:21]], photos[:21], evaluation_photos=84)
-    with pytest.raises(ValueError, match=r"168, 167.* photos but 168 rows"):
+    with pytest.raises(ValueError, match="cannot reshape"):
         person_groups.learn_people([features, features[1:]], photos, evaluation_photos=84)
     features[5, 3] = np.nan
     with pytest.raises(ValueError, match="1 photos, first row 5"):

@@ -7,14 +7,13 @@ import types
 import numpy as np
 import pandas as pd
 import pytest
+import toy_ensemble
 import toys
 from PIL import Image
 
 from mask_lib.base import files, labels
 from mask_lib.data import layout
-from mask_lib.ensemble import blending, inference, members, pack, predict, voting
-from mask_lib.models.predict import Tta
-from mask_lib.training import runs
+from mask_lib.ensemble import members, pack, predict
 
 COLUMNS = ["file", "mask", "mask_probability", "gender", "gender_probability", "age", "age_probability"]
 ODD = [
@@ -25,32 +24,12 @@ ODD = [
 ]
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A data folder and an output folder with two runs, one of them frozen, and the recipe of their ensemble."""
-    data, output = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("output")
-    toys.prepare(data, output)
-    frozen = {"run": "frozen", "head": "frozen", "epochs": 1, "attribute_loss": 0.0, "warmup_epochs": 0.0}
-    for changes, tta in (({}, Tta(4)), (frozen, Tta())):
-        runs.write_scores(toys.train(data, output, **changes))
-        inference.predict_run(data, output, changes.get("run", "toy"), tta)
-    found, recipe = members.read_members(output), blending.Recipe((0.25, 0.75), 1.5)
-    pack.write_recipe(output, found, recipe, voting.VoteResult(None, None, None, False, ""))
-    return data, output
-
-
-@pytest.fixture
-def folder(trained, tmp_path):
-    """The evaluation photos in a folder of their own."""
-    return shutil.copytree(trained[0] / "eval" / "images", tmp_path / "photos")
-
-
 def test_the_answers_are_those_of_the_notebooks(trained, folder, tmp_path):
     output = trained[1]
     table = predict.predict_folder(output, folder, tmp_path / "out.csv")
     assert list(table) == [*COLUMNS, "label", "label_words"]
     found = members.read_members(output)
-    blended = blending.Recipe((0.25, 0.75), 1.5).blend_tables(found, "test").set_index("ImageID").loc[table["file"]]
+    blended = toy_ensemble.RECIPE.blend_tables(found, "test").set_index("ImageID").loc[table["file"]]
     assert table["label"].astype(int).tolist() == blended.to_numpy().argmax(axis=1).tolist()
     assert list(table["label_words"]) == [labels.describe(int(label)) for label in table["label"]]
     for name, alone in labels.marginals(blended.to_numpy()).items():

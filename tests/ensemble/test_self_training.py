@@ -9,20 +9,12 @@ import pytest
 import toys
 
 from mask_lib.base import files, labels
-from mask_lib.data import clean_labels, photos
+from mask_lib.data import clean_labels
 from mask_lib.data.splits import write_splits
 from mask_lib.ensemble import self_training
 from mask_lib.training import dataset, pseudo_labels, runs
 
 COLUMNS = labels.probability_columns()
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    data, output = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("output")
-    toys.prepare(data, output)
-    runs.write_scores(toys.train(data, output))
-    return data, output
 
 
 def test_each_fold_predicts_every_evaluation_photo_by_itself(trained):
@@ -69,28 +61,14 @@ def test_the_last_network_is_asked_since_the_best_was_chosen_by_validation_label
 
 def test_the_command_writes_the_table_where_a_new_run_finds_it_and_tells_what_it_holds(trained, monkeypatch, capsys):
     data, output = trained
-    options = ["--threshold", "0", "--class-share", "0.5", "--weight", "0.25"]
+    options = ["--threshold", "0", "--class-share", "0.5"]
     monkeypatch.setattr("sys.argv", ["self_training", str(data), str(output), "toy", *options])
     self_training.main()
     found = pseudo_labels.read(output, "toy", clean_labels.read_clean_splits(output))
-    assert 0 < len(found) < 24 and set(found["weight"]) == {0.25} and set(found["fold"]) == {0, 1}
+    assert 0 < len(found) < 24 and set(found["fold"]) == {0, 1}
     told = capsys.readouterr().out
     assert "toy: pseudo-labels\nfold 0: " in told and f"fold 1: {(found['fold'] == 1).sum()} photos of " in told
     assert self_training.summary("toy", found[:0]) == "toy: no photo is confident enough"
-
-
-def test_a_new_run_can_train_on_what_was_joined(trained, tmp_path):
-    """Rows with absolute paths, of which each fold has others, and the store that holds them all."""
-    data, output = trained
-    home = shutil.copytree(output / "tables", tmp_path / "new" / "tables").parent
-    found = self_training.make(data, output, "toy", threshold=0)
-    splits = clean_labels.read_clean_splits(home)
-    joined = {fold: pseudo_labels.joined(split, found, fold) for fold, split in splits.items()}
-    run = toys.config.Run(**{**toys.SETTINGS, "run": "student", "epochs": 1, "warmup_epochs": 0.0})
-    table = pseudo_labels.with_pseudo(photos.read_labeled(home), found)
-    result = runs.train_run(run, joined, dataset.open_photos(data, home, table, toys.FRAME), home)
-    validated = pd.concat([split.loc[split["split"] == "val", "path"] for split in splits.values()])
-    assert set(result.out_of_fold["path"]) == set(validated)  # nobody is scored on a pseudo-label
 
 
 def test_a_run_of_other_folds_is_refused(trained, tmp_path):

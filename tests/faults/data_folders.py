@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from photo_files import save
 from PIL import Image
 
 SEVEN = [*(f"mask{number}.png" for number in range(1, 6)), "incorrect_mask.png", "normal.png"]
@@ -18,12 +19,6 @@ def noise(seed: int, height: int = 64, width: int = 48) -> np.ndarray:
     """(H, W, 3) uint8: blurred noise, so that every picture is its own even when it is small."""
     coarse = np.random.default_rng(seed).integers(0, 256, (8, 6, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
-
-
-def save(picture: np.ndarray, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(path)
-    return path
 
 
 def write_rows(root: Path, people: Sequence[str] = (ANN, BOB), image_ids: Sequence[str] = ("a.png", "b.png")) -> None:

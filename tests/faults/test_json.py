@@ -1,5 +1,6 @@
 """Files of a run and of a chain with anything in them: an error that names the file and the place, and no other."""
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -25,12 +26,8 @@ ANSWER = {"label": 3, "mask": "worn", "gender": "male", "age": 61, "face": "face
 BEST = policy.PRESET_POLICIES["faces"]
 VERDICT = {"policy": search.policy_digest(BEST), "beats_trivialaugment": True, "candidates": {"best": "0"}}
 VERDICT |= {"sentence": "It pays.", "folds": [2], "seconds": 3.5}
-SOUP = {
-    "trained": "soup",
-    "soup_of": ["deep", "wide"],
-    "made_of": {"deep": {"0": "a"}},
-    "folds": {"0": {"picked": "soup"}},
-}
+SOUP = {"trained": "soup", "soup_of": ["deep", "wide"], "made_of": {"deep": {"0": "a"}}}
+SOUP |= {"folds": {"0": {"picked": "soup"}}}
 VALUES = {"epochs": 3, "runs": {"deep": {"epochs": 4, "notebook": "03_toy"}}, "notebooks": {"03_toy": {"seed": 1}}}
 PSEUDO = {"0": {"val": "a", "test_val": "b"}, "1": {"val": "c", "test_val": "d"}}
 
@@ -52,10 +49,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (output / "tables" / "pseudo.deep.csv").write_text("fold,path,label,probability,weight\n")
     policy.write_policy(BEST, search.best_path(output))
     files.write_json(VERDICT, search.verdict_path(output))
-    files.write_json(
-        {"arguments": {"painting": 1}, "photos": {"a/b.jpg": ANSWER | {"given": 3}}, "eval": {"c.jpg": ANSWER}},
-        output / "truth.json",
-    )
+    truth = {"arguments": {"painting": 1}, "photos": {"a/b.jpg": ANSWER | {"given": 3}}, "eval": {"c.jpg": ANSWER}}
+    files.write_json(truth, output / "truth.json")
     write_notebook(output / "03_toy.ipynb", "pass", parameters='run = "deep"\nepochs = 1\nseed = 0')
     (output / "toy.yml").write_text(yaml.safe_dump(VALUES))
     return output
@@ -73,7 +68,11 @@ def read_policies(output: Path) -> Any:
 def read_truth(output: Path) -> Any:
     truth = paint.read_truth(output)
     paint.existing_truth(output / "none")
-    return paint.sheet_people(truth, 6), {name: answer["label"] for name, answer in truth["eval"].items()}
+    return truth["photos"], {name: answer["label"] for name, answer in truth["eval"].items()}
+
+
+def read_notebook(output: Path) -> Any:
+    return cells.declared_parameters(output / "03_toy.ipynb"), cells.digest(output / "03_toy.ipynb")
 
 
 # By file how it is read.
@@ -88,39 +87,20 @@ READERS: dict[str, Callable[[Path], Any]] = {
     "search/best_policy.json": read_policies,
     "search/verdict.json": read_policies,
     "truth.json": read_truth,
-    "03_toy.ipynb": lambda output: (
-        cells.declared_parameters(output / "03_toy.ipynb"),
-        cells.digest(output / "03_toy.ipynb"),
-    ),
+    "03_toy.ipynb": read_notebook,
 }
 each_file = pytest.mark.parametrize("name", READERS)
+ODD = [10**40, -1, 0, 1e308, float("nan"), float("inf"), "", "0", "../../evil", "a b", "\ud800", "\0"]
+KEYS = st.sampled_from(["0", "-1", "x", "self", "run", "fold", "path"]) | st.text(max_size=3)
 SHAPES = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.sampled_from([10**40, -1, 0, 1e308, float("nan"), float("inf"), "", "0", "../../evil", "a b", "\ud800", "\0"])
-    | st.text(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(["0", "-1", "x", "self", "run", "fold", "path"]) | st.text(max_size=3), inner, max_size=3
-        )
-    ),
+    st.none() | st.booleans() | st.integers() | st.sampled_from(ODD) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
     max_leaves=6,
 )
-TEXTS = [
-    "",
-    "{",
-    "[" * 100_000,
-    '{"a": ' * 100_000,
-    "9" * 5000,
-    "NaN",
-    "null",
-    "\ufeff{}",
-    '{"a": 1, "a": 2}',
-    "\0",
-    "[[[]]]",
-]
+TEXTS = ["", "{", "[" * 100_000, '{"a": ' * 100_000, "9" * 5000, "NaN", "null", "\ufeff{}", '{"a": 1, "a": 2}', "\0"]
+TEXTS += ["[[[]]]"]
+BITS = ["[", "]", "{", "}", "&a", " *a", ": ", "- ", "\n", "  ", "!!int ", "!!set ", "<<: ", "? ", "0x", "7", "no", "~"]
+BITS += ["'", "{{ x }}", "\t", "|", "%", "@", "1:30", "2024-13-45", "epochs: ", "runs: ", "\0", "é"]
 
 
 def places(value: Any, at: tuple = ()) -> list[tuple]:
@@ -159,7 +139,7 @@ def refusal(read: Callable[[Path], Any], output: Path) -> str:
 @pytest.fixture
 def damaged(finished: Path):
     """Writes a file of the experiment anew; it is as it was after the test."""
-    before = {name: (finished / name).read_bytes() for name in READERS}
+    before = {name: (finished / name).read_bytes() for name in (*READERS, "toy.yml")}
     yield lambda name, content: (finished / name).write_bytes(content)
     for name, content in before.items():
         (finished / name).write_bytes(content)
@@ -173,9 +153,7 @@ def test_sound_files_are_read(finished: Path, name: str):
 
 @each_file
 @pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
-def test_what_is_no_json_or_of_another_shape_is_refused_by_name(
-    finished: Path, damaged: Callable, name: str, text: str
-):
+def test_what_is_no_json_or_of_another_shape_is_refused(finished: Path, damaged: Callable, name: str, text: str):
     damaged(name, text.encode())
     assert Path(name).name in refusal(READERS[name], finished) or text == "\ufeff{}"
 
@@ -183,22 +161,19 @@ def test_what_is_no_json_or_of_another_shape_is_refused_by_name(
 @each_file
 def test_each_value_replaced_or_left_out_is_read_or_refused_by_name(finished: Path, damaged: Callable, name: str):
     whole = json.loads((finished / name).read_text())
-    changed = [
-        replaced(whole, at, new) for at in places(whole) for new in (None, [], {}, 10**30, "x", float("nan"), True)
-    ]
+    news = (None, [], {}, 10**30, "x", float("nan"), True)
+    changed = [replaced(whole, at, new) for at in places(whole) for new in news]
     changed += [removed(whole, at) for at in places(whole) if at]
+    known = (Path(name).name, "stale", "not finished", "does not fit", "oof.", "history.csv")
     for value in changed[:: max(len(changed) // amount(30, 600), 1)]:
         damaged(name, json.dumps(value).encode())
         said = refusal(READERS[name], finished)
-        assert not said or any(
-            known in said for known in (Path(name).name, "stale", "not finished", "does not fit", "oof.", "history.csv")
-        )
+        assert not said or any(one in said for one in known)
 
 
 @each_file
-def test_a_fuzzed_file_is_read_or_refused(finished: Path, name: str):
-    whole = (finished / name).read_bytes()
-    plain = json.loads(whole)
+def test_a_fuzzed_file_is_read_or_refused(finished: Path, damaged: Callable, name: str):
+    plain = json.loads((finished / name).read_bytes())
 
     @settings(max_examples=amount(25, 400), deadline=None, database=None)
     @given(data=st.data())
@@ -206,25 +181,20 @@ def test_a_fuzzed_file_is_read_or_refused(finished: Path, name: str):
         value = plain
         for _ in range(data.draw(st.integers(1, 3))):
             value = replaced(value, data.draw(st.sampled_from(places(value))), data.draw(SHAPES))
-        (finished / name).write_bytes(json.dumps(value).encode())
+        damaged(name, json.dumps(value).encode())
         refusal(READERS[name], finished)
 
-    try:
-        fuzzed()
-    finally:
-        (finished / name).write_bytes(whole)
+    fuzzed()
 
 
 @pytest.mark.parametrize(
     "note", ["", "[]", "{}", '{"process": 1}', "null", '{"process": [], "machine": 1, "since": {}}']
 )
 def test_a_lock_tells_what_its_note_tells(tmp_path: Path, note: str):
-    with files.lock(tmp_path / "held", wait=False):
-        (tmp_path / "held.json").write_text(note)
-        with (
-            pytest.raises(files.BusyError, match="it is trained"),
-            files.lock(tmp_path / "held", "it is trained", False),
-        ):
+    held = tmp_path / "held"
+    with files.lock(held, wait=False):
+        held.with_suffix(".json").write_text(note)
+        with pytest.raises(files.BusyError, match="it is trained"), files.lock(held, "it is trained", False):
             pass
 
 
@@ -243,41 +213,9 @@ def test_a_verdict_and_probabilities_of_a_named_run_tell_their_file(finished: Pa
         runs.checkpoints(finished, "deep", None, {})
 
 
-def test_a_fuzzed_parameter_file_is_read_or_refused_by_name(finished: Path):
+def test_a_fuzzed_parameter_file_is_read_or_refused_by_name(finished: Path, damaged: Callable):
     path, notebook = finished / "toy.yml", finished / "03_toy.ipynb"
     whole = path.read_text()
-    bits = [
-        "[",
-        "]",
-        "{",
-        "}",
-        "&a",
-        " *a",
-        ": ",
-        "- ",
-        "\n",
-        "  ",
-        "!!int ",
-        "!!set ",
-        "<<: ",
-        "? ",
-        "0x",
-        "7",
-        "no",
-        "~",
-        "'",
-        "{{ x }}",
-        "\t",
-        "|",
-        "%",
-        "@",
-        "1:30",
-        "2024-13-45",
-        "epochs: ",
-        "runs: ",
-        "\0",
-        "é",
-    ]
 
     @settings(max_examples=amount(100, 3000), deadline=None, database=None)
     @given(data=st.data())
@@ -285,23 +223,16 @@ def test_a_fuzzed_parameter_file_is_read_or_refused_by_name(finished: Path):
         text = whole
         for _ in range(data.draw(st.integers(1, 4))):
             at = data.draw(st.integers(0, len(text)))
-            text = text[:at] + data.draw(st.sampled_from(bits)) + text[at + data.draw(st.integers(0, 6)) :]
-        path.write_text(text)
+            text = text[:at] + data.draw(st.sampled_from(BITS)) + text[at + data.draw(st.integers(0, 6)) :]
+        damaged("toy.yml", text.encode())
         try:
             values = plain_yaml.read(path)
         except (ValueError, OSError) as error:
             assert "toy.yml" in str(error)
             return
-        for read in (
-            lambda: parameters.planned_runs(values),
-            lambda: parameters.resolve(notebook, [path], {"run": "deep"}),
-        ):
-            try:
-                read()
-            except ValueError as error:
-                assert str(error)
+        with contextlib.suppress(ValueError):
+            parameters.planned_runs(values)
+        with contextlib.suppress(ValueError):
+            parameters.resolve(notebook, [path], {"run": "deep"})
 
-    try:
-        fuzzed()
-    finally:
-        path.write_text(whole)
+    fuzzed()

@@ -1,7 +1,6 @@
 """Names of files, folders and settings in what notebooks show: never HTML, a link, a picture or a formula."""
 
 import re
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -101,21 +100,15 @@ def test_our_own_markup_stays():
     assert style.markdown(text).data == text
 
 
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebooks_show_text_by_the_one_way_that_escapes(notebook: Path):
-    code = "\n".join(cell.source for cell in nbformat.read(notebook, as_version=4).cells if cell.cell_type == "code")
-    assert not re.search(r"(?<!style\.m)(Markdown|HTML|SVG|Latex|Math|Javascript)\b|\.style\b|escape=", code)
-
-
-def test_nothing_else_in_the_program_makes_markup():
+def test_notebooks_and_program_show_text_by_the_one_way_that_escapes():
+    read = {path: nbformat.read(path, as_version=4).cells for path in NOTEBOOKS}
+    code = {path: "\n".join(one.source for one in cells if one.cell_type == "code") for path, cells in read.items()}
+    shows = re.compile(r"(?<!style\.m)(Markdown|HTML|SVG|Latex|Math|Javascript)\b|\.style\b|escape=")
+    assert code and not [path.stem for path, text in code.items() if shows.search(text)]
     sources = {path: path.read_text(encoding="utf-8") for path in (files.PROJECT / "mask_lib").rglob("*.py")}
     sources.pop(files.PROJECT / "mask_lib" / "plots" / "style.py")
-    makers = {
-        path.name
-        for path, text in sources.items()
-        if re.search(r"\b(Markdown|HTML|Latex)\(|\.to_html|\.style\.(format|hide|map)", text)
-    }
-    assert not makers
+    maker = re.compile(r"\b(Markdown|HTML|Latex)\(|\.to_html|\.style\.(format|hide|map)")
+    assert not [path.name for path, text in sources.items() if maker.search(text)]
 
 
 @pytest.mark.usefixtures("closed_figures")
@@ -137,15 +130,7 @@ def test_tables_escape_their_cells_names_and_columns():
 
 
 @pytest.fixture
-def main():
-    """IPython's shell takes the place of `__main__`, which processes that other tests spawn must find."""
-    before = sys.modules["__main__"]
-    yield
-    sys.modules["__main__"] = before
-
-
-@pytest.fixture
-def compared(tmp_path: Path, main, shell, monkeypatch) -> tuple[str, Path]:
+def compared(tmp_path: Path, shell, monkeypatch) -> tuple[str, Path]:
     """The Markdown and HTML that 08 shows of runs below a folder of an evil name, some damaged; that folder."""
     output = tmp_path / EVIL.replace("/", "")
     past_runs.prepare(output)
@@ -155,9 +140,8 @@ def compared(tmp_path: Path, main, shell, monkeypatch) -> tuple[str, Path]:
         (output / "runs" / "first").rename(output / "runs" / name)
         past_runs.write_run(output, "first", 0.9)
     data = tmp_path / "data"
-    for part in ("train/images", "eval/images"):
-        (data / part).mkdir(parents=True)
     for path in ("train/train.csv", "eval/info.csv"):
+        (data / path).parent.joinpath("images").mkdir(parents=True)
         (data / path).write_text("id\n")
     monkeypatch.setattr(shell, "display_pub", CapturingDisplayPublisher())
     options = {"shown_disagreements": 0, "explained_mistakes": 0, "data_dir": str(data), "output_dir": str(output)}

@@ -5,7 +5,6 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-import pandas as pd
 import past_runs
 import pytest
 from tiny_project import TOY_NOTEBOOKS, write_notebook
@@ -19,6 +18,7 @@ from mask_lib.headless.chain import Chain
 from mask_lib.training import averaging, run_folder
 
 NOTEBOOKS = sorted((files.PROJECT / "notebooks").glob("*.ipynb"))
+DECLARED = {path.stem: cells.declared_parameters(path) for path in NOTEBOOKS}
 UNFIT = ["../../evil", "-p", "a b", "", ".hidden", "a/b", "a\n", "<svg>", "é", "x" * 300, "a\0", "$(id)", "{run}"]
 NO_TEXT = [7, True, None, 1.5, ["a"], {"a": 1}]
 FIT = ["a", "A.b-c_1", "0224", "x" * 100]
@@ -37,12 +37,15 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def by_chain(project: Path, path: Path, given: dict | None = None) -> Chain:
-    return Chain([path], given or {}, project, archives.folders_with_data)
+def by_chain(project: Path, path: Path, run: str = "") -> Chain:
+    """The chain reads the values of all runs."""
+    return Chain([path], {}, project, archives.folders_with_data)
 
 
-def by_headless(project: Path, path: Path, given: dict | None = None) -> dict:
-    return parameters.resolve(project / "notebooks" / "03_one_model.ipynb", [path], given or {})
+def by_headless(project: Path, path: Path, run: str = "") -> dict:
+    """One notebook reads those of one run, if it is given."""
+    given = {"run": run} if run else {}
+    return parameters.resolve(project / "notebooks" / "03_one_model.ipynb", [path], given)
 
 
 each_way = pytest.mark.parametrize("read", [by_chain, by_headless])
@@ -78,10 +81,10 @@ def test_names_that_fit_are_taken_alike_by_training_and_by_the_chain(tmp_path: P
     assert parameters.planned_runs({"runs": {name: {}}}) == {name: "03_one_model"}
 
 
-@pytest.mark.parametrize(
-    "name",
-    [name for name in UNFIT if name and "\0" not in name and "/" not in name and len(name) < 255 and name[0] != "."],
-)
+FOLDERS = [name for name in UNFIT if re.fullmatch(r"[^./\0][^/\0]{0,253}", name)]
+
+
+@pytest.mark.parametrize("name", FOLDERS)
 def test_folders_that_no_run_is_called_are_named_and_left_out(tmp_path: Path, name: str):
     past_runs.prepare(tmp_path)
     past_runs.write_run(tmp_path, "deep")
@@ -100,28 +103,26 @@ def test_a_sync_tools_copy_of_a_prediction_is_no_member(tmp_path: Path):
         members.read_members(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "notebook", ["../../evil", "-p", "a b", "/etc/passwd", 7, True, None, ["03_one_model"], "x" * 300]
-)
+@pytest.mark.parametrize("notebook", ["../../evil", "-p", "a b", "/etc/passwd", *NO_TEXT, "x" * 300], ids=str)
 @each_way
 def test_a_run_names_a_notebook_by_a_plain_name(project: Path, read: Callable, notebook):
     path = written(project, json.dumps({"runs": {"deep": {"notebook": notebook}}}))
     with pytest.raises(ValueError, match="notebook = "):
-        read(project, path, {"run": "deep"} if read is by_headless else {})
+        read(project, path, "deep")
 
 
+@pytest.mark.parametrize(
+    ("notebook", "hint"),
+    [
+        ("09_none", r"09_none\.ipynb; there are 00_prepare_data, .*08_comp"),
+        ("03_one_modle", r"03_one_modle\.ipynb; did you mean 03_one_model\?"),
+    ],
+)
 @each_way
-def test_a_notebook_that_is_not_there_is_refused_with_those_that_are(project: Path, read: Callable):
-    given = {"run": "deep"} if read is by_headless else {}
-    with pytest.raises(
-        ValueError,
-        match=r"run deep: there is no notebook notebooks/09_none.ipynb; there are 00_prepare_data, .*08_comp",
-    ):
-        read(project, written(project, "runs: {deep: {notebook: 09_none}}"), given)
-    with pytest.raises(
-        ValueError, match=r"there is no notebook notebooks/03_one_modle\.ipynb; did you mean 03_one_model\?"
-    ):
-        read(project, written(project, "runs: {deep: {notebook: 03_one_modle}}"), given)
+def test_a_notebook_that_is_not_there_is_refused_with_those_that_are(project, read, notebook, hint):
+    path = written(project, f"runs: {{deep: {{notebook: {notebook}}}}}")
+    with pytest.raises(ValueError, match=rf"run deep: there is no notebook notebooks/{hint}"):
+        read(project, path, "deep")
 
 
 ALIASES = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -159,16 +160,16 @@ ALIASES = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
 @each_way
 def test_a_parameter_file_is_refused_with_file_cause_and_remedy(project: Path, read: Callable, content, message: str):
     with pytest.raises(ValueError, match=message) as refused:
-        read(project, written(project, content), {})
+        read(project, written(project, content))
     assert "toy.yml" in str(refused.value) or message.startswith("run = ")
 
 
 def test_a_misspelt_run_on_the_command_line_is_refused_with_the_nearest(project: Path):
     path = written(project, "runs: {quick: {epochs: 3}}")
     with pytest.raises(ValueError, match=r"no run is called 'quik'; did you mean quick\?"):
-        by_headless(project, path, {"run": "quik"})
+        by_headless(project, path, "quik")
     with pytest.raises(ValueError, match=r"run = '\.\./\.\./evil': it must be"):
-        by_headless(project, path, {"run": "../../evil"})
+        by_headless(project, path, "../../evil")
 
 
 def test_a_file_that_is_not_there_or_no_file_is_named(project: Path):
@@ -178,9 +179,8 @@ def test_a_file_that_is_not_there_or_no_file_is_named(project: Path):
 
 
 @pytest.mark.parametrize("name", COUNTS)
-def test_a_count_too_large_to_be_meant_is_refused_with_the_bound(tmp_path: Path, name: str):
-    declared = {path.stem: cells.declared_parameters(path) for path in NOTEBOOKS}
-    having = [stem for stem, parameters_ in declared.items() if name in parameters_]
+def test_a_count_too_large_to_be_meant_is_refused_with_the_bound(name: str):
+    having = [stem for stem, declared in DECLARED.items() if name in declared]
     assert having
     for stem in having:
         values = {"notebooks": {stem: {name: 10**12}}}
@@ -190,9 +190,10 @@ def test_a_count_too_large_to_be_meant_is_refused_with_the_bound(tmp_path: Path,
             config.check_bounds({name: -1})
 
 
-@pytest.mark.parametrize(
-    "name", [name for name, field in search.Search.model_fields.items() if field.annotation is int]
-)
+SEARCH_COUNTS = [name for name, field in search.Search.model_fields.items() if field.annotation is int]
+
+
+@pytest.mark.parametrize("name", SEARCH_COUNTS)
 def test_so_is_one_of_a_search(name: str):
     with pytest.raises(ValueError, match=rf"{name} = {10**12}: it must be (at most|below) \d+"):
         search.Search(**{name: 10**12})
@@ -200,17 +201,10 @@ def test_so_is_one_of_a_search(name: str):
 
 def test_every_notebook_has_its_counts_checked():
     """By its settings' class, or in its first cell; no whole number is left that neither knows."""
-    known = {
-        *config.Run.model_fields,
-        *search.Search.model_fields,
-        *config.BOUNDS,
-        "num_tta",
-        "ahash_distance",
-        "phash_distance",
-    }
+    known = {*config.Run.model_fields, *search.Search.model_fields, *config.BOUNDS}
+    known |= {"num_tta", "ahash_distance", "phash_distance"}
     for path in NOTEBOOKS:
-        declared = cells.declared_parameters(path)
-        assert {name for name, default in declared.items() if type(default) is int} <= known
+        assert {name for name, default in DECLARED[path.stem].items() if type(default) is int} <= known
         text = "".join(cell["source"] for cell in cells.read(path))
         assert "check_bounds(globals())" in text or "Run.from_parameters" in text or "inference.Tta(" in text
 
@@ -223,16 +217,8 @@ def test_wildcards_of_the_snakefile_hold_names_as_they_are_written():
 
 def test_a_setting_called_self_is_no_setting():
     with pytest.raises(ValueError, match="there is no setting 'self'"):
-        config.Run.from_settings({"self": 1})
+        config.Run(**{"self": 1})
 
 
 def test_a_home_of_nobody_stays_in_a_path():
     assert files.project_path("~nobody-of-this-name/x") == files.PROJECT / "~nobody-of-this-name" / "x"
-
-
-def test_problems_of_runs_stay_in_a_table(tmp_path: Path):
-    past_runs.prepare(tmp_path)
-    past_runs.write_run(tmp_path, "deep")
-    (tmp_path / "runs" / "<svg onload=alert(1)>").mkdir()
-    _, problems = run_folder.find_runs([tmp_path])
-    assert isinstance(problems, pd.DataFrame) and "<svg" not in problems._repr_html_()

@@ -6,7 +6,8 @@ import kernelless
 import numpy as np
 import pandas as pd
 import pytest
-from data_folders import SEVEN, noise, save, sound_folder
+from data_folders import SEVEN, noise, sound_folder
+from photo_files import save
 
 from mask_lib.base import files
 from mask_lib.data import duplicates, hashes, layout, photos, splits
@@ -23,8 +24,11 @@ def copies(data: Path, output: Path) -> tuple[pd.DataFrame, dict[str, pd.DataFra
     return table, duplicates.write(table, opened, duplicates.find(table, data, opened), output)
 
 
-def group_count(table: pd.DataFrame, tables: list[pd.DataFrame]) -> int:
-    return duplicates.unite(table, *tables).nunique()
+def parted(data: Path, output: Path) -> tuple[int, pd.DataFrame]:
+    """How many people there are once copies are united, and which pictures unite nobody."""
+    table, found = copies(data, output)
+    told, problems = duplicates.without_shared(table, found)
+    return duplicates.unite(table, *told).nunique(), problems
 
 
 @pytest.mark.parametrize("of_each", [["normal.png"], SEVEN])
@@ -33,7 +37,7 @@ def test_a_placeholder_unites_nobody_and_is_a_problem(tmp_path, of_each):
     data = sound_folder(tmp_path / "data", people, pictures=dict.fromkeys(of_each, PLACEHOLDER))
     table, found = copies(data, tmp_path)
     told, problems = duplicates.without_shared(table, found)
-    assert group_count(table, told) == len(people)
+    assert duplicates.unite(table, *told).nunique() == len(people)
     assert set(problems["problem"]) == {Problem.SHARED_PICTURE} and len(problems) == len(people) * len(of_each)
     assert "6 people of different gender or age, such as 000000_male_Asian_20" in problems["detail"][0]
     train = table[table["split"] == "train"]
@@ -48,18 +52,15 @@ def test_a_re_encoded_placeholder_is_one_too(tmp_path):
         path = data / "train" / "images" / person / "normal.png"
         path.unlink()
         save(PLACEHOLDER, path.with_suffix(".jpg" if number % 2 else ".png"))
-    table, found = copies(data, tmp_path)
-    assert group_count(table, duplicates.without_shared(table, found)[0]) == len(CROWD)
+    assert parted(data, tmp_path)[0] == len(CROWD)
 
 
 def test_two_people_of_different_gender_who_share_one_picture_stay_two(tmp_path):
     data = sound_folder(tmp_path / "data", CROWD)
     for person in CROWD[:2]:
         save(PLACEHOLDER, data / "train" / "images" / person / "mask1.png")
-    table, found = copies(data, tmp_path)
-    told, problems = duplicates.without_shared(table, found)
-    assert group_count(table, told) == len(CROWD)
-    assert set(problems["path"]) == {f"{person}/mask1.png" for person in CROWD[:2]}
+    count, problems = parted(data, tmp_path)
+    assert count == len(CROWD) and set(problems["path"]) == {f"{person}/mask1.png" for person in CROWD[:2]}
 
 
 @pytest.mark.parametrize("again", ["900000_male_Asian_20", "900000_female_Asian_63"], ids=["same row", "wrong row"])
@@ -67,9 +68,8 @@ def test_a_person_entered_twice_is_one_though_a_row_be_wrong(tmp_path, again):
     data = sound_folder(tmp_path / "data", [*CROWD, again])
     for place, name in enumerate(SEVEN):
         save(noise(place), data / "train" / "images" / again / name)  # those of the first
-    table, found = copies(data, tmp_path)
-    told, problems = duplicates.without_shared(table, found)
-    assert group_count(table, told) == len(CROWD) and problems.empty
+    count, problems = parted(data, tmp_path)
+    assert count == len(CROWD) and problems.empty
 
 
 def test_without_copies_and_without_attributes_of_a_person_there_is_nothing_to_part(tmp_path):

@@ -1,13 +1,14 @@
 """Checkpoints that disks, kills, signals and people damage, and two trainings of one run at once."""
 
-import contextlib
 import errno
+import functools
 import itertools
 import json
 import multiprocessing
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,18 +28,11 @@ from tiny_project import write_notebook
 
 from mask_lib.base import config, files, interrupts
 from mask_lib.models import build, checkpoint, devices, predict, weights
-from mask_lib.training import dataset, loop, optimizer, run_folder, runs
+from mask_lib.training import dataset, loop, optimizer
 
 FOLD = Path("runs", "toy", "fold0")
 LAST, PREVIOUS = FOLD / "checkpoint" / loop.LAST, FOLD / "checkpoint" / loop.PREVIOUS
 ONE_FOLD = {"folds": (0,), "epochs": 3}
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    toys.write_photos(folder, toys.table())
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -48,18 +42,29 @@ def unbroken(data, tmp_path_factory):
     return output
 
 
-@pytest.fixture
-def stopped(data, tmp_path):
+@pytest.fixture(scope="module")
+def killed(data, tmp_path_factory):
     """A fold that was killed in its third epoch, with the checkpoints of the ends of the first two."""
-    assert toys.exit_code(data, tmp_path, kill_at=5, seconds=1e9, **ONE_FOLD) == -signal.SIGKILL
-    assert (tmp_path / LAST).exists() and (tmp_path / PREVIOUS).exists()
-    return tmp_path
+    output = tmp_path_factory.mktemp("killed")
+    assert toys.exit_code(data, output, kill_at=5, seconds=1e9, **ONE_FOLD) == -signal.SIGKILL
+    assert (output / LAST).exists() and (output / PREVIOUS).exists()
+    return output
+
+
+@pytest.fixture
+def stopped(killed, tmp_path):
+    """A copy of it, to be damaged."""
+    return shutil.copytree(killed, tmp_path, dirs_exist_ok=True)
+
+
+def manifest_of(path: Path) -> dict:
+    with safetensors.safe_open(path, framework="pt") as opened:
+        return json.loads(opened.metadata()["manifest"])
 
 
 def rewritten(path: Path, change) -> None:
     """Change a checkpoint's manifest as somebody would who also mends its digest."""
-    with safetensors.safe_open(path, framework="pt") as opened:
-        manifest = json.loads(opened.metadata()["manifest"])
+    manifest = manifest_of(path)
     change(manifest)
     manifest.pop("digest")
     save_file(load_file(path), path, {"manifest": checkpoint.signed(manifest)})
@@ -112,15 +117,6 @@ def test_with_both_damaged_refuse_says_what_to_do_and_restart_begins_anew(data, 
 
 def test_a_kill_between_the_two_renames_loses_nothing(data, unbroken, stopped):
     (stopped / LAST).unlink()
-    toys.train(data, stopped, **ONE_FOLD)
-    assert toys.results(stopped) == toys.results(unbroken)
-
-
-def test_a_checkpoint_from_before_there_were_digests_is_still_read(data, unbroken, stopped):
-    with safetensors.safe_open(stopped / LAST, framework="pt") as opened:
-        manifest = json.loads(opened.metadata()["manifest"])
-    manifest = {name: value for name, value in manifest.items() if not name.startswith("digest")} | {"format": 1}
-    save_file(load_file(stopped / LAST), stopped / LAST, {"manifest": json.dumps(manifest)})
     toys.train(data, stopped, **ONE_FOLD)
     assert toys.results(stopped) == toys.results(unbroken)
 
@@ -274,6 +270,17 @@ def test_the_first_interrupt_waits_and_the_second_does_not(request):
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(1)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
+
+
+def test_a_kernel_that_ends_by_a_signal_is_not_interrupted_again_by_the_one_its_runner_passes_on(request, monkeypatch):
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+        request.addfinalizer(functools.partial(signal.signal, number, signal.signal(number, handler)))
+    monkeypatch.setenv("MASK_LIB_HEADLESS", "1")
+    with pytest.raises(KeyboardInterrupt), interrupts.deferred():
+        os.kill(os.getpid(), signal.SIGTERM)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(os.getpid(), number)  # would raise here
 
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf])
@@ -293,7 +300,8 @@ def test_weights_of_another_format_are_refused_at_once_with_how_to_convert_them(
 
 def test_no_batch_holds_a_single_photo_where_that_can_be():
     for count, size in itertools.product(range(2, 40), range(1, 9)):
-        sizes = [len(one) for one in dataset.batches(np.zeros(count, np.int64), size, 0, 0, 0)]
+        run, train_labels = config.Run(batch_size=size), np.zeros(count, np.int64)
+        sizes = [len(one) for one in dataset.batches(run, 0, 0, train_labels, train_labels == 0)]
         assert sum(sizes) == count and len(sizes) == dataset.step_count(count, size)
         assert size == 1 or min(sizes) > 1
         assert max(sizes) <= max(size, 3)
@@ -311,7 +319,8 @@ def test_weight_decay_does_not_reach_what_a_network_says_never_to_decay(layer_de
     network = build.build_network("vit_tiny_patch16_224", size=(32, 32))
     never = {id(one) for name, one in network.named_parameters() if name in network.no_weight_decay()}
     assert never
-    for group in optimizer.parameter_groups(network, 0.1, 1.0, weight_decay=0.05, layer_decay=layer_decay):
+    run = config.Run(weight_decay=0.05, layer_decay=layer_decay)
+    for group in optimizer.parameter_groups(network, run):
         assert not group["weight_decay"] or not never & {id(one) for one in group["params"]}
 
 
@@ -333,16 +342,11 @@ def test_prediction_takes_batches_that_fit_what_trained_and_halves_them_where_me
 
 def test_two_folds_of_a_run_can_be_trained_at_once(data, tmp_path):
     context = multiprocessing.get_context("forkserver")
-    each = [
-        context.Process(target=toys.train_and_die, args=(data, tmp_path, None, False, 1e9, {"folds": (fold,)}))
-        for fold in (0, 1)
-    ]
+    asked = [(data, tmp_path, None, False, 1e9, {"folds": (fold,)}) for fold in (0, 1)]
+    each = [context.Process(target=toys.train_and_die, args=one) for one in asked]
     for process in each:
         process.start()
     for process in each:
         process.join(300)
     assert [process.exitcode for process in each] == [0, 0]
-    with contextlib.suppress(FileNotFoundError):
-        assert runs.chosen_folds(config.Run(**toys.SETTINGS), toys.splits(toys.table())) == (0, 1)
     assert all((tmp_path / "runs" / "toy" / f"fold{fold}" / "oof.csv").exists() for fold in (0, 1))
-    assert run_folder.folder_of(tmp_path, "toy").is_dir()

@@ -43,19 +43,6 @@ def test_defaults_are_read_with_their_types(tmp_path: Path):
     assert cells.declared_parameters(notebook) == {"low": -1, "edges": (30, 60), "extra": {"a": [1.5]}}
 
 
-def test_the_source_digest_follows_cells_and_not_outputs(tmp_path: Path):
-    notebook = write_notebook(tmp_path / "a.ipynb")
-    before, content = cells.digest(notebook), nbformat.read(notebook, as_version=4)
-    content.cells[1].outputs = [nbformat.v4.new_output("stream", text="seen")]
-    content.cells[1].execution_count = 7
-    content.metadata["title"] = "new"
-    nbformat.write(content, notebook)
-    assert cells.digest(notebook) == before
-    content.cells[1].source += "\nmore = 1"
-    nbformat.write(content, notebook)
-    assert cells.digest(notebook) != before
-
-
 @pytest.mark.parametrize("text", ["", "[]", '{"cells": 1}', '{"worksheets": []}', '{"cells": [{"cell_type": "code"}]}'])
 def test_what_is_no_notebook_is_named(tmp_path: Path, text: str):
     with pytest.raises(ValueError, match=r"odd\.ipynb is not a notebook"):

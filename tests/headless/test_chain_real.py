@@ -1,4 +1,4 @@
-"""The real Snakefile and notebooks on a tiny painted set: every promised file, and a training that is killed."""
+"""The real Snakefile and notebooks on a tiny painted set: every promised file, and a chain that is killed."""
 
 import contextlib
 import os
@@ -10,16 +10,14 @@ import time
 from pathlib import Path
 
 import pandas as pd
-import psutil
 import pytest
 import slurm
 import yaml
 from amount import amount
-from tiny_project import environment, headless_command, paint, run_headless, snakemake, snakemake_command
+from tiny_project import environment, paint, run_headless, snakemake, snakemake_command
 
 from mask_lib.base import files, labels
 from mask_lib.data.photos import read_labeled
-from mask_lib.ensemble import expected_score, leaks
 from mask_lib.models import checkpoint
 from mask_lib.relabel import decision_log
 
@@ -131,13 +129,7 @@ def test_every_copy_planted_takes_the_right_label_and_no_other_photo_does(projec
     others = ~answers.index.isin(list(planted))
     assert answers[others].equals(first[others])
     report = (output / "reports" / "07_ensemble.html").read_text(encoding="utf-8")
-    assert leaks.NEAREST in report
-
-
-def test_the_expected_score_lies_beside_the_submission(output: Path):
-    saved = files.read_json(output / "submissions" / expected_score.FILE)["metrics"]
-    assert all(0 <= one["low"] <= one["value"] <= one["high"] <= 1 for one in saved.values())
-    assert f"{saved['macro_f1']['value']:.3f} (" in (output / "reports" / "07_ensemble.html").read_text("utf-8")
+    assert f"copies of training photos and take their label: {len(planted)}," in report
 
 
 def test_every_planted_fault_is_listed_and_nothing_else(project: Path, output: Path):
@@ -226,53 +218,13 @@ def test_on_slurm_the_chain_makes_the_same_submission(project: Path, output: Pat
         assert ours.read_bytes() == theirs.read_bytes()
 
 
-def kill_tree(process: subprocess.Popen) -> None:
-    """SIGKILL for a process and all it started, its kernel above all, which has a session of its own."""
-    if process.poll() is not None:
-        return
-    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-    for member in family:
-        member.kill()
-    process.wait(timeout=20)
-    psutil.wait_procs(family, timeout=20)
-
-
-def test_a_killed_training_goes_on_where_it_was(project: Path, output: Path):
-    epochs, fold = 40, output / "runs" / "killed" / "fold0"
-    last = fold / "checkpoint" / "last.safetensors"
-    values = {**RUN, "run": "killed", "epochs": epochs, "folds": [0], "output_dir": "outputs/tiny"}
-    command = headless_command("03_one_model", output / "notebooks" / "killed.ipynb", values)
-    where = {"env": environment(project), "cwd": project}
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, **where)
-    try:
-        deadline = time.monotonic() + 120
-        while not last.exists():  # it ends an epoch
-            assert process.poll() is None and time.monotonic() < deadline, "no epoch was finished"
-            time.sleep(0.02)
-    finally:
-        kill_tree(process)
-    finished = checkpoint.read_manifest(last)["place"]["epoch"]
-    before = pd.read_csv(fold / "history.csv").head(finished)  # it may be an epoch ahead of the checkpoint
-    assert 1 <= len(before) == finished < epochs
-    assert not (output / "notebooks" / "killed.ipynb").exists()
-
-    again = subprocess.run(command, capture_output=True, text=True, timeout=200, **where)
-    assert again.returncode == 0, again.stderr
-    after = pd.read_csv(fold / "history.csv")
-    assert list(after["epoch"]) == list(range(1, epochs + 1))
-    # The same seconds to the last digit: those epochs were not trained a second time.
-    pd.testing.assert_frame_equal(after.head(len(before)), before, check_exact=True)
-    assert (output / "runs" / "killed" / "scores.json").exists()
-    assert (output / "notebooks" / "killed.ipynb").exists()
-
-
 TO_SUBMISSION = ("--configfile", "tiny.yml", "--rerun-incomplete", "--", "outputs/tiny/submissions/submission.csv")
 
 
 def files_below(output: Path) -> set[str]:
     """What the chain writes on its way to a submission, of that which is there."""
     paths = (str(path.relative_to(output)) for path in output.rglob("[!.]*.*"))
-    return {path for path in paths if "killed" not in path and "compar" not in path}
+    return {path for path in paths if "compar" not in path}
 
 
 def run_until(project: Path, known: set[str], count: int) -> bool:

@@ -61,6 +61,7 @@ def test_the_chain_leaves_a_submission_and_a_report_of_every_step(finished: Path
 def test_a_finished_chain_has_nothing_to_do_even_if_jupyter_saved_outputs_into_a_notebook(project: Path):
     notebook = nbformat.read(project / "notebooks/07_ensemble.ipynb", as_version=4)
     notebook.cells[2].outputs = [nbformat.v4.new_output("stream", text="seen by a person")]
+    notebook.cells[2].execution_count, notebook.metadata["title"] = 7, "new"
     nbformat.write(notebook, project / "notebooks/07_ensemble.ipynb")
     assert planned(project) == set()
 

@@ -26,19 +26,13 @@ def ensemble(tmp_path: Path, notebook: Path) -> Path:
         ("epoch: 3", "did you mean epochs?"),
         ("runs: {deep: {epoch: 3}}", "run deep: .*did you mean epochs?"),
         ("runs: [deep]", "maps a run's name"),
-        ("epochs: 3\nname: a\nepochs: 4", r"epochs is set twice\n.*line 3"),
         ("- epochs", "holds a list"),
         ("epochs: [", r"a\.yml"),
         ("name: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
         ("learning_rate: 1e-3", r"learning_rate = '1e-3' is text, not a number.*write 1\.0e-3$"),
         ("epochs:", "epochs = None is empty, not a whole number"),
         ("name: 007", r"YAML reads 007 as 7: write 7, or '007' where it is text\n.*line 1"),
-        ("epochs: 0224", "YAML reads 0224 as 148: write 224, or '0224' where it is text"),
         ("epochs: 1:30", "YAML reads 1:30 as 90: write '1:30' where it is text"),
-        ("name: no", "name = False is true or false, not text: put it in quotes .*YAML reads yes, no"),
-        ("no: 1", "a name must be text: put it in quotes, 'no'"),
-        ("? [epochs]\n: 1", "a name must be text\n.*line 1"),
-        ("runs: {7: {epochs: 3}}", "a name must be text: put it in quotes, '7'"),
         ("name: 2024-01-31", "put it in quotes"),
         ("folds: 1", "folds = 1 is a whole number, not a list"),
         ("folds: [0, one]", r"folds\[1\] = 'one' is text, not a whole number$"),
@@ -101,10 +95,6 @@ def test_runs_are_planned_with_their_notebooks():
     assert parameters.planned_runs({"run": "a", "notebooks": {"03_one_model": {"run": "b"}}}) == {"b": "03_one_model"}
     runs = {"a": None, "b-2": {"notebook": "04_three_model.ipynb"}}
     assert parameters.planned_runs({"runs": runs}) == {"a": "03_one_model", "b-2": "04_three_model"}
-    with pytest.raises(ValueError, match=r"run = '\.\./a'"):
-        parameters.planned_runs({"runs": {"../a": {}}})
-    with pytest.raises(ValueError, match="run = False is true or false, not text"):
-        parameters.planned_runs({"run": False})
 
 
 ORDER = """
@@ -149,8 +139,6 @@ def test_a_run_that_the_file_does_not_describe_is_refused_with_the_nearest(tmp_p
     notebook = write_notebook(tmp_path / "03_toy.ipynb", parameters=declared)
     values = write_text(tmp_path / "a.yml", "runs: {quick: {epochs: 5}, deep: }")
     more = write_text(tmp_path / "b.yml", "runs: {wide: {epochs: 6}}")
-    with pytest.raises(ValueError, match=r"a\.yml: no run is called 'quik'; did you mean quick\?"):
-        parameters.resolve(notebook, [values], {"run": "quik"})
     with pytest.raises(ValueError, match=r"no run is called 'soup'; there are quick, deep, wide"):
         parameters.resolve(notebook, [values, more], {"run": "soup"})
     assert parameters.resolve(notebook, [values, more], {"run": "wide"}) == {"run": "wide", "epochs": 6}

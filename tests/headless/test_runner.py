@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import papermill.execute
@@ -33,7 +34,7 @@ def test_a_run_writes_notebook_and_report_with_the_given_values(tmp_path: Path, 
     notebook = write_notebook(tmp_path / "with {braces}" / "a.ipynb", *sources, kernel="elsewhere")
     out = tmp_path / "results" / "a.{run}.ipynb"
     report = tmp_path / "reports" / "a.html"
-    assert run_notebook(notebook, out, {"name": "007", "learning_rate": "1e-3"}, report) == out
+    assert run_notebook(notebook, out, {"name": "007", "learning_rate": 0.001}, report) == out
 
     executed = nbformat.read(out, as_version=4)
     quicker = f"7 {runner.QUICKER['MALLOC_TRIM_THRESHOLD_']}"  # what is set already stays
@@ -120,7 +121,7 @@ def test_a_kernel_that_dies_before_the_first_cell_is_started_once_more(tmp_path:
 
 
 def test_every_other_way_a_kernel_can_end_has_its_words():
-    words = {-signal.SIGSEGV: "signal 11 (SIGSEGV)", 5: "status 5", 0: "os._exit", None: "could not be started"}
+    words = {-signal.SIGSEGV: "signal 11 (SIGSEGV)", 5: "status 5", None: "could not be started"}
     for status, said in words.items():
         assert said in runner.explained_ending(status)
 
@@ -153,3 +154,23 @@ def test_the_end_of_a_batch_job_takes_the_kernel_with_it(tmp_path: Path):
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "kernel").read_text().rstrip(".")), 0)
     assert {path.name for path in tmp_path.iterdir()} == {"a.ipynb", "kernel", "out.failed.ipynb"}
+
+
+def test_a_signal_that_comes_again_within_its_handler_ends_nothing(monkeypatch):
+    """SLURM sends two at once; the second is met while the first looks for the kernel."""
+    sent = []
+
+    class Kernel:
+        @property
+        def has_kernel(self) -> bool:
+            if not sent:
+                sent.append("again")
+                watch.interrupt(signal.SIGTERM, None)
+            return True
+
+        provisioner = SimpleNamespace(process=SimpleNamespace(pid=7))
+
+    watch = runner.Watch(Kernel())
+    monkeypatch.setattr(os, "kill", lambda *given: sent.append(given))
+    watch.interrupt(signal.SIGTERM, None)
+    assert sent == ["again", (7, signal.SIGINT)] and watch.signals == [signal.SIGTERM]

@@ -42,6 +42,7 @@ def output(tmp_path: Path) -> Path:
         write(tmp_path / f"runs/deep/fold{fold}/progress.json", NOW)
         write(tmp_path / f"runs/deep/fold{fold}/history.csv", HISTORY)
     write(tmp_path / "runs/deep/fold0/oof.csv", "")
+    write(tmp_path / "runs/deep/looks/progress.json", NOW)
     write(tmp_path / "runs/wide/scores.json", {})
     for name in ("00_prepare_data", "03_one_model.deep.failed", ".03_one_model.wide.0123abcd.tmp"):
         write(tmp_path / f"notebooks/{name}.ipynb", {})
@@ -58,6 +59,7 @@ def test_folds_in_every_state_scores_and_notebooks(output: Path, capsys):
         ["deep", "1", "training", *fold, "0:00:50", "cpu"],  # 2.5 epochs of 1,000 photos
         ["deep", "2", "stopped", *fold, "cpu"],
         ["deep", "3", "waiting"],
+        ["deep", "looks", "stopped", *fold, "cpu"],
     ]
     assert (scored[-1], done[-1], failed[-1]) == ("wide", "00_prepare_data.ipynb", "03_one_model.deep.failed.ipynb")
 

@@ -74,15 +74,3 @@ def test_a_checkpoint_that_was_cut_short_is_named(tmp_path, keep):
     for read in (checkpoint.read_manifest, checkpoint.read_checkpoint, checkpoint.read_all):
         with pytest.raises(OSError, match=r"last\.safetensors is no checkpoint that can be read"):
             read(path)
-
-
-def test_a_failed_write_leaves_the_checkpoint_before_it(tmp_path):
-    path = tmp_path / "last.safetensors"
-    checkpoint.write_checkpoint(path, state_of(0), {"epoch": 1})
-    before = path.read_bytes()
-    with pytest.raises(TypeError):
-        checkpoint.write_checkpoint(path, state_of(1), {"epoch": {1, 2}})
-    with pytest.raises(AttributeError):
-        checkpoint.write_checkpoint(path, {"weight": "no tensor"}, {"epoch": 2})
-    assert path.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [path]

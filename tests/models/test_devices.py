@@ -116,9 +116,9 @@ def test_a_gpu_that_torch_cannot_see_is_an_error_unless_it_is_hidden_on_purpose(
 
 
 def test_the_summary_tells_device_memory_precision_and_where_the_photos_lie(photos, monkeypatch):
-    threads = torch.get_num_threads()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     on_cpu = devices.summary(devices.DevicePhotos(photos, CPU), "auto")
-    assert on_cpu == f"Device: CPU, {threads} threads; precision float32; photos read from disk"
+    assert on_cpu == "Device: CPU, 1 thread; precision float32; photos read from disk"
     properties = types.SimpleNamespace(total_memory=32 * 2**30)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "Tesla V100")
@@ -135,12 +135,6 @@ def test_a_precision_asked_for_is_kept_and_auto_takes_what_the_device_is_good_at
     assert (devices.dtype_for("auto", GPU), devices.dtype_for("auto", CPU)) == (dtype, torch.float32)
     for precision, asked in devices.DTYPES.items():
         assert devices.dtype_for(precision, CPU) == devices.dtype_for(precision, GPU) == asked
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_products_run_in_the_type_asked_for(dtype):
-    with devices.autocast(CPU, dtype):
-        assert (torch.ones(4, 4) @ torch.ones(4, 4)).dtype == dtype
 
 
 def test_peak_memory_is_in_bytes_and_at_least_what_is_used_now_and_counted_anew_on_a_gpu_alone(monkeypatch):

@@ -1,15 +1,11 @@
 """Features are computed once; the logistic regression on them sees each fold's train photos only, and is not fooled."""
 
-import dataclasses
-import shutil
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from PIL import Image
 from torch.nn import Sequential
 
 from mask_lib.base import labels
@@ -31,24 +27,13 @@ def toy_table(people: int = 24) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """A folder with photos of noise; in each class another channel is bright."""
-    folder, generator = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
-    (folder / "images").mkdir()
-    for path, label in toy_table()[["path", "label"]].itertuples(index=False):
-        photo = generator.integers(0, 60, (FRAME.height, FRAME.width, 3))
+def photos() -> store.Store:
+    """Photos of noise; in each class another channel is bright."""
+    table = toy_table()
+    images = np.random.default_rng(0).integers(0, 60, (len(table), *FRAME.shape), dtype=np.uint8)
+    for photo, label in zip(images, table["label"], strict=True):
         photo[..., CLASSES.index(label)] += 180
-        Image.fromarray(photo.astype(np.uint8)).save(folder / "images" / path)
-    return folder
-
-
-def opened(folder: Path, paths: tuple[str, ...] = tuple(toy_table()["path"])) -> store.Store:
-    return store.open_store(folder / "store", folder / "images", list(paths), FRAME, workers=1)
-
-
-@pytest.fixture(scope="module")
-def photos(folder) -> store.Store:
-    return opened(folder)
+    return store.Store(images, {path: row for row, path in enumerate(table["path"])}, "content", FRAME)
 
 
 def computed(photos: store.Store, folder, **changes) -> np.ndarray:
@@ -71,7 +56,7 @@ def test_every_photo_gets_a_row_of_features_whatever_its_batch(photos, tmp_path,
 
 def test_of_photos_of_four_channels_the_last_tells_too(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (5, FRAME.height, FRAME.width, 4), dtype=np.uint8)
-    rows, frame = {f"{row}.png": row for row in range(5)}, dataclasses.replace(FRAME, channels=4)
+    rows, frame = {f"{row}.png": row for row in range(5)}, FRAME._replace(channels=4)
     blank = images * np.uint8([1, 1, 1, 0])
     found, other = (computed(store.Store(one, rows, str(one.sum()), frame), tmp_path) for one in (images, blank))
     assert not np.allclose(found, other, atol=1e-2)
@@ -80,7 +65,7 @@ def test_of_photos_of_four_channels_the_last_tells_too(tmp_path):
 def test_stages_are_the_means_and_deviations_of_their_channels(photos, tmp_path):
     network = build_network(TINY, class_count=0)
     network.load_state_dict(initial_state(TINY, "none", seed=0, class_count=0))
-    preprocessing = preprocessing_of(TINY, FRAME.width, FRAME.height, FRAME.resize)
+    preprocessing = preprocessing_of(TINY, FRAME)
     batch = torch.from_numpy(np.array(photos.images)).permute(0, 3, 1, 2).float() / 255
     with torch.inference_mode():
         stages = network.eval().forward_intermediates(preprocessing.prepared(batch), intermediates_only=True)[-2:]
@@ -123,13 +108,13 @@ def test_a_damaged_cache_is_computed_anew(photos, tmp_path, damage):
         assert all(len(opened[name]) == 24 for name in opened.files)
 
 
-def test_photos_in_another_order_get_their_own_rows_and_changed_ones_new_features(folder, photos, tmp_path):
-    own = shutil.copytree(folder, tmp_path / "own")
-    first = computed(photos, tmp_path)
-    turned = computed(opened(own, tuple(photos.row_of)[::-1]), tmp_path)
-    np.testing.assert_allclose(turned[::-1], first, atol=1e-5)
-    Image.new("RGB", (FRAME.width, FRAME.height), "white").save(own / "images" / "p05.png")
-    after = computed(opened(own), tmp_path)
+def test_photos_in_another_order_get_their_own_rows_and_changed_ones_new_features(photos, tmp_path):
+    first, changed = computed(photos, tmp_path), photos.images.copy()
+    row_of = {path: 23 - row for path, row in photos.row_of.items()}
+    turned = photos._replace(images=photos.images[::-1], row_of=row_of)
+    np.testing.assert_allclose(computed(turned, tmp_path)[::-1], first, atol=1e-5)
+    changed[5] = 255
+    after = computed(photos._replace(images=changed, content="other"), tmp_path)
     assert [row for row in range(24) if not np.allclose(after[row], first[row], atol=1e-5)] == [5]
 
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from mask_lib.base import files, scores
 from mask_lib.data import store
-from mask_lib.models import build, devices, grad_cam, predict
+from mask_lib.models import build, devices, grad_cam, networks, predict
 from mask_lib.models.checkpoint import read_checkpoint
 from mask_lib.training import comparison, run_folder, runs
 
@@ -64,7 +64,7 @@ def test_photos_go_through_the_preprocessing_of_their_checkpoint():
 def test_networks_of_timm_are_explained_and_left_as_they_were(architecture, side, channels):
     torch.manual_seed(0)
     network = build.build_network(architecture, channels=channels)
-    preprocessing = build.preprocessing_of(architecture, side, side, "stretch", channels)
+    preprocessing = build.preprocessing_of(architecture, store.Frame(side, side, channels=channels))
     photos = noise(3, (side, side, channels))
     before = network.eval()(torch.ones(1, channels, side, side))
     maps = grad_cam.heatmaps(network, preprocessing, photos, np.array([0, 9, 17]))
@@ -94,7 +94,7 @@ def test_the_last_convolution_stage_that_tells_places_apart_is_what_is_looked_at
 def test_a_vision_transformer_is_explained_by_its_patches_before_the_last_block():
     torch.manual_seed(0)
     network = build.build_network("test_vit").eval()
-    preprocessing = build.preprocessing_of("test_vit", 160, 160, "stretch")
+    preprocessing = build.preprocessing_of("test_vit", store.Frame(160, 160))
     photos = noise(1, (160, 160, 3))
     found = grad_cam.heatmaps(network, preprocessing, photos, np.array([4]))[0]
     batch = preprocessing.prepared(torch.from_numpy(photos).permute(0, 3, 1, 2) / 255)
@@ -116,10 +116,10 @@ def test_a_vision_transformer_is_explained_by_its_patches_before_the_last_block(
 def test_networks_whose_maps_are_laid_out_otherwise_are_refused_by_name():
     network = colours()
     network.output_fmt = "NHWC"
-    with pytest.raises(grad_cam.UnsupportedNetworkError, match="Sequential lays its maps out as NHWC"):
+    with pytest.raises(networks.UnsupportedError, match="Sequential lays its maps out as NHWC"):
         grad_cam.heatmaps(network, PLAIN, noise(1), np.array([0]))
     flat = nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE * 3, 18))
-    with pytest.raises(grad_cam.UnsupportedNetworkError, match="no layer that tells places"):
+    with pytest.raises(networks.UnsupportedError, match="no layer that tells places"):
         grad_cam.heatmaps(flat, PLAIN, noise(1), np.array([0]))
 
 
@@ -165,6 +165,6 @@ def test_what_cannot_be_explained_is_told_and_stops_nothing(trained, tmp_path, m
     kept.rename(lost)
     assert reason.startswith("The mistakes of toy cannot be explained:") and files.shown_path(lost) in reason
     assert len(empty) == len(images) == len(maps) == 0 and "path" in empty
-    unsupported = Mock(side_effect=grad_cam.UnsupportedNetworkError("no maps"))
+    unsupported = Mock(side_effect=networks.UnsupportedError("no maps"))
     monkeypatch.setattr(comparison, "read_checkpoint", unsupported)
     assert comparison.explained_mistakes(run, 30)[3] == "The mistakes of toy cannot be explained: no maps"

@@ -25,9 +25,14 @@ def painted(people: int = 60, kinds: int = 3, seed: int = 0) -> tuple[list[np.nd
     return [found, found[:, ::-1]], table.assign(label=label)[["path", "person", "label"]], table["kind"].to_numpy()
 
 
-def test_masks_are_told_apart_not_faces():
-    stages, photos, kind = painted()
-    found = looks.find(stages, photos).set_index("path").loc[photos["path"]]
+@pytest.fixture(scope="module")
+def found() -> pd.DataFrame:
+    return looks.find(*painted()[:2])
+
+
+def test_masks_are_told_apart_not_faces(found):
+    _, photos, kind = painted()
+    found = found.set_index("path").loc[photos["path"]]
     worn = kind >= 0
     assert set(found["attribute"]) == {"mask"}
     pairs = pd.crosstab(found["look"][worn], kind[worn])
@@ -35,9 +40,7 @@ def test_masks_are_told_apart_not_faces():
     assert set(found["look"][~worn]) == {"not worn 1"}  # bare faces have nothing in common but that
 
 
-def test_every_second_look_is_held_out_but_never_the_most_frequent():
-    stages, photos, _ = painted()
-    found = looks.find(stages, photos)
+def test_every_second_look_is_held_out_but_never_the_most_frequent(found):
     assert found.groupby("look")["held_out"].first().to_dict() == {
         "not worn 1": False, "worn 1": False, "worn 2": True, "worn 3": False
     }  # fmt: skip
@@ -56,10 +59,9 @@ def test_few_photos_and_people_of_one_photo_are_taken():
     assert set(looks.find(stages, alone)["look"]) == {"not worn 1", "worn 1"}
 
 
-def test_the_split_loses_train_rows_of_held_out_looks_alone(tmp_path):
-    stages, photos, _ = painted()
-    files.write_csv(looks.find(stages, photos), looks.path_of(tmp_path))
-    held_out = looks.read_held_out(tmp_path)
+def test_the_split_loses_train_rows_of_held_out_looks_alone(found, tmp_path):
+    files.write_csv(found, looks.path_of(tmp_path))
+    held_out, photos = looks.read_held_out(tmp_path), painted()[1]
     split = photos.assign(split=np.where(photos["person"] < "20", "val", "train"))
     left = looks.without(split, held_out)
     gone = split[~split["path"].isin(left["path"])]
@@ -76,8 +78,7 @@ def test_what_is_missing_is_said(tmp_path):
         looks.without(photos.assign(split="train"), {})
 
 
-def test_some_examples_of_each_look():
-    stages, photos, _ = painted()
-    shown = looks.examples(looks.find(stages, photos), 5)
+def test_some_examples_of_each_look(found):
+    shown = looks.examples(found, 5)
     assert shown["look"].tolist() == [name for name in ("not worn 1", "worn 1", "worn 2", "worn 3") for _ in range(5)]
-    assert "4 looks of mask, of which 1 are held out" in looks.summary(looks.find(stages, photos))
+    assert "4 looks of mask, 1 of them held out" in looks.summary(found)

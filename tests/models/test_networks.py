@@ -14,6 +14,8 @@ from torch import nn
 from torch.nn import functional
 
 from mask_lib.base import labels
+from mask_lib.base.config import Run
+from mask_lib.data import store
 from mask_lib.models import build, networks
 from mask_lib.training import optimizer
 
@@ -35,7 +37,7 @@ def test_the_custom_network_is_small_and_made_for_mean_and_deviation_of_a_half(c
     assert sum(parameter.numel() for parameter in custom.parameters()) <= 5_000_000
     without_classes = build.build_network(networks.CUSTOM, class_count=0)
     assert without_classes(photos(2, 3, 32, 48)).shape == (2, custom.num_features)
-    found = build.preprocessing_of(networks.CUSTOM, 32, 32, "stretch", channels=4)
+    found = build.preprocessing_of(networks.CUSTOM, store.Frame(32, 32, channels=4))
     assert (found.mean, found.std) == ((0.5,) * 4, (0.5,) * 4)
 
 
@@ -52,7 +54,7 @@ def test_the_custom_network_takes_photos_of_any_size(custom, width, height):
 
 def peaks_of(network: nn.Module, **changes) -> dict[int, float]:
     """The highest learning rate of each parameter, by its id."""
-    groups = optimizer.parameter_groups(network, **{"weight_decay": 0.01, "layer_decay": 0.5, **changes})
+    groups = optimizer.parameter_groups(network, Run(weight_decay=0.01, **changes))
     return {id(parameter): group["peak"] for group in groups for parameter in group["params"]}
 
 
@@ -60,7 +62,7 @@ def test_each_parameter_of_the_custom_network_learns_and_its_first_layers_the_sl
     network = build.build_network(networks.CUSTOM)
     functional.cross_entropy(network(photos(4, 3, 48, 48)), torch.arange(4)).backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in network.parameters())
-    peak_of = peaks_of(network, learning_rate=1.0, head_scale=1.0)
+    peak_of = peaks_of(network, learning_rate=1.0, layer_decay=0.5)
     peaks = [peak_of[id(parameter)] for parameter in network.parameters()]
     assert peaks == sorted(peaks) and len(set(peaks)) == len(network.blocks) + 2
     assert peak_of[id(network.classifier.weight)] == 1.0
@@ -89,7 +91,7 @@ def test_a_network_described_in_a_folder_is_built(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(described))
     name = f"local-dir:{tmp_path}"
     assert build.build_network(name, head="three")(photos(2, 3, 32, 32)).shape == (2, labels.class_count())
-    assert build.preprocessing_of(name, 32, 32, "stretch").mean == (0.1, 0.2, 0.3)
+    assert build.preprocessing_of(name, store.Frame(32, 32)).mean == (0.1, 0.2, 0.3)
 
 
 # Heads.
@@ -127,7 +129,7 @@ def test_heads_fit_networks_of_every_make_and_learn_as_fast_as_heads_should(arch
         assert network(torch.empty(2, 4, 224, 224)).shape == (2, labels.class_count())
     (layer,) = networks.last_layers(network)
     assert isinstance(layer, HEADS[head])
-    peak_of = peaks_of(network, learning_rate=0.1, head_scale=10)
+    peak_of = peaks_of(network, learning_rate=0.1, head_learning_rate_scale=10.0, layer_decay=0.5)
     assert {peak_of[id(parameter)] for parameter in layer.parameters()} == {1.0}
     assert len(peak_of) == len(list(network.parameters()))
 
@@ -169,7 +171,7 @@ def test_an_auxiliary_classifier_answers_in_training_alone_and_learns_as_fast_as
     functional.cross_entropy(both[:, 1], torch.tensor([0, 17])).backward()
     learning = {name for name, one in network.named_parameters() if one.grad is not None and one.grad.abs().sum() > 0}
     assert {name.partition(".")[0] for name in learning} == {"first", "AuxLogits"}
-    peak_of = peaks_of(network, learning_rate=0.1, head_scale=10, layer_decay=1.0)
+    peak_of = peaks_of(network, learning_rate=0.1, head_learning_rate_scale=10.0)
     assert {peak_of[id(one)] for one in [*network.fc.parameters(), *network.AuxLogits.fc.parameters()]} == {1.0}
     assert copy.deepcopy(network).eval()(batch).shape == (2, labels.class_count())
 

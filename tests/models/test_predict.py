@@ -99,7 +99,7 @@ def test_views_are_averaged_as_probabilities_or_as_logits(source, kind):
     assert not np.allclose(*expected.values(), atol=1e-3)
     for average, wanted in expected.items():
         tta = predict.Tta(8, kind, average)
-        found = predict.predict_probabilities(Brightness(), source, np.arange(5), PREPROCESSING, tta=tta)
+        found = predict.Loaded(Brightness(), PREPROCESSING, torch.float32).predict(source, np.arange(5), tta)
         np.testing.assert_allclose(found, wanted, atol=1e-6)
         assert len(np.unique(found[:, 0])) == 5
 
@@ -107,7 +107,7 @@ def test_views_are_averaged_as_probabilities_or_as_logits(source, kind):
 def test_there_are_as_many_probabilities_as_classes_at_the_time_even_of_no_photos(source):
     with labels.using([labels.Attribute("helmet", ("on", "off"), "ab")]):
         for rows in (np.arange(5), np.arange(0)):
-            found = predict.predict_probabilities(Brightness(), source, rows, PREPROCESSING)
+            found = predict.Loaded(Brightness(), PREPROCESSING, torch.float32).predict(source, rows)
             assert found.shape == (len(rows), 2)
             keys = pd.DataFrame({"path": [f"{row}.png" for row in rows]}, index=rows + 7)
             assert list(predict.probability_table(keys, found)) == ["path", "p00", "p01"]

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch.nn import functional
 
 from mask_lib.base import config, labels
+from mask_lib.data import store
 from mask_lib.models import build, checkpoint, networks, weights
 from mask_lib.training import dataset
 
@@ -72,7 +73,7 @@ def test_the_packaged_weights_are_those_of_imagenet_and_a_run_starts_from_them_u
     """A network with tensors in the wrong places, or another normalisation, does not know a clock."""
     packaged, network = weights.packaged_state(name), build.build_network(name, class_count=1000)
     network.load_state_dict(packaged, strict=True)
-    batch = build.preprocessing_of(name, 224, 224, "stretch").prepared(drawn_clock())
+    batch = build.preprocessing_of(name, store.Frame(224, 224)).prepared(drawn_clock())
     with torch.inference_mode():
         found = functional.softmax(network.eval()(batch), dim=1)[0]
     assert found.argmax().item() == ANALOG_CLOCK
@@ -184,7 +185,8 @@ def test_a_grey_photo_of_one_channel_gives_what_its_three_equal_ones_gave(tmp_pa
     for channels in (1, 3):
         network = build.build_network(TINY, class_count=0, channels=channels).eval()
         network.load_state_dict(weights.initial_state(TINY, path, 2, class_count=0, channels=channels))
-        prepared = build.preprocessing_of(TINY, 32, 48, "stretch", channels).prepared(grey.expand(-1, channels, -1, -1))
+        preprocessing = build.preprocessing_of(TINY, store.Frame(32, 48, channels=channels))
+        prepared = preprocessing.prepared(grey.expand(-1, channels, -1, -1))
         with torch.inference_mode():
             found.append(network(prepared))
     torch.testing.assert_close(found[0], found[1], atol=1e-4, rtol=1e-4)
@@ -286,12 +288,6 @@ def test_position_embeddings_are_resampled_as_timm_does(tmp_path):
     random = weights.first_weights(run_of(architecture="test_vit"), seed=2)
     assert_starts_from(ours, theirs.state_dict(), random, {"head.weight", "head.bias"})
     assert not torch.equal(ours["pos_embed"], random["pos_embed"])
-
-
-def test_weights_of_the_runs_own_size_stay_as_they_are(tmp_path):
-    kept = state_of(1, architecture="test_vit", size=TALL)
-    state = weights.first_weights(run_of(architecture="test_vit", weights=saved(tmp_path, kept)), seed=2)
-    assert torch.equal(state["pos_embed"], kept["pos_embed"])
 
 
 @pytest.mark.parametrize(

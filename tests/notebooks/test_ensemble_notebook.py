@@ -1,4 +1,4 @@
-"""07_ensemble from its first cell to its last: on runs of this experiment, and headless on files from elsewhere."""
+"""07_ensemble from its first cell to its last, on runs of this experiment and on files from elsewhere."""
 
 from pathlib import Path
 
@@ -8,9 +8,9 @@ import pandas as pd
 import past_runs
 import pytest
 import simulated
+from IPython.core.displaypub import CapturingDisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
 from PIL import Image
-from tiny_project import run_headless
 
 from mask_lib.base import files
 from mask_lib.data import layout, splits
@@ -61,16 +61,17 @@ def read(project: Path, name: str) -> pd.DataFrame:
     return pd.read_csv(project / "output" / "submissions" / name)
 
 
-def test_files_of_any_name_with_weights_become_a_submission_headless(project):
+def test_files_of_any_name_with_weights_become_a_submission(project, shell, monkeypatch):
+    monkeypatch.setattr(shell, "display_pub", CapturingDisplayPublisher())
     output = project / "output"
     first, second = (write_predictions(output, f"{project}/{home}/", seed) for seed, home in enumerate("xy"))
     files.write_json({}, output / "submissions" / expected_score.FILE)  # of an older submission
     names = {f"{which}_filenames": [f"{project}/{home}/{which}.csv" for home in "xy"] for which in ("test", "test_val")}
-    given = {"data_dir": "data", "output_dir": "output", **names, "weights": [1.0, 3.0]}
-    report = run_headless(project, "07_ensemble", project / "out.ipynb", given)
+    executed(shell, project, **names, weights=[1.0, 3.0])
     mean = (first[simulated.COLUMNS] + 3 * second[simulated.COLUMNS]).to_numpy()
     assert read(project, "submission.csv")["ans"].tolist() == mean.argmax(axis=1).tolist()
-    assert "answers by x/test (25%), y/test (75%)" in report and "no score is promised" in report
+    report = " ".join(shown["data"].get("text/markdown", "") for shown in shell.display_pub.outputs)
+    assert "answers by x/test (25%), y/test (75%)" in " ".join(report.split()) and "no score is promised" in report
     assert not (output / "submissions" / expected_score.FILE).exists()
 
 
@@ -101,4 +102,4 @@ def test_every_override_is_listed_whether_it_decides_or_a_gallery_shows_it(proje
     assert set(table["why"][~table["applied"]]) == {CONFLICT, UNKNOWN}
     printed = capsys.readouterr().out
     assert IDS[26] in printed and "dropped.jpg" in printed
-    assert titles == ["24 of 26 answers taken from a copy; overrides.csv lists the other 2 too"]
+    assert titles == ["24 of 26 answers taken from a copy; overrides.csv lists all"]

@@ -58,7 +58,6 @@ def test_problem_bars_are_counts_by_kind_and_their_names_are_no_formulas(ax):
     data_plots.problems(pd.DataFrame({"path": "x", "problem": kinds, "detail": ""}), ax)
     drawn = [(tick.get_text(), bar.get_width()) for tick, bar in zip(ax.get_yticklabels(), ax.patches, strict=True)]
     assert drawn == [("id twice", 1), (f"{pictures.FORMULA}\N{REPLACEMENT CHARACTER}", 2), ("unreadable", 3)]
-    pictures.draw(ax.figure)
     nothing = pd.DataFrame(columns=["path", "problem", "detail"])
     assert pictures.texts(data_plots.problems(nothing)) == ["nothing found"]
 
@@ -74,7 +73,6 @@ def test_fold_balance_is_the_ratio_of_shares(ax):
         np.testing.assert_allclose(np.ma.filled(drawn, np.nan), part / whole)
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["fold 0", "fold 1", "fold 2"]
     assert len(pictures.texts(ax)) == 3 * 17
-    pictures.draw(ax.figure)
 
 
 def test_class_names_do_not_overlap_on_a_wide_chart():

@@ -11,6 +11,7 @@ from matplotlib.colors import to_rgba
 from sklearn.metrics import confusion_matrix
 
 from mask_lib.base import labels
+from mask_lib.base.scores import Score
 from mask_lib.plots import score_plots, style
 
 pytestmark = pytest.mark.usefixtures("closed_figures")
@@ -58,9 +59,6 @@ def test_models_stand_side_by_side_with_their_whiskers(ax):
     assert [round(place) for place in ax.lines[1].get_xdata()] == [0, 1, 2, 3, 4]
     assert [text.get_text() for text in ax.get_legend().get_texts()] == list(scores)
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["macro F1", "accuracy", "mask", "gender", "age"]
-    pictures.draw(ax.figure)
-    with pytest.raises(ValueError, match="no scores to draw"):
-        score_plots.score_table({}, ax)
 
 
 def test_bars_are_the_shares_of_what_was_predicted_and_lines_those_of_what_is_known(ax):
@@ -72,7 +70,6 @@ def test_bars_are_the_shares_of_what_was_predicted_and_lines_those_of_what_is_kn
     assert known == {0: 0.2, 4: 0.4, 5: 0.2, 17: 0.2}
     assert [tick.get_text() for tick in ax.get_xticklabels()] == [labels.describe(label) for label in range(18)]
     assert [text.get_text() for text in ax.get_legend().get_texts()] == [*tables, "empty", "training photos"]
-    pictures.draw(ax.figure)
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
@@ -110,5 +107,44 @@ def test_a_real_difference_has_another_colour_than_one_that_may_be_chance(ax):
     assert ax.get_title(loc="left") == "1 of 2 differences beyond chance"
     assert ax.get_ylim()[0] > ax.get_ylim()[1]  # the first row at the top
     pictures.draw(ax.figure)
-    assert pictures.texts(score_plots.differences(table, metric="accuracy")) == ["+0.300"]
     assert pictures.texts(score_plots.differences(table[:0])) == ["no two runs to compare"]
+
+
+def test_reliability_draws_the_bins_that_hold_photos_and_names_every_model(ax):
+    score_plots.reliability(dict.fromkeys([pictures.FORMULA, "_soup"], pictures.reliability_table()), ax)
+    assert [line.get_xydata().tolist() for line in ax.lines] == [[[0, 0], [1, 1]], *[[[0.3, 0.5], [0.9, 0.8]]] * 2]
+    small, large = ax.collections[0].get_sizes()
+    assert small < large
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [pictures.FORMULA, "_soup"]
+
+
+def test_agreement_writes_the_share_of_every_pair_but_not_of_a_member_with_itself(ax):
+    score_plots.agreement(pictures.shares_of([pictures.FORMULA, "b", "c"]), ax)
+    written = {text.get_position(): text.get_text() for text in ax.texts}
+    pairs = {(0, 1), (1, 0), (1, 2), (2, 1)}
+    assert written == dict.fromkeys(pairs, "90.0%") | {(0, 2): "80.0%", (2, 0): "80.0%"}
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == [pictures.FORMULA, "b", "c"]
+    ax.clear()
+    assert not score_plots.agreement(pictures.shares_of(["alone"]), ax).texts
+
+
+def test_contributions_stand_beside_their_member_in_order(ax):
+    score_plots.contributions(pictures.contribution_table(["a", pictures.FORMULA, "c"]), ax)
+    places = dict(zip(ax.get_yticks(), [tick.get_text() for tick in ax.get_yticklabels()], strict=True))
+    assert [places[place] for place in (0, 1, 2)] == ["a (50%)", f"{pictures.FORMULA} (50%)", "c (50%)"]
+    whiskers, dots = ax.collections
+    np.testing.assert_allclose(dots.get_offsets(), [[0, 0], [0.01, 1], [0.02, 2]])
+    drawn = [segment[:, 0] for segment in whiskers.get_segments()]
+    np.testing.assert_allclose(drawn, [[-0.02, 0.01], [-0.01, 0.02], [0, 0.03]])
+
+
+def test_the_expected_score_shades_its_interval_and_marks_what_is_known(ax):
+    drawn = np.random.default_rng(0).normal(0.75, 0.02, 500)
+    score_plots.expected_score(drawn, Score(0.751, 0.71, 0.79), {"out of fold": 0.74, pictures.FORMULA: 0.77}, ax)
+    assert sum(bar.get_height() for bar in ax.containers[0]) == 500
+    assert [line.get_xdata()[0] for line in ax.lines] == [0.751, 0.74, 0.77]
+    band = ax.patches[-1].get_extents().transformed(ax.transData.inverted())
+    assert (band.x0, band.x1) == pytest.approx((0.71, 0.79))
+    texts = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert texts == ["95% interval", "expected: 0.751", "out of fold: 0.740", f"{pictures.FORMULA}: 0.770"]
+    assert "0.751 (0.710 to 0.790)" in ax.get_title(loc="left")

@@ -42,7 +42,6 @@ def test_a_policy_is_drawn_with_what_photos_meet(ax):
     assert set(dots) == {(0.2, 0.0), (search_plots.NO_MAGNITUDE, 1.0)}
     assert dots[0.2, 0.0] > dots[search_plots.NO_MAGNITUDE, 1.0]
     assert {"25%", "12%"} <= set(pictures.texts(ax))
-    pictures.draw(ax.figure)
     ax = search_plots.policy(policy.PRESET_POLICIES["trivialaugment"])
     lines = [line for line in ax.lines if list(line.get_xdata()) == [0, 1]]  # magnitudes that each photo draws
     assert (len(lines), len(ax.collections)) == (11, 3)

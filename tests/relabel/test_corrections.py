@@ -2,11 +2,10 @@
 
 import pandas as pd
 import pytest
-from relabeling import PATHS, open_log, open_session, photo_table, type_keys
+from relabeling import PATHS, open_log, open_session, photo_table, replay, type_keys
 
 from mask_lib.base import files
 from mask_lib.relabel import corrections
-from mask_lib.relabel.current_decisions import replay
 from mask_lib.relabel.decision_log import DecisionLog
 
 

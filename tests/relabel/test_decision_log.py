@@ -12,7 +12,7 @@ from relabeling import open_log
 from tiny_project import environment
 
 from mask_lib.base import files
-from mask_lib.relabel.decision_log import DECISION_KEYS, PART_OF_ACTION, DecisionLog, LogMovedOn, log_path
+from mask_lib.relabel.decision_log import PART_OF_ACTION, Decision, DecisionLog, LogMovedOn, log_path
 
 KILLS = 1000
 
@@ -29,7 +29,8 @@ def test_an_action_is_on_disk_with_every_key_shares_its_time_and_counts_itself(t
     log = open_log(tmp_path)
     made = log.append([mark("a/1.jpg", reason="inspect", sha256="ab" * 32), mark("a/2.jpg")], kind="person")
     assert lines(log) == made
-    assert [tuple(one) for one in made] == [DECISION_KEYS] * 2 and len({one["time"] for one in made}) == 1
+    assert [one.keys() for one in made] == [Decision.__annotations__.keys()] * 2
+    assert len({one["time"] for one in made}) == 1
     assert [[one[key] for key in ("id", "annotator", "undoes", "reason")] for one in made] == [
         ["ann:0", "ann", None, "person:1/2 inspect"],
         ["ann:1", "ann", None, "person:2/2"],
@@ -117,17 +118,6 @@ def test_a_reason_that_looks_like_part_of_an_action_is_not_taken_for_a_torn_one(
     assert len(open_log(tmp_path).decisions) == 1
 
 
-def test_a_bad_line_in_the_middle_is_passed_over_and_reported(tmp_path):
-    log = open_log(tmp_path)
-    first, second = log.append([mark()]), log.append([mark(new="right")])
-    rows = log.path.read_text(encoding="utf-8").splitlines()
-    log.path.write_text("\n".join([rows[0], "nonsense", '{"id": 3}', rows[1], ""]), encoding="utf-8")
-    again = open_log(tmp_path)
-    assert again.decisions == first + second
-    assert ["line 2" in again.problems[0], "line 3" in again.problems[1]] == [True, True]
-    assert again.append([mark()])[0]["id"] == "ann:4"  # no id is given twice
-
-
 def test_two_logs_on_one_file_see_each_other_and_none_builds_on_an_older_one(tmp_path):
     here, there = open_log(tmp_path), open_log(tmp_path)
     here.append([mark()])
@@ -176,7 +166,7 @@ def test_threads_and_openings_write_no_line_into_another(tmp_path):
     assert [made["id"] for made in lines(logs[0])] == [f"ann:{number}" for number in range(100)]
 
 
-def test_a_kill_after_each_of_a_thousand_key_presses_loses_no_acknowledged_decision(tmp_path):
+def test_a_kill_after_each_of_many_key_presses_loses_no_acknowledged_decision(tmp_path):
     counts = Counter()
     command = [sys.executable, str(files.PROJECT / "tests" / "killing.py"), str(tmp_path), str(KILLS)]
     printed = subprocess.run(command, env=environment(tmp_path), check=True, stdout=subprocess.PIPE).stdout

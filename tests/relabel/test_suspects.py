@@ -141,9 +141,9 @@ def test_the_way_from_painted_photos_to_the_queue(tmp_path):
     """Forty people teach little about gender and age: other seeds than this one find fewer of the wrong labels."""
     sample, size = tmp_path / "sample", {"width": 96, "height": 128}
     truth = paint.paint(sample, people=40, eval_people=6, seed=1, workers=1, **size)
-    table = scan_photos(sample, workers=1)[0].query("split == 'train' and label.notna()").reset_index(drop=True)
+    table = scan_photos(sample)[0].query("split == 'train' and label.notna()").reset_index(drop=True)
     images = sample / "train" / "images"
-    opened = store.open_store(tmp_path / "store", images, list(table["path"]), store.Frame(**size), workers=1)
+    opened = store.open_store(tmp_path / "store", images, list(table["path"]), store.Frame(**size))
     found = suspects.rank(table, out_of_fold(features.stage_features(opened, tmp_path / "features"), table))
     first = found[: len(found) // 10]
     wrong = {path for path in table["path"] if truth["photos"][path]["label"] != truth["photos"][path]["given"]}

@@ -18,13 +18,13 @@ from browser import require_chromium
 from jupyter_pages import LONGEST, until
 from playwright.sync_api import Browser, Page, sync_playwright
 from portraits import face_of
-from relabeling import RIGHT, WRONG, open_session, suspects_of
+from relabeling import RIGHT, WRONG, open_session, replay, suspects_of
 from tiny_project import write_notebook
 
 from mask_lib.base import files, labels
 from mask_lib.data import layout
 from mask_lib.data.photos import scan_photos
-from mask_lib.relabel import current_decisions, decision_log, keys, session
+from mask_lib.relabel import decision_log, keys, session
 from mask_lib.relabel.widget import ReviewWidget, known_moves
 from mask_lib.sample import paint, people, portrait
 
@@ -97,7 +97,7 @@ class NotebookPage:
 
     def state(self) -> dict[str, dict]:
         """What the decisions on the disk come to: path -> field -> value."""
-        return current_decisions.replay(self.lines())
+        return replay(self.lines())
 
     def begin(self, photos: pd.DataFrame, suspects: pd.DataFrame | None = None, task: str = labels.DEFAULT) -> None:
         """Write a notebook about these photos, open it, run it, and wait for its screen."""
@@ -346,7 +346,6 @@ def test_no_key_counts_while_the_kernel_is_silent_or_has_moved_on_without_this_s
     lab.press("1")
     until(lambda: lab.look()["notice"], "the stale screen is told of")
     lab.press("1", "1")
-    save_picture(lab, "stale")
     lab.press("r")
     until(lambda: lab.look()["notice"] == "", "the state was read again")
     lab.shows(fourth)
@@ -419,26 +418,13 @@ def test_every_mode_has_its_screen_by_day_and_by_night_wide_and_narrow(lab, phot
             until(lambda: lab.look()["pending"], "a digit waits")
             typed = lab.page.locator(".label-review-classes .label-review-typed").all_inner_texts()
             assert typed == ["01", *map(str, range(10, 18))]
-        save_picture(lab, mode)
         side, views = (lab.page.locator(f".label-review-{one}").bounding_box()["height"] for one in ("side", "views"))
         assert side <= views, f"{mode}: what stands beside the photo is taller than it"
         lab.press("Escape")
-    lab.press("?")
-    save_picture(lab, "keys")
-    lab.press("?")
     lab.page.evaluate("() => window.jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})")
     lab.page.wait_for_selector("body[data-jp-theme-light='false']", state="attached")
-    save_picture(lab, "suspects_dark")
     lab.page.set_viewport_size({"width": 800, "height": 1100})
-    save_picture(lab, "suspects_narrow")
     assert lab.page.locator(".label-review-root").evaluate("(root) => root.scrollWidth <= root.clientWidth")
-
-
-def save_picture(lab: NotebookPage, name: str) -> None:
-    """The screen alone as a picture, where `MASK_LIB_SCREENSHOTS` names a folder for it."""
-    if folder := os.environ.get("MASK_LIB_SCREENSHOTS"):
-        lab.page.wait_for_timeout(500)  # for pictures to be drawn
-        lab.page.locator(".label-review-root").screenshot(path=Path(folder, f"review_{name}.png"))
 
 
 @pytest.fixture

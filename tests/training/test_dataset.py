@@ -42,15 +42,14 @@ def outside(folder: Path) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def taught(tmp_path_factory):
+def taught(prepared, tmp_path_factory):
     """Data and output with external photos, a finished run and the pseudo-labels that it gave."""
-    data, output = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("output")
-    toys.prepare(data, output)
+    data, output = prepared
     table = outside(tmp_path_factory.mktemp("far"))
     external.write(table, output)
     write_splits(join_training(read_splits(output), table), output)
     train(data, output, run_of(epochs=1, warmup_epochs=0.0))
-    self_training.make(data, output, "toy", threshold=0, class_share=0.5, weight=0.9)
+    self_training.make(data, output, "toy", threshold=0, class_share=0.5)
     return data, output
 
 
@@ -78,11 +77,20 @@ def test_pseudo_labels_join_the_train_rows_with_the_weight_of_the_run(taught):
     _, output = taught
     table = pd.read_csv(pseudo_labels.table_path(output, "toy"))
     run = run_of(run="student", pseudo_labels="toy", pseudo_weight=0.25)
+    assert len(dataset.read_training_splits(output, run.replace(folds=(0,)))[1]) == len(read_splits(output)[1])
     for fold, split in dataset.read_training_splits(output, run).items():
         joined = split[split["weight"] != 1]
         assert set(joined["path"]) == set(table.loc[table["fold"] == fold, "path"]) and len(joined)
         assert set(joined["weight"]) == {0.25} and not dataset.is_real(joined).any()
         assert dataset.is_real(split).sum() == len(read_splits(output)[fold])
+
+
+def test_every_pseudo_labeled_photo_joins_the_store_once(taught):
+    _, output = taught
+    plain, table = (dataset.photo_table(output, run_of(**changes)) for changes in ({}, STUDENT))
+    pd.testing.assert_frame_equal(table[: len(plain)], plain, check_dtype=False)
+    chosen = pd.read_csv(pseudo_labels.table_path(output, "toy"))
+    assert list(table["path"][len(plain) :]) == sorted(set(chosen["path"])) and set(table["split"]) == {"train"}
 
 
 def test_a_student_is_predicted_averaged_and_asked_for_pseudo_labels_itself(taught, student):
@@ -169,7 +177,8 @@ SKEWED = np.repeat([0, 4, 17], [80, 19, 1])  # 80 photos of class 0, one of clas
 
 @pytest.mark.parametrize("kind", ["shuffle", "weighted"])
 def test_an_epoch_is_as_many_photos_in_batches_of_nearly_one_size(kind):
-    batches = dataset.batches(np.zeros(103, dtype=int), 16, seed=0, fold=1, epoch=2, sampling=kind)
+    train_labels = np.zeros(103, dtype=int)
+    batches = dataset.batches(run_of(batch_size=16, sampling=kind), 1, 2, train_labels, train_labels == 0)
     assert {len(batch) for batch in batches} == {14, 15}
     assert len(batches) == dataset.step_count(103, 16)
     if kind == "shuffle":
@@ -177,7 +186,8 @@ def test_an_epoch_is_as_many_photos_in_batches_of_nearly_one_size(kind):
 
 
 def test_weighted_epochs_hold_the_classes_equally_often():
-    drawn = [np.concatenate(dataset.batches(SKEWED, 16, 0, 0, epoch, "weighted")) for epoch in range(90)]
+    run = run_of(sampling="weighted")
+    drawn = [np.concatenate(dataset.batches(run, 0, epoch, SKEWED, SKEWED >= 0)) for epoch in range(90)]
     counts = np.bincount(SKEWED[np.concatenate(drawn)], minlength=18)[[0, 4, 17]]
     assert counts.sum() == 90 * len(SKEWED)
     assert counts / counts.sum() == pytest.approx([1 / 3] * 3, abs=4 * (2 / 9 / 9000) ** 0.5)  # 4 deviations
@@ -185,7 +195,8 @@ def test_weighted_epochs_hold_the_classes_equally_often():
 
 def test_each_class_of_real_photos_is_as_likely_and_the_others_are_drawn_as_often_as_their_like():
     train_labels, is_real = np.append(SKEWED, [0, 17, 5]), np.append(np.ones(100, dtype=bool), [False] * 3)
-    shares, plain = dataset.sampling_probabilities(train_labels, is_real), dataset.sampling_probabilities(SKEWED)
+    shares = dataset.sampling_probabilities(train_labels, is_real)
+    plain = dataset.sampling_probabilities(SKEWED, SKEWED >= 0)
     for label in (0, 4, 17):
         assert plain[label == SKEWED].sum() == pytest.approx(1 / 3)
         assert np.ptp(plain[label == SKEWED]) == 0
@@ -197,8 +208,10 @@ def test_each_class_of_real_photos_is_as_likely_and_the_others_are_drawn_as_ofte
 @pytest.mark.parametrize("kind", ["shuffle", "weighted"])
 def test_order_and_seeds_differ_between_epochs_folds_and_steps_and_come_again(kind):
     train_labels = np.arange(50) % 18
-    places = [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0)]
-    orders = [tuple(np.concatenate(dataset.batches(train_labels, 8, *place, kind))) for place in places * 2]
+    places, orders = [(0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0)], []
+    for seed, fold, epoch in places * 2:
+        run = run_of(seed=seed, sampling=kind)
+        orders.append(tuple(np.concatenate(dataset.batches(run, fold, epoch, train_labels, train_labels >= 0))))
     assert len(set(orders)) == 4
     assert orders[:4] == orders[4:]
     assert len({dataset.step_seed(*place, step) for place in places for step in (0, 1)}) == 8

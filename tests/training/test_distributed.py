@@ -83,12 +83,6 @@ def test_a_killed_process_ends_the_others_with_a_clear_error_and_all_go_on_from_
     assert toys.results(tmp_path / "broken") == toys.results(tmp_path / "whole")
 
 
-def test_alone_everything_is_ones_own():
-    assert (distributed.rank(), distributed.count(), distributed.share(7)) == (0, 1, slice(0, 7))
-    with distributed.processes(), distributed.first_goes_first():
-        assert distributed.agreed(True, False) == (True, False)
-
-
 @pytest.mark.parametrize(("length", "count"), [(7, 3), (4, 4), (3, 4), (64, 5)])
 def test_shares_cover_all_and_differ_by_one_at_most(monkeypatch, length, count):
     monkeypatch.setattr(distributed, "count", lambda: count)

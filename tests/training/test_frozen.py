@@ -10,19 +10,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mask_lib.base import config, labels
-from mask_lib.data import store
 from mask_lib.models import checkpoint, devices, features, networks, predict
 from mask_lib.training import loop
 
 FROZEN = {"head": "frozen", "epochs": 1, "attribute_loss": 0.0, "warmup_epochs": 0.0}
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """Painted photos."""
-    folder = tmp_path_factory.mktemp("data")
-    toys.write_photos(folder, toys.table())
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +24,9 @@ def output(data, tmp_path_factory):
     return folder
 
 
-def opened(data) -> store.Store:
-    return store.open_store(data / "store", data / "train" / "images", list(toys.table()["path"]), toys.FRAME)
-
-
 def by_hand(data, output, split: pd.DataFrame, weights: np.ndarray | None = None) -> np.ndarray:
     """(N, C) probabilities of the val rows: the geometric mean of two stages' regressions of each attribute."""
-    photos, logs = opened(data), {}
+    photos, logs = toys.opened(data), {}
     stages = features.stage_features(photos, output / "features", architecture="test_resnet", weights="none")
     train, val = (split[split["split"] == part] for part in ("train", "val"))
     for name, values in labels.decode_all(train["label"].to_numpy()).items():
@@ -75,7 +62,7 @@ def test_weights_of_rows_and_of_classes_count(data, tmp_path):
 
 def test_its_checkpoint_predicts_the_same_and_its_backbone_is_as_it_was(data, output):
     state, manifest = checkpoint.read_checkpoint(output / "runs/toy/fold0/checkpoint/last.safetensors")
-    loaded, photos = predict.load_network(state, manifest, torch.device("cpu")), opened(data)
+    loaded, photos = predict.load_network(state, manifest, torch.device("cpu")), toys.opened(data)
     assert isinstance(loaded.network, networks.FrozenNetwork)
     table = pd.read_csv(output / "runs/toy/fold0/oof.csv")
     found = loaded.predict(devices.DevicePhotos(photos, torch.device("cpu")), photos.rows(list(table["path"])))
@@ -93,13 +80,6 @@ def test_a_finished_one_is_read_and_a_killed_one_fitted_again(data, output, monk
     (output / "runs/toy/fold1/checkpoint/last.safetensors").unlink()
     toys.train(data, output, **FROZEN)
     assert toys.results(output) == before
-
-
-def test_photos_pass_through_the_backbone_once_for_all_folds(data, tmp_path, monkeypatch):
-    passed, computed = [], features._computed
-    monkeypatch.setattr(features, "_computed", lambda *given: passed.append(1) or computed(*given))
-    toys.train(data, tmp_path, **FROZEN)
-    assert passed == [1]
 
 
 def test_training_mode_leaves_its_statistics_alone():

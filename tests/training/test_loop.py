@@ -2,7 +2,6 @@
 
 import functools
 import math
-import os
 import signal
 from unittest import mock
 
@@ -15,7 +14,6 @@ from safetensors.torch import load_file
 
 from mask_lib.augment import apply, policy
 from mask_lib.base import config, files, labels, scores
-from mask_lib.data import store
 from mask_lib.ensemble import inference
 from mask_lib.models import build, checkpoint, devices, networks, predict, weights
 from mask_lib.training import dataset, loop, step
@@ -24,13 +22,6 @@ TRAIN_COUNTS = [(split["split"] == "train").sum() for split in toys.splits(toys.
 STEPS = sum(toys.SETTINGS["epochs"] * dataset.step_count(count, toys.SETTINGS["batch_size"]) for count in TRAIN_COUNTS)
 STEP = loop.FoldTraining.train_step
 THREE = {"head": "three", "attribute_loss": 0.0}
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    toys.write_photos(folder, toys.table())
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +75,7 @@ def aged_toys(monkeypatch):
 
 
 def opened_toys(data):
-    opened = store.open_store(data / "store", data / "train" / "images", list(toys.table()["path"]), toys.FRAME)
-    return devices.DevicePhotos(opened, torch.device("cpu"))
+    return devices.DevicePhotos(toys.opened(data), torch.device("cpu"))
 
 
 @pytest.mark.parametrize("kill_at", range(1, STEPS + 1))
@@ -218,10 +208,8 @@ def test_accumulated_batches_give_the_update_of_one_and_are_photos_of_one_step(d
 def test_a_clipped_gradient_moves_the_weights_no_further_than_the_learning_rate_times_its_norm(data, tmp_path):
     changes = {"folds": (0,), "epochs": 1, "momentum": 0.0, "schedule": "constant", "warmup_epochs": 0.0}
     toys.train(data, tmp_path, clip_grad_norm=0.01, learning_rate=0.5, **changes)
-    begun, ended = (
-        weights.first_weights(config.Run(**toys.SETTINGS), dataset.step_seed(0, 0, 0, 0)),
-        weights_of(tmp_path),
-    )
+    begun = weights.first_weights(config.Run(**toys.SETTINGS), dataset.step_seed(0, 0, 0, 0))
+    ended = weights_of(tmp_path)
     learned = dict(build.of_run(config.Run(**toys.SETTINGS)).named_parameters())
     moved = math.sqrt(sum((ended[name] - begun[name]).square().sum().item() for name in learned))
     assert 0 < moved <= 1.001 * 0.5 * 0.01 * dataset.step_count(TRAIN_COUNTS[0], toys.SETTINGS["batch_size"])
@@ -248,9 +236,7 @@ def test_a_note_of_progress_tells_how_far_training_is(data, tmp_path, monkeypatc
     with toys.stopped_after(3):
         toys.train(data, tmp_path, folds=(0,))
     found = files.read_json(fold_of(tmp_path) / "progress.json")
-    assert {name: found[name] for name in ("epoch", "epochs", "step", "steps", "pid")} == {
-        "epoch": 1, "epochs": 2, "step": 1, "steps": 2, "pid": os.getpid(),
-    }  # fmt: skip
+    assert [found[name] for name in ("epoch", "epochs", "step", "steps")] == [1, 2, 1, 2]
     assert found["photos_per_second"] > 0 and 0 <= found["best_macro_f1"] <= 1
 
 
@@ -424,8 +410,8 @@ def test_only_training_counts_people_of_58_as_old(data, tmp_path):
     """In the toy everybody of the middle group is 58: a network told so finds them old, and is scored wrong."""
     run, split = config.Run(**{**toys.SETTINGS, "old_from": 58}), toys.splits(toys.table())[0]
     fold = loop.FoldTraining(run, 0, split, opened_toys(data))
-    groups = {part: set(labels.decode_all(found)["age"]) for part, found in fold.data.labels.items()}
-    assert groups["train"] == {0, 2} and 1 in groups["val"]
+    taught, validated = (labels.decode_all(one)["age"] for one in (fold.data.targets.labels, fold.data.labels["val"]))
+    assert set(taught) == {0, 2} and 1 in validated
     result = toys.train(data, tmp_path, folds=(0,), epochs=1, old_from=58)
     assert list(result.out_of_fold["label"]) == list(split["label"][split["split"] == "val"])
 

@@ -13,8 +13,7 @@ from torch.nn import functional
 from mask_lib.base import labels
 from mask_lib.base.config import Run
 from mask_lib.models import networks
-from mask_lib.training.loss import POWERS, class_weights, loss_of
-from mask_lib.training.targets import borders, fold_targets
+from mask_lib.training.loss import POWERS, borders, class_weights, fold_targets, loss_of
 
 EVEN = torch.ones(18)
 UNEVEN = np.repeat([0, 4, 17], [90, 9, 1])  # 90 photos of class 0, one of class 17
@@ -99,15 +98,6 @@ def test_a_weight_of_a_half_halves_a_photos_gradient_and_no_others(logits, targe
     assert whole[3].abs().max() > 1e-4 and not none[3].any()
     others = torch.arange(len(target)) != 3
     assert torch.equal(half[others], whole[others]) and torch.equal(none[others], whole[others])
-
-
-@pytest.mark.parametrize("head", ["linear", "three"])
-@pytest.mark.parametrize("loss", LOSSES)
-def test_weights_of_1_change_no_bit(logits, target, loss, head):
-    extras = {"head_loss_weights": (1.0, 1.0, 2.0)} if head == "three" else {"attribute_loss": 0.5}
-    run = Run(loss=loss, head=head, **extras)
-    found = loss_of(logits, target, run, EVEN, torch.ones(len(target)))
-    assert torch.equal(found, loss_of(logits, target, run, EVEN))
 
 
 def test_the_f1_loss_counts_a_photo_of_weight_2_as_two(logits, target):

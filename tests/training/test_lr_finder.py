@@ -3,34 +3,23 @@
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 import toys
 
 from mask_lib.base import config
-from mask_lib.data import store
-from mask_lib.models import devices
 from mask_lib.training import lr_finder
 
 PLAIN = {"augmentation": "none", "dropout": 0.0, "schedule": "constant", "warmup_epochs": 0.0}
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    toys.write_photos(folder, toys.table())
-    return folder
-
-
 def find(data, changes=PLAIN, **options) -> pd.DataFrame:
-    opened = store.open_store(data / "store", data / "train" / "images", list(toys.table()["path"]), toys.FRAME)
-    source = devices.DevicePhotos(opened, torch.device("cpu"))
-    return lr_finder.find(config.Run(**{**toys.SETTINGS, **changes}), toys.splits(toys.table())[0], source, **options)
+    run = config.Run(**{**toys.SETTINGS, "folds": (1,), **changes})
+    return lr_finder.find_rate(run, {1: toys.splits(toys.table())[0]}, toys.opened(data), **options)
 
 
 def test_the_loss_falls_with_the_rate_and_then_explodes(data):
-    found = find(data, low=1e-5, high=1e3, step_count=120)
+    found = find(data, step_count=120, highest=1e3)
     assert len(found) < 120  # stopped when all was lost
-    assert found["learning_rate"].tolist() == pytest.approx(np.geomspace(1e-5, 1e3, 120)[: len(found)].tolist())
+    assert found["learning_rate"].tolist() == pytest.approx(np.geomspace(1e-6, 1e3, 120)[: len(found)].tolist())
     assert np.isfinite(found[["loss", "smoothed"]]).all(axis=None)
     lowest = found["smoothed"].idxmin()
     assert 0 < lowest < len(found) - 1

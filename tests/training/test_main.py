@@ -11,7 +11,7 @@ import toys
 from tiny_project import CHECKOUT
 
 from mask_lib.base import interrupts
-from mask_lib.headless import cells
+from mask_lib.headless import cells, runner
 from mask_lib.models import checkpoint
 from mask_lib.training import __main__ as command
 from mask_lib.training import loop
@@ -87,7 +87,7 @@ def test_a_signal_ends_it_after_its_step_and_it_goes_on_from_there(
     [
         ({"epochs": 0}, 2, "epochs = 0: it must be at least 1"),
         ({"checkpoint_minutes": "5"}, 2, "checkpoint_minutes = '5' is text, not a number"),
-        ({"tracking_mode": "dryrun"}, 2, "tracking_mode = 'dryrun'"),
+        ({"tracking_mode": "dryrun"}, 2, "tracking_mode = 'dryrun': it must be one of offline, online, disabled"),
         ({"plugins": ["no_such_module"]}, 2, "the module 'no_such_module' cannot be imported"),
         ({"augmentation": "searched"}, 2, "run 02_search_augmentation first"),
         ({"fold": 7}, 1, "folds = [7]: 00_prepare_data made only [0, 1]"),
@@ -98,3 +98,13 @@ def test_what_is_wrong_is_said_in_a_line(data, output, capsys, changes, code, me
     assert train(data, output, **changes) == code
     (said,) = capsys.readouterr().err.splitlines()
     assert message in said
+
+
+@pytest.mark.parametrize("values", ["[1]", "7", "{'epochs': 1}"])
+@pytest.mark.parametrize(
+    "main", [lambda more: command.main(["--fold=0", *more]), lambda more: runner.main(["a", "b", *more])]
+)
+def test_values_that_are_no_json_mapping_are_refused(capsys, values, main):
+    with pytest.raises(SystemExit, match="2"):
+        main(["--values", values])
+    assert "argument --values: invalid" in capsys.readouterr().err

@@ -7,7 +7,7 @@ import torch
 from mask_lib.base import labels
 from mask_lib.base.config import Run
 from mask_lib.training import mixing
-from mask_lib.training.targets import BatchTargets
+from mask_lib.training.loss import BatchTargets
 
 KINDS = ["mixup", "cutmix", "cutmix_half", "cutmix_old"]
 COUNT, HEIGHT, WIDTH = 64, 24, 17

@@ -25,6 +25,7 @@ def trained(network: torch.nn.Module, side: int, run: Run) -> None:
             stepping.step()
 
 
+FAST_HEAD = {"learning_rate": 0.1, "head_learning_rate_scale": 10.0}
 HEADS = ("fc.", "classifier.", "head.")
 UNDECAYED = {"pos_embed", "cls_token", "reg_token"}  # as timm's transformers list them
 DEEPEST_LAST = {  # one parameter a layer, from the input on
@@ -38,7 +39,7 @@ DEEPEST_LAST = {  # one parameter a layer, from the input on
 @pytest.mark.parametrize("architecture", DEEPEST_LAST)
 def test_each_parameter_is_in_one_group_with_the_right_rate_and_decay(architecture, decay):
     network, layers = build.build_network(architecture), DEEPEST_LAST[architecture]
-    groups = optimizer.parameter_groups(network, 0.1, head_scale=10, weight_decay=0.01, layer_decay=decay)
+    groups = optimizer.parameter_groups(network, Run(**FAST_HEAD, weight_decay=0.01, layer_decay=decay))
     group_of = {id(parameter): group for group in groups for parameter in group["params"]}
     assert sum(len(group["params"]) for group in groups) == len(group_of) == len(list(network.parameters()))
     assert len({(group["peak"], group["weight_decay"]) for group in groups}) == len(groups)
@@ -49,13 +50,6 @@ def test_each_parameter_is_in_one_group_with_the_right_rate_and_decay(architectu
         in_head, decays = name.startswith(HEADS), parameter.ndim > 1 and name not in UNDECAYED
         assert group_of[id(parameter)]["weight_decay"] == (0.01 if decays else 0.0)
         assert decay < 1 or group_of[id(parameter)]["peak"] == pytest.approx(1.0 if in_head else 0.1)
-
-
-def test_networks_with_two_last_layers_have_groups_too():
-    network = build.build_network("deit_tiny_distilled_patch16_224")
-    groups = optimizer.parameter_groups(network, learning_rate=0.1, head_scale=10, weight_decay=0.0)
-    peak_of = {id(parameter): group["peak"] for group in groups for parameter in group["params"]}
-    assert {peak_of[id(network.head.weight)], peak_of[id(network.head_dist.weight)]} == {1.0}
 
 
 @pytest.mark.parametrize("architecture", SIDE)
@@ -81,7 +75,7 @@ def test_frozen_gradients_are_not_even_computed_and_come_back_after_an_error_unl
     assert all(one.requires_grad for one in network.parameters() if one is not fixed)
     assert not fixed.requires_grad
     assert all(module.training for module in network.modules())
-    assert not any(fixed is one for group in optimizer.parameter_groups(network, 0.1, 1, 0) for one in group["params"])
+    assert not any(fixed is one for group in optimizer.parameter_groups(network, Run()) for one in group["params"])
 
 
 FIRST = {

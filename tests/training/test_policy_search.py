@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import searching
-import toys
 
 from mask_lib.augment import search
 from mask_lib.augment.policy import PRESET_POLICIES, Policy, Step, read_policy, write_policy
@@ -18,13 +17,6 @@ from mask_lib.training import policy_search, runs
 
 MILD = Policy("merged", ((Step("flip", 0.5),),))
 OTHER = Policy("best", ((Step("rotate", 0.5, 0.1),),))
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    toys.prepare(folder, folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

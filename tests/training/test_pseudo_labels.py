@@ -42,8 +42,8 @@ def test_photos_join_where_their_own_folds_network_is_sure():
     found = pseudo_labels.choose(
         {0: predicted(("x", 3, 0.95), ("y", 5, 0.89)), 2: predicted(("x", 4, 0.6), ("y", 5, 0.9))}, threshold=0.9
     )
-    assert list(found) == ["fold", "path", "label", "probability", "weight"]
-    assert found.to_numpy().tolist() == [[0, "/eval/x.jpg", 3, 0.95, 0.5], [2, "/eval/y.jpg", 5, 0.9, 0.5]]
+    assert list(found) == ["fold", "path", "label", "probability"]
+    assert found.to_numpy().tolist() == [[0, "/eval/x.jpg", 3, 0.95], [2, "/eval/y.jpg", 5, 0.9]]
 
 
 @pytest.mark.parametrize(("share", "names"), [(1.0, "abcdef"), (0.75, "abdef"), (0.5, "abf"), (0.01, "af")])
@@ -64,7 +64,7 @@ def test_classes_are_those_of_the_task():
         table = pseudo_labels.choose({0: rows}, threshold=0.5)
         assert table["label"].tolist() == [0, 2]
         with pytest.raises(ValueError, match="other than 0-2"):
-            pseudo_labels.joined(split_table(), table.assign(label=3), fold=0)
+            pseudo_labels.joined(split_table(), table.assign(label=3), fold=0, weight=1)
 
 
 def test_the_share_does_not_let_in_what_is_below_the_threshold():
@@ -73,24 +73,15 @@ def test_the_share_does_not_let_in_what_is_below_the_threshold():
     assert found["path"].dtype == "str" and found["label"].dtype == "int64"
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("threshold", 1.2), ("class_share", 0.0), ("weight", 0.0), ("weight", 1.5)]
-)
+@pytest.mark.parametrize(("name", "value"), [("threshold", 1.2), ("class_share", 0.0)])
 def test_settings_out_of_range_are_refused(name, value):
     with pytest.raises(ValueError, match=f"{name} = {value}"):
         pseudo_labels.choose({0: predicted(("a", 3, 0.6))}, **{name: value})
 
 
-def test_paths_must_be_absolute_and_stand_once():
-    with pytest.raises(ValueError, match=r"absolute paths.*a\.jpg"):
-        pseudo_labels.choose({0: predicted(("a", 3, 0.6)).assign(path="a.jpg")})
-    with pytest.raises(ValueError, match="two pseudo-labels"):
-        pseudo_labels.choose({0: predicted(("a", 3, 0.6), ("a", 4, 0.9))})
-
-
 def test_only_the_folds_own_rows_join_and_only_for_training(chosen):
     split = split_table()
-    found = pseudo_labels.joined(split, chosen, fold=0)
+    found = pseudo_labels.joined(split, chosen, fold=0, weight=0.5)
     assert list(found) == ["path", "person", "label", "split", "weight"]
     pd.testing.assert_frame_equal(found.iloc[:3].drop(columns="weight"), split)
     assert list(found["weight"]) == [1.0, 1.0, 1.0, 0.5, 0.5]
@@ -99,44 +90,38 @@ def test_only_the_folds_own_rows_join_and_only_for_training(chosen):
     assert set(added["split"]) == {"train"}
     assert added["person"].is_unique and not set(added["person"]) & set(split["person"])
     assert found["label"].dtype == "int64"
-    assert pseudo_labels.joined(split, chosen, fold=1)["label"].tolist() == [3, 4, 5, 9]
-
-
-def test_a_runs_own_weight_goes_before_the_tables(chosen):
-    assert list(pseudo_labels.joined(split_table(), chosen, 0, weight=0.2)["weight"][3:]) == [0.2, 0.2]
-    with pytest.raises(ValueError, match="pseudo_weight = 2"):
-        pseudo_labels.joined(split_table(), chosen, 0, weight=2)
+    assert pseudo_labels.joined(split, chosen, fold=1, weight=0.5)["label"].tolist() == [3, 4, 5, 9]
 
 
 def test_what_a_split_tells_of_its_own_photos_stays_even_where_no_photo_joins(chosen):
     split = split_table().assign(age=[20, 30, 60], weight=[0.7, 1.0, 1.0])
-    found = pseudo_labels.joined(split, chosen, fold=1)
+    found = pseudo_labels.joined(split, chosen, fold=1, weight=0.2)
     assert list(found["age"][:3]) == [20, 30, 60] and found["age"].isna().tolist()[3:] == [True]
-    assert list(found["weight"]) == [0.7, 1.0, 1.0, 0.5]
-    nobody = pseudo_labels.joined(split_table(), chosen, fold=2)
+    assert list(found["weight"]) == [0.7, 1.0, 1.0, 0.2]
+    nobody = pseudo_labels.joined(split_table(), chosen, fold=2, weight=0.5)
     pd.testing.assert_frame_equal(nobody, split_table().assign(weight=1.0))
 
 
-def test_relative_paths_and_photos_that_stand_in_the_split_are_refused(chosen):
-    with pytest.raises(ValueError, match="absolute"):
-        pseudo_labels.joined(split_table(), chosen.assign(path="x.jpg"), fold=0)
+def test_relative_paths_and_photos_that_stand_twice_or_in_the_split_are_refused(chosen):
+    with pytest.raises(ValueError, match=r"absolute paths.*x\.jpg"):
+        pseudo_labels.joined(split_table(), chosen.assign(path="x.jpg"), fold=0, weight=0.5)
+    with pytest.raises(ValueError, match="two pseudo-labels"):
+        pseudo_labels.joined(split_table(), pd.concat([chosen, chosen]), fold=0, weight=0.5)
     split = split_table().replace("a/1.jpg", "/eval/x.jpg")
     with pytest.raises(ValueError, match=r"fold 0: pseudo-labeled photos that stand in the split: 1.*x\.jpg"):
-        pseudo_labels.joined(split, chosen, fold=0)
+        pseudo_labels.joined(split, chosen, fold=0, weight=0.5)
 
 
 # On disk.
 
 
-def test_a_table_comes_back_and_joins_each_fold(tmp_path, splits):
-    table = pseudo_labels.choose({fold: predicted(("x", fold, 0.91234567890123)) for fold in splits}, weight=0.3)
+def test_a_table_comes_back_and_joins_a_split_that_stays_honest(tmp_path, splits):
+    table = pseudo_labels.choose({fold: predicted(("x", fold, 0.91234567890123)) for fold in splits})
     path = pseudo_labels.write(table, tmp_path, "teacher", splits)
     assert path == tmp_path / "tables" / "pseudo.teacher.csv"
     pd.testing.assert_frame_equal(pseudo_labels.read(tmp_path, "teacher", splits), table, check_exact=True)
-    found = pseudo_labels.joined_splits(splits, tmp_path, "teacher")
-    for fold, split in found.items():
-        assert split.iloc[-1][["label", "weight"]].tolist() == [fold, 0.3]
-    audit_splits({0: found[0].drop(columns="weight")} | {fold: splits[fold] for fold in (1, 2)})
+    found = pseudo_labels.joined(splits[0], table, 0, weight=0.5)
+    audit_splits({0: found.drop(columns="weight")} | {fold: splits[fold] for fold in (1, 2)})
     pseudo_labels.write(table[:0], tmp_path, "teacher", splits)
     pd.testing.assert_frame_equal(pseudo_labels.read(tmp_path, "teacher", splits), table[:0])
 
@@ -161,19 +146,8 @@ def test_corrected_labels_do_not_make_a_table_useless(tmp_path, splits, chosen):
     pd.testing.assert_frame_equal(pseudo_labels.read(tmp_path, "teacher", corrected), chosen)
 
 
-def test_a_fold_that_the_earlier_run_lacks_is_named_unless_it_is_not_trained(tmp_path, splits, chosen):
+def test_a_fold_that_the_earlier_run_lacks_is_named_unless_it_is_not_asked_for(tmp_path, splits, chosen):
     pseudo_labels.write(chosen, tmp_path, "teacher", {0: splits[0]})
     with pytest.raises(ValueError, match=r"nothing for folds \[1, 2\]: teacher was not trained on them"):
-        pseudo_labels.joined_splits(splits, tmp_path, "teacher")
-    found = pseudo_labels.joined_splits(splits, tmp_path, "teacher", only=(0,))
-    assert len(found[0]) == len(splits[0]) + 2
-    assert found[1] is splits[1]
-
-
-def test_every_pseudo_labeled_photo_joins_the_store_once(chosen):
-    trainable = pd.DataFrame({"path": ["a/1.jpg"], "label": [3], "split": ["train"]})
-    found = pseudo_labels.with_pseudo(trainable, chosen)
-    assert list(found["path"]) == ["a/1.jpg", "/eval/x.jpg", "/eval/y.jpg"]
-    assert set(found["split"]) == {"train"}
-    assert list(found) == list(trainable)
-    pd.testing.assert_frame_equal(pseudo_labels.with_pseudo(trainable, chosen[:0]), trainable)
+        pseudo_labels.read(tmp_path, "teacher", splits)
+    pd.testing.assert_frame_equal(pseudo_labels.read(tmp_path, "teacher", {0: splits[0]}), chosen)

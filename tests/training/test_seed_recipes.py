@@ -112,4 +112,4 @@ def test_a_recipe_takes_a_step_at_its_real_size_saves_resumes_and_predicts(tmp_p
     probabilities = again.predict("val")
     assert probabilities.shape == (1, 18)
     np.testing.assert_allclose(probabilities.sum(), 1, atol=1e-5)
-    assert build.Preprocessing.from_manifest(checkpoint.read_manifest(last)) == fold.preprocessing
+    assert build.Preprocessing(**checkpoint.read_manifest(last)["preprocessing"]) == fold.preprocessing

@@ -28,19 +28,12 @@ def train(data, output, run, **changes):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def trained(prepared):
     """Three finished runs from the same first weights, and a soup of two of them."""
-    data, output = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("output")
-    toys.prepare(data, output)
     for run, changes in MEMBERS.items():
-        train(data, output, run, **changes)
-    averaging.make_soup(data, output, "soup", ["short", "slow"])
-    return data, output
-
-
-@pytest.fixture
-def copied(trained, tmp_path):
-    return tuple(shutil.copytree(folder, tmp_path / folder.name) for folder in trained)
+        train(*prepared, run, **changes)
+    averaging.make_soup(*prepared, "soup", ["short", "slow"])
+    return prepared
 
 
 def test_a_soup_made_anew_of_others_is_never_worse_than_its_best_member_on_held_out_people(copied):
@@ -59,8 +52,8 @@ def test_a_soup_is_a_run_for_whatever_comes_later(copied):
     assert "soup" in run_folder.trained_runs(output)
     assert len(inference.predict_run(data, output, "soup")["test"]) == 12
     run = run_folder.read_run(output / "runs" / "soup")
-    labeled, splits, _ = averaging.open_evaluators(data, output, run.settings)
-    assert runs.checkpoints(output, "soup", labeled, splits)[1].stem == "soup"
+    source, splits, _ = averaging.open_evaluators(data, output, run.settings)
+    assert runs.checkpoints(output, "soup", source.store, splits)[1].stem == "soup"
     oof = pd.read_csv(output / "runs" / "soup" / "fold1" / "oof.csv")
     assert set(oof["path"]) == set(splits[1]["path"][splits[1]["split"] == "val"])
     assert run.scores["training_seconds"] == pytest.approx(run.history["seconds"].sum())
