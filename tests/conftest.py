@@ -2,6 +2,7 @@
 
 import os
 import sys
+from unittest import mock
 
 import pytest
 
@@ -15,9 +16,9 @@ os.environ["WANDB_MODE"] = "offline"
 
 
 @pytest.fixture(autouse=True)
-def own_task():
-    """A notebook run in this process says which task is at hand: for its test alone."""
-    with labels.using(labels.task()):
+def own_process():
+    """A notebook or command run in this process says which task is at hand, and sets variables: for its test alone."""
+    with labels.using(labels.task()), mock.patch.dict(os.environ):
         yield
 
 
