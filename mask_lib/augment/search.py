@@ -178,6 +178,7 @@ def start_trial(search: Search, trial: optuna.Trial) -> Policy:
         policy = _suggested(trial, search.space(), name)
     else:
         policy = policies.random_policy(np.random.default_rng(random), search.space(), name)
+    trial.study._storage.record_heartbeat(trial._trial_id)  # Optuna's thread may be late: see `wait_for_trial`
     trial.set_user_attr(POLICY, policy.plain())
     return policy
 
@@ -200,7 +201,7 @@ def wait_for_trial(study: optuna.Study) -> bool:
         if not unfinished or any(trial.state == TrialState.WAITING for trial in unfinished):
             return bool(unfinished)
         for trial in unfinished:
-            # Optuna never calls a trial stale that was killed before its first heartbeat.
+            # Optuna never calls a trial stale that was killed before its first heartbeat, so before it had a policy.
             is_old = datetime.now() - trial.datetime_start > timedelta(seconds=GRACE_SECONDS)
             if is_old and POLICY not in trial.user_attrs:
                 study.tell(trial.number, state=TrialState.FAIL)
