@@ -107,7 +107,7 @@ def test_a_trial_that_failed_or_whose_worker_died_goes_back_to_the_queue(tmp_pat
     places = []
     for trial in (study.ask(), study.ask()):
         places.append(trial.user_attrs[search.PLACE])
-        if places[-1]:  # one is killed while it is scored, the other before it has a policy; Optuna's thread saw neither
+        if places[-1]:  # one dies while it is scored, the other without a policy; Optuna's thread saw neither
             search.start_trial(Search(), trial)
     assert search.wait_for_trial(study)
     while len(study.get_trials(states=(TrialState.WAITING,))) < 2:

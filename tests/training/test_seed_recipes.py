@@ -1,4 +1,4 @@
-"""Each recipe of the seeds, and that for a GPU, builds, trains a step at its real size, saves, resumes and predicts.
+"""Each recipe of the seeds, for a GPU and for faces builds, trains a step at its real size, saves, resumes, predicts.
 
 On two random photos and from random weights, since a build server has no GPU and no hub.
 """
@@ -20,11 +20,12 @@ from mask_lib.training import loop
 PARAMS = files.PROJECT / "notebooks" / "params"
 NOTEBOOKS = {
     (name, run): files.PROJECT / "notebooks" / f"{notebook}.ipynb"
-    for name in ("seed", "seed_hpa", "gpu", "demo")
+    for name in ("seed", "seed_hpa", "gpu", "demo", "faces")
     for run, notebook in parameters.planned_runs(plain_yaml.read(PARAMS / f"{name}.yml")).items()
 }
 RECIPES = {f"{name}: {run}": (name, run) for name, run in NOTEBOOKS if name.startswith("seed")}
-FOR_GPU = {f"{name}: {run}": (name, run) for name, run in NOTEBOOKS if name == "gpu" and run != "frozen"}
+OURS = {f"{name}: {run}": (name, run) for name, run in NOTEBOOKS if name in ("gpu", "faces") and run != "frozen"}
+config.import_plugins(plain_yaml.read(PARAMS / "faces.yml")["plugins"])
 
 
 def settings_of(name: str, run: str) -> config.Run:
@@ -39,6 +40,7 @@ def settings_of(name: str, run: str) -> config.Run:
 def fold_of(run: config.Run) -> loop.FoldTraining:
     """A fold with one photo of noise to train on and one to validate."""
     split = pd.DataFrame({"path": ["train", "val"], "person": ["a", "b"], "label": [4, 17], "split": ["train", "val"]})
+    split["age"] = [61, 59]
     frame = store.Frame.of_run(run)
     images = np.random.default_rng(0).integers(0, 256, (2, *frame.shape), dtype=np.uint8)
     photos = store.Store(images, {"train": 0, "val": 1}, "noise", frame)
@@ -84,9 +86,9 @@ def test_the_recipe_for_a_gpu_has_a_frozen_member_beside_fine_tuned_ones():
     assert {settings.head for settings in runs.values()} == {"three"} and len({one.seed for one in runs.values()}) > 1
 
 
-@pytest.mark.parametrize("recipe", [*RECIPES, *FOR_GPU])
+@pytest.mark.parametrize("recipe", [*RECIPES, *OURS])
 def test_a_recipe_takes_a_step_at_its_real_size_saves_resumes_and_predicts(tmp_path: Path, recipe: str):
-    run = settings_of(*(RECIPES | FOR_GPU)[recipe]).replace(weights="none")
+    run = settings_of(*(RECIPES | OURS)[recipe]).replace(weights="none")
     fold, last = fold_of(run), tmp_path / "fold0" / "checkpoint" / "last.safetensors"
     network = build.of_run(run).to(memory_format=torch.channels_last)
     network.load_state_dict(weights.first_weights(run, seed=0))
