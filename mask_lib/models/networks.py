@@ -23,7 +23,7 @@ from mask_lib.base import labels
 SEED_NAMES = {"se_resnext50": "seresnext50_32x4d"}  # what the seeds call a network: timm's name for it
 CUSTOM = "custom_model"
 STEM = (32, 32, 48)  # channels of its three convolutions, of which the first halves the maps
-STAGES = (48, 96, 192, 320)  # channels; each stage but the first halves the maps
+BLOCKS = (48, 48, 96, 96, 192, 192, 320, 320)  # channels, two a stage; each stage but the first halves the maps
 AUXILIARY = "AuxLogits"  # what timm calls inception_v3's classifier of earlier maps, for training alone
 HUB_SECONDS = 3  # to wait for an answer
 STAGES_KEPT = 2  # of a frozen network, the last ones
@@ -48,35 +48,23 @@ class Block(nn.Module):
         return functional.relu(self.shortcut(maps) + self.branch(maps))
 
 
-class CustomNetwork(nn.Module):
-    """A network for faces of 32 pixels and more, to be trained from scratch on few photos: 5.0 M parameters.
+class StagedNetwork(nn.Module):
+    """A stem, blocks and a last layer for pooled features, with what timm and `put_head` ask of a network."""
 
-    ResNet-18's plan, narrower, with the stem and the shortcuts of ResNet-D (He et al. 2019). Newer parts scored lower
-    on a fold of faces in eight epochs: inverted bottlenecks, squeeze and excite, SiLU, blocks that start at 0.
-    """
-
-    def __init__(self, num_classes: int, drop_rate: float = 0.0, in_chans: int = 3, global_pool: str = "avg"):
+    def __init__(self, stem: list, blocks: list, width: int, num_classes: int, drop_rate=0.0, global_pool="avg"):
         super().__init__()
-        self.drop_rate, self.global_pool = drop_rate, global_pool
-        self.num_features = self.head_hidden_size = STAGES[-1]
-        steps = itertools.pairwise((in_chans, *STEM))
-        stem = [Conv(*channels, stride=1 if number else 2) for number, channels in enumerate(steps)]
-        self.stem = nn.Sequential(*stem, nn.MaxPool2d(3, stride=2, padding=1))
-        blocks = []  # two a stage
-        for stage, (inside, outside) in enumerate(itertools.pairwise((STEM[-1], *STAGES))):
-            blocks += [Block(inside, outside, stride=2 if stage else 1), Block(outside, outside, stride=1)]
-        self.blocks = nn.Sequential(*blocks)
-        self.reset_classifier(num_classes)
-        for part in self.modules():
-            if isinstance(part, nn.Conv2d):
-                nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+        self.stem, self.blocks, self.drop_rate = nn.Sequential(*stem), nn.Sequential(*blocks), drop_rate
+        self.num_features = self.head_hidden_size = width
+        self.reset_classifier(num_classes, global_pool)
+        for part in (one for one in self.modules() if isinstance(one, nn.Conv2d)):
+            nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
 
     def forward_features(self, photos: torch.Tensor) -> torch.Tensor:
-        """(B, C, H, W) photos → (B, 320, H / 32, W / 32) maps."""
+        """(B, C, H, W) photos → (B, D, H', W') maps."""
         return self.blocks(self.stem(photos))
 
     def forward_head(self, maps: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
-        """Maps → (B, classes) logits, or with `pre_logits` the (B, 320) features; maps stay maps without pooling."""
+        """Maps → (B, classes) logits, or with `pre_logits` the (B, D) features; maps stay maps without pooling."""
         features = maps.mean((2, 3)) if self.global_pool else maps
         features = functional.dropout(features, self.drop_rate, self.training)
         return features if pre_logits else self.classifier(features)
@@ -98,6 +86,20 @@ class CustomNetwork(nn.Module):
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
         """Which parameters belong to which layer, for a decay of the learning rate by depth."""
         return {"stem": r"^stem", "blocks": r"^blocks\.(\d+)"}
+
+
+class CustomNetwork(StagedNetwork):
+    """A network for faces of 32 pixels and more, to be trained from scratch on few photos: 5.0 M parameters.
+
+    ResNet-18's plan, narrower, with the stem and the shortcuts of ResNet-D (He et al. 2019). Newer parts scored lower
+    on a fold of faces in eight epochs: inverted bottlenecks, squeeze and excite, SiLU, blocks that start at 0.
+    """
+
+    def __init__(self, num_classes: int, in_chans: int = 3, **settings: Any):
+        stem = [Conv(*pair, stride=1 if at else 2) for at, pair in enumerate(itertools.pairwise((in_chans, *STEM)))]
+        pairs = itertools.pairwise((STEM[-1], *BLOCKS))
+        blocks = [Block(inside, outside, stride=1 if inside == outside else 2) for inside, outside in pairs]
+        super().__init__([*stem, nn.MaxPool2d(3, 2, padding=1)], blocks, BLOCKS[-1], num_classes, **settings)
 
 
 @register_model

