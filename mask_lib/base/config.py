@@ -169,9 +169,9 @@ _EPOCHS = ("average_epochs", "first_epoch", "last_epoch", "verdict_epochs")
 BOUNDS = {name: Annotated[one.annotation, *one.metadata] for name, one in Run.model_fields.items() if one.metadata}
 BOUNDS |= dict.fromkeys((*_SHOWN, *_EPOCHS, "verdict_seeds", "verdict_policies", "predict_batch"), CountOrNone)
 BOUNDS["processes"] = Annotated[int, Field(ge=1, le=64)]
-BOUNDS["pseudo_threshold"] = Annotated[float, Field(ge=0, le=1)]
+BOUNDS |= {"pseudo_threshold": Annotated[float, Field(ge=0, le=1)], "features_width": Pixels, "features_height": Pixels}
 BOUNDS["pseudo_class_share"] = Annotated[float, Field(gt=0, le=1)]
-BOUNDS |= {"fold_count": Annotated[int, Field(ge=2, le=999)], "features_width": Pixels, "features_height": Pixels}
+BOUNDS |= {"fold_count": Annotated[int, Field(ge=2, le=999)], "backbones": Annotated[list[str], Field(min_length=1)]}
 
 
 def check_bounds(parameters: Mapping[str, Any]) -> None:

@@ -66,17 +66,14 @@ def fold_row(run: str, folder: Path) -> list[str]:
     return [run, folder.name.removeprefix("fold"), found, *told, left or "", device, ", ".join(problems)]
 
 
-def fold_folders(output: Path, run: Path) -> list[Path]:
-    """The folders of a run's folds, in order, and of unseen looks; while it has no scores, of all that are split."""
-    splits = [] if (run / "scores.json").exists() else (output / "tables").glob("split.stratified.*.csv")
-    names = {*(f"fold{path.stem.split('.')[-1]}" for path in splits), *(path.name for path in run.iterdir())}
-    return [run / name for name in sorted(names) if re.fullmatch(r"fold\d{1,3}|looks", name)]
-
-
 def view(output: Path) -> Iterator[str]:
     """The lines to show of an output folder."""
     runs = [path for path in sorted((output / "runs").glob("[!.]*")) if path.is_dir()]
-    rows = [fold_row(run.name, folder) for run in runs for folder in fold_folders(output, run)]
+    rows = []
+    for run in runs:  # and its folds; while it has no scores, all that are split
+        splits = [] if (run / "scores.json").exists() else (output / "tables").glob("split.stratified.*.csv")
+        found = {*(f"fold{path.stem.split('.')[-1]}" for path in splits), *(path.name for path in run.iterdir())}
+        rows += [fold_row(run.name, run / name) for name in sorted(found) if re.fullmatch(r"fold\d{1,3}|looks", name)]
     names = sorted(path.name for path in (output / "notebooks").glob("[!.]*.ipynb"))
     failed = [name for name in names if name.endswith(".failed.ipynb")]
     if not rows and not names:

@@ -25,6 +25,7 @@ STABLE = 0.7  # adjusted Rand index from which groups that are found in two halv
 HALVINGS = 6  # of which that is the mean
 NEARLY = 0.9  # more groups are taken if they are found again so much as the surest ones
 LEAST_PHOTOS = 10  # of a value: fewer have one look
+MOST_HELD = 0.45  # share of a value's photos: more of them are less a look than what the value is
 KINDS = {"path": "str", "attribute": "str", "look": "str", "held_out": "bool"}
 
 
@@ -34,7 +35,8 @@ def find(stages: Sequence[np.ndarray], photos: pd.DataFrame, seed: int = 0) -> p
     stages: (N, D) features of the N photos (path, person, label), such as of a frozen backbone's stages. Looks are the
     groups by k-means of how a photo differs from the mean of the same person's photos of other values: what remains is
     the mask, not the face. There are as many as two halves of the people agree on (`STABLE`; one if on none). Of each
-    value every second look is held out, the most frequent one never.
+    value every second look is held out, the most frequent one never, nor one of nearly half (`MOST_HELD`) of the
+    photos: where masks worn wrongly hang on the chin or leave the nose bare, one kind does not tell of the other.
     """
     features = np.hstack([StandardScaler().fit_transform(stage) for stage in stages])
     values, tables = labels.decode_all(photos["label"].to_numpy("int64")), []
@@ -42,8 +44,9 @@ def find(stages: Sequence[np.ndarray], photos: pd.DataFrame, seed: int = 0) -> p
         for value, word in enumerate(labels.attribute(name).words):
             is_value = values[name] == value
             look = _grouped(features, photos["person"].to_numpy(), is_value, seed)
-            named = [f"{word} {number + 1}" for number in look]
-            tables.append(photos.loc[is_value, ["path"]].assign(attribute=name, look=named, held_out=look % 2 == 1))
+            named, share = [f"{word} {number + 1}" for number in look], np.bincount(look)[look] / len(look)
+            held = (look % 2 == 1) & (share <= MOST_HELD)
+            tables.append(photos.loc[is_value, ["path"]].assign(attribute=name, look=named, held_out=held))
     return pd.concat([pd.DataFrame(columns=list(KINDS)).astype(KINDS), *tables], ignore_index=True)
 
 

@@ -1,4 +1,4 @@
-"""Probabilities that label cleaning ranks its suspects by, from what there is: a trained run, or a frozen backbone."""
+"""Probabilities that label cleaning ranks its suspects by, from what there is: a trained run, or frozen backbones."""
 
 import contextlib
 import os
@@ -17,11 +17,12 @@ from mask_lib.models.features import logistic_probabilities, stage_features
 from mask_lib.models.predict import probability_table
 from mask_lib.training import dataset, run_folder
 
+FOLDS = 10
 REGULARISATION = 0.01  # as of `features`; larger than there, since here to stand out matters more than to be right
 TRUSTED = 0.15  # mean probability of a person's own value from which they teach the second time
 
 
-def out_of_fold(features: Sequence[np.ndarray], photo_table: pd.DataFrame, fold_count: int = 10) -> pd.DataFrame:
+def out_of_fold(features: Sequence[np.ndarray], photo_table: pd.DataFrame, fold_count: int = FOLDS) -> pd.DataFrame:
     """Probabilities of every photo before any training, columns `path, label, p00 …`.
 
     features: (N, D) arrays, whose answers are averaged, rows as in `photo_table` (columns `path, person, label`). Each
@@ -63,11 +64,11 @@ def attribute_out_of_fold(
 
 
 def gather(
-    data_dir: Path, output_dir: Path, photo_table: pd.DataFrame, frame: store.Frame, run: str = "", fold_count: int = 10
+    data_dir: Path, output_dir: Path, photos: pd.DataFrame, frame: store.Frame, backbones: Sequence[str], run: str = ""
 ) -> tuple[pd.DataFrame, str]:
     """Probabilities of every train photo from networks that have not seen its person, and where they come from.
 
-    Columns `path, label, p00 …`: what a frozen backbone's features say, and, averaged with it, the finished run `run`
+    Columns `path, label, p00 …`: what frozen backbones' features say, and, averaged with it, the finished run `run`
     (empty: the latest that is not frozen) of photos that it was asked about. Raises FileNotFoundError without that run.
     """
     if not run:
@@ -75,9 +76,9 @@ def gather(
         latest = sorted(folders, key=lambda folder: (folder / run_folder.SCORES).stat().st_mtime, reverse=True)
         run = next((one.name for one in latest if run_folder.read_settings(one)[0].head != FROZEN), "")
     found = of_run(output_dir, run) if run else None  # a named run is read first: it may not be finished
-    decoded = dataset.open_photos(data_dir, output_dir, photo_table, frame)
-    frozen = frozen_out_of_fold(decoded, files.project_path(output_dir) / "features", photo_table, fold_count)
-    source = "a logistic regression on a frozen backbone's features"
+    decoded = dataset.open_photos(data_dir, output_dir, photos, frame)
+    frozen = of_backbones(decoded, files.project_path(output_dir) / "features", photos, backbones)
+    source = f"logistic regressions on frozen features of {' and '.join(backbones)}"
     if found is None:
         return frozen, source
     columns = labels.probability_columns()
@@ -88,15 +89,17 @@ def gather(
     return frozen, f"run {run} and {source}, averaged{alone}"
 
 
-def frozen_out_of_fold(decoded: store.Store, folder: Path, photo_table: pd.DataFrame, fold_count: int) -> pd.DataFrame:
-    """`out_of_fold` of a frozen backbone's stages; kept in `folder` under a digest of photos, labels and settings."""
-    rows = photo_table[["path", "person", "label"]].astype({"label": "int64"}).to_numpy().tolist()
-    settings = [fold_count, REGULARISATION, TRUSTED, labels.attributes()]
+def of_backbones(decoded: store.Store, folder: Path, photos: pd.DataFrame, backbones: Sequence[str]) -> pd.DataFrame:
+    """`out_of_fold` of frozen backbones' stages; kept in `folder` under a digest of photos, labels and settings."""
+    rows = photos[["path", "person", "label"]].astype({"label": "int64"}).to_numpy().tolist()
+    settings = [FOLDS, REGULARISATION, TRUSTED, labels.attributes(), list(backbones)]
     kept = folder / f"out_of_fold-{files.digest([decoded.content, repr(decoded.frame), rows, repr(settings)])}.npz"
     with contextlib.suppress(Exception), np.load(kept, allow_pickle=False) as opened:
-        table = photo_table[["path", "label"]].astype({"label": "int64"})
+        table = photos[["path", "label"]].astype({"label": "int64"})
         return probability_table(table, opened["probabilities"])  # ValueError for another shape
-    table = out_of_fold(stage_features(decoded, folder), photo_table, fold_count)
+    table = out_of_fold(
+        [one for name in backbones for one in stage_features(decoded, folder, architecture=name)], photos
+    )
     with files.replacing(kept) as temporary:
         np.savez(temporary, probabilities=table[labels.probability_columns()].to_numpy())
     return table

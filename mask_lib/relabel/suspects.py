@@ -154,8 +154,10 @@ def with_duplicates(evidence: pd.DataFrame, table: pd.DataFrame, duplicates: pd.
     pairs = copies.merge(copies, on="hash", suffixes=("", "_other"))
     conflicts = pairs[pairs["label"] != pairs["label_other"]].drop_duplicates("path").set_index("path")
     others = evidence["path"].map(conflicts["path_other"]), evidence["path"].map(conflicts["label_other"])
-    # The copy speaks against the first attribute in which the labels differ, not against the others.
-    differing = map(differing_attribute, conflicts["label"], conflicts["label_other"])
+    # The copy speaks against the first attribute in which the labels differ, the person's before the photo's.
+    both = (map(labels.values_of, conflicts[one]) for one in ("label", "label_other"))
+    names = [*labels.names(of_person=True), *labels.names(of_person=False)]
+    differing = [next(name for name in names if one[name] != two[name]) for one, two in zip(*both, strict=True)]
     is_hit = evidence["field"] == evidence["path"].map(dict(zip(conflicts.index, differing, strict=True)))
     unchanged = evidence["suggested"] == evidence["current"]
     return evidence.assign(
@@ -166,12 +168,6 @@ def with_duplicates(evidence: pd.DataFrame, table: pd.DataFrame, duplicates: pd.
             for hit, other, label, why in zip(is_hit, *others, evidence["why"], strict=True)
         ],
     )
-
-
-def differing_attribute(label: int, other: int) -> str:
-    """The first attribute in which two classes differ, the person's before the photo's."""
-    one, two = labels.values_of(label), labels.values_of(other)
-    return next(name for of_person in (True, False) for name in labels.names(of_person) if one[name] != two[name])
 
 
 def in_order(evidence: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:

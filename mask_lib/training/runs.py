@@ -80,7 +80,7 @@ def train_without_looks(train: Callable[..., pd.DataFrame], run: config.Run, spl
     """
     folder, held_out = run_folder.folder_of(output_dir, run.run) / run_folder.LOOKS, looks.read_held_out(output_dir)
     if not held_out:
-        return print("unseen_looks: 00_prepare_data found no value of several looks, so there is nothing to hold out")
+        return print("unseen_looks: 00_prepare_data found no look that can be held out")
     fold = min(splits)
     split = looks.without(splits[fold], held_out)
     with files.progress(total=run.epochs, what=f"train {run.run} without some looks", unit="epoch") as bar:

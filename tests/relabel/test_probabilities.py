@@ -1,6 +1,7 @@
 """Suspects are ranked by all that is known: a frozen backbone, and with it a finished run."""
 
 import os
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ from relabeling import CROWD, crowd, with_faults
 
 from mask_lib.base import files, labels
 from mask_lib.data.photos import read_labeled
+from mask_lib.models.features import ARCHITECTURE
 from mask_lib.relabel import probabilities
 from mask_lib.relabel.probabilities import TRUSTED, out_of_fold
 from mask_lib.training import runs
@@ -25,9 +27,9 @@ def folders(tmp_path_factory):
     return data, output
 
 
-def gathered(folders, run: str = "") -> tuple[pd.DataFrame, str]:
+def gathered(folders, run: str = "", backbones: Sequence[str] = (ARCHITECTURE,)) -> tuple[pd.DataFrame, str]:
     data, output = folders
-    return probabilities.gather(data, output, read_labeled(output), toys.FRAME, run, fold_count=3)
+    return probabilities.gather(data, output, read_labeled(output), toys.FRAME, backbones, run)
 
 
 def test_before_any_training_a_frozen_backbone_judges_every_photo(folders):
@@ -51,12 +53,22 @@ def test_what_the_backbone_says_is_kept_until_photos_or_labels_change(folders, m
     assert not calls
     changed = read_labeled(output)
     changed.loc[0, "label"] = (changed.loc[0, "label"] + 3) % 18
-    found, _ = probabilities.gather(data, output, changed, toys.FRAME, fold_count=3)
+    found, _ = probabilities.gather(data, output, changed, toys.FRAME, [ARCHITECTURE])
     assert calls == [1] and not found[COLUMNS].equals(before[COLUMNS])
     for path in (output / "features").glob("out_of_fold-*.npz"):
         path.write_bytes(path.read_bytes()[:100])
     pd.testing.assert_frame_equal(gathered(folders)[0], before)
     assert calls == [1, 1]
+
+
+def test_the_stages_of_several_backbones_are_averaged(folders, monkeypatch):
+    table, random = read_labeled(folders[1]), np.random.default_rng(0)
+    stages = {"one": [random.normal(size=(len(table), 4))], "other": [random.normal(size=(len(table), 4))] * 2}
+    monkeypatch.setattr(probabilities, "stage_features", lambda photos, folder, architecture: stages[architecture])
+    found, source = gathered(folders, backbones=["one", "other"])
+    assert "one and other" in source
+    one, other = (labels.marginals(out_of_fold(stage, table)[COLUMNS].to_numpy())["mask"] for stage in stages.values())
+    np.testing.assert_allclose(labels.marginals(found[COLUMNS].to_numpy())["mask"], (one + 2 * other) / 3)
 
 
 def test_the_latest_finished_run_is_averaged_with_the_backbone_which_fills_the_rest(folders):

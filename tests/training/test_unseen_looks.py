@@ -54,7 +54,7 @@ def test_where_no_value_has_several_looks_the_run_says_so_and_ends_well(tmp_path
     found = toys.table()[["path"]].assign(attribute="mask", look="worn 1", held_out=False)
     files.write_csv(found, looks.path_of(output))
     toys.train(data, output, unseen_looks=True, epochs=1)
-    assert "no value of several looks, so there is nothing to hold out" in capsys.readouterr().out
+    assert "no look that can be held out" in capsys.readouterr().out
     assert (output / "runs/toy/fold1/oof.csv").exists() and run_folder.unseen_looks(output / "runs/toy") is None
 
 
