@@ -24,7 +24,7 @@ NOTEBOOKS = {
     for run, notebook in parameters.planned_runs(plain_yaml.read(PARAMS / f"{name}.yml")).items()
 }
 RECIPES = {f"{name}: {run}": (name, run) for name, run in NOTEBOOKS if name.startswith("seed")}
-OURS = {f"{name}: {run}": (name, run) for name, run in NOTEBOOKS if name in ("gpu", "faces") and run != "frozen"}
+OURS = {f"{name}: {run}": (name, run) for name, run in NOTEBOOKS if name in ("gpu", "faces") and "frozen" not in run}
 config.import_plugins(plain_yaml.read(PARAMS / "faces.yml")["plugins"])
 
 
@@ -84,6 +84,14 @@ def test_the_recipe_for_a_gpu_has_a_frozen_member_beside_fine_tuned_ones():
     frozen = runs.pop("frozen").replace(weights="none")
     assert build.of_run(frozen)(torch.zeros(1, 3, 224, 224)).shape == (1, 18)
     assert {settings.head for settings in runs.values()} == {"three"} and len({one.seed for one in runs.values()}) > 1
+
+
+@pytest.mark.parametrize("run", ["frozen", "frozen_faces"])
+def test_the_frozen_members_for_faces_answer_by_two_stages(run: str):
+    settings = settings_of("faces", run)
+    network = build.of_run(settings.replace(weights="none"))
+    assert settings.head == "frozen" and len(network.heads) == 2
+    assert network(torch.zeros(2, 3, settings.image_height, settings.image_width)).shape == (2, 18)
 
 
 @pytest.mark.parametrize("recipe", [*RECIPES, *OURS])
