@@ -68,7 +68,7 @@ def gather(
 ) -> tuple[pd.DataFrame, str]:
     """Probabilities of every train photo from networks that have not seen its person, and where they come from.
 
-    Columns `path, label, p00 …`: what frozen backbones' features say, and, averaged with it, the finished run `run`
+    Columns `path, label, p00 …`: what frozen backbones' features say, and, averaged with that, the finished run `run`
     (empty: the latest that is not frozen) of photos that it was asked about. Raises FileNotFoundError without that run.
     """
     if not run:
