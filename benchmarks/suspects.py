@@ -61,22 +61,17 @@ def main() -> None:
     table, copies = photos.read_labeled(output), duplicates.read_duplicates(output, "phash")
     data = photos.find_data(asked.data_dir, output / "unpacked")
     decoded = dataset.open_photos(data, output, table, store.Frame(*asked.size))
-    for name in asked.backbones:
-        stage_features(decoded, output / "features", architecture=name)  # kept there; what follows is not
-    for count in range(1, len(asked.backbones) + 1):
+    stages: list[np.ndarray] = []
+    for count, name in enumerate(asked.backbones, start=1):
+        stages += stage_features(decoded, output / "features", architecture=name)
         found, all_of = Counter(), Counter()
         for seed in range(asked.seeds):
             changed, wrong = planted(table, seed)
-            stages = [
-                stage
-                for name in asked.backbones[:count]
-                for stage in stage_features(decoded, output / "features", architecture=name)
-            ]
             ranked = suspects.rank(changed, probabilities.out_of_fold(stages, changed), copies)
             first = set(ranked["path"][: len(ranked) // 10])
             all_of.update(wrong.values())
-            found.update(name for path, name in wrong.items() if path in first)
-        shares = ", ".join(f"{name} {found[name] / all_of[name]:.1%} of {all_of[name]}" for name in all_of)
+            found.update(which for path, which in wrong.items() if path in first)
+        shares = ", ".join(f"{one} {found[one] / all_of[one]:.1%} of {all_of[one]}" for one in all_of)
         whole = found.total() / all_of.total()
         print(f"{' and '.join(asked.backbones[:count])}: {whole:.1%} in the first tenth ({shares})", flush=True)
 

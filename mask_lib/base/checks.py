@@ -19,6 +19,7 @@ _ERRORS = {f"{kind.__name__.replace('str', 'string')}_type": kind for kind in _W
 _ERRORS["model_type"] = dict
 _LIMITS = {"greater than or equal to": "at least", "less than or equal to": "at most"}
 _LIMITS |= {"greater than": "above", "less than": "below"}
+_LIMITS["List should have at least 1 item after validation, not 0"] = "a list of one or more"
 _adapter = functools.cache(functools.partial(TypeAdapter, config=_STRICT))
 
 

@@ -17,7 +17,7 @@ from mask_lib.models.features import logistic_probabilities, stage_features
 from mask_lib.models.predict import probability_table
 from mask_lib.training import dataset, run_folder
 
-FOLDS = 10
+FOLDS = 10  # of people
 REGULARISATION = 0.01  # as of `features`; larger than there, since here to stand out matters more than to be right
 TRUSTED = 0.15  # mean probability of a person's own value from which they teach the second time
 

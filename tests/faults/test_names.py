@@ -190,6 +190,11 @@ def test_a_count_too_large_to_be_meant_is_refused_with_the_bound(name: str):
             config.check_bounds({name: -1})
 
 
+def test_suspects_without_a_backbone_are_refused():
+    with pytest.raises(ValueError, match=r"^backbones = \[\]: it must be a list of one or more$"):
+        config.check_bounds({"backbones": []})
+
+
 SEARCH_COUNTS = [name for name, field in search.Search.model_fields.items() if field.annotation is int]
 
 
